@@ -1,0 +1,36 @@
+"""Normalization layers that survive a change of domain, of batch size, of a few pixels; plain torch."""
+
+from normshift.checkpoints import load_official
+from normshift.divergence import Divergence, feature_divergence
+from normshift.gates import Gate, gates, parameter_groups
+from normshift.layers import (
+    BatchInstanceNorm1d,
+    BatchInstanceNorm2d,
+    BatchInstanceNorm3d,
+    IBN2d,
+    SwitchNorm1d,
+    SwitchNorm2d,
+    SwitchNorm3d,
+)
+from normshift.registry import NORMS
+from normshift.surgery import convert, norm_layers, synchronize
+
+__all__ = [
+    "NORMS",
+    "BatchInstanceNorm1d",
+    "BatchInstanceNorm2d",
+    "BatchInstanceNorm3d",
+    "Divergence",
+    "Gate",
+    "IBN2d",
+    "SwitchNorm1d",
+    "SwitchNorm2d",
+    "SwitchNorm3d",
+    "convert",
+    "feature_divergence",
+    "gates",
+    "load_official",
+    "norm_layers",
+    "parameter_groups",
+    "synchronize",
+]

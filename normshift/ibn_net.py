@@ -1,0 +1,136 @@
+"""Where IBN-Net puts its layers (Pan, Luo, Shi, Tang, ECCV 2018, fig. 3 and section 3.2).
+
+IBN-a: the first norm of every residual block of stages 1 to 3 becomes half IN, half BN; in DenseNets, norm1 of the dense
+layers of the first three blocks, at ratio 0.4. IBN-b: the stem's norms become IN, and an IN stands behind the addition,
+before the activation, in the last block of stages 1 and 2. Neither touches stage 4: what a deep layer knows is content.
+"""
+
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx, nn
+
+from normshift.layers import IBN2d, InstanceNorm2d
+from normshift.registry import NORMS
+
+LayerFactory = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which norm layers become what, and behind which residual blocks' additions an instance norm stands."""
+
+    layers: dict[str, LayerFactory]
+    blocks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ResidualNetwork:
+    """The parts of a residual network, by module name."""
+
+    stem: list[str]  # children before the first stage
+    stages: list[list[str]]  # the blocks of layer1, layer2, ...
+
+
+def placement(model: nn.Module, scheme: str, norms: Iterable[str]) -> Placement:
+    """IBN-Net's own placement in a network known by structure; `norms` are its norm layers' names.
+
+    Raises:
+        ValueError: where the network is neither residual nor (for "ibn-a") a DenseNet; it says what to pass instead.
+    """
+    norms = list(norms)
+    residual = _residual_network(model)
+    if residual and scheme == "ibn-a":
+        return Placement({f"{block}.bn1": NORMS["ibn-a"] for stage in residual.stages[:3] for block in stage})
+    if residual:
+        stem = [name for name in norms if any(name == part or name.startswith(part + ".") for part in residual.stem)]
+        return Placement({name: NORMS["ibn-b"] for name in stem}, [stage[-1] for stage in residual.stages[:2]])
+    dense = [f"{name}.norm1" for name in _dense_layers(model)]
+    if dense and scheme == "ibn-a":
+        return Placement({name: _four_tenths for name in dense})
+    known = "residual networks (layer1, layer2, ... of blocks with bn1)" + (" and DenseNets" if scheme == "ibn-a" else "")
+    raise ValueError(
+        f"{scheme} does not know where instance norm belongs in {type(model).__name__}: it knows {known}. Choose layers "
+        f"yourself with where=[...]; the norm layers here are {', '.join(norms[:6]) or 'none'}{', ...' if norms[6:] else ''}."
+    )
+
+
+def _residual_network(model: nn.Module) -> ResidualNetwork | None:
+    for prefix, owner in model.named_modules():
+        children = dict(owner.named_children())
+        stages = [name for name in ("layer1", "layer2", "layer3", "layer4") if name in children]
+        if len(stages) < 2 or not all(hasattr(block, "bn1") for s in stages for block in children[s].children()):
+            continue
+        at = f"{prefix}." if prefix else ""
+        names = list(children)
+        return ResidualNetwork(
+            stem=[at + name for name in names[: names.index(stages[0])]],
+            stages=[[f"{at}{s}.{index}" for index, _ in children[s].named_children()] for s in stages],
+        )
+    return None
+
+
+def _dense_layers(model: nn.Module) -> list[str]:
+    first_three = ("denseblock1", "denseblock2", "denseblock3")
+    return [
+        name
+        for name, module in model.named_modules()
+        if any(part in first_three for part in name.split(".")[:-1]) and hasattr(module, "norm1") and hasattr(module, "conv1")
+    ]
+
+
+def _four_tenths(num_features: int, dims: int = 2) -> IBN2d:
+    return IBN2d(num_features, ratio=0.4)
+
+
+class _BlockTracer(fx.Tracer):
+    """Traces one block's own forward and keeps every module in it whole."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return True
+
+
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+def has_addition(block: nn.Module) -> bool:
+    """Whether a module is a block that `normalize_sum` can change: norm layers of its own and an addition in `forward`."""
+    if not any(isinstance(getattr(block, key, None), nn.Module) for key in ("bn1", "norm1", "conv1")):
+        return False
+    try:
+        return bool(_additions(_BlockTracer().trace(block)))
+    except Exception:  # a forward that fx cannot trace: whatever it raises, this is not a block to choose
+        return False
+
+
+def _additions(graph: fx.Graph) -> list[fx.Node]:
+    return [n for n in graph.nodes if n.target in _ADDITIONS or (n.op == "call_method" and n.target in ("add", "add_"))]
+
+
+def normalize_sum(model: nn.Module, name: str) -> None:
+    """Put an affine instance norm behind the last addition of the residual block `name`, as its child `IN`.
+
+    The block's own graph is rewritten, which holds for torchvision's and timm's blocks alike, basic and bottleneck,
+    with or without SE; its other children and their names stay. A block that has an `IN` is left as it is.
+    """
+    block = model.get_submodule(name)
+    if hasattr(block, "IN"):
+        return
+    graph = _BlockTracer().trace(block)
+    total = _additions(graph)[-1]
+    last_norm = [m for m in block.children() if hasattr(m, "num_features")][-1]
+    block.IN = _like(last_norm, InstanceNorm2d(last_norm.num_features, eps=last_norm.eps))
+    with graph.inserting_after(total):
+        normalized = graph.call_module("IN", (total,))
+    total.replace_all_uses_with(normalized, delete_user_cb=lambda user: user is not normalized)
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, fx.GraphModule(block, graph, type(block).__name__))
+
+
+def _like(norm: nn.Module, new: nn.Module) -> nn.Module:
+    reference = next((t for t in (*norm.parameters(), *norm.buffers()) if t.is_floating_point()), None)
+    if reference is not None:
+        new.to(reference.device, reference.dtype)
+    return new.train(norm.training)

@@ -1,0 +1,332 @@
+"""Norm layers: each is a formula over the engine's moments."""
+
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from normshift.engine import Moments, normalize, pooled
+from normshift.sync import world_moments
+from normshift.unit_interval import keep_in_unit_interval
+
+
+class Norm(nn.Module):
+    """Base of every layer here: checks its input and applies its formula.
+
+    A subclass lists the parameters of its formula in order, and writes `formula(moments, *parameters)`, which returns
+    `(scale, shift)` of `y = scale * (x - mean) + shift` as tensors that broadcast to (N, C).
+
+    It does not derive from torch's `_BatchNorm`: torch's SyncBatchNorm conversion would replace it.
+    """
+
+    ndims: tuple[int, ...] = (2, 3, 4, 5)
+
+    def __init__(self, num_features: int, eps: float = 1e-5):
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"{type(self).__name__} needs at least 1 channel, got num_features={num_features}.")
+        self.num_features = num_features
+        self.eps = eps
+
+    def formula_parameters(self) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def formula(self, moments: Moments, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        return normalize(x, self.formula, *self.formula_parameters())
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}"
+
+    def _check(self, x: Tensor) -> None:
+        name, shape = type(self).__name__, tuple(x.shape)
+        if x.dim() not in self.ndims:
+            wanted = " or ".join(f"{n}D" for n in self.ndims)
+            raise ValueError(f"{name} expects {wanted} input, got {x.dim()}D of shape {shape}.")
+        if shape[1] != self.num_features:
+            raise ValueError(f"{name} of {self.num_features} channels got {shape[1]}, in input of shape {shape}.")
+        if 0 in shape:
+            raise ValueError(f"{name} got an empty input of shape {shape}: there is nothing to normalise.")
+
+
+class AffineNorm(Norm):
+    """A norm with one `weight` and one `bias` a channel, which start at 1 and 0."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5):
+        super().__init__(num_features, eps)
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+
+    def formula_parameters(self):
+        return self.weight, self.bias
+
+
+class RunningStatistics:
+    """Mix-in of norms that need the batch's moments: running averages for evaluation, and synchronisation.
+
+    Running averages follow `nn.BatchNorm2d`: `momentum` is the share of the new batch, `running_var` is unbiased.
+    With `sync` set, and where `torch.distributed` runs more than one process, training moments are the whole world's.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    sync: bool = False
+
+    def _track(self, num_features: int, momentum: float) -> None:
+        if not isinstance(momentum, Real) or not 0 <= momentum <= 1:
+            raise ValueError(f"momentum is the new batch's share, a number in [0, 1]; got {momentum!r}.")
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def batch_moments(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Mean and variance (1, C) to normalise with: the batch's (and then the averages move), or the averages."""
+        if not self.training:
+            return self.running_mean.to(moments.mean.dtype)[None], self.running_var.to(moments.mean.dtype)[None]
+        mean, var, count = world_moments(moments) if self.sync else pooled(moments, 0)
+        with torch.no_grad():
+            if "num_batches_tracked" in self._buffers:
+                self.num_batches_tracked += 1
+            unbiased = var[0] * (count / (count - 1 if count > 1 else 1))
+            self.running_mean.lerp_(mean[0].to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        return mean, var
+
+
+class InstanceNorm(AffineNorm):
+    """Instance normalization with affine parameters; unlike torch's, it trains on 1x1 maps, where it returns `bias`."""
+
+    def formula(self, moments, weight, bias):
+        return weight * torch.rsqrt(moments.var + self.eps), bias
+
+
+class BatchNorm(RunningStatistics, AffineNorm):
+    """Batch normalization as a formula of the engine: the BN half of `IBN2d`, which can synchronise on any device."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__(num_features, eps)
+        self._track(num_features, momentum)
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))  # a key of every published BN
+
+    def formula(self, moments, weight, bias):
+        batch_mean, batch_var = self.batch_moments(moments)
+        scale = weight * torch.rsqrt(batch_var + self.eps)
+        return scale, scale * (moments.mean - batch_mean) + bias
+
+
+class SwitchNorm(RunningStatistics, AffineNorm):
+    """Switchable Normalization (Luo et al., ICLR 2019, eq. 3-5).
+
+    `y = weight * (x - mu) / sqrt(var + eps) + bias`, where `mu` and `var` are mixtures of the moments named in
+    `statistics`, with the softmax of `mean_weight` and of `var_weight` as shares.
+
+    Args:
+        num_features: C.
+        eps: added to the mixed variance.
+        momentum: share of the new batch in the running averages (the official code's is the share of the old).
+        statistics: what is mixed, in this order: any of "in", "ln", "bn", "gn", each once.
+        groups: groups of "gn"; must divide C.
+        correction: what is subtracted from the number of positions in the per-instance variance. 0 is biased, so
+            that 1x1 maps work; 1 is the official code's, which needs two positions or more.
+
+    Attributes:
+        weight, bias: (C,). mean_weight, var_weight: (len(statistics),), before the softmax, starting at 1.
+        running_mean, running_var: (C,), where "bn" takes part.
+        sync: pool "bn" over all processes.
+
+    Input and output: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) according to the class.
+
+    Raises:
+        ValueError: on unknown statistics, groups that do not divide C, or an input of another shape.
+    """
+
+    STATISTICS = ("in", "ln", "bn", "gn")
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        statistics: tuple[str, ...] = ("in", "ln", "bn"),
+        groups: int = 32,
+        correction: int = 0,
+    ):
+        super().__init__(num_features, eps)
+        self.statistics = tuple(statistics)
+        known = set(self.statistics) <= set(self.STATISTICS)
+        if not self.statistics or not known or len(set(self.statistics)) < len(self.statistics):
+            raise ValueError(f"statistics are some of {', '.join(self.STATISTICS)}, each once; got {statistics!r}.")
+        if "gn" in self.statistics and num_features % groups:
+            raise ValueError(f"groups={groups} does not divide num_features={num_features}: pass groups that do.")
+        if correction not in (0, 1):
+            raise ValueError(f"correction is 0 or 1, got {correction!r}.")
+        self.groups = groups
+        self.correction = correction
+        self.mean_weight = nn.Parameter(torch.ones(len(self.statistics)))
+        self.var_weight = nn.Parameter(torch.ones(len(self.statistics)))
+        if "bn" in self.statistics:
+            self._track(num_features, momentum)
+
+    def formula_parameters(self):
+        return self.weight, self.bias, self.mean_weight, self.var_weight
+
+    def formula(self, moments, weight, bias, mean_weight, var_weight):
+        found = [self._statistic(name, self._corrected(moments)) for name in self.statistics]
+        mixed_mean = sum(share * mean for share, (mean, _) in zip(mean_weight.softmax(0), found, strict=True))
+        mixed_var = sum(share * var for share, (_, var) in zip(var_weight.softmax(0), found, strict=True))
+        scale = weight * torch.rsqrt(mixed_var + self.eps)
+        return scale, scale * (moments.mean - mixed_mean) + bias
+
+    def _statistic(self, name: str, moments: Moments) -> tuple[Tensor, Tensor]:
+        if name == "bn":
+            return self.batch_moments(moments)
+        if name == "in":
+            return moments[:2]
+        if name == "ln":
+            return pooled(moments, 1)[:2]
+        grouped = Moments(*(m.unflatten(1, (self.groups, -1)) for m in moments[:2]), moments.positions)
+        return tuple(m.expand_as(grouped.mean).flatten(1) for m in pooled(grouped, 2)[:2])
+
+    def _corrected(self, moments: Moments) -> Moments:
+        if not self.correction:
+            return moments
+        if moments.positions < 2:
+            raise ValueError("SwitchNorm with correction=1 needs maps of 2 positions or more; correction=0 takes 1x1 maps.")
+        return moments._replace(var=moments.var * (moments.positions / (moments.positions - 1)))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, statistics={'+'.join(self.statistics)}"
+
+
+class BatchInstanceNorm(RunningStatistics, AffineNorm):
+    """Batch-Instance Normalization (Nam and Kim, NeurIPS 2018, eq. 3-4).
+
+    `y = weight * (rho * x_bn + (1 - rho) * x_in) + bias` with one gate `rho` a channel.
+
+    `rho` starts at 1 (batch norm) and stays in [0, 1]: the layer clamps it after every step of any torch optimiser
+    and, for other ways of writing to it, before it is used. Train it with a higher learning rate and without weight
+    decay: see `parameter_groups`.
+
+    Args:
+        num_features: C.
+        eps: added to both variances.
+        momentum: share of the new batch in the running averages, as in `nn.BatchNorm2d`.
+
+    Attributes:
+        weight, bias, rho: (C,). running_mean, running_var: (C,).
+        sync: take the batch's moments over all processes.
+
+    Input and output: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) according to the class.
+
+    Raises:
+        ValueError: on an input of another shape.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        layer = super().__new__(cls)
+        keep_in_unit_interval(layer, "rho")  # here and not in __init__, so that copies and unpickled layers are kept too
+        return layer
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__(num_features, eps)
+        self.rho = nn.Parameter(torch.ones(num_features))
+        self._track(num_features, momentum)
+
+    def formula_parameters(self):
+        if not torch.compiler.is_compiling():
+            self.rho.data.clamp_(0, 1)  # by .data: a layer used twice in one graph must not see its version change
+        return self.weight, self.bias, self.rho
+
+    def formula(self, moments, weight, bias, rho):
+        batch_mean, batch_var = self.batch_moments(moments)
+        batch_scale = weight * rho * torch.rsqrt(batch_var + self.eps)
+        instance_scale = weight * (1 - rho) * torch.rsqrt(moments.var + self.eps)
+        return batch_scale + instance_scale, batch_scale * (moments.mean - batch_mean) + bias
+
+
+class IBN2d(Norm):
+    """Instance norm on the first channels and batch norm on the rest (IBN-Net, Pan et al., ECCV 2018, fig. 3a).
+
+    Args:
+        num_features: C, at least 2.
+        ratio: share of the channels under instance norm; `int(C * ratio)` of them, which must leave both halves one.
+        eps, momentum: as in `nn.BatchNorm2d`.
+
+    Attributes:
+        IN.weight, IN.bias: (int(C * ratio),). BN.weight, BN.bias, BN.running_mean, BN.running_var: the rest.
+            These are the key names of the published checkpoints.
+
+    Input and output: (N, C, H, W).
+
+    Raises:
+        ValueError: where a half would be empty, or on an input of another shape.
+    """
+
+    ndims = (4,)
+
+    def __init__(self, num_features: int, ratio: float = 0.5, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__(num_features, eps)
+        self.half = int(num_features * ratio)
+        if not 0 < self.half < num_features:
+            raise ValueError(f"IBN2d needs a channel in either half: num_features={num_features}, ratio={ratio} give {self.half} under IN.")
+        self.ratio = ratio
+        self.IN = InstanceNorm(self.half, eps)
+        self.BN = BatchNorm(num_features - self.half, eps, momentum)
+
+    def formula_parameters(self):
+        return *self.IN.formula_parameters(), *self.BN.formula_parameters()
+
+    def formula(self, moments, in_weight, in_bias, bn_weight, bn_bias):
+        mean, var, positions = moments
+        first = self.IN.formula(Moments(mean[:, : self.half], var[:, : self.half], positions), in_weight, in_bias)
+        rest = self.BN.formula(Moments(mean[:, self.half :], var[:, self.half :], positions), bn_weight, bn_bias)
+        rows = mean.shape[0]
+        return tuple(torch.cat([a.expand(rows, -1), b.expand(rows, -1)], 1) for a, b in zip(first, rest, strict=True))
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, ratio={self.ratio}, eps={self.eps}"
+
+
+class InstanceNorm1d(InstanceNorm):
+    ndims = (2, 3)
+
+
+class InstanceNorm2d(InstanceNorm):
+    ndims = (4,)
+
+
+class InstanceNorm3d(InstanceNorm):
+    ndims = (5,)
+
+
+class SwitchNorm1d(SwitchNorm):
+    ndims = (2, 3)
+    __doc__ = SwitchNorm.__doc__
+
+
+class SwitchNorm2d(SwitchNorm):
+    ndims = (4,)
+    __doc__ = SwitchNorm.__doc__
+
+
+class SwitchNorm3d(SwitchNorm):
+    ndims = (5,)
+    __doc__ = SwitchNorm.__doc__
+
+
+class BatchInstanceNorm1d(BatchInstanceNorm):
+    ndims = (2, 3)
+    __doc__ = BatchInstanceNorm.__doc__
+
+
+class BatchInstanceNorm2d(BatchInstanceNorm):
+    ndims = (4,)
+    __doc__ = BatchInstanceNorm.__doc__
+
+
+class BatchInstanceNorm3d(BatchInstanceNorm):
+    ndims = (5,)
+    __doc__ = BatchInstanceNorm.__doc__
