@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from numpy.random import PCG64, SeedSequence
 
-from datamodules.street_shapes import FRONT, GROUND, PARTS, SIDE, Drawing, Paint, depth_code
+from datamodules.street_shapes import GROUND, SIDE, Drawing, Paint
 
 RGB = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Appearance:
     """What a domain does to a scene. Light is in units of albedo: 1.0 leaves a surface its own colour."""
 
@@ -47,7 +47,7 @@ class Appearance:
     haze: RGB = (0, 0, 0)
     """Colour of the air."""
     visibility: float = 0.0
-    """Distance in metres at which half of the light comes from the air; 0 for clear air."""
+    """Distance in metres at which a third of a thing's own light is left; 0 for clear air."""
     saturation: float = 1.0
     contrast: float = 1.0
     """Slope about mid-grey."""
@@ -70,6 +70,7 @@ MATERIALS: dict[str, tuple[str, float, str]] = {
     "window cold": ("flat", 1, "glass"),
     "shop": ("flat", 1, "shop"),
     "door": ("flat", 1, "door"),
+    "cloud": ("flat", 1, "cloud"),
     "asphalt": ("asphalt", 20, "asphalt"),
     "marking": ("worn", 20, "marking"),
     "rail": ("flat", 1, "steel"),
@@ -77,7 +78,7 @@ MATERIALS: dict[str, tuple[str, float, str]] = {
     "paving": ("paving", 24, "paving"),
     "kerb": ("stone", 16, "kerb"),
     "grass": ("grass", 14, "grass"),
-    "foliage": ("leaves", 14, "foliage"),
+    "foliage": ("leaves", 20, "foliage"),
     "hedge": ("leaves", 22, "foliage"),
     "bark": ("leaves", 30, "bark"),
     "facade": ("plaster", 4, "plaster"),
@@ -198,6 +199,14 @@ def _average(values: np.ndarray, width: int) -> np.ndarray:
     return values
 
 
+def _clouds(brush: Brush) -> Brush:
+    """Where the noise is high there is a cloud, brighter at its heart."""
+    height = brush.shade - 128
+    brush.part[height > 14] = 8
+    brush.shade[:] = 128 + np.where(height > 14, height // 3 - 14, 0)
+    return brush
+
+
 def _curtain(brush: Brush) -> Brush:
     """A glass front: panes from floor to floor in a thin grid."""
     brush.part[:] = np.repeat(np.repeat([[next(brush.dice) % 2 + 1 for _ in range(8)] for _ in range(8)], 16, 0), 16, 1)
@@ -247,13 +256,13 @@ def _mesh(brush: Brush) -> Brush:
 
 TEXTURES = {
     "flat": lambda b: b,
-    "clouds": lambda b: b.cloud(23, 22).cloud(9, 10).cloud(4, 4),
+    "clouds": lambda b: _clouds(b.cloud(31, 40).cloud(13, 26).cloud(5, 16)),
     "asphalt": lambda b: b.cloud(1, 14).cloud(17, 14).cloud(3, 10),
     "worn": lambda b: b.cloud(2, 22).cloud(5, 12),
     "paving": lambda b: b.cloud(1, 8).courses(16, 16, -34, 14),
     "stone": lambda b: b.cloud(3, 16).courses(8, 16, -30, 22),
     "grass": lambda b: b.cloud(1, 24).cloud(3, 24).cloud(17, 22),
-    "leaves": lambda b: b.cloud(2, 34).cloud(5, 40).cloud(13, 30),
+    "leaves": lambda b: b.cloud(1, 12).cloud(2, 34).cloud(5, 40).cloud(17, 30),
     "plaster": lambda b: b.cloud(3, 7).cloud(19, 10),
     "brick": lambda b: b.cloud(1, 8).courses(4, 8, 26, 16),
     "tiles": lambda b: b.cloud(2, 8).courses(4, 6, -26, 14),
@@ -305,7 +314,6 @@ _DEPTHS = 2040.0 / np.maximum(np.arange(256), 8) - 8.0
 """Metres for each depth code (beyond 247 m all is one)."""
 _INVERSE = np.zeros(256, np.float32)
 _INVERSE[1:] = 1.0 / np.maximum(_DEPTHS[1:], 0.5)
-_COLUMNS_ROWS: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
 
 
 def develop(drawing: Drawing, appearance: Appearance, pick: int) -> np.ndarray:
@@ -346,7 +354,7 @@ def _texels(drawing: Drawing) -> tuple[np.ndarray, np.ndarray]:
     inverse += cv2.LUT(paint, tables[1]) * columns
     inverse += cv2.LUT(paint, tables[2]) * rows
     inverse += cv2.LUT(drawing.depth, _INVERSE)
-    np.clip(inverse, 1 / 240, 1.0, out=inverse)
+    np.maximum(inverse, np.float32(1 / 240), out=inverse)
     z = np.float32(1.0) / inverse
     across = z * ((columns - np.float32(view.column)) / np.float32(view.focal))
     above = np.float32(view.height) - z * ((rows - np.float32(view.row)) / np.float32(view.focal))
@@ -393,22 +401,41 @@ def _grain(contrast: float) -> np.ndarray:
     return (1.0 + (np.arange(256) - 128) / 128.0 * contrast).clip(0.05, 2.0).astype(np.float32)
 
 
+@lru_cache(maxsize=16)
+def _palette(appearance: Appearance) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All albedos in one (N, 3) array; where each material's begin, how many they are, and what glow it has, (M, 3)."""
+    albedos, starts, counts, glows = [], {}, {}, appearance.glow or {}
+    for family, colours in appearance.colours.items():
+        starts[family], counts[family] = len(albedos), len(colours)
+        albedos += colours
+    families = [family for _, _, family in MATERIALS.values()]
+    return (
+        np.array(albedos, np.float32),
+        np.array([starts[family] for family in families]),
+        np.array([counts[family] for family in families]),
+        np.array([glows.get(material, (0, 0, 0)) for material in MATERIALS], np.uint8),
+    )
+
+
+_NUMBER = {material: number for number, material in enumerate(MATERIALS)}
+
+
 def _tints(paints: list[Paint], appearance: Appearance) -> tuple[np.ndarray, np.ndarray]:
     """The albedo of each paint, float32 (3, 256), and the light it gives off, uint8 (3, 256)."""
-    albedo, glow = np.zeros((256, 3), np.float32), np.zeros((256, 3), np.uint8)
-    stray, colours = appearance.variety, appearance.colours
-    rows = []
-    for number, (material, pick, _, _) in enumerate(paints):
-        family = colours[MATERIALS[material][2]]
-        r, g, b = family[pick % len(family)]
-        word = (pick >> 2) * 2654435761 & 0xFFFFFFFF
-        # Mostly lighter or darker, a little warmer or colder.
-        value, warmth = ((word >> 24) - 128) * stray / 128, ((word >> 16 & 255) - 128) * stray / 384
-        rows.append((r + value + warmth, g + value, b + value - warmth))
-        if appearance.glow and material in appearance.glow:
-            glow[number] = appearance.glow[material]
-    albedo[: len(rows)] = rows
-    return np.clip(albedo, 4, 255).T.copy(), glow.T.copy()
+    albedos, starts, counts, glows = _palette(appearance)
+    material = np.array([_NUMBER[paint.material] for paint in paints])
+    pick = np.array([paint.pick for paint in paints])
+    words = (pick >> 2) * 2654435761 & 0xFFFFFFFF
+    # Mostly lighter or darker, a little warmer or colder.
+    value = (((words >> 24) - 128) * (appearance.variety / 128)).astype(np.float32)
+    warmth = (((words >> 16 & 255) - 128) * (appearance.variety / 384)).astype(np.float32)
+    tint = albedos[starts[material] + pick % counts[material]].T + value
+    tint[0] += warmth
+    tint[2] -= warmth
+    albedo, glow = np.zeros((3, 256), np.float32), np.zeros((3, 256), np.uint8)
+    np.clip(tint, 4, 255, out=albedo[:, : len(paints)])
+    glow[:, : len(paints)] = glows[material].T
+    return albedo, glow
 
 
 def _light(drawing: Drawing, appearance: Appearance, code: np.ndarray, gain: float) -> np.ndarray:
@@ -440,10 +467,11 @@ def _light(drawing: Drawing, appearance: Appearance, code: np.ndarray, gain: flo
 
 
 def _air(picture: np.ndarray, appearance: Appearance, code: np.ndarray) -> None:
-    """Mix the colour of the air in, by distance. Half-life 1 / (1 + z / visibility) needs no exponential."""
+    """Mix the colour of the air in, by distance: exp(-t) by the first terms of its series, the same on all machines."""
     if not appearance.visibility:
         return
-    clear = (1.0 / (1.0 + _DEPTHS / appearance.visibility)).astype(np.float32)
+    t = _DEPTHS / appearance.visibility
+    clear = (1.0 / (1.0 + t * (1.0 + t * (0.5 + t / 6.0)))).astype(np.float32)
     through = cv2.LUT(code, clear)
     for channel, haze in enumerate(appearance.haze):
         picture[channel] -= haze
@@ -470,9 +498,11 @@ def _film(picture: np.ndarray, appearance: Appearance) -> np.ndarray:
 
 def _bloom(shine: np.ndarray) -> np.ndarray:
     """Halos about lights, made at a quarter of the size."""
-    small = cv2.pyrDown(cv2.pyrDown(shine))
-    halo = cv2.GaussianBlur(small, (0, 0), 2.2 * shine.shape[0] / 128)
-    halo = cv2.add(halo, cv2.add(halo, small))
+    glare = cv2.subtract(shine, (165, 165, 165, 0))
+    small = cv2.pyrDown(cv2.pyrDown(glare))
+    halo = cv2.GaussianBlur(small, (0, 0), 1.8 * shine.shape[0] / 128)
+    halo = cv2.add(cv2.add(halo, halo), cv2.add(halo, small))
+    halo = cv2.add(halo, halo)
     return cv2.resize(halo, shine.shape[1::-1], interpolation=cv2.INTER_LINEAR_EXACT)
 
 

@@ -59,10 +59,10 @@ class Style:
 
 
 STYLES = {
-    "canyon": Style((3.2, 5.0), (1.8, 3.5), 0.1, ("block",) * 7 + ("house",), (11, 26), 0.55, 5, 0.4),
-    "avenue": Style((5.5, 8.5), (2.5, 4.5), 0.9, ("block", "block", "block", "park"), (11, 24), 0.4, 5, 0.4),
-    "suburb": Style((3.0, 4.5), (1.5, 2.4), 0.4, ("house", "house", "house", "park"), (4.5, 7.5), 0.4, 3, 0.4),
-    "parkway": Style((3.5, 6.5), (1.6, 3.0), 0.6, ("park", "park", "house", "block"), (6, 16), 0.25, 3, 0.3),
+    "canyon": Style((3.2, 5.0), (2.2, 4.0), 0.25, ("block",) * 6 + ("house", "park"), (10, 22), 0.6, 6, 0.4),
+    "avenue": Style((5.0, 8.0), (2.8, 4.8), 0.9, ("block", "block", "park", "park"), (10, 20), 0.5, 6, 0.4),
+    "suburb": Style((3.0, 4.5), (1.5, 2.4), 0.4, ("house", "house", "house", "park"), (4.5, 7.5), 0.5, 4, 0.4),
+    "parkway": Style((3.5, 6.5), (1.6, 3.0), 0.7, ("park", "park", "house", "block"), (6, 16), 0.35, 4, 0.3),
     "plaza": Style((6.0, 9.0), (4.0, 7.0), 0.3, ("block", "block", "block", "house"), (9, 18), 0.15, 8, 1.0),
 }
 
@@ -211,7 +211,7 @@ def _parked(dice: Dice, row: Style, street: Scene) -> list[Thing]:
             continue
         z = dice.between(3, 9)
         while z < 60:
-            kind = dice.pick(("car",) * 13 + ("van", "van", "truck", "motorcycle", "bicycle"))
+            kind = dice.pick(("car",) * 14 + ("van", "van", "truck", "motorcycle", "motorcycle", "bicycle"))
             length = VEHICLE_LENGTH[kind]
             if dice.chance(row.parked) and _free(street, z, length):
                 # The driver keeps clear of what is parked on his own side.
@@ -225,7 +225,7 @@ def _parked(dice: Dice, row: Style, street: Scene) -> list[Thing]:
 
 def _traffic(dice: Dice, street: Scene) -> list[Thing]:
     """The car ahead, oncoming cars, perhaps a tram on its track."""
-    kinds = ("car",) * 7 + ("van", "truck", "truck", "bus", "cyclist", "biker", "biker")
+    kinds = ("car",) * 12 + ("van", "truck", "truck", "bus", "cyclist", "cyclist", "biker", "biker")
     traffic, z = [], dice.between(7, 24)
     while z < 80:
         kind = dice.pick(kinds)
@@ -281,7 +281,7 @@ def _furniture(dice: Dice, street: Scene, side: int) -> list[Thing]:
             z += spacing * (1 + z / 60)
     z = dice.between(6, 20)
     while z < 60:
-        kind = dice.pick(("sign", "sign", "sign", "post", "mast"))
+        kind = dice.pick(("sign", "sign", "sign", "sign", "post", "mast"))
         items.append(Thing(kind, kerb, z, "toward", dice.between(0.85, 1.2), dice.word()))
         z += dice.between(8, 24)
     stop = (street.junction[0] or street.crossing) - 1.5

@@ -11,8 +11,7 @@ import glob
 import io
 import logging
 import math
-import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +23,13 @@ from PIL import Image
 from rich.progress import track
 
 from datamodules import labels
+from datamodules.image_files import DataError, decode_rgb, decoded, mismatch
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 UNKNOWN = 254
 """Where a look-up table sends an id that its set does not define; no label space has that many classes."""
-
-
-class DataError(ValueError):
-    """A data set on disk is not what it was published as. One sentence: what is wrong where, and what was expected."""
 
 
 class MissingDataError(DataError, FileNotFoundError):
@@ -97,8 +93,8 @@ class StreetSet:
             DataError: a file cannot be decoded, or the label holds an id that the set does not define.
         """
         image_path, label_path = self.pairs[index]
-        image = _decoded(image_path, _rgb)
-        ids = _decoded(label_path, self._ids)
+        image = decoded(image_path, decode_rgb)
+        ids = decoded(label_path, self._ids)
         label = cv2.LUT(ids, self._lut)
         if (label == UNKNOWN).any():
             unknown = sorted(set(np.unique(ids).tolist()) - set(self.table))
@@ -173,7 +169,7 @@ class StreetSet:
         mismatched = {}
         with ThreadPoolExecutor(max_workers=16) as pool:
             complaints = track(
-                pool.map(_mismatch, pairs.values()),
+                pool.map(mismatch, pairs.values()),
                 description=f"checking {self.name} {self.split}",
                 total=len(pairs),
                 transient=True,
@@ -413,84 +409,3 @@ def _ranges(ids: list[int]) -> str:
         else:
             runs.append([id_, id_])
     return " and ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
-
-
-# Reading files, and what a file tells without being decoded.
-
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-TAIL = 1024
-"""Bytes read from a file's end to see that it is whole; some writers pad after the end."""
-
-
-def _known(path: Path, start: bytes, size: int) -> None:
-    if not start.startswith((PNG_START, JPEG_START)):
-        raise DataError(f"{path} is no PNG or JPEG image: its {size} bytes begin with {start[:8]!r}.")
-
-
-def _is_whole(start: bytes, rest: bytes) -> bool:
-    """Whether a PNG or JPEG that begins with `start` has its end mark in `rest`."""
-    if start.startswith(PNG_START):
-        return PNG_END in rest
-    # After the last scan: a thumbnail in the header has an end mark of its own.
-    return rest.rfind(JPEG_END) > rest.rfind(JPEG_SCAN)
-
-
-def _cut_short(path: Path, start: bytes, size: int) -> DataError:
-    kind, mark = ("PNG", "IEND chunk") if start.startswith(PNG_START) else ("JPEG", "end-of-image mark")
-    return DataError(f"{path} is cut short: its {size} bytes lack the {mark} that a whole {kind} ends with.")
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file, from its first bytes and its last.
-
-    Raises:
-        DataError: the file is no PNG or JPEG, or is cut short.
-    """
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(24)
-        _known(path, start, length)
-        file.seek(max(0, length - TAIL))
-        whole = _is_whole(start, file.read())
-        if not whole and start.startswith(JPEG_START):  # cameras may append more than a tail's worth
-            file.seek(0)
-            whole = _is_whole(start, file.read())
-    if not whole:
-        raise _cut_short(path, start, length)
-    if start.startswith(PNG_START):
-        return struct.unpack(">II", start[16:24])
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-
-
-def _mismatch(pair: tuple[Path, Path]) -> str | None:
-    """What is wrong with a pair's sizes, or None."""
-    image, label = pair
-    (width, height), (label_width, label_height) = _size(image), _size(label)
-    if (width, height) == (label_width, label_height):
-        return None
-    return f"{label} is {label_width} x {label_height} pixels, but its image {image} is {width} x {height}"
-
-
-def _decoded(path: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
-    """A file's pixels. Looks for the end mark again: OpenCV fills what a JPEG lacks with grey and says nothing."""
-    data = path.read_bytes()
-    _known(path, data[:8], len(data))
-    if not _is_whole(data[:8], data):
-        raise _cut_short(path, data[:8], len(data))
-    try:
-        return decode(data)
-    except Exception as error:  # decoders raise whatever they like
-        raise DataError(f"{path} cannot be read: {error}.") from error
-
-
-def _rgb(data: bytes) -> np.ndarray:
-    """uint8 (H, W, 3). Labels are drawn on the pixels as stored, so a camera's orientation tag must not turn them."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise ValueError("the decoder gave up")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

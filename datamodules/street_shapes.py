@@ -5,6 +5,7 @@ appearance picks the tint), how squarely the sun meets its surface, and how far 
 integer rasteriser without anti-aliasing, so labels have no mixed pixels and are the same on every machine.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
@@ -19,8 +20,8 @@ from datamodules.street_scenes import Lot, Scene, Thing
 FRONT, SIDE, GROUND = range(3)
 """Which two of x, y, z a paint's texture runs along: (x, y), (z, y) or (x, z)."""
 
-PARTS = ("", "glass dark", "glass bright", "trim", "window warm", "window cold", "shop", "door")
-"""Paints 1 to 7 of every scene: what a facade's texture may put in place of the facade's own paint."""
+PARTS = ("", "glass dark", "glass bright", "trim", "window warm", "window cold", "shop", "door", "cloud")
+"""Paints 1 to 8 of every scene: what a texture may put in place of the surface's own paint."""
 
 NEAR = 1.3
 """Metres before the camera at which the world is cut."""
@@ -67,13 +68,27 @@ def draw(scene: Scene, size: tuple[int, int]) -> Drawing:
     if scene.end:
         _closing_row(canvas)
     # A plot is entered at its far end: whatever stands before that is nearer to the camera, and drawn later.
-    jobs = [(lot.z1 + 0.5 * lot.setback, 0, _lot, lot) for lot in scene.lots]
-    jobs += [(thing.z, 1, DRAW[thing.kind], thing) for thing in scene.things if thing.z > NEAR + 0.7]
+    jobs = [(lot.z1 + 0.5 * lot.setback, _lot, lot) for lot in scene.lots if _in_view(canvas, lot.side * lot.edge, lot.z1)]
+    for thing in scene.things:
+        if thing.z > NEAR + 0.7 and (thing.kind in LONG or _in_view(canvas, thing.x, thing.z)):
+            jobs.append((thing.z, DRAW[thing.kind], thing))
     if scene.island:
-        jobs.append((sum(scene.junction) / 2, 2, _island, scene))
-    for _, _, paint, subject in sorted(jobs, key=lambda job: -job[0]):
+        jobs.append((sum(scene.junction) / 2, _island, scene))
+    for _, paint, subject in sorted(jobs, key=lambda job: -job[0]):
         paint(canvas, subject)
     return canvas.finish()
+
+
+LONG = ("car", "van", "truck", "bus", "tram")
+"""Things whose far end may be in view where the near one is not."""
+
+
+def _in_view(canvas: "Canvas", x: float, z: float) -> bool:
+    """Whether anything within 3.5 m of (x, z), to the left or right, is in the picture."""
+    view = canvas.view
+    scale = view.focal / z
+    column = view.column + (x + view.curve * z * z - view.x) * scale
+    return -3.5 * scale < column < view.size[1] + 3.5 * scale
 
 
 class View:
@@ -87,21 +102,29 @@ class View:
         self.row = camera.horizon * height
         self.column = camera.vanishing * width
         self.size = size
+        self.at = self._projection()
 
-    def at(self, x: float, y: float, z: float) -> Point:
-        """The pixel of a world point before the camera (z > 0)."""
-        scale = self.focal / z
-        return (
-            int(self.column + (x + self.curve * z * z - self.x) * scale + 4096.5) - 4096,
-            int(self.row + (self.height - y) * scale + 4096.5) - 4096,
-        )
+    def _projection(self) -> Callable[[float, float, float], Point]:
+        """The function from a world point before the camera (x, y, z > 0) to its pixel.
+
+        It is called a thousand times for a scene, so that it holds what it needs; the detour by 4096 rounds to nearest
+        where int() alone would round towards zero.
+        """
+        focal, curve, x0, height = self.focal, self.curve, self.x, self.height
+        column, row = self.column + 4096.5, self.row + 4096.5
+
+        def at(x: float, y: float, z: float) -> Point:
+            scale = focal / z
+            return int(column + (x + curve * z * z - x0) * scale) - 4096, int(row + (height - y) * scale) - 4096
+
+        return at
 
 
 class Canvas:
     """The buffer under the brush. A colour is (label, paint, sunlight, depth code)."""
 
     def __init__(self, scene: Scene, size: tuple[int, int]):
-        self.scene, self.view, self.at = scene, View(scene, size), None
+        self.scene, self.view = scene, View(scene, size)
         self.at = self.view.at
         self.buffer = np.zeros((*size, 4), np.uint8)
         self.light = np.full(size, 128, np.uint8)
@@ -153,9 +176,17 @@ class Canvas:
 
     def shadow(self, x0: float, x1: float, z0: float, z1: float, height: float) -> None:
         """Darkness under a thing on [x0, x1] x [z0, z1] and the shadow it casts away from the sun."""
-        reach = -self.scene.sun * height * 0.7
-        self.shade([(x0 + min(reach, 0), z0), (x1 + max(reach, 0), z0), (x1 + max(reach, 0), z1), (x0 + min(reach, 0), z1)], 70)
-        self.shade([(x0, z0), (x1, z0), (x1, z1), (x0, z1)], 0)
+        if z0 > 45:
+            return
+        (left0, row0), (left1, row1) = self.at(x0, 0, z0), self.at(x0, 0, z1)
+        right0, right1 = self.at(x1, 0, z0)[0], self.at(x1, 0, z1)[0]
+        reach = -self.scene.sun * height * 0.7 * self.view.focal
+        far0, far1 = int(reach / z0), int(reach / z1)
+        if far0 < -1 or far0 > 1:
+            a, b, c, d = (left0, right0 + far0, right1 + far1, left1) if far0 > 0 else (left0 + far0, right0, right1, left1 + far1)
+            cv2.fillPoly(self.light, [np.array(((a, row0), (b, row0), (c, row1), (d, row1)), np.int32)], 70)
+        if row0 > row1:
+            cv2.fillPoly(self.light, [np.array(((left0, row0), (right0, row0), (right1, row1), (left1, row1)), np.int32)], 0)
 
     def flank(self, side: int) -> int:
         """Sunlight on a wall that faces the street from the left (-1) or the right (+1)."""
@@ -256,7 +287,8 @@ def _wear(canvas: Canvas) -> None:
 
 def _markings(canvas: Canvas) -> None:
     scene = canvas.scene
-    white = (ROAD, canvas.ground("marking", scene.pick >> 11), 230, 0)
+    white = (ROAD, canvas.ground("marking", 0), 230, 0)
+    line = (ROAD, canvas.ground("marking", scene.pick >> 11), 230, 0)
     near, far = scene.junction
     clear = (near - 4, far + 1) if far else (999.0, 0.0)
     centre = 0.0 if scene.pick >> 13 & 3 else None
@@ -269,7 +301,7 @@ def _markings(canvas: Canvas) -> None:
         dash = 3.0 if scene.pick >> 17 & 1 else 4.5
         while z < 60:
             if not clear[0] < z + dash < clear[1] + dash:
-                _strip(canvas, -0.09, 0.09, white, max(z, NEAR), z + dash)
+                _across(canvas, max(z, NEAR), z + dash, -0.09, 0.09, line)
             z += dash * 2.2
     if scene.pick >> 19 & 1:
         for side in (-1, 1):
@@ -376,14 +408,15 @@ def _lawn(canvas: Canvas, lot: Lot) -> None:
     z = lot.z1 - 1
     wood = (VEGETATION, canvas.paint("foliage", lot.pick >> 5), 70, depth_code(z))
     height = 3.0 + (lot.pick >> 9 & 3)
-    for step in range(3):
-        _blob(canvas, blob, x + side * (8 + step * 4.5), height * 0.45, z, 4.0, height * 0.75, wood)
+    for step in range(2):
+        _blob(canvas, blob, x + side * (9 + step * 6), height * 0.45, z, 5.0, height * 0.75, wood)
 
 
 def _trees(canvas: Canvas, lot: Lot) -> None:
     for offset, z, height, pick in lot.trees:
-        if z > 2.5:
-            _tree(canvas, Thing("tree", lot.side * (lot.edge + offset), z, "toward", height, pick))
+        x = lot.side * (lot.edge + offset)
+        if z > 2.5 and _in_view(canvas, x, z):
+            _tree(canvas, Thing("tree", x, z, "toward", height, pick))
 
 
 def _boundary(canvas: Canvas, lot: Lot) -> None:
@@ -432,7 +465,7 @@ def _outlines() -> np.ndarray:
     word, radii = 12345, []
     for _ in range(16 * 24):
         word = word * 1664525 + 1013904223 & 0xFFFFFFFF
-        radii.append(0.78 + (word >> 24) / 255 * 0.36)
+        radii.append(0.72 + (word >> 24) / 255 * 0.42)
     return circle[None] * np.array(radii).reshape(16, 24, 1)
 
 
@@ -443,8 +476,9 @@ def _blob(canvas: Canvas, blob: np.ndarray, x: float, y: float, z: float, rx: fl
     """A ragged ellipse facing the camera, centre and radii in metres."""
     column, row = canvas.at(x, y, z)
     scale = canvas.view.focal / z
-    points = blob * (rx * scale, ry * scale) + (column, row)
-    cv2.fillPoly(canvas.buffer, [np.floor(points).astype(np.int32)], colour)
+    points = blob * np.array((rx * scale, ry * scale))
+    points += np.array((column, row))
+    cv2.fillPoly(canvas.buffer, [points.astype(np.int32)], colour)
 
 
 def _tree(canvas: Canvas, tree: Thing) -> None:
@@ -458,17 +492,23 @@ def _tree(canvas: Canvas, tree: Thing) -> None:
     canvas.line(at(x, 0, z), at(x, stem + crown * 0.6, z), height * 0.035 * scale, bark)
     rise = (height - stem) / 2
     if pick >> 8 & 7 == 0:  # a conifer
-        for level, width in ((0.0, 1.0), (0.3, 0.75), (0.6, 0.45)):
-            low = stem * 0.4 + (height - stem * 0.4) * level
-            wide = crown * width
-            points = [at(x - wide, low, z), at(x, min(low + height * 0.5, height), z), at(x + wide, low, z)]
-            canvas.poly(points, (VEGETATION, leaf, 90 + int(60 * level), code))
+        for level in range(5):
+            low = stem * 0.4 + (height - stem * 0.4) * level * 0.17
+            wide, top = crown * (0.95 - level * 0.16), min(low + height * 0.38, height)
+            left, right = at(x - wide, low, z), at(x + wide, low, z)
+            ragged = [left, at(x - wide * 0.5, low + 0.25, z), at(x - wide * 0.2, low - 0.1, z), at(x + wide * 0.3, low + 0.2, z), right]
+            canvas.poly([*ragged, at(x, top, z)], (VEGETATION, leaf, 80 + 20 * level, code))
+            lit = [at(x + sun * wide * 0.15, low, z), at(x, top, z), right if sun > 0 else left]
+            canvas.poly(lit, (VEGETATION, leaf, 150 + 20 * level, code))
     else:
         middle = stem + rise
         _blob(canvas, BLOBS[pick >> 11 & 15], x, middle, z, crown, rise, (VEGETATION, leaf, 70, code))
-        if scale * crown > 5:
-            _blob(canvas, BLOBS[pick >> 15 & 15], x + sun * crown * 0.25, middle + rise * 0.25, z, crown * 0.68, rise * 0.62, (VEGETATION, leaf, 165, code))
-            _blob(canvas, BLOBS[pick >> 19 & 15], x + sun * crown * 0.4, middle + rise * 0.42, z, crown * 0.38, rise * 0.35, (VEGETATION, leaf, 245, code))
+        clumps = ((0.25, 0.68, 0.62, 165), (0.4, 0.38, 0.35, 245)) if scale * crown > 6 else ()
+        for part, (shift, wide, tall, tone) in enumerate(clumps):
+            blob, lean = BLOBS[pick >> (15 + 4 * part) & 15], x + sun * crown * shift
+            _blob(canvas, blob, lean, middle + rise * shift, z, crown * wide, rise * tall, (VEGETATION, leaf, tone, code))
+    if z > 45:
+        return
     canvas.shadow(x - crown * 0.2, x + crown * 0.2, z - 0.25, z + 0.25, 0)
     shift = -sun * height * 0.35
     canvas.shade([(x + shift - crown, z), (x + shift, z - crown), (x + shift + crown, z), (x + shift, z + crown)], 70)
@@ -544,6 +584,9 @@ def _car_ahead(canvas: Canvas, car: Thing, body: Body) -> None:
         return half if y < belt else half * (1 - 0.18 * (y - belt) / (roof - belt))
 
     canvas.shadow(x - half, x + half, z, z + length, 1.3)
+    if canvas.view.focal < 4 * z:
+        _car_afar(canvas, car, half, roof, (CAR, paint, 140, code), glass)
+        return
     _car_flank(canvas, car, body, profile, across, (CAR, paint, canvas.flank(1 if x > canvas.view.x else -1), code))
     # Strips of the swept profile that rise towards the roof face us; the steep one below the roof is a window.
     top = next(i for i, (_, y) in enumerate(profile) if y == roof)
@@ -559,6 +602,18 @@ def _car_ahead(canvas: Canvas, car: Thing, body: Body) -> None:
             wa, wb = across(ya) * k, across(yb) * k
             canvas.poly([at(x - wa, ya, z + da), at(x - wb, yb, z + db), at(x + wb, yb, z + db), at(x + wa, ya, z + da)], glass)
     _car_face(canvas, car, half, profile[1][1], away)
+
+
+def _car_afar(canvas: Canvas, car: Thing, half: float, roof: float, body: Colour, glass: Colour) -> None:
+    """What is left of a car at less than four pixels a metre: body, window and lights."""
+    x, z, at = car.x, car.z, canvas.at
+    canvas.rect(at(x - half * 0.85, roof, z), at(x + half * 0.85, 0.6, z), body)
+    canvas.rect(at(x - half * 0.7, roof - 0.15, z), at(x + half * 0.7, roof * 0.68, z), glass)
+    canvas.rect(at(x - half, roof * 0.62, z), at(x + half, 0.15, z), body)
+    lamp = (CAR, canvas.paint("taillight" if car.facing == "away" else "headlight"), 200, body[3])
+    for side in (-1, 1):
+        spot = at(x + side * half * 0.8, roof * 0.5, z)
+        canvas.rect(spot, spot, lamp)
 
 
 def _car_flank(canvas, car, body, profile, across, colour) -> None:
@@ -753,11 +808,10 @@ def _figure(canvas: Canvas, x: float, base: float, z: float, height: float, labe
         arm = (label, coat[1], 90, code)
         for side in (-1, 1):
             canvas.line(at(x + side * wide, neck - 0.1, z), at(x + side * (wide + 0.05 + stride * 0.4), hip, z), 0.06 * height * scale, arm)
-    skull = at(x, base + height * 0.92, z)
-    canvas.disc(skull, 0.075 * height * scale, (label, canvas.paint("skin", pick >> 14 & 3), 160, code))
     hair = "helmet" if label == RIDER and pick >> 16 & 1 else "hair"
-    cap = at(x, base + height * 0.96, z)
-    canvas.disc(cap, 0.06 * height * scale, (label, canvas.paint(hair, pick >> 17 & 3), 150, code))
+    canvas.disc(at(x, base + height * 0.935, z), 0.075 * height * scale, (label, canvas.paint(hair, pick >> 17 & 3), 150, code))
+    if not (pick >> 19 & 3 == 0 and scale > 9):  # one in four shows the back of the head
+        canvas.disc(at(x, base + height * 0.91, z), 0.062 * height * scale, (label, canvas.paint("skin", pick >> 14 & 3), 170, code))
 
 
 def _person(canvas: Canvas, person: Thing) -> None:
@@ -834,7 +888,8 @@ def _rider(canvas: Canvas, rider: Thing) -> None:
 def _pole(canvas: Canvas, x: float, z: float, height: float, width: float, material: str = "pole", pick: int = 0) -> None:
     colour = (POLE, canvas.paint(material, pick), 150, depth_code(z))
     canvas.line(canvas.at(x, 0, z), canvas.at(x, height, z), width * canvas.view.focal / z, colour)
-    canvas.shadow(x - 0.1, x + 0.1, z - 0.1, z + 0.1, height * 0.5)
+    if z < 25:
+        canvas.shadow(x - 0.1, x + 0.1, z - 0.1, z + 0.1, height * 0.5)
 
 
 def _lamp(canvas: Canvas, lamp: Thing) -> None:

@@ -18,6 +18,7 @@ SPLITS = ("train", "val", "test")
 
 RENDERED = {
     "sky": ((104, 158, 236), (92, 148, 228), (124, 172, 240), (140, 178, 226)),
+    "cloud": ((240, 244, 250), (226, 234, 246)),
     "asphalt": ((116, 112, 112), (100, 98, 104), (132, 126, 118), (92, 90, 92)),
     "marking": ((240, 240, 232), (238, 236, 228), (244, 214, 110)),
     "paving": ((176, 166, 152), (158, 154, 154), (186, 160, 134), (146, 124, 112), (196, 190, 178)),
@@ -59,6 +60,7 @@ RENDERED = {
 
 PHOTOGRAPHED = {
     "sky": ((212, 218, 220), (200, 206, 210), (222, 224, 220), (190, 200, 208)),
+    "cloud": ((232, 234, 232), (184, 190, 194)),
     "asphalt": ((82, 86, 88), (96, 100, 98), (70, 74, 76), (108, 108, 104)),
     "marking": ((188, 192, 186), (174, 178, 172), (196, 196, 188)),
     "paving": ((118, 120, 116), (104, 108, 106), (132, 126, 118), (92, 96, 96), (126, 110, 104)),
@@ -99,7 +101,7 @@ PHOTOGRAPHED = {
 """Albedos as a dash camera sees them in northern Europe: greyer, greener, darker cars, pale sky."""
 
 LIT = {
-    "window warm": (250, 196, 110), "window cold": (170, 200, 220), "shop": (214, 178, 120), "headlight": (255, 246, 220),
+    "window warm": (250, 196, 110), "window cold": (170, 200, 220), "shop": (158, 126, 82), "headlight": (255, 246, 220),
     "taillight": (236, 30, 24), "lamp": (255, 220, 150), "board": (220, 130, 40), "red on": (255, 50, 40),
     "amber on": (255, 170, 40), "green on": (60, 250, 150),
 }  # fmt: skip
@@ -107,22 +109,22 @@ LIT = {
 
 APPEARANCES = {
     "game": Appearance(
-        RENDERED, ambient=(0.50, 0.55, 0.66), sun=(0.74, 0.66, 0.50), contact=0.35,
-        saturation=1.15, contrast=1.08, exposure=0.08,
+        RENDERED, ambient=(0.54, 0.59, 0.69), sun=(0.62, 0.56, 0.42), contact=0.35,
+        saturation=1.1, contrast=1.06, exposure=0.08,
     ),
     "city": Appearance(
-        PHOTOGRAPHED, ambient=(0.84, 0.90, 0.86), sun=(0.10, 0.10, 0.09), grain=0.75, contact=0.5, softness=2.0,
-        haze=(196, 204, 204), visibility=420, saturation=0.8, contrast=0.88, lift=(2, 8, 6), exposure=0.18,
-        blur=0.6, noise=5,
+        PHOTOGRAPHED, ambient=(0.90, 0.97, 0.92), sun=(0.16, 0.16, 0.14), grain=0.75, contact=0.45, softness=2.0,
+        haze=(200, 208, 206), visibility=330, saturation=0.85, contrast=0.94, lift=(-2, 5, 2), exposure=0.18,
+        blur=0.5, noise=5,
     ),
     "night": Appearance(
-        PHOTOGRAPHED, ambient=(0.20, 0.25, 0.40), sun=(0.03, 0.04, 0.07), grain=0.9, contact=0.4, softness=3.0,
-        lamps=(0.75, 0.52, 0.24), headlights=(0.62, 0.56, 0.44), glow=LIT, haze=(14, 18, 36), visibility=160,
-        contrast=1.0, lift=(2, 3, 8), exposure=0.2, blur=0.5, noise=7,
+        PHOTOGRAPHED, ambient=(0.25, 0.30, 0.46), sun=(0.05, 0.06, 0.10), grain=0.9, contact=0.4, softness=2.4,
+        lamps=(0.80, 0.54, 0.22), headlights=(0.78, 0.70, 0.54), glow=LIT, haze=(14, 18, 36), visibility=150,
+        lift=(2, 3, 8), exposure=0.2, blur=0.45, noise=6,
     ),
     "fog": Appearance(
-        PHOTOGRAPHED, ambient=(0.92, 0.94, 0.96), sun=(0.02, 0.02, 0.02), grain=0.8, contact=0.6, softness=3.0,
-        haze=(198, 202, 206), visibility=22, saturation=0.85, exposure=0.1, blur=0.5, noise=3,
+        PHOTOGRAPHED, ambient=(0.90, 0.93, 0.96), sun=(0.02, 0.02, 0.02), grain=0.8, contact=0.6, softness=2.4,
+        haze=(202, 206, 210), visibility=30, saturation=0.85, exposure=0.1, blur=0.45, noise=3,
     ),
 }  # fmt: skip
 """The domains. `game` is the usual source; the others are what it must transfer to."""

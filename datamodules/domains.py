@@ -1,0 +1,59 @@
+"""Domains by name: `streets-night`, `gta5`, `camvid:test`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.image_files import DataError
+from datamodules.labels import LabelSpace
+from datamodules.street_sets import STREET_SETS
+from datamodules.streets import APPEARANCES, Streets
+
+STREETS = "streets-"
+TRAIN_SCENES, JUDGED_SCENES = 2000, 100
+"""How many scenes an embedded domain has in its train split, and in each of the others."""
+
+DOMAINS = (*(STREETS + appearance for appearance in APPEARANCES), *STREET_SETS)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One set under one split, and how a network's predictions are judged on it.
+
+    Attributes:
+        name: as the user gave it. samples: a map-style dataset of (image, label), see `datamodules.street_sets`.
+        judged: training ids that count. fold: predicted id -> judged id, for sets that merge classes of ours.
+    """
+
+    name: str
+    samples: object
+    label_space: LabelSpace
+    judged: tuple[int, ...]
+    fold: dict[int, int]
+
+
+def open_domain(name: str, split: str, data_root: str | Path, height: int | None = None, scenes: int | None = None) -> Domain:
+    """Open a domain.
+
+    Args:
+        name: one of `DOMAINS`; `NAME:SPLIT` overrides `split`.
+        data_root: the folder whose subfolders are the real sets, each under its name (bdd100k holds both of its tasks).
+        height: of the scenes drawn by an embedded domain, 128 by default; their width is twice that.
+        scenes: how many scenes an embedded domain has.
+
+    Raises:
+        DataError: an unknown name or split, or a set that is not in order on disk.
+    """
+    set_name, _, wanted = name.partition(":")
+    split = wanted or split
+    if set_name.startswith(STREETS) and set_name in DOMAINS:
+        length = scenes or (TRAIN_SCENES if split == "train" else JUDGED_SCENES)
+        height = height or 128
+        try:
+            samples = Streets(set_name.removeprefix(STREETS), split, length, (height, 2 * height))
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        return Domain(name, samples, samples.label_space, samples.judged, {})
+    if set_name not in STREET_SETS:
+        raise DataError(f"unknown domain {name!r}: choose from {', '.join(DOMAINS)}, or NAME:SPLIT.")
+    samples = STREET_SETS[set_name](Path(data_root) / set_name.removesuffix("-drivable"), split)
+    return Domain(name, samples, samples.label_space, samples.judged, dict(samples.fold))

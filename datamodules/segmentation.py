@@ -1,0 +1,161 @@
+"""One source domain to train on, several domains to be judged on."""
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+
+from datamodules.class_uniform import images_by_class
+from datamodules.domains import Domain, open_domain
+from datamodules.image_files import DataError
+from datamodules.transforms import EvalTransform, TrainTransform
+
+
+class SegmentationData(pl.LightningDataModule):
+    """Batches of images float (N, 3, H, W), ImageNet-normalised, and labels int64 (N, H, W) with 255 ignored.
+
+    Args:
+        source: the domain to train on (see `datamodules.domains`); judged on its "val" split.
+        targets: domains that are only judged on, on "val" unless the name says another split.
+        data_root: folder of the real sets.
+        crop: (height, width) to train on.
+        height: what every image is resized to before anything else, keeping its shape; None leaves it as it is.
+        batch_size: images a step and process.
+        workers: loader processes.
+        augment_colour: colour jitter and blur in training.
+        class_uniform: share of the training images that are drawn class by class, with the crop aimed at the class.
+        train_scenes, judged_scenes: sizes of the embedded domains.
+
+    Attributes:
+        judged: the domains of the validation loaders, source first.
+
+    Raises:
+        DataError: a set is not in order, or the domains are not labelled alike.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        targets: list[str],
+        data_root: str = "data",
+        *,
+        crop: tuple[int, int],
+        height: int | None = None,
+        batch_size: int = 8,
+        workers: int = 0,
+        augment_colour: bool = True,
+        class_uniform: float = 0.5,
+        train_scenes: int | None = None,
+        judged_scenes: int | None = None,
+    ):
+        super().__init__()
+        self.source = open_domain(source, "train", data_root, height, train_scenes)
+        names = [source.partition(":")[0], *targets]
+        self.judged = [open_domain(name, "val", data_root, height, judged_scenes) for name in names]
+        for domain in self.judged:
+            if domain.label_space != self.source.label_space:
+                raise DataError(
+                    f"{domain.name} is labelled in {len(domain.label_space)} {domain.label_space.name} classes and {source} in "
+                    f"{len(self.source.label_space)} {self.source.label_space.name} ones: choose domains labelled alike."
+                )
+        self.crop, self.height, self.batch_size, self.workers = crop, height, batch_size, workers
+        self.augment_colour, self.class_uniform = augment_colour, class_uniform
+        self._by_class: dict[int, np.ndarray] | None = None
+
+    def train_dataloader(self) -> DataLoader:
+        if self.class_uniform and self._by_class is None:
+            self._by_class = images_by_class(self.source, self.workers)
+        samples = TrainSamples(
+            Resized(self.source.samples, self.height),
+            TrainTransform(self.crop, self.augment_colour),
+            self._by_class or {},
+            self.class_uniform,
+        )
+        world, rank = self._world()
+        sampler = DistributedSampler(samples, world, rank, drop_last=True) if world > 1 else None
+        return DataLoader(
+            samples,
+            self.batch_size,
+            shuffle=sampler is None,
+            sampler=sampler,
+            drop_last=True,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+        )
+
+    def val_dataloader(self) -> list[DataLoader]:
+        return [self.judged_loader(domain) for domain in self.judged]
+
+    def judged_loader(self, domain: Domain) -> DataLoader:
+        """A loader of one domain's whole images; every process gets its own share, none twice."""
+        world, rank = self._world()
+        samples = EvalSamples(Resized(domain.samples, self.height))
+        share = Subset(samples, range(rank, len(samples), world)) if world > 1 else samples
+        alike = hasattr(domain.samples, "size")  # photographs of one set may well differ in size
+        return DataLoader(
+            share,
+            self.batch_size if alike else 1,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+        )
+
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+
+
+class Resized:
+    """(image, label) pairs at a given height, labels by nearest neighbour."""
+
+    def __init__(self, samples, height: int | None):
+        self.samples, self.height = samples, height
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image, label = self.samples[index]
+        if self.height is None or self.height == image.shape[0]:
+            return image, label
+        size = (round(image.shape[1] * self.height / image.shape[0]), self.height)
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
+
+
+class TrainSamples(Dataset):
+    """Augmented training samples, a share of which are drawn class by class (RobustNet's class-uniform sampling)."""
+
+    def __init__(self, samples, transform: TrainTransform, by_class: dict[int, np.ndarray], class_uniform: float):
+        self.samples, self.transform = samples, transform
+        self.classes, self.images = list(by_class), list(by_class.values())
+        self.class_uniform = class_uniform if by_class else 0.0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int):
+        if torch.rand(()) >= self.class_uniform:
+            return self.transform(*self.samples[index])
+        drawn = int(torch.randint(len(self.classes), ()))
+        images = self.images[drawn]
+        index = int(images[int(torch.randint(len(images), ()))])
+        return self.transform(*self.samples[index], aim=self.classes[drawn])
+
+
+class EvalSamples(Dataset):
+    """Whole images, normalised."""
+
+    def __init__(self, samples):
+        self.samples, self.transform = samples, EvalTransform()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int):
+        return self.transform(*self.samples[index])
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism

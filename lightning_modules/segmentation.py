@@ -1,0 +1,178 @@
+"""How semantic segmentation trains and is judged on several domains."""
+
+import pytorch_lightning as pl
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from datamodules.domains import Domain
+from datamodules.labels import IGNORE
+from lightning_modules.recipes import SegmentationRecipe
+from normshift import NORMS, convert, load_official, parameter_groups, synchronize
+
+
+class SegmentationModule(pl.LightningModule):
+    """Any segmentation-models-pytorch architecture over any timm encoder, under any norm.
+
+    Trains with cross entropy on the output and, weighted, on an auxiliary head behind the encoder's last stage but one;
+    SGD with linear warm-up and polynomial decay. Logs `train/loss`, and on every judged domain `DOMAIN/miou` and
+    `DOMAIN/iou/CLASS` in [0, 1].
+
+    Args:
+        recipe: see `lightning_modules.recipes`.
+        norm: a name in `normshift.NORMS`. IBN-Net's norms go into the encoder, whatever `norm_in` says.
+        domains: what the validation loaders hold, in their order; labelled alike.
+        norm_in: "encoder", "decoder" (with the auxiliary head) or "both".
+        weights: "none", "imagenet" (timm's, from its hub) or a checkpoint file for the encoder (`load_official`).
+        sync_norm: take batch statistics over all processes.
+
+    Raises:
+        ValueError: on an unknown architecture, encoder or norm, or weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        recipe: SegmentationRecipe,
+        norm: str,
+        domains: list[Domain],
+        *,
+        norm_in: str = "both",
+        weights: str = "none",
+        sync_norm: bool = False,
+    ):
+        super().__init__()
+        self.recipe, self.domains = recipe, domains
+        classes = len(domains[0].label_space)
+        self.net = _network(recipe, classes, pretrained=weights == "imagenet")
+        self.auxiliary = _auxiliary_head(self.net.encoder.out_channels[-2], classes)
+        self._set_norm(norm, norm_in)
+        if weights not in ("none", "imagenet"):
+            published = torch.load(weights, map_location="cpu", weights_only=True)
+            load_official(_timm_model(self.net.encoder), published, ignore=("fc.*", "classifier.*", "*.fc.*", "head.*"))
+        if sync_norm:
+            self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
+        self.confusion = nn.ModuleList(MulticlassConfusionMatrix(classes, ignore_index=IGNORE) for _ in domains)
+        for index, domain in enumerate(domains):
+            fold = torch.arange(classes)
+            for predicted, judged in domain.fold.items():
+                fold[predicted] = judged
+            self.register_buffer(f"_fold_{index}", fold, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores (N, classes, H, W) of normalised images (N, 3, H, W) of any size, whole or by sliding window."""
+        if self.recipe.evaluation == "sliding":
+            from monai.inferers import sliding_window_inference  # heavy, and only this way of judging needs it
+
+            return sliding_window_inference(images, self.recipe.crop, 4, self._whole, overlap=1 / 3)
+        return self._whole(images)
+
+    def model_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The training loss of a batch; a batch in which every pixel is ignored costs nothing."""
+        features = self.net.encoder(images)
+        scores = self.net.segmentation_head(self.net.decoder(features))
+        auxiliary = F.interpolate(self.auxiliary(features[-2]), labels.shape[-2:], mode="bilinear")
+        counted = (labels != IGNORE).sum().clamp(min=1)
+        loss, auxiliary_loss = (
+            F.cross_entropy(s.float(), labels, ignore_index=IGNORE, reduction="sum") / counted for s in (scores, auxiliary)
+        )
+        return loss + self.recipe.auxiliary_weight * auxiliary_loss
+
+    def training_step(self, batch, batch_index: int) -> Tensor:
+        loss = self.model_step(*batch)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        images, labels = batch
+        predicted = getattr(self, f"_fold_{dataloader_idx}")[self(images).argmax(1)]
+        self.confusion[dataloader_idx].update(predicted, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        for domain, confusion in zip(self.domains, self.confusion, strict=True):
+            ious = class_ious(confusion.compute(), domain.judged)
+            confusion.reset()
+            names = domain.label_space.classes
+            self.log(f"{domain.name}/miou", _mean(ious.values()), prog_bar=True)
+            self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
+
+    def configure_optimizers(self):
+        recipe = self.recipe
+        groups = parameter_groups(self, recipe.lr, recipe.weight_decay)
+        optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+
+        def factor(step: int) -> float:
+            if step < recipe.warmup_steps:
+                return (step + 1) / (recipe.warmup_steps + 1)
+            return max(1 - step / recipe.max_steps, 0.0) ** recipe.poly_power
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _whole(self, images: Tensor) -> Tensor:
+        """Scores of whole images, padded to what the encoder's strides divide and cut back."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % 32, 0, -height % 32), mode="replicate")
+        return self.net(padded)[..., :height, :width]
+
+    def _set_norm(self, norm: str, norm_in: str) -> None:
+        if norm_in not in ("encoder", "decoder", "both"):
+            raise ValueError(f"norm_in is encoder, decoder or both, not {norm_in!r}.")
+        if norm in NORMS and NORMS[norm].placement != "everywhere":
+            if norm_in == "decoder":
+                raise ValueError(f"{norm} is a placement of layers in an encoder: it cannot go into the decoder alone.")
+            convert(self.net.encoder, norm)
+            return
+        if norm_in != "decoder":
+            convert(self.net.encoder, norm)
+        if norm_in != "encoder":
+            convert(self.net.decoder, norm)
+            convert(self.auxiliary, norm)
+
+
+def class_ious(confusion: Tensor, judged: tuple[int, ...]) -> dict[int, Tensor]:
+    """Intersection over union of the judged classes that occur in the truth.
+
+    Args:
+        confusion: (classes, classes) pixel counts, truth by row.
+    """
+    confusion = confusion.double()
+    hits, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    return {c: hits[c] / (truth[c] + predicted[c] - hits[c]) for c in judged if truth[c] > 0}
+
+
+def _mean(ious) -> Tensor:
+    ious = list(ious)
+    return torch.stack(ious).mean() if ious else torch.tensor(float("nan"))
+
+
+def _network(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.Module:
+    backbone = recipe.backbone.removeprefix("tu-")
+    if not timm.is_model(backbone):
+        near = timm.list_models(f"*{backbone.split('_')[0][:6]}*")[:6]
+        raise ValueError(f"unknown backbone {backbone!r}: timm has {', '.join(near) or 'no name like it'}.")
+    try:
+        strided = {"encoder_output_stride": recipe.output_stride} if recipe.arch.startswith("deeplab") else {}
+        weights = "imagenet" if pretrained else None
+        return smp.create_model(recipe.arch, f"tu-{backbone}", encoder_weights=weights, classes=classes, **strided)
+    except KeyError as error:
+        known = "unet, unetplusplus, manet, linknet, fpn, pspnet, deeplabv3, deeplabv3plus, pan, upernet, segformer"
+        raise ValueError(f"unknown architecture {recipe.arch!r}: choose from {known}.") from error
+
+
+def _timm_model(encoder: nn.Module) -> nn.Module:
+    return getattr(encoder, "model", encoder)
+
+
+def _auxiliary_head(channels: int, classes: int) -> nn.Module:
+    """PSPNet's: one 3x3 convolution and a classifier, on the last stage but one."""
+    hidden = max(channels // 4, 32)
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(0.1),
+        nn.Conv2d(hidden, classes, 1),
+    )
