@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.random import PCG64, SeedSequence
 
-from datamodules.street_shapes import GROUND, SIDE, Drawing, Paint
+from datamodules.street_canvas import GROUND, SIDE, Drawing, Paint
 
 RGB = tuple[int, int, int]
 
@@ -49,6 +49,7 @@ class Appearance:
     visibility: float = 0.0
     """Distance in metres at which a third of a thing's own light is left; 0 for clear air."""
     saturation: float = 1.0
+    """Distance of the albedos from grey."""
     contrast: float = 1.0
     """Slope about mid-grey."""
     lift: RGB = (0, 0, 0)
@@ -135,7 +136,7 @@ MATERIALS: dict[str, tuple[str, float, str]] = {
 """Each material's texture, its scale in texels a metre, and the family its colours come from."""
 
 
-# -------------------------------------------------------------------------------------------------------------- textures
+# ------------------------------------------------------------------------------------------------------------- textures
 
 TILE = 128
 """Texels along a texture's side; all of them repeat."""
@@ -303,12 +304,14 @@ _TEXTURE_START = {name: index * LEVELS * TILE * TILE for index, name in enumerat
 def _noise(amplitude: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Sensor noise to add and to subtract, larger than the picture so that each picture gets its own cut."""
     height, width = size[0] + 64, size[1] + 64
-    words = PCG64(SeedSequence([11, amplitude])).random_raw(height * width * 3).view(np.uint8).reshape(height, width, 3, 8)
+    words = (
+        PCG64(SeedSequence([11, amplitude])).random_raw(height * width * 3).view(np.uint8).reshape(height, width, 3, 8)
+    )
     bell = (words[..., :4].astype(np.int32).sum(-1) - 510) * amplitude // 148
     return np.clip(bell, 0, 255).astype(np.uint8), np.clip(-bell, 0, 255).astype(np.uint8)
 
 
-# --------------------------------------------------------------------------------------------------------------- picture
+# -------------------------------------------------------------------------------------------------------------- picture
 
 _DEPTHS = 2040.0 / np.maximum(np.arange(256), 8) - 8.0
 """Metres for each depth code (beyond 247 m all is one)."""
@@ -326,20 +329,17 @@ def develop(drawing: Drawing, appearance: Appearance, pick: int) -> np.ndarray:
     albedo, glow = _tints(drawing.paints, appearance)
     gain = 1.0 + appearance.exposure * ((pick & 255) - 127.5) / 127.5
     light = _light(drawing, appearance, code, gain)
-    texture = cv2.LUT(shade, _grain(appearance.grain))
+    texture = cv2.LUT(shade, _grain(appearance.grain, appearance.contrast))
     picture = np.empty((3, *size), np.float32)
     for channel in range(3):
         cv2.LUT(paint, albedo[channel], dst=picture[channel])
     picture *= texture
     picture *= light
-    if appearance.glow:
-        shine = [cv2.LUT(paint, glow[channel]) for channel in range(3)]
-        for channel in range(3):
-            np.maximum(picture[channel], shine[channel], out=picture[channel])
     _air(picture, appearance, code)
     image = _film(picture, appearance)
     if appearance.glow:
-        image = cv2.add(image, _bloom(cv2.merge(shine)))
+        shine = cv2.merge([cv2.LUT(paint, glow[channel]) for channel in range(3)])
+        image = cv2.add(cv2.max(image, shine), _bloom(shine))
     return _lens(image, appearance, pick)
 
 
@@ -389,16 +389,16 @@ def _plane_tables(paints: list[Paint]) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _level_starts(focal: float) -> np.ndarray:
-    """For each depth code, the offset of the texture level whose texels are about a pixel there, at 12 texels a metre."""
+    """For each depth code, the offset of the texture level whose texels, 12 a metre, are about a pixel there."""
     footprint = _DEPTHS * 12.0 / focal
     level = (footprint > 1.2).astype(np.int32) + (footprint > 2.6) + (footprint > 5.5)
     return level * (TILE * TILE)
 
 
 @lru_cache(maxsize=16)
-def _grain(contrast: float) -> np.ndarray:
-    """Shade to a factor on albedo."""
-    return (1.0 + (np.arange(256) - 128) / 128.0 * contrast).clip(0.05, 2.0).astype(np.float32)
+def _grain(grain: float, contrast: float) -> np.ndarray:
+    """Shade to a factor on albedo; the film's contrast, being a factor too, rides along."""
+    return ((1.0 + (np.arange(256) - 128) / 128.0 * grain).clip(0.05, 2.0) * contrast).astype(np.float32)
 
 
 @lru_cache(maxsize=16)
@@ -408,9 +408,11 @@ def _palette(appearance: Appearance) -> tuple[np.ndarray, np.ndarray, np.ndarray
     for family, colours in appearance.colours.items():
         starts[family], counts[family] = len(albedos), len(colours)
         albedos += colours
+    albedos = np.array(albedos, np.float32)
+    grey = (albedos[:, :1] + albedos[:, 1:2] + albedos[:, 1:2] + albedos[:, 2:]) * np.float32(0.25)
     families = [family for _, _, family in MATERIALS.values()]
     return (
-        np.array(albedos, np.float32),
+        grey + (albedos - grey) * np.float32(appearance.saturation),
         np.array([starts[family] for family in families]),
         np.array([counts[family] for family in families]),
         np.array([glows.get(material, (0, 0, 0)) for material in MATERIALS], np.uint8),
@@ -451,18 +453,18 @@ def _light(drawing: Drawing, appearance: Appearance, code: np.ndarray, gain: flo
     open_sky = appearance.contact + (1 - appearance.contact) * np.clip(levels / 70, 0, 1)
     ambient = cv2.LUT(fall, (open_sky * gain).astype(np.float32))
     sun = cv2.LUT(fall, np.clip((levels - 70) / 58, 0, 1)) * cv2.LUT(drawing.tone, levels * np.float32(gain / 255))
-    lit = any(appearance.lamps)
-    if lit:
+    sources = [(sun, appearance.sun)]
+    if any(appearance.lamps):
         lamps = cv2.LUT(fall, np.clip((levels - 128) / 127, 0, 1))
         near = np.clip(levels / 170, 0, 1)
         beam = cv2.LUT(code, (near * near).astype(np.float32))
-    light = np.empty((3, *fall.shape), np.float32)
+        sources += [(lamps, appearance.lamps), (beam, appearance.headlights)]
+    light, share = np.empty((3, *fall.shape), np.float32), np.empty(fall.shape, np.float32)
     for channel in range(3):
         np.multiply(ambient, np.float32(appearance.ambient[channel]), out=light[channel])
-        light[channel] += sun * np.float32(appearance.sun[channel])
-        if lit:
-            light[channel] += lamps * np.float32(appearance.lamps[channel])
-            light[channel] += beam * np.float32(appearance.headlights[channel])
+        for source, colour in sources:
+            np.multiply(source, np.float32(colour[channel]), out=share)
+            light[channel] += share
     return light
 
 
@@ -474,20 +476,14 @@ def _air(picture: np.ndarray, appearance: Appearance, code: np.ndarray) -> None:
     clear = (1.0 / (1.0 + t * (1.0 + t * (0.5 + t / 6.0)))).astype(np.float32)
     through = cv2.LUT(code, clear)
     for channel, haze in enumerate(appearance.haze):
+        haze = np.float32(haze * appearance.contrast)
         picture[channel] -= haze
         picture[channel] *= through
         picture[channel] += haze
 
 
 def _film(picture: np.ndarray, appearance: Appearance) -> np.ndarray:
-    """Saturation, contrast and cast; then eight bits, (H, W, 3)."""
-    if appearance.saturation != 1.0:
-        grey = (picture[0] + picture[1] + picture[1] + picture[2]) * np.float32(0.25)
-        picture -= grey
-        picture *= np.float32(appearance.saturation)
-        picture += grey
-    if appearance.contrast != 1.0:
-        picture *= np.float32(appearance.contrast)
+    """Cast and black level, then eight bits, (H, W, 3)."""
     for channel, lift in enumerate(appearance.lift):
         offset = lift + 128.0 * (1.0 - appearance.contrast)
         if offset:

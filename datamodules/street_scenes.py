@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Random choices from raw PCG64 words, whose stream numpy promises never to change (it does not for `Generator`)."""
+    """Random choices from raw PCG64 words, whose stream numpy promises never to change (unlike `Generator`'s)."""
 
     def __init__(self, *entropy: int):
         self._bits = PCG64(SeedSequence(entropy))
@@ -59,10 +59,10 @@ class Style:
 
 
 STYLES = {
-    "canyon": Style((3.2, 5.0), (2.2, 4.0), 0.25, ("block",) * 6 + ("house", "park"), (10, 22), 0.6, 6, 0.4),
-    "avenue": Style((5.0, 8.0), (2.8, 4.8), 0.9, ("block", "block", "park", "park"), (10, 20), 0.5, 6, 0.4),
-    "suburb": Style((3.0, 4.5), (1.5, 2.4), 0.4, ("house", "house", "house", "park"), (4.5, 7.5), 0.5, 4, 0.4),
-    "parkway": Style((3.5, 6.5), (1.6, 3.0), 0.7, ("park", "park", "house", "block"), (6, 16), 0.35, 4, 0.3),
+    "canyon": Style((3.2, 5.0), (2.6, 4.8), 0.3, ("block",) * 6 + ("house", "park"), (10, 22), 0.6, 6, 0.4),
+    "avenue": Style((5.0, 8.0), (3.0, 5.5), 0.9, ("block", "block", "park", "park"), (10, 20), 0.5, 6, 0.4),
+    "suburb": Style((3.0, 4.5), (1.9, 3.2), 0.5, ("house", "house", "house", "park"), (4.5, 7.5), 0.5, 4, 0.4),
+    "parkway": Style((3.5, 6.5), (2.0, 3.8), 0.7, ("park", "park", "house", "block"), (6, 16), 0.35, 4, 0.3),
     "plaza": Style((6.0, 9.0), (4.0, 7.0), 0.3, ("block", "block", "block", "house"), (9, 18), 0.15, 8, 1.0),
 }
 
@@ -150,9 +150,11 @@ def plan(dice: Dice) -> Scene:
     crossing = near - 3.5 if crossroad and dice.chance(0.7) else dice.between(7, 25) if dice.chance(0.15) else 0.0
     tracks = -road * 0.42 if road > 4.2 and dice.chance(0.3) else 0.0
     edge = road + verge + walk
-    lots = tuple(lot for side in (-1, 1) for lot in _lots(dice, row, side, edge, junction, end or 95))
+    lots = tuple(lot for side in (-1, 1) for lot in _lots(dice, row, side, edge, junction, end or 85))
     sun = dice.pick((-1, 1))
-    street = Scene(style, camera, sun, road, verge, walk, crossing, junction, island, end, tracks, lots, (), dice.word())
+    street = Scene(
+        style, camera, sun, road, verge, walk, crossing, junction, island, end, tracks, lots, (), dice.word()
+    )
     return street._replace(things=_things(dice, row, street))
 
 
@@ -180,7 +182,7 @@ def _lot(dice: Dice, row: Style, side: int, z0: float, z1: float, edge: float) -
     depth = setback if kind == "house" else 12.0
     trees = tuple(
         sorted(
-            ((dice.between(1, depth), dice.between(z0, z1), dice.between(3.5, 9), dice.word()) for _ in range(count)),
+            ((dice.between(1, depth), dice.between(z0, z1), dice.between(4, 10.5), dice.word()) for _ in range(count)),
             key=lambda tree: -tree[1],
         )
     )
@@ -226,24 +228,22 @@ def _parked(dice: Dice, row: Style, street: Scene) -> list[Thing]:
 def _traffic(dice: Dice, street: Scene) -> list[Thing]:
     """The car ahead, oncoming cars, perhaps a tram on its track."""
     kinds = ("car",) * 12 + ("van", "truck", "truck", "bus", "cyclist", "cyclist", "biker", "biker")
-    traffic, z = [], dice.between(7, 24)
-    while z < 80:
+    traffic, z = [], dice.between(6, 18)
+    while z < 65:
         kind = dice.pick(kinds)
         x = street.camera.x + dice.between(-0.4, 0.4)
         if kind == "cyclist":
             x = street.road - dice.between(0.6, 1.2)
         traffic.append(Thing(kind, x, z, "away", dice.between(0.94, 1.06), dice.word()))
-        z += dice.between(12, 45)
+        z += dice.between(10, 35)
     if street.tracks and dice.chance(0.75):
         facing = dice.pick(("toward", "toward", "away"))
         traffic.append(Thing("tram", street.tracks, dice.between(9, 40), facing, 1.0, dice.word()))
         return traffic
-    z = dice.between(6, 24)
-    while z < 80:
-        traffic.append(
-            Thing(dice.pick(kinds), -street.road * 0.45, z, "toward", dice.between(0.94, 1.06), dice.word())
-        )
-        z += dice.between(10, 45)
+    z = dice.between(5, 20)
+    while z < 65:
+        traffic.append(Thing(dice.pick(kinds), -street.road * 0.45, z, "toward", dice.between(0.94, 1.06), dice.word()))
+        z += dice.between(9, 35)
     return traffic
 
 
@@ -268,16 +268,16 @@ def _furniture(dice: Dice, street: Scene, side: int) -> list[Thing]:
     kerb = side * (street.road + 0.5)
     items = []
     spacing, z = dice.between(16, 26), dice.between(5, 20)
-    while z < 90:
+    while z < 70:
         if _free(street, z):
             items.append(Thing("lamp", kerb, z, "left" if side > 0 else "right", dice.between(0.9, 1.1), dice.word()))
         z += spacing
     if street.verge:
         spacing, z = dice.between(7, 13), dice.between(4, 12)
         x = side * (street.road + street.verge * 0.6)
-        while z < 85:
+        while z < 70:
             if _free(street, z):
-                items.append(Thing("tree", x, z + dice.between(-1, 1), "toward", dice.between(4.5, 9), dice.word()))
+                items.append(Thing("tree", x, z + dice.between(-1, 1), "toward", dice.between(5, 10), dice.word()))
             z += spacing * (1 + z / 60)
     z = dice.between(6, 20)
     while z < 60:
@@ -304,9 +304,11 @@ def _pedestrians(dice: Dice, row: Style, street: Scene, side: int) -> list[Thing
         for _ in range(dice.word() % 4):
             x = dice.between(-street.road, street.road)
             people.append(
-                Thing("person", x, street.crossing + dice.between(0.4, 2), dice.pick(("left", "right")), 1.0, dice.word())
+                Thing(
+                    "person", x, street.crossing + dice.between(0.4, 2), dice.pick(("left", "right")), 1.0, dice.word()
+                )
             )
-    for _ in range(dice.word() % 3):
+    for _ in range(dice.word() % 4):
         kind = dice.pick(("bicycle", "bicycle", "motorcycle"))
         x, z = side * (high + 0.1), dice.between(5, 30)
         if _free(street, z):

@@ -18,7 +18,11 @@ from datamodules.streets import APPEARANCES, SPLITS, Streets, contact_sheet
 ID = {name: index for index, name in enumerate(STREET.classes)}
 
 DIGESTS = {
-    ("game", 0): (0, 0),
+    ("game", 0): (3533091914, 2157103185),
+    ("game", 513): (483849112, 68408861),
+    ("city", 1): (885784431, 1109058475),
+    ("night", 2): (1754610487, 3904295244),
+    ("fog", 3): (118801487, 1377910080),
 }
 """CRC-32 of label and image of some samples: a machine that draws differently shows here."""
 
@@ -49,7 +53,7 @@ def test_a_sample_depends_on_nothing_but_its_index():
 
 
 def test_a_fresh_process_draws_the_same():
-    code = "import zlib; from datamodules.streets import Streets; print([zlib.crc32(a.tobytes()) for a in Streets('fog')[5]])"
+    code = "import zlib; from datamodules.streets import Streets as S; print([zlib.crc32(a) for a in S('fog')[5]])"
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert told.strip() == str([crc(array) for array in Streets("fog")[5]])
@@ -66,7 +70,9 @@ def test_appearances_share_labels_and_differ_in_the_picture():
 
 
 def test_seeds_splits_and_indices_give_different_scenes():
-    drawn = [crc(Streets("game", split, seed=seed)[index][1]) for split in SPLITS for seed in (0, 1) for index in range(8)]
+    drawn = [
+        crc(Streets("game", split, seed=seed)[index][1]) for split in SPLITS for seed in (0, 1) for index in range(8)
+    ]
     assert len(set(drawn)) == len(drawn)
 
 
@@ -157,7 +163,7 @@ def test_the_picture_changes_where_the_label_says_the_thing_is(appearance):
     changed = np.abs(images[0] - images[1]).sum(-1) > 24
     bus = with_bus.label == ID["bus"]
     assert changed[bus].mean() > 0.7
-    left, top, right, bottom = box(bus)
+    left, top = box(bus)[:2]
     assert not changed[:, : left - 60].any() and not changed[: top - 20].any()
 
 
@@ -179,7 +185,7 @@ def test_colour_alone_does_not_tell_the_class(samples):
     table = np.zeros((512, 19), int)
     np.add.at(table, (colours.ravel(), labels.ravel()), 1)
     hits = np.zeros(19)
-    for colour, row in enumerate(table):
+    for row in table:
         hits[row.argmax()] += row.max()
     assert (hits / table.sum(0)).mean() < 0.25
 
