@@ -92,7 +92,7 @@ class SegmentationData(pl.LightningDataModule):
     def judged_loader(self, domain: Domain) -> DataLoader:
         """A loader of one domain's whole images; every process gets its own share, none twice."""
         world, rank = self._world()
-        samples = EvalSamples(Resized(domain.samples, self.height))
+        samples = EvalSamples(self.as_judged(domain))
         share = Subset(samples, range(rank, len(samples), world)) if world > 1 else samples
         alike = hasattr(domain.samples, "size")  # photographs of one set may well differ in size
         return DataLoader(
@@ -102,6 +102,10 @@ class SegmentationData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
         )
+
+    def as_judged(self, domain: Domain) -> "Resized":
+        """A domain's (image, label) pairs at the size they are judged at."""
+        return Resized(domain.samples, self.height)
 
     def _world(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)

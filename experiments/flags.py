@@ -1,11 +1,124 @@
 """Command lines from dataclasses: each field is a flag, and the line of prose under it is the flag's help."""
 
+import argparse
 import dataclasses
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import yaml
-from simple_parsing import ArgumentParser, DashVariant, NestedMode, ParsingError  # noqa: F401
+from simple_parsing import ArgumentParser, DashVariant, SimpleHelpFormatter
+
+ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "label_space")
+"""What a run's config.yaml says beside its flags."""
 
 Flags = TypeVar("Flags")
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; one sentence that says what can."""
+
+
+@dataclass
+class RunFlags:
+    """Flags that every study has."""
+
+    data_root: str = "data"
+    """Folder that holds the real sets, each in a subfolder of its name."""
+    gpus: int | None = None
+    """GPUs on each machine, 0 for the CPU; by default one where there is one."""
+    nodes: int = 1
+    """Machines, started by SLURM or torchrun."""
+    precision: str = "32-true"
+    """Lightning's word: 32-true, bf16-mixed or 16-mixed."""
+    batch_size: int | None = None
+    """Images a step, over all processes; by default the recipe's."""
+    epochs: int | None = None
+    """Passes over the source, or over the recipe's steps an epoch; by default the recipe's steps count."""
+    max_steps: int | None = None
+    """Training steps; by default the recipe's."""
+    seed: int = 0
+    """First seed."""
+    seeds: int = 1
+    """Repeats, with seeds SEED, SEED + 1, ...; the closing table gives mean and standard deviation."""
+    workers: int | None = None
+    """Loader processes for each GPU; by default half the cores, at most 8."""
+    out: str = "runs/NAME"
+    """Folder of the run, NAME being the study's."""
+    wandb: str = "auto"
+    """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
+    resume: bool = False
+    """Go on with the run in OUT: what is finished stays, what was interrupted continues from its checkpoint."""
+    smoke: bool = False
+    """A few steps on tiny embedded data, to see in seconds that everything fits together."""
+
+    def __post_init__(self):
+        for name in ("nodes", "batch_size", "epochs", "max_steps", "seeds"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: it must be 1 or more.")
+        if self.epochs is not None and self.max_steps is not None:
+            raise UsageError("--epochs and --max-steps say the same thing twice: pass one of them.")
+        if self.wandb not in ("auto", "online", "offline", "disabled"):
+            raise UsageError(f"--wandb {self.wandb}: choose from auto, online, offline, disabled.")
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message} ({self.prog} --help lists the flags)")
+
+
+def parse(flags: type[Flags], doc: str, arguments: list[str] | None = None) -> Flags:
+    """Flags from the command line, over those of `--config FILE` where it is given, over the defaults.
+
+    Exits with one sentence and status 2 on anything that does not fit.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    known, rest = first.parse_known_args(arguments)
+    parser = _Parser(
+        description=doc,
+        add_option_string_dash_variants=DashVariant.DASH,
+        formatter_class=SimpleHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="a run's config.yaml to start from; other flags override it")
+    with one_sentence():
+        parser.add_arguments(flags, dest="flags", default=_from_file(flags, known.config) if known.config else None)
+        return parser.parse_args(rest).flags
+
+
+def _from_file(flags: type[Flags], path: str) -> Flags:
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"--config {path} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {path} holds no flags: expected `name: value` lines, as in a run's config.yaml.")
+    values = {key: value for key, value in values.items() if key not in ABOUT}
+    unknown = values.keys() - {field.name for field in dataclasses.fields(flags)}
+    if unknown:
+        raise UsageError(f"--config {path} holds {', '.join(sorted(unknown))}, which this study does not know.")
+    return flags(**{key: tuple(value) if key == "crop" and value else value for key, value in values.items()})
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn what a user can mend (wrong flags, data that is not in order) into one sentence and exit status 2."""
+    try:
+        yield
+    except UsageError as error:
+        fail(str(error))
+    except ValueError as error:
+        if "DataError" not in (base.__name__ for base in type(error).__mro__):  # by name: that module imports OpenCV
+            raise
+        # out of a loader's worker the sentence comes behind a traceback
+        fail(str(error).strip().splitlines()[-1].split("Error: ", 1)[-1])
+
+
+def fail(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)

@@ -54,6 +54,8 @@ class SegmentationModule(pl.LightningModule):
             load_official(_timm_model(self.net.encoder), published, ignore=("fc.*", "classifier.*", "*.fc.*", "head.*"))
         if sync_norm:
             self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
+        self.ious: list[dict[int, float]] = []
+        self.judged_at: int | None = None  # the step of the last judgement
         self.confusion = nn.ModuleList(MulticlassConfusionMatrix(classes, ignore_index=IGNORE) for _ in domains)
         for index, domain in enumerate(domains):
             fold = torch.arange(classes)
@@ -91,12 +93,25 @@ class SegmentationModule(pl.LightningModule):
         self.confusion[dataloader_idx].update(predicted, labels)
 
     def on_validation_epoch_end(self) -> None:
-        for domain, confusion in zip(self.domains, self.confusion, strict=True):
-            ious = class_ious(confusion.compute(), domain.judged)
+        self.ious = [class_ious(confusion.compute(), domain.judged) for domain, confusion in self._judgements()]
+        self.judged_at = self.trainer.global_step
+        for (domain, confusion), ious in zip(self._judgements(), self.ious, strict=True):
             confusion.reset()
             names = domain.label_space.classes
-            self.log(f"{domain.name}/miou", _mean(ious.values()), prog_bar=True)
+            self.log(f"{domain.name}/miou", mean_iou(ious), prog_bar=True)
             self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
+
+    def results(self) -> list[dict]:
+        """The last judgement: a row for each domain with its role, `miou`, and `iou/CLASS`, all in [0, 1]."""
+        rows = []
+        for index, (domain, ious) in enumerate(zip(self.domains, self.ious, strict=True)):
+            names = domain.label_space.classes
+            row = {"domain": domain.name, "role": "target" if index else "source", "miou": mean_iou(ious)}
+            rows.append(row | {f"iou/{names[c]}": iou for c, iou in ious.items()})
+        return rows
+
+    def _judgements(self):
+        return zip(self.domains, self.confusion, strict=True)
 
     def configure_optimizers(self):
         recipe = self.recipe
@@ -132,7 +147,7 @@ class SegmentationModule(pl.LightningModule):
             convert(self.auxiliary, norm)
 
 
-def class_ious(confusion: Tensor, judged: tuple[int, ...]) -> dict[int, Tensor]:
+def class_ious(confusion: Tensor, judged: tuple[int, ...]) -> dict[int, float]:
     """Intersection over union of the judged classes that occur in the truth.
 
     Args:
@@ -140,12 +155,12 @@ def class_ious(confusion: Tensor, judged: tuple[int, ...]) -> dict[int, Tensor]:
     """
     confusion = confusion.double()
     hits, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    return {c: hits[c] / (truth[c] + predicted[c] - hits[c]) for c in judged if truth[c] > 0}
+    return {c: (hits[c] / (truth[c] + predicted[c] - hits[c])).item() for c in judged if truth[c] > 0}
 
 
-def _mean(ious) -> Tensor:
-    ious = list(ious)
-    return torch.stack(ious).mean() if ious else torch.tensor(float("nan"))
+def mean_iou(ious: dict[int, float]) -> float:
+    """Their mean; NaN where there is nothing to judge."""
+    return sum(ious.values()) / len(ious) if ious else float("nan")
 
 
 def _network(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.Module:

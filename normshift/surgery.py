@@ -125,6 +125,9 @@ def successor(old: nn.Module, spec: Callable[..., nn.Module], name: str = "") ->
     source = next((value for value in learned.values() if value.is_floating_point()), None)
     if source is not None:
         new.to(source.device, source.dtype)
+    if getattr(old, "statistics", None) != getattr(new, "statistics", None):
+        # gates over other statistics mean nothing here
+        learned = {key: value for key, value in learned.items() if key not in ("mean_weight", "var_weight")}
     new.load_state_dict(state_for(new, learned), strict=False)
     _keep_fused(old, new)
     return new.train(old.training)

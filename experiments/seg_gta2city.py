@@ -1,0 +1,259 @@
+"""Which norm survives the drive from one city to another?
+
+IBN-Net (Pan, Luo, Shi, Tang, ECCV 2018): instance norm in the shallow layers beside batch norm keeps accuracy at home and
+loses less abroad. From GTA5 to Cityscapes a dilated ResNet-50 rises from 22.2 to 29.6 mIoU with IBN-b (reported second-hand,
+unverified); in RobustNet's protocol (Choi et al., CVPR 2021; ResNet-101, output stride 8) from 30.06 to 33.63 with IBN.
+
+Eight GPUs, with data/gta5 and data/cityscapes on disk (not run here):
+
+    python experiments/seg_gta2city.py --gpus 8 --weights imagenet --norm bn ibn-a ibn-b sn bin --sync-norm
+
+A laptop, nothing on disk (the embedded street scenes):
+
+    python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
+
+Trains a network for each norm and seed on the source, judges it on the source and on every target, and ends in one table:
+mIoU on each, the drop, mean and spread over the seeds. Everything lands in OUT: table.md, report.html, results.csv,
+metrics.csv, gates.parquet, divergence.csv, checkpoints and predictions.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from simple_parsing import flag
+
+from experiments.flags import RunFlags, UsageError, one_sentence, parse
+
+QUESTION = (
+    "A segmentation network learns one street domain and is judged on others. "
+    "Which norm loses least on the way, and what did its layers learn?"
+)
+ON_STREETS = "python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog"
+
+
+@dataclass
+class Flags(RunFlags):
+    """Flags of this study."""
+
+    source: str = "gta5"
+    """Domain to train on: gta5, cityscapes, bdd100k, bdd100k-drivable, synthia, mapillary, camvid, streets-game, streets-city, streets-night or streets-fog."""
+    target: list[str] = field(default_factory=lambda: ["cityscapes"])
+    """Domains to be judged on besides the source; NAME:SPLIT judges on another split than val."""
+    norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "ibn-b", "sn", "bin"])
+    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    norm_in: str = "both"
+    """Which half gets the norm: encoder, decoder or both (IBN-Net's always go into the encoder)."""
+    sync_norm: bool = False
+    """Take batch statistics over all processes, in bn, sn, bin and IBN's bn half alike."""
+    recipe: str = "auto"
+    """robustnet, or laptop for the embedded streets; the flags below override parts of it."""
+    arch: str | None = None
+    """Architecture, by segmentation-models-pytorch's name."""
+    backbone: str | None = None
+    """Encoder, by timm's name."""
+    weights: str = "none"
+    """Encoder weights to start from: none, imagenet (downloaded by timm) or a checkpoint file, the papers' own included."""
+    lr: float | None = None
+    """Learning rate at the end of the warm-up."""
+    height: int | None = None
+    """Height that every image is resized to first, 0 for none."""
+    crop: tuple[int, int] | None = None
+    """Height and width of the training crops."""
+    evaluation: str | None = None
+    """Judge whole images at once (whole) or by windows of the crop's size (sliding)."""
+    augment_colour: bool = flag(default=True, negative_prefix="--no-")
+    """Jitter colours and blur in training."""
+    class_uniform: float | None = None
+    """Share of the training crops that are aimed at a class drawn uniformly."""
+    scenes: int | None = None
+    """Scenes that an embedded domain is judged on."""
+
+
+def main() -> None:
+    flags = parse(Flags, __doc__)
+    with one_sentence():
+        run(flags)
+
+
+def run(flags: Flags):
+    """Train and judge every norm and seed; returns the results, a table with a row for each norm, seed and domain."""
+    import pytorch_lightning as pl  # after parsing: --help must not wait for it
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from datamodules.image_files import DataError
+    from datamodules.segmentation import SegmentationData
+    from experiments.report import write_report
+    from experiments.run_folder import RunFolder
+    from experiments.tables import closing_table, print_table
+    from experiments.trainers import devices, loader_workers
+
+    started = time.time()
+    flags = smoked(flags) if flags.smoke else flags
+    recipe = chosen_recipe(flags)
+    world = devices(flags)[1] * flags.nodes
+    if recipe.batch_size % world:
+        raise UsageError(f"--batch-size {recipe.batch_size} cannot be shared by {world} processes: pass a multiple of {world}.")
+    try:
+        data = SegmentationData(
+            flags.source,
+            flags.target,
+            flags.data_root,
+            crop=recipe.crop,
+            height=recipe.height,
+            batch_size=recipe.batch_size // world,
+            workers=loader_workers(flags),
+            augment_colour=flags.augment_colour,
+            class_uniform=recipe.class_uniform,
+            judged_scenes=flags.scenes,
+        )
+    except DataError as error:
+        raise UsageError(f"{str(error).rstrip('.')}; without data on disk, run: {ON_STREETS}") from error
+    recipe = with_epochs(recipe, flags, len(data.source.samples))
+    check_norms(flags, recipe, data)
+    out = Path(flags.out.replace("NAME", "seg_gta2city"))
+    folder = RunFolder(out, flags, QUESTION, {"label_space": data.source.label_space.name})
+    for seed in range(flags.seed, flags.seed + flags.seeds):
+        for norm in flags.norm:
+            if not folder.is_finished(norm, seed):
+                pl.seed_everything(seed, workers=True, verbose=False)
+                train_and_judge(flags, recipe, data, folder, norm, seed)
+    if rank_zero_only.rank:
+        return None
+    results = folder.gather((time.time() - started) / 60)
+    print_table(closing_table(results))
+    print(f"report: {write_report(folder.path)}")
+    return results
+
+
+def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) -> None:
+    """One network: train it, judge it, and leave its part of the run in the folder."""
+    from lightning_modules.gate_tracker import GateTracker
+    from lightning_modules.predictions import save_predictions
+
+    from experiments.trainers import make_trainer
+
+    part = folder.part(norm, seed)
+    module = build(flags, recipe, data, norm)
+    about = {"norm": norm, "seed": seed, "source": flags.source, "target": flags.target} | dataclasses.asdict(recipe)
+    trainer = make_trainer(
+        flags,
+        part,
+        max_steps=recipe.max_steps,
+        epoch_steps=recipe.epoch_steps,
+        callbacks=[GateTracker(part, {"norm": norm, "seed": seed})],
+        about=about,
+    )
+    last = part / "checkpoints" / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
+    if module.judged_at != trainer.global_step:
+        trainer.validate(module, data, verbose=False)
+    trainer.save_checkpoint(last, weights_only=True)  # a finished run needs no optimiser state
+    if trainer.is_global_zero:
+        save_predictions(module, data, folder.path / "predictions", norm)
+        folder.finish(norm, seed, {"results": module.results(), "divergence": divergence(module, data)})
+    close_wandb(trainer)
+
+
+def build(flags: Flags, recipe, data, norm: str):
+    """The network under one norm, ready to train."""
+    from lightning_modules.segmentation import SegmentationModule
+
+    sync = flags.sync_norm
+    return SegmentationModule(recipe, norm, data.judged, norm_in=flags.norm_in, weights=flags.weights, sync_norm=sync)
+
+
+def check_norms(flags: Flags, recipe, data) -> None:
+    """Build every network once before the first is trained: what cannot be built must not stop a run half-way."""
+    import torch
+
+    from experiments.trainers import devices
+
+    if flags.weights not in ("none", "imagenet") and not Path(flags.weights).is_file():
+        raise UsageError(f"--weights {flags.weights}: no such file; pass none, imagenet or a checkpoint.")
+    if flags.sync_norm and devices(flags)[0] == "cpu" and {"bn", "ibn-b"} & set(flags.norm):
+        raise UsageError("--sync-norm: torch synchronises plain batch norm on GPUs only; leave out bn and ibn-b on the CPU.")
+    with torch.random.fork_rng():
+        for norm in flags.norm:
+            try:
+                build(flags, recipe, data, norm)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+
+
+def chosen_recipe(flags: Flags):
+    """The recipe that the flags name, with the parts that they override."""
+    from lightning_modules.recipes import SEGMENTATION_RECIPES
+
+    name = flags.recipe
+    if name == "auto":
+        name = "laptop" if flags.source.startswith("streets-") else "robustnet"
+    if name not in SEGMENTATION_RECIPES:
+        raise UsageError(f"--recipe {name}: choose from auto, {', '.join(SEGMENTATION_RECIPES)}.")
+    recipe = SEGMENTATION_RECIPES[name]
+    parts = {f.name for f in dataclasses.fields(recipe)} & {f.name for f in dataclasses.fields(flags)}
+    given = {part: getattr(flags, part) for part in parts if getattr(flags, part) is not None}
+    if given.get("height") == 0:
+        given["height"] = None
+    if given.get("evaluation", "whole") not in ("whole", "sliding"):
+        raise UsageError(f"--evaluation {flags.evaluation}: choose whole or sliding.")
+    return dataclasses.replace(recipe, **given)
+
+
+def with_epochs(recipe, flags: Flags, images: int):
+    """The recipe with its steps counted, where the flags give epochs."""
+    if images < recipe.batch_size:
+        raise UsageError(f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step.")
+    if flags.epochs is None:
+        return recipe
+    steps = min(recipe.epoch_steps or images, images // recipe.batch_size)
+    return dataclasses.replace(recipe, max_steps=flags.epochs * steps)
+
+
+def smoked(flags: Flags) -> Flags:
+    """The flags of a few seconds' run on the embedded streets; norms, architecture and the like stay."""
+    return dataclasses.replace(
+        flags, source="streets-game", target=["streets-night"], recipe="smoke", scenes=4, workers=0, wandb="disabled"
+    )
+
+
+def divergence(module, data) -> list[dict]:
+    """Feature divergence between the source and each target, layer by layer, on the first images of each."""
+    from normshift import feature_divergence
+
+    source, *targets = (
+        [images.to(module.device) for images in first_images(data.judged_loader(domain), 16)] for domain in data.judged
+    )
+    rows = []
+    for domain, batches in zip(data.judged[1:], targets, strict=True):
+        for layer in feature_divergence(module, source, batches):
+            width = len(layer.per_channel)
+            rows.append(
+                {"domain": domain.name, "layer": layer.layer, "depth": layer.depth, "channels": width}
+                | {"mean": layer.mean, "total": layer.total}
+            )
+    return rows
+
+
+def first_images(loader, count: int):
+    """Batches from a loader until they hold `count` images."""
+    for images, _ in loader:
+        yield images[:count]
+        count -= len(images)
+        if count <= 0:
+            return
+
+
+def close_wandb(trainer) -> None:
+    """End the W&B run, so that the next training starts its own."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        import wandb
+
+        wandb.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A Lightning trainer from a study's flags."""
+
+import os
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+
+from experiments.flags import RunFlags, UsageError
+
+
+def devices(flags: RunFlags) -> tuple[str, int]:
+    """Accelerator and devices for each machine. On the CPU, torchrun may start several processes.
+
+    Raises:
+        UsageError: more GPUs are asked for than the machine has.
+    """
+    there = torch.cuda.device_count()
+    gpus = min(there, 1) if flags.gpus is None else flags.gpus
+    if gpus > there:
+        have = f"{there} CUDA GPU{'s' if there > 1 else ''}" if there else "no CUDA GPU"
+        raise UsageError(f"--gpus {gpus}: this machine has {have}; pass --gpus {there}{'' if there else ' to run on the CPU'}.")
+    return ("gpu", gpus) if gpus else ("cpu", int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def loader_workers(flags: RunFlags) -> int:
+    """Loader processes for each training process."""
+    if flags.workers is not None:
+        return flags.workers
+    return min(8, max(1, (os.cpu_count() or 2) // (2 * devices(flags)[1])))
+
+
+def make_trainer(
+    flags: RunFlags, folder: Path, *, max_steps: int, epoch_steps: int | None, callbacks: list[pl.Callback], about: dict
+) -> pl.Trainer:
+    """A trainer that logs to FOLDER/metrics.csv and to W&B, and keeps FOLDER/checkpoints/last.ckpt.
+
+    Args:
+        epoch_steps: steps between two validations; None for a pass over the data.
+        about: the run's settings, for W&B.
+    """
+    accelerator, count = devices(flags)
+    loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50), *_wandb(flags, folder, about)]
+    checkpoint = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=count,
+        num_nodes=flags.nodes,
+        strategy="ddp" if count * flags.nodes > 1 else "auto",
+        precision=flags.precision,
+        max_steps=max_steps,
+        limit_train_batches=epoch_steps,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(10, max_steps),
+        logger=loggers,
+        callbacks=[checkpoint, LearningRateMonitor("step"), RichProgressBar(leave=False), *callbacks],
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the data module shares samples out itself, and judges none twice
+    )
+
+
+def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
+    if flags.wandb == "disabled":
+        return []
+    offline = flags.wandb == "offline"
+    if flags.wandb == "auto":
+        import wandb
+
+        offline = not wandb.api.api_key
+    os.environ.setdefault("WANDB_SILENT", "true")
+    run = folder.parent.name
+    name = f"{run}-{folder.name}"
+    return [WandbLogger(name, folder, offline=offline, project="normshift", group=run, config=about)]

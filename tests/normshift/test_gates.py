@@ -1,0 +1,105 @@
+"""What gates() tells, and how parameter_groups() has gates trained."""
+
+import pytest
+import torch
+from torch import nn
+
+from normshift import BatchInstanceNorm2d, SwitchNorm2d, convert, gates, parameter_groups
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        nn.BatchNorm2d(4),
+        nn.Sequential(nn.Conv2d(4, 4, 1), SwitchNorm2d(4), nn.ReLU()),
+        BatchInstanceNorm2d(4),
+        SwitchNorm2d(4, statistics=("ln", "gn"), groups=2),
+    )
+
+
+def test_records_tell_layer_depth_and_values():
+    model = network()
+    with torch.no_grad():
+        model[2][1].mean_weight.copy_(torch.tensor([1.0, 2.0, 4.0]).log())
+        model[3].rho.copy_(torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    records = gates(model)
+    assert [(r.layer, r.depth, r.norm, r.statistic) for r in records] == [
+        ("2.1", 1, "sn", "mean"),
+        ("2.1", 1, "sn", "var"),
+        ("3", 2, "bin", "rho"),
+        ("4", 3, "sn", "mean"),
+        ("4", 3, "sn", "var"),
+    ]
+    torch.testing.assert_close(records[0].values, torch.tensor([1.0, 2.0, 4.0]) / 7)
+    torch.testing.assert_close(records[1].values, torch.full((3,), 1 / 3))
+    assert records[2].values.tolist() == [0.0, 0.25, 0.5, 1.0]
+    assert [tuple(r.labels) for r in records] == [("in", "ln", "bn")] * 2 + [("0", "1", "2", "3")] + [("ln", "gn")] * 2
+
+
+def test_records_are_float32_and_stay_as_they_were():
+    model = network().bfloat16()
+    records = gates(model)
+    nn.init.zeros_(model[3].rho)
+    for record in records:
+        assert record.values.dtype == torch.float32 and not record.values.requires_grad
+        assert len(record.values) == len(record.labels)
+    assert records[2].values.tolist() == [1.0] * 4
+
+
+def test_no_gates_no_records():
+    assert gates(nn.Sequential(nn.BatchNorm2d(3))) == []
+    assert gates(nn.Linear(2, 2)) == []
+
+
+def test_a_lone_layer():
+    assert [r.layer for r in gates(SwitchNorm2d(3))] == ["", ""]
+
+
+def test_groups_hold_every_parameter_once():
+    model = network()
+    groups = parameter_groups(model, lr=0.1, weight_decay=1e-4)
+    held = [id(p) for group in groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert {g["name"]: (g["lr"], g["weight_decay"]) for g in groups} == {
+        "weights": (0.1, 1e-4),
+        "sn_gates": (0.1, 0.0),
+        "rho": (pytest.approx(1.0), 0.0),
+    }
+    by_name = {group["name"]: {id(p) for p in group["params"]} for group in groups}
+    assert by_name["rho"] == {id(model[3].rho)}
+    assert by_name["sn_gates"] == {id(p) for i in (model[2][1], model[4]) for p in (i.mean_weight, i.var_weight)}
+
+
+def test_gate_learning_rate_multiplier():
+    groups = parameter_groups(network(), lr=0.2, weight_decay=0.0, gate_lr_multiplier=3.0)
+    assert {g["name"]: g["lr"] for g in groups} == {"weights": 0.2, "sn_gates": 0.2, "rho": pytest.approx(0.6)}
+
+
+def test_frozen_parameters_and_empty_groups_are_left_out():
+    model = network()
+    model[0].requires_grad_(False)
+    model[3].rho.requires_grad_(False)
+    groups = parameter_groups(model, lr=0.1, weight_decay=0.0)
+    assert [g["name"] for g in groups] == ["weights", "sn_gates"]
+    held = {id(p) for group in groups for p in group["params"]}
+    assert held == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_shared_layers_are_held_once():
+    layer = BatchInstanceNorm2d(4)
+    groups = parameter_groups(nn.Sequential(layer, nn.ReLU(), layer), lr=0.1, weight_decay=0.0)
+    torch.optim.SGD(groups)  # which refuses a parameter that comes twice
+    assert sum(len(g["params"]) for g in groups) == 3
+
+
+@pytest.mark.parametrize("norm", ["bn", "sn", "bin"])
+def test_optimizers_take_the_groups(norm):
+    model = convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), norm)
+    groups = parameter_groups(model, lr=0.1, weight_decay=1e-2)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    torch.optim.SGD(groups).step()  # without a gradient weight decay alone moves a parameter
+    for name, p in model.named_parameters():
+        decays = not name.endswith(("mean_weight", "var_weight", "rho"))
+        torch.testing.assert_close(p.detach(), before[name] * (1 - 0.1 * 1e-2 if decays else 1))
