@@ -51,7 +51,7 @@ class SegmentationData(pl.LightningDataModule):
     ):
         super().__init__()
         self.source = open_domain(source, "train", data_root, height, train_scenes)
-        names = [source.partition(":")[0], *targets]
+        names = dict.fromkeys([source.partition(":")[0], *targets])  # the source is judged once, also as a target
         self.judged = [open_domain(name, "val", data_root, height, judged_scenes) for name in names]
         for domain in self.judged:
             if domain.label_space != self.source.label_space:

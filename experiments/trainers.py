@@ -1,6 +1,8 @@
 """A Lightning trainer from a study's flags."""
 
+import logging
 import os
+import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -9,6 +11,12 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from experiments.flags import RunFlags, UsageError
+
+# Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+for advice in ("The number of training batches", "The '.*_dataloader' does not have many workers", ".*treespec, LeafSpec.*",
+               "Experiment logs directory", "Checkpoint directory", "There is a wandb run already in progress"):  # fmt: skip
+    warnings.filterwarnings("ignore", message=advice)
 
 
 def devices(flags: RunFlags) -> tuple[str, int]:

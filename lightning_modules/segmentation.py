@@ -1,5 +1,7 @@
 """How semantic segmentation trains and is judged on several domains."""
 
+from difflib import get_close_matches
+
 import pytorch_lightning as pl
 import segmentation_models_pytorch as smp
 import timm
@@ -166,7 +168,7 @@ def mean_iou(ious: dict[int, float]) -> float:
 def _network(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.Module:
     backbone = recipe.backbone.removeprefix("tu-")
     if not timm.is_model(backbone):
-        near = timm.list_models(f"*{backbone.split('_')[0][:6]}*")[:6]
+        near = get_close_matches(backbone, timm.list_models(), n=5)
         raise ValueError(f"unknown backbone {backbone!r}: timm has {', '.join(near) or 'no name like it'}.")
     try:
         strided = {"encoder_output_stride": recipe.output_stride} if recipe.arch.startswith("deeplab") else {}

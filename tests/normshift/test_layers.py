@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -35,10 +36,13 @@ SUBSETS = [
 
 # name -> (how to make the layer, an input's shape); channels are odd where groups allow it
 LAYERS = {
-    f"sn2d-{'+'.join(s)}-correction{c}": (lambda s=s, c=c: SwitchNorm2d(6, statistics=s, groups=3, correction=c), (3, 6, 4, 3))
+    f"sn2d-{'+'.join(s)}-correction{c}": (
+        lambda s=s, c=c: SwitchNorm2d(6, statistics=s, groups=3, correction=c),
+        (3, 6, 4, 3),
+    )
     for s in SUBSETS
     for c in (0, 1)
-}  # fmt: skip
+}
 LAYERS |= {
     "sn1d-NC": (lambda: SwitchNorm1d(5), (4, 5)),
     "sn1d-NC-ln+gn": (lambda: SwitchNorm1d(6, statistics=("ln", "gn"), groups=2), (3, 6)),
@@ -64,7 +68,7 @@ LAYERS |= {
     "in1d-NCL": (lambda: InstanceNorm1d(3), (3, 3, 4)),
     "in2d": (lambda: InstanceNorm2d(3), (3, 3, 4, 3)),
     "in3d": (lambda: InstanceNorm3d(3), (2, 3, 2, 3, 2)),
-}  # fmt: skip
+}
 
 # one of each kind, for what does not depend on the case
 KINDS = {
@@ -162,8 +166,11 @@ def test_without_gradients_the_output_is_the_same(make, shape):
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0, 0.0])
-@pytest.mark.parametrize("make", [SwitchNorm2d, BatchInstanceNorm2d, lambda c, momentum: IBN2d(c + 2, 2.5 / (c + 2), momentum=momentum)],
-                         ids=["sn", "bin", "ibn"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [SwitchNorm2d, BatchInstanceNorm2d, lambda c, momentum: IBN2d(c + 2, 2.5 / (c + 2), momentum=momentum)],
+    ids=["sn", "bin", "ibn"],
+)
 def test_running_statistics_over_several_batches_are_batch_norms(make, momentum):
     layer, reference = make(5, momentum=momentum), nn.BatchNorm2d(5, momentum=momentum)
     tracked = layer.BN if isinstance(layer, IBN2d) else layer
@@ -301,8 +308,13 @@ def test_defaults_are_the_papers():
     assert (layer.statistics, layer.eps, layer.momentum) == (("in", "ln", "bn"), 1e-5, 0.1)
     assert BatchInstanceNorm2d(4).rho.tolist() == [1] * 4
     assert {k: tuple(v.shape) for k, v in SwitchNorm2d(4).state_dict().items()} == {
-        "weight": (4,), "bias": (4,), "mean_weight": (3,), "var_weight": (3,), "running_mean": (4,), "running_var": (4,)
-    }  # fmt: skip
+        "weight": (4,),
+        "bias": (4,),
+        "mean_weight": (3,),
+        "var_weight": (3,),
+        "running_mean": (4,),
+        "running_var": (4,),
+    }
     assert "running_mean" not in SwitchNorm2d(4, statistics=("in", "ln")).state_dict()
 
 
@@ -457,8 +469,16 @@ def test_relu_in_place_after_the_layer(make, training):
     assert all(torch.equal(gradients[name], expected[name]) for name in expected)
 
 
-def tensors_alive():
-    return [o for o in gc.get_objects() if type(o) in (torch.Tensor, nn.Parameter)]
+def held_by(node):
+    """Every tensor that a backward node keeps in Python, however deep."""
+    found, todo, seen = [], gc.get_referents(node), set()
+    while todo:
+        item = todo.pop()
+        if id(item) not in seen and isinstance(item, (tuple, list, dict, torch.Tensor)):
+            seen.add(id(item))
+            found += [item] if isinstance(item, torch.Tensor) else []
+            todo += gc.get_referents(item)
+    return found
 
 
 @kinds
@@ -467,32 +487,30 @@ def tensors_alive():
 def test_only_x_and_small_vectors_are_kept_for_backward(make, training, dtype):
     layer, x = make().train(training), torch.randn(2, 6, 32, 32, dtype=dtype).requires_grad_()
     saved = []
-    gc.collect()
-    before = {id(t) for t in tensors_alive()}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         y = layer(x)
+    assert len(saved) > 1
     large = [t for t in saved if t.numel() > 2 * 6]
-    assert {t.data_ptr() for t in large} <= {x.data_ptr()}
-    assert len(large) <= 1
-    saved.clear(), large.clear()
-    held = [t for t in tensors_alive() if id(t) not in before and t.numel() > 2 * 6]
-    assert all(t.data_ptr() in (x.data_ptr(), y.data_ptr()) for t in held)
+    assert [t.data_ptr() for t in large] == [x.data_ptr()]
+    assert all(
+        t.untyped_storage().nbytes() <= 8 * 2 * 6 for t in (*saved, *held_by(y.grad_fn)) if t.data_ptr() != x.data_ptr()
+    )
 
 
 @kinds
 @modes
-def test_the_graph_is_freed_after_use(make, training):
+def test_the_graph_is_freed_with_its_output(make, training):
     layer, x = make().train(training), torch.randn(2, 6, 8, 8)
-    gc.collect()
     gc.disable()  # by reference counts alone, without waiting for a collection
     try:
-        layer(x).sum().backward()
-        layer.zero_grad()
-        before = len(tensors_alive())
-        for _ in range(3):
-            layer(x).sum().backward()
-            layer.zero_grad()
-        assert len(tensors_alive()) == before
+        for backward in (False, True):
+            inside = x.clone()
+            there = weakref.ref(inside)
+            y = layer(inside)
+            if backward:
+                y.sum().backward()
+            del inside, y
+            assert there() is None
     finally:
         gc.enable()
 
@@ -597,6 +615,13 @@ def test_copies_are_equal_and_apart(make):
         assert torch.equal(twin.eval()(x), layer.eval()(x))
         nn.init.constant_(next(twin.parameters()), 7.0)
         assert not torch.equal(twin(x), layer(x))
+
+
+@pytest.mark.xfail(reason="torch's tracer does not see through the layer's own backward pass", strict=True)
+@kinds
+def test_traced_is_eager(make):
+    layer, x = randomize(make()).eval(), torch.randn(3, 6, 4, 4)
+    assert torch.equal(torch.jit.trace(layer, x)(x), layer(x))
 
 
 # Errors

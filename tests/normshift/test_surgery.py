@@ -61,8 +61,18 @@ NETWORKS = {
     "unet": lambda: smp.Unet("resnet18", encoder_weights=None, classes=5),
     "toy": Toy,
 }
-RESIDUAL = ["resnet18", "resnet50", "resnext50", "timm-resnet18", "timm-resnet50d", "timm-seresnet50", "timm-resnetrs50",
-            "deeplab-tu-resnet18", "deeplab-resnet18", "unet"]  # fmt: skip
+RESIDUAL = [
+    "resnet18",
+    "resnet50",
+    "resnext50",
+    "timm-resnet18",
+    "timm-resnet50d",
+    "timm-seresnet50",
+    "timm-resnetrs50",
+    "deeplab-tu-resnet18",
+    "deeplab-resnet18",
+    "unet",
+]
 DENSE = ["densenet121", "timm-densenet121"]
 EVERYWHERE = [norm for norm, spec in NORMS.items() if spec.placement == "everywhere"]
 KEEP_RUNNING = ["bn", "syncbn", "sn", "bin"]  # hold the running statistics of every channel
@@ -116,7 +126,7 @@ def joined(layer, key):
 
 
 @every_network
-@pytest.mark.parametrize("norm", ["bn", "syncbn", "bin"])
+@pytest.mark.parametrize("norm", ["syncbn", "bin"])
 def test_freshly_converted_the_network_is_the_same_function(name, norm):
     """BIN starts at rho = 1, batch norm; fused activations, eps and statistics all have to be right for this."""
     model, x = build(name), images()
@@ -129,18 +139,23 @@ FORGETS_DIMENSIONS = pytest.mark.xfail(
 )
 
 
-@pytest.mark.parametrize(("name", "via"), [
-    pytest.param(name, via, marks=FORGETS_DIMENSIONS if (name, via) == ("toy", "syncbn") else ())
-    for name in NETWORKS for via in ("sn", "bin", "syncbn")
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "via"),
+    [
+        pytest.param(name, via, marks=FORGETS_DIMENSIONS if (name, via) == ("toy", "syncbn") else ())
+        for name in NETWORKS
+        for via in ("sn", "syncbn")
+    ],
+)
 def test_there_and_back_is_the_same_function(name, via):
     model, x = build(name), images()
     expected = outputs(model, x)
     same_outputs(outputs(convert(convert(model, via), "bn"), x), expected)
 
 
-def test_bn_to_bn_keeps_the_very_layers():
-    model = build("timm-densenet121")
+@every_network
+def test_bn_to_bn_keeps_the_very_layers(name):
+    model = build(name)
     before = norm_layers(model)
     assert all(layer is before[name] for name, layer in norm_layers(convert(model, "bn")).items())
 
@@ -164,13 +179,19 @@ def test_everywhere_means_every_norm_and_carries_all_it_can(name, norm):
             assert layer.momentum == old.momentum
 
 
-@pytest.mark.parametrize("name", ["resnet18", "timm-densenet121", "timm-efficientnet_b0", "deeplab-tu-resnet18", "toy"])
-@pytest.mark.parametrize("norm", NORMS)
+TRAINED = [("resnet18", norm) for norm in NORMS] + [
+    (n, norm) for n in ("deeplab-tu-resnet18", "toy") for norm in EVERYWHERE
+]
+TRAINED += [
+    ("timm-densenet121", "ibn-a"),
+    ("timm-densenet121", "sn"),
+    ("timm-efficientnet_b0", "bin"),
+    ("deeplab-tu-resnet18", "ibn-b"),
+]
+
+
+@pytest.mark.parametrize(("name", "norm"), TRAINED)
 def test_converted_networks_train(name, norm):
-    if (NORMS[norm].placement == "ibn-b" and name not in RESIDUAL) or (
-        norm == "ibn-a" and name not in RESIDUAL + DENSE
-    ):
-        pytest.skip("no placement of its own")
     model = convert(build(name).train(), norm)
     loss = model(images()).square().mean()
     loss.backward()
@@ -263,10 +284,14 @@ def test_dimensions_are_kept(old, new, shape):
     assert type(model[0]) is old
 
 
-@pytest.mark.parametrize(("dimensions", "norm"), [
-    pytest.param(d, norm, marks=FORGETS_DIMENSIONS if norm in ("syncbn", "ln", "gn") and d != "2d" else ())
-    for d in DIMENSIONS for norm in EVERYWHERE
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dimensions", "norm"),
+    [
+        pytest.param(d, norm, marks=FORGETS_DIMENSIONS if norm in ("syncbn", "ln", "gn") and d != "2d" else ())
+        for d in DIMENSIONS
+        for norm in EVERYWHERE
+    ],
+)
 def test_dimensions_survive_the_way_back(dimensions, norm):
     old, _, shape = DIMENSIONS[dimensions]
     model = convert(convert(nn.Sequential(old(32)), norm), "bn")
@@ -287,7 +312,7 @@ OTHERS = {
     "timm-frozen": lambda: timm.layers.FrozenBatchNormAct2d(8),
     "switch": lambda: SwitchNorm2d(8, statistics=("in", "ln")),
     "ibn": lambda: IBN2d(8),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("norm", EVERYWHERE)
@@ -376,9 +401,18 @@ def test_where_with_ibn_b_takes_norms_and_blocks():
 
 # IBN-Net's placement
 
-STAGES = {"resnet18": (2, 2, 2), "resnet50": (3, 4, 6), "resnext50": (3, 4, 6), "timm-resnet18": (2, 2, 2), "timm-resnet50d": (3, 4, 6),
-          "timm-seresnet50": (3, 4, 6), "timm-resnetrs50": (3, 4, 6), "deeplab-tu-resnet18": (2, 2, 2),
-          "deeplab-resnet18": (2, 2, 2), "unet": (2, 2, 2)}  # fmt: skip
+STAGES = {
+    "resnet18": (2, 2, 2),
+    "resnet50": (3, 4, 6),
+    "resnext50": (3, 4, 6),
+    "timm-resnet18": (2, 2, 2),
+    "timm-resnet50d": (3, 4, 6),
+    "timm-seresnet50": (3, 4, 6),
+    "timm-resnetrs50": (3, 4, 6),
+    "deeplab-tu-resnet18": (2, 2, 2),
+    "deeplab-resnet18": (2, 2, 2),
+    "unet": (2, 2, 2),
+}
 PREFIX = {"deeplab-tu-resnet18": "encoder.model.", "deeplab-resnet18": "encoder.", "unet": "encoder."}
 
 
@@ -510,6 +544,14 @@ def test_ibn_b_of_a_network_with_other_norms(norm):
     assert outputs(model, images()).isfinite().all()
 
 
+@pytest.mark.xfail(reason="the block is replaced by a graph of its own, without its hooks", strict=True)
+def test_ibn_b_keeps_the_hooks_of_a_block():
+    model, called = build("resnet18"), []
+    model.layer1[1].register_forward_hook(lambda *_: called.append(True))
+    outputs(convert(model, "ibn-b"), images())
+    assert called
+
+
 # Errors
 
 
@@ -531,7 +573,7 @@ def test_ibn_b_does_not_know_densenets():
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_network_without_norms_is_refused(norm):
-    with pytest.raises(ValueError, match="no batch, instance or group norm layer|the norm layers here are none"):
+    with pytest.raises(ValueError, match=r"no batch, instance or group norm layer|the norm layers here are none"):
         convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), norm)
 
 

@@ -41,8 +41,12 @@ def step(model, x, seed):
         x = x.detach().requires_grad_()
         y = model(x)
         y.backward(seed)
-    return {"y": y.detach(), "dx": x.grad, "gradients": {n: p.grad for n, p in model.named_parameters()},
-            "buffers": {n: b.clone() for n, b in model.named_buffers()}}  # fmt: skip
+    return {
+        "y": y.detach(),
+        "dx": x.grad,
+        "gradients": {n: p.grad for n, p in model.named_parameters()},
+        "buffers": {n: b.clone() for n, b in model.named_buffers()},
+    }
 
 
 def worker(rank, folder):

@@ -1,0 +1,202 @@
+"""The figures that a report adds to those of the gates; and figures and pictures as data URIs, for a page to carry.
+
+Figures are plain matplotlib without pyplot. Every norm has its colour and, where lines cross, a dash and a marker of
+its own: printed in grey, or to a reader who sees few colours, ten norms must still be ten.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+PICTURE_WIDTH = 320
+"""Pixels to which wider predictions are reduced."""
+
+INK = "#3d4650"
+"""Text in the figures."""
+
+_SOLID, _DASHED, _DOTTED, _DASH_DOT = "-", (0, (4, 1.4)), (0, (1, 1.1)), (0, (5, 1.2, 1, 1.2))
+
+NORM_LINES = {
+    "bn": (_SOLID, "o"),
+    "syncbn": (_DOTTED, "o"),
+    "in": (_SOLID, "^"),
+    "ln": (_SOLID, "v"),
+    "gn": (_DASHED, "D"),
+    "sn": (_SOLID, "s"),
+    "sn-in-ln": (_DOTTED, "s"),
+    "bin": (_DASHED, "X"),
+    "ibn-a": (_DASH_DOT, ">"),
+    "ibn-b": (_DASH_DOT, "<"),
+}
+"""One fixed dash and marker a norm, in matplotlib's terms; no two norms share both."""
+
+MARKERS = 7
+"""Markers along a line: enough to follow it, too few to hide it."""
+
+
+def draw_drops(scores: DataFrame, ranked: list[str], title: str) -> Figure:
+    """A bar a norm: its drop, mean over seeds, and a dot for each seed; the first of `ranked` at the bottom."""
+    from experiments.tables import DROP
+
+    figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
+    reach = max(scores[DROP].max(), 0.1)
+    for y, norm in enumerate(ranked):
+        seeds, colour = scores.loc[[norm], DROP], norm_colour(norm)
+        ax.barh(y, seeds.mean(), 0.56, color=colour, alpha=0.45, linewidth=0)
+        ax.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
+        ax.text(max(seeds.max(), 0) + 0.03 * reach, y, f"{seeds.mean():.1f}", va="center", fontsize=8.5, color=INK)
+    ax.set_xlim(min(0, scores[DROP].min()), 1.14 * reach)
+    _norm_axis(ax, ranked, "points of mIoU lost")
+    return figure
+
+
+def draw_heights(scores: DataFrame, ranked: list[str], targets: list[str], title: str) -> Figure:
+    """A line a norm, from its mIoU on the source (dot) to the mean of its targets (ring); each tick is one target."""
+    from experiments.tables import DROP, TARGETS
+
+    figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
+    means = scores.groupby("norm").mean()
+    for y, norm in enumerate(ranked):
+        row, colour = means.loc[norm], norm_colour(norm)
+        source = row[TARGETS] + row[DROP]
+        ax.plot([row[TARGETS], source], [y, y], color=colour, linewidth=2, alpha=0.6)
+        ax.plot([row[target] for target in targets], [y] * len(targets), "|", color=colour, markersize=9)
+        ax.plot(row[TARGETS], y, "o", color="white", markeredgecolor=colour, markeredgewidth=2, markersize=6.5)
+        ax.plot(source, y, "o", color=colour, markersize=7.5)
+    ax.set_xlim(left=0)
+    _norm_axis(ax, ranked, "mIoU, per cent")
+    return figure
+
+
+def draw_curves(metrics: DataFrame, column: str, title: str, top: float | None = None) -> Figure:
+    """A column of the metrics against the step, a mIoU in points: a thin line a seed, a bold line a norm.
+
+    `top` is the upper end of the axis, whose lower end then is 0; without it the axis fits the curves.
+    """
+    figure, ax = _figure(4.5, 2.5, title)
+    rows = metrics.dropna(subset=[column])
+    share = 100 if column.endswith("/miou") else 1
+    width = max(1, (rows["step"].max() + 1) / 100)  # averaged over a hundredth of the run: a loss a step is a smear
+    binned = rows["step"].floordiv(width) if rows.groupby(["norm", "seed"]).size().max() > 120 else rows["step"]
+    rows = rows.assign(bin=binned)
+    for i, (norm, part) in enumerate(rows.groupby("norm", sort=False)):
+        seeds = part.groupby(["bin", "seed"])[column].mean().unstack() * share
+        steps = part.groupby("bin")["step"].mean()
+        ends = seeds.apply(lambda seed: seed.last_valid_index())
+        common = seeds.loc[:, ends >= 0.9 * ends.max()].dropna()  # a seed just begun must not cut the mean short
+        if seeds.shape[1] > 1:
+            ax.plot(steps, seeds, color=norm_colour(norm), linewidth=0.6, alpha=0.35)
+        _norm_line(ax, norm, i, steps[common.index], common.mean(axis=1))
+    if top is not None:
+        ax.set_ylim(0, top)
+    ax.set_xlabel("step")
+    return figure
+
+
+def draw_divergence(rows: DataFrame, title: str, limits: tuple[float, float]) -> Figure:
+    """Feature divergence between the source and one target against depth, a line a norm, on a logarithmic axis."""
+    import numpy as np
+
+    figure, ax = _figure(4.5, 2.7, title)
+    for i, (norm, part) in enumerate(rows.groupby("norm", sort=False)):
+        line = np.exp(np.log(part["mean"]).groupby(part["depth"]).mean())
+        _norm_line(ax, norm, i, line.index, line)
+    ax.set_yscale("log")
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_xlabel("depth of the layer")
+    ax.set_ylim(limits)
+    return figure
+
+
+def draw_key(norm: str) -> Figure:
+    """The norm's line alone, 38 by 13 pixels, for the page's legend."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(38 / 96, 13 / 96))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.axis("off")
+    _norm_line(ax, norm, 0, [0, 1, 2], [0, 0, 0], markevery=[1])
+    ax.set_xlim(0.05, 1.95)
+    return figure
+
+
+def norm_colour(norm: str) -> str:
+    """The norm's fixed colour, grey for one that has none."""
+    from lightning_modules.gate_figures import NORM_COLOURS
+
+    return NORM_COLOURS.get(norm, "#777777")
+
+
+def svg_uri(figure: Figure) -> str:
+    """A figure as a data URI, its text in the reader's own font."""
+    import matplotlib
+
+    buffer = BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "normshift"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, 'Segoe UI', Roboto, sans-serif", buffer.getvalue().decode())
+    svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)  # a hundredth of a point is plenty
+    return "data:image/svg+xml;base64," + b64encode(svg.encode()).decode()
+
+
+def picture_uri(file: Path, photograph: bool) -> str | None:
+    """A prediction as a data URI, reduced to PICTURE_WIDTH; None where it is missing or cut off."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+    except OSError:
+        return None
+    if image.width > PICTURE_WIDTH:
+        size = (PICTURE_WIDTH, round(image.height * PICTURE_WIDTH / image.width))
+        image = image.resize(size, Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
+    buffer = BytesIO()
+    if photograph:
+        image.save(buffer, "JPEG", quality=84)
+        return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
+    image.quantize(64).save(buffer, "PNG", optimize=True)  # label colours: a palette loses nothing
+    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+
+
+def _norm_line(ax: Axes, norm: str, place: int, x, y, markevery=None) -> None:
+    """A norm's bold line with a few markers, set off from those of its neighbours by its `place` among them."""
+    dash, marker = NORM_LINES.get(norm, (_SOLID, "o"))
+    if markevery is None and len(x) > MARKERS:
+        every = -(-len(x) // MARKERS)
+        markevery = (place * every // 3 % every, every)
+    ax.plot(
+        x, y, linestyle=dash, marker=marker, markevery=markevery, color=norm_colour(norm),
+        linewidth=1.7, markersize=4.5, markeredgecolor="white", markeredgewidth=0.5,
+    )  # fmt: skip
+
+
+def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """A figure of that many inches with one quiet panel."""
+    from matplotlib.figure import Figure
+
+    from lightning_modules.gate_figures import quiet
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    ax = figure.add_subplot()
+    ax.set_title(title, loc="left", fontsize=9.5, fontweight="bold", color=INK)
+    quiet(ax)
+    return figure, ax
+
+
+def _norm_axis(ax: Axes, norms: list[str], label: str) -> None:
+    ax.set_yticks(range(len(norms)), norms)
+    ax.set_ylim(-0.6, len(norms) - 0.4)
+    ax.grid(False, axis="y")
+    ax.grid(axis="x", color="#d7dce1", linewidth=0.6)
+    ax.set_xlabel(label)

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+
+from datamodules.class_uniform import images_by_class
+from datamodules.domains import DOMAINS, Domain, open_domain
+from datamodules.image_files import DataError
+from datamodules.labels import STREET
+from datamodules.segmentation import Resized, SegmentationData, TrainSamples
+from tests.datamodules.published_layouts import make_bdd100k_drivable, make_camvid
+
+
+def streets(**changes) -> SegmentationData:
+    settings = {"crop": (48, 64), "height": 64, "batch_size": 2, "train_scenes": 6, "judged_scenes": 3, "class_uniform": 0.0}
+    return SegmentationData("streets-game", ["streets-night", "streets-fog"], **settings | changes)
+
+
+class Listed:
+    """A data set out of a list of labels, whose images are blank."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return np.zeros((*self.labels[index].shape, 3), np.uint8), self.labels[index]
+
+
+def test_batches_and_the_order_of_the_judged():
+    data = streets()
+    images, labels = next(iter(data.train_dataloader()))
+    assert images.shape == (2, 3, 48, 64) and labels.shape == (2, 48, 64) and labels.dtype == torch.int64
+    assert [domain.name for domain in data.judged] == ["streets-game", "streets-night", "streets-fog"]
+    for loader in data.val_dataloader():
+        assert sum(len(images) for images, _ in loader) == 3
+    game, night, _ = (next(iter(loader)) for loader in data.val_dataloader())
+    assert torch.equal(game[1], night[1]) and not torch.allclose(game[0], night[0])
+
+
+def test_training_and_judged_scenes_differ():
+    data = streets()
+    assert not np.array_equal(data.source.samples[0][1], data.judged[0].samples[0][1])
+
+
+def test_the_source_among_the_targets_is_judged_once():
+    data = SegmentationData("streets-game", ["streets-game", "streets-fog"], crop=(48, 64), height=64)
+    assert [domain.name for domain in data.judged] == ["streets-game", "streets-fog"]
+
+
+def test_every_process_judges_its_own_share():
+    data = streets(judged_scenes=5)
+    seen = []
+    for rank in range(2):
+        data.trainer = type("Trainer", (), {"world_size": 2, "global_rank": rank})()
+        loader = data.judged_loader(data.judged[0])
+        seen += [image.sum().item() for images, _ in loader for image in images]
+    assert len(seen) == 5 and len(set(seen)) == 5
+
+
+def test_real_images_are_resized_with_their_labels(tmp_path):
+    make_camvid(tmp_path / "camvid", n=2, size=(60, 90))
+    data = SegmentationData("camvid", ["camvid:test"], str(tmp_path), crop=(32, 32), height=40, batch_size=2)
+    images, labels = next(iter(data.judged_loader(data.judged[1])))
+    assert images.shape == (1, 3, 40, 60) and labels.shape == (1, 40, 60)
+    _, whole = Resized(data.judged[1].samples, None)[0]
+    assert whole.shape == (60, 90)
+
+
+def test_domains_labelled_otherwise_are_refused(tmp_path):
+    make_bdd100k_drivable(tmp_path / "bdd100k", n=2, size=(40, 60))
+    with pytest.raises(DataError, match=r"streets-city is labelled in 19 street classes and bdd100k-drivable in 3 drivable"):
+        SegmentationData("bdd100k-drivable", ["streets-city"], str(tmp_path), crop=(32, 32))
+
+
+def test_unknown_domains_and_splits_are_refused(tmp_path):
+    with pytest.raises(DataError, match="unknown domain 'nowhere': choose from streets-game, .*, camvid"):
+        open_domain("nowhere", "val", tmp_path)
+    with pytest.raises(DataError, match="unknown split 'dev'"):
+        open_domain("streets-game:dev", "val", tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in DOMAINS if not name.startswith("streets-")])
+def test_a_missing_set_says_where_it_is_to_be_had(name, tmp_path):
+    with pytest.raises(DataError, match=r"does not exist; get .* from https://.* and point to the folder that holds .*"):
+        open_domain(name, "train", tmp_path)
+
+
+def test_images_by_class_counts_what_is_there():
+    labels = [np.full((4, 4), c, np.uint8) for c in (0, 5, 5, 255)]
+    labels[0][0, 0] = 18
+    found = images_by_class(Domain("listed", Listed(labels), STREET, tuple(range(19)), {}))
+    assert {c: list(images) for c, images in found.items()} == {0: [0], 5: [1, 2], 18: [0]}
+
+
+def test_images_by_class_is_kept_for_sets_on_disk_and_forgotten_when_they_change(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_camvid(tmp_path / "camvid", n=2, size=(40, 60))
+    first = images_by_class(open_domain("camvid", "train", tmp_path))
+    kept = list((tmp_path / "cache" / "normshift").iterdir())
+    assert len(kept) == 1
+    np.save(kept[0], np.zeros((2, 19), bool))  # what is kept is what is used
+    assert images_by_class(open_domain("camvid", "train", tmp_path)) == {}
+    label = open_domain("camvid", "train", tmp_path).samples.pairs[0][1]
+    label.write_bytes(label.read_bytes() + b"\0")
+    again = images_by_class(open_domain("camvid", "train", tmp_path))
+    assert {c: list(i) for c, i in again.items()} == {c: list(i) for c, i in first.items()}
+
+
+def test_class_uniform_samples_draw_classes_and_not_images():
+    """Class 9 stands in 1 of 50 images; drawn class by class it comes up half of the time."""
+    labels = [np.zeros((32, 32), np.uint8) for _ in range(50)]
+    labels[17][:] = 9
+    by_class = {0: np.delete(np.arange(50), 17), 9: np.array([17])}
+    torch.manual_seed(0)
+
+    def transform(image, label, aim=None):
+        return image, torch.from_numpy(label)
+
+    uniform = TrainSamples(Listed(labels), transform, by_class, 1.0)
+    share = np.mean([(uniform[i % 50][1] == 9).any().item() for i in range(400)])
+    assert 0.4 < share < 0.6
+    plain = TrainSamples(Listed(labels), transform, by_class, 0.0)
+    assert sum((plain[i][1] == 9).any().item() for i in range(50)) == 1

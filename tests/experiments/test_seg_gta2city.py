@@ -1,0 +1,190 @@
+"""The main job from its command line to its table, on folders in the published layouts and on the embedded streets."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import normshift
+from datamodules.domains import DOMAINS
+from experiments.flags import parse
+from experiments.seg_gta2city import Flags, run
+from tests.datamodules.published_layouts import make_cityscapes, make_gta5
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "seg_gta2city.py"
+TINY = "--backbone resnet18 --crop 64 64 --batch-size 2 --max-steps 2 --workers 0 --wandb disabled"
+
+
+def flags(line: str) -> Flags:
+    return parse(Flags, "", line.split())
+
+
+def refused(capsys, line: str) -> str:
+    """The one sentence that a command line ends in."""
+    with pytest.raises(SystemExit) as stopped:
+        from experiments.flags import one_sentence
+
+        with one_sentence():
+            run(flags(line))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
+    return error
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_gta5(root / "gta5", n=8, size=(72, 128))
+    make_cityscapes(root / "cityscapes", n=3, size=(64, 128))
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(published, tmp_path_factory) -> tuple[Path, pd.DataFrame]:
+    """One run from GTA5 to Cityscapes, two norms and two seeds."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    line = f"--data-root {published} --norm bn sn --seeds 2 {TINY} --out {out}"
+    return out, run(flags(line))
+
+
+def test_gta5_to_cityscapes_ends_in_a_table(finished):
+    out, results = finished
+    assert len(results) == 2 * 2 * 2
+    assert set(zip(results.domain, results.role, strict=True)) == {("gta5", "source"), ("cityscapes", "target")}
+    ious = results[[c for c in results if c.startswith("iou/")]]
+    np.testing.assert_allclose(results.miou, ious.mean(axis=1))  # over the classes that occur
+    assert results.miou.between(0, 1).all()
+    table = (out / "table.md").read_text()
+    assert re.search(r"\| bn \|.*±", table) and re.search(r"\| sn \|.*±", table) and "cityscapes" in table
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    out, _ = finished
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["source"] == "gta5" and config["norm"] == ["bn", "sn"] and config["max_steps"] == 2
+    metrics = pd.read_csv(out / "metrics.csv")
+    assert {"norm", "seed", "step", "train/loss", "gta5/miou", "cityscapes/miou"} <= set(metrics)
+    tracked = pd.read_parquet(out / "gates.parquet")
+    assert set(tracked.norm) == {"sn"} and set(tracked.statistic) == {"mean", "var"} and set(tracked.seed) == {0, 1}
+    shares = tracked.groupby(["seed", "step", "layer", "statistic"]).value.sum()
+    np.testing.assert_allclose(shares, 1, rtol=1e-5)
+    divergence = pd.read_csv(out / "divergence.csv")
+    assert set(divergence.domain) == {"cityscapes"} and (divergence["mean"] >= 0).all()
+    assert len(list((out / "predictions").glob("cityscapes-0-*.png"))) == 4  # image, truth, bn, sn
+    assert (out / "bn-seed0" / "checkpoints" / "last.ckpt").exists()
+    report = (out / "report.html").read_text()
+    assert "gta5" in report and "cityscapes" in report
+
+
+def test_a_finished_run_is_not_overwritten_and_can_be_extended(finished, published, capsys, tmp_path):
+    out, results = finished
+    line = f"--data-root {published} --norm bn sn --seeds 2 {TINY}"
+    assert "holds a run already: pass --resume" in refused(capsys, f"{line} --out {out}")
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    assert "started with other flags (max_steps was 2)" in refused(
+        capsys, f"{line.replace('--max-steps 2', '--max-steps 3')} --resume --out {copy}"
+    )
+    again = run(flags(f"--data-root {published} --norm bn sn gn --seeds 2 {TINY} --resume --out {copy}"))
+    before = again[again.norm != "gn"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(before, results.reset_index(drop=True), check_exact=False)
+    assert len(again) == 12
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(finished, published, tmp_path, monkeypatch):
+    out, results = finished
+    line = f"--data-root {published} --norm sn {TINY} --out {tmp_path / 'run'}"
+    import experiments.seg_gta2city as study
+
+    whole = study.chosen_recipe
+    monkeypatch.setattr(study, "save_results", None, raising=False)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    from lightning_modules.segmentation import SegmentationModule
+
+    monkeypatch.setattr(SegmentationModule, "results", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(flags(line))
+    monkeypatch.undo()
+    assert whole is study.chosen_recipe
+    assert not (tmp_path / "run" / "sn-seed0" / "result.json").exists()
+    again = run(flags(f"{line} --resume"))
+    assert len(again) == 2
+
+
+def test_smoke_runs_every_norm_on_the_streets(tmp_path):
+    norms = [norm for norm in normshift.NORMS if norm != "syncbn"]
+    results = run(flags(f"--smoke --max-steps 1 --norm {' '.join(norms)} --out {tmp_path / 'run'}"))
+    assert list(dict.fromkeys(results.norm)) == norms and set(results.domain) == {"streets-game", "streets-night"}
+
+
+def test_a_configuration_is_read_back(finished, tmp_path):
+    out, _ = finished
+    again = flags(f"--config {out / 'config.yaml'} --norm bin")
+    assert again.max_steps == 2 and again.crop == (64, 64) and again.norm == ["bin"] and again.source == "gta5"
+    (tmp_path / "config.yaml").write_text("sauce: gta5\n")
+    with pytest.raises(SystemExit):
+        flags(f"--config {tmp_path / 'config.yaml'}")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("--source streets-game --target streets-fog --norm batchnrm", r"unknown norm 'batchnrm': choose from bn, syncbn, .* ibn-b\."),
+        ("--source nowhere", r"unknown domain 'nowhere': choose from streets-game, .*"),
+        ("--gpus 64", r"--gpus 64: this machine has .* GPU.*; pass --gpus \d+"),
+        ("--norm", r"expected at least one argument"),
+        ("--max-steps many", r"invalid int value: 'many'"),
+        ("--max-step 3", r"unrecognized arguments: --max-step 3"),
+        ("--max-steps 3 --epochs 3", r"say the same thing twice"),
+        ("--recipe imagenet", r"--recipe imagenet: choose from auto, robustnet, laptop"),
+        ("--source streets-game --target streets-fog --weights nowhere.pth", r"nowhere\.pth: no such file"),
+        ("--source streets-game --target streets-fog --batch-size 4000", r"2000 images to train on, fewer than the 4000"),
+        ("--wandb perhaps", r"choose from auto, online, offline, disabled"),
+        ("--resume --source streets-game --target streets-fog --norm bn --out nowhere", r"there is no run in nowhere"),
+    ],
+)
+def test_what_cannot_be_run_ends_in_one_sentence(line, sentence, capsys):
+    assert re.search(sentence, refused(capsys, line))
+
+
+def test_without_data_the_error_says_where_to_get_it_and_what_to_run_instead(tmp_path, capsys):
+    error = refused(capsys, f"--data-root {tmp_path}")
+    assert "https://" in error and "images/00001.png and labels/00001.png" in error
+    assert "--source streets-game --target streets-city streets-night streets-fog" in error
+
+
+def test_a_broken_label_ends_in_one_sentence_and_loses_nothing(published, tmp_path, capsys):
+    from PIL import Image
+
+    shutil.copytree(published, tmp_path / "data")
+    for label in sorted((tmp_path / "data/gta5/labels").glob("*.png")):
+        ids = np.array(Image.open(label))
+        ids[0, 0] = 77
+        broken = Image.fromarray(ids)
+        broken.putpalette([0] * 768)
+        broken.save(label)
+    line = f"--data-root {tmp_path / 'data'} --norm bn {TINY} --class-uniform 0 --out {tmp_path / 'run'}".replace("--workers 0", "--workers 1")
+    error = refused(capsys, line)
+    assert "holds the id 77, but gta5 defines 0 to 34" in error and ".png" in error
+
+
+def test_help_is_complete_and_does_not_wait_for_torch():
+    code = f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\nexcept SystemExit: pass\nprint('heavy:', sorted({{'torch', 'numpy', 'pandas', 'cv2'}} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in out
+    described = " ".join(out.split())
+    for flag in "norm arch backbone source target data-root gpus nodes precision batch-size epochs max-steps seed workers out wandb resume smoke config".split():
+        assert f"--{flag}" in described
+    assert "bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b" == " ".join(normshift.NORMS)
+    assert " ".join(normshift.NORMS) in described
+    assert all(name in described for name in DOMAINS)
