@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command li
 PICTURE_WIDTH = 320
 """Pixels to which wider predictions are reduced."""
 
+NARROW = 5.5
+"""Inches to which wide figures shrink for phones, the least at which their titles and legends still fit."""
+
 INK = "#3d4650"
 """Text in the figures."""
 
@@ -130,6 +133,12 @@ def draw_key(norm: str) -> Figure:
     return figure
 
 
+def narrowed(figure: Figure) -> Figure:
+    """The same figure laid out anew at NARROW inches: a wide one reduced to a phone's width could not be read."""
+    figure.set_size_inches(NARROW, figure.get_size_inches()[1])
+    return figure
+
+
 def norm_colour(norm: str) -> str:
     """The norm's fixed colour, grey for one that has none."""
     from lightning_modules.gate_figures import NORM_COLOURS
@@ -177,7 +186,7 @@ def _norm_line(ax: Axes, norm: str, place: int, x, y, markevery=None) -> None:
         markevery = (place * every // 3 % every, every)
     ax.plot(
         x, y, linestyle=dash, marker=marker, markevery=markevery, color=norm_colour(norm),
-        linewidth=1.7, markersize=4.5, markeredgecolor="white", markeredgewidth=0.5,
+        linewidth=1.7, markersize=6.5, markeredgecolor="white", markeredgewidth=0.7,
     )  # fmt: skip
 
 

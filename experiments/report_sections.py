@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.report_figures import draw_curves, draw_divergence, draw_drops, draw_heights, svg_uri
+from experiments.report_figures import draw_curves, draw_divergence, draw_drops, draw_heights, narrowed, svg_uri
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from experiments.report import Run
 
 
 @dataclass
 class Drawing:
-    """Figures that share a caption. Wide ones scroll sideways on a phone, others stand beside each other."""
+    """Figures that share a caption. They stand side by side; a wide one has a line to itself."""
 
     caption: str
     images: list[tuple[str, str]]  # (data URI, what it shows in a few words)
     heading: str = ""
-    wide: bool = False
+    narrow: str = ""  # data URI of a wide figure as a phone shows it
 
 
 @dataclass
@@ -108,11 +110,9 @@ def gate_section(run: Run) -> Section:
     )
     for norm, gates in run.gates.groupby("norm", sort=False):
         caption = quantiles if (gates["statistic"] == "rho").all() else shares
-        images = [(svg_uri(draw_gates(gates)), f"gates of {norm} by depth")]
-        section.drawings.append(Drawing(caption, images, heading=norm, wide=True))
+        section.drawings.append(_wide(draw_gates(gates), f"gates of {norm} by depth", caption, heading=norm))
         if gates["epoch"].nunique() > 1:
-            images = [(svg_uri(draw_gate_movement(gates)), f"gates of {norm} over epochs")]
-            section.drawings.append(Drawing(moved, images, wide=True))
+            section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {norm} over epochs", moved))
     return section
 
 
@@ -135,3 +135,8 @@ def divergence_section(run: Run) -> Section:
     )
     section.drawings = [Drawing(caption, images)]
     return section
+
+
+def _wide(figure: Figure, alt: str, caption: str, heading: str = "") -> Drawing:
+    wide = svg_uri(figure)
+    return Drawing(caption, [(wide, alt)], heading, narrow=svg_uri(narrowed(figure)))

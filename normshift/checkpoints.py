@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normshift.layers import IBN2d
-from normshift.record import GATES, RENAMED, record, state_for
+from normshift.record import CHANNELWISE, GATES, RENAMED, record, state_for
 from normshift.registry import NORMS
 from normshift.surgery import norm_layers, successor
 
@@ -48,28 +48,35 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     published = _renamed(published, model)
     norms = norm_layers(model)
     plain = _plain_batch_norms(norms, published)
-    norms |= plain
     wanted = _wanted(model, plain)
-    taken, filled = set(), {}
-    for name, layer in norms.items():
-        prefix = f"{name}." if name else ""
-        state = {key[len(prefix) :]: value for key, value in published.items() if key.startswith(prefix)}
-        learned = record(state)
-        filled |= {prefix + key: value for key, value in state_for(layer, learned).items()}
-        own = layer.state_dict()
-        taken |= {prefix + k for k in state if RENAMED.get(k, k) not in GATES or RENAMED.get(k, k) in own}
-    for key in wanted.keys() - filled.keys():
-        if key in published and key not in taken:
-            filled[key] = published[key]
-            taken.add(key)
+    filled, taken = _norm_states(norms | plain, published)
+    for key in wanted.keys() & published.keys() - taken:
+        filled[key] = published[key]
+        taken.add(key)
     _fill_absent_biases(filled, wanted)
-    filled = {key: value.reshape(wanted[key].shape) if _same_but_ones(value, wanted[key]) else value for key, value in filled.items()}
+    filled = {key: _without_ones(value, wanted[key]) for key, value in filled.items()}
     _complain(published.keys() - taken, wanted.keys() - filled.keys() - _optional(wanted, published), filled, wanted)
     for name, layer in plain.items():
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layer)
     model.load_state_dict(filled, strict=False)
     return model
+
+
+def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    """What each norm layer takes from a checkpoint whose layer in that place may be of another kind; and the keys used.
+
+    IBN's halves are not among them: they fit an IBN layer of the same split, key by key, or nothing.
+    """
+    filled, taken = {}, set()
+    for name, layer in norms.items():
+        prefix = f"{name}." if name else ""
+        state = {key[len(prefix) :]: value for key, value in published.items() if key.startswith(prefix)}
+        own = state_for(layer, record(state))
+        filled |= {prefix + key: value for key, value in own.items()}
+        known = CHANNELWISE | {"num_batches_tracked"} | own.keys()  # gates are used only where the layer has them
+        taken |= {prefix + key for key in state if RENAMED.get(key, key) in known}
+    return filled, taken
 
 
 def _unwrap(state_dict: Mapping) -> dict[str, Tensor]:
@@ -119,15 +126,16 @@ def _fill_absent_biases(filled: dict[str, Tensor], wanted: dict[str, Tensor]) ->
             filled[key] = torch.zeros_like(wanted[key])
 
 
-def _same_but_ones(value: Tensor, wanted: Tensor) -> bool:
-    """Whether shapes agree up to axes of size 1: a linear layer's weight for a 1x1 convolution."""
-    return value.shape != wanted.shape and [n for n in value.shape if n > 1] == [n for n in wanted.shape if n > 1]
+def _without_ones(value: Tensor, wanted: Tensor) -> Tensor:
+    """Reshaped where shapes agree up to axes of size 1: a linear layer's weight for a 1x1 convolution."""
+    alike = [n for n in value.shape if n > 1] == [n for n in wanted.shape if n > 1]
+    return value.reshape(wanted.shape) if alike else value
 
 
 def _optional(wanted: Iterable[str], published: Iterable[str]) -> set[str]:
     """Keys that may keep their present values, because this kind of checkpoint has none of them."""
     published = list(published)
-    has_gates = any(key.rpartition(".")[2] in (*GATES, *RENAMED) for key in published)
+    has_gates = any(key.rpartition(".")[2] in GATES | RENAMED.keys() for key in published)
     has_ibn = any(key.endswith(".IN.weight") for key in published)
     return {
         key

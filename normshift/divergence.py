@@ -72,12 +72,16 @@ def _channel_gaussians(model: nn.Module, loader: Iterable, names: list[str]) -> 
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def watch(name: str):
-        return lambda module, inputs, output: seen[name].append(output.double().flatten(2).mean(2).cpu() if output.dim() > 2 else output.double().cpu())
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            spatial = tuple(range(2, output.dim()))
+            seen[name].append((output.mean(spatial, dtype=torch.float64) if spatial else output.double()).cpu())
+
+        return hook
 
     modules = dict(model.named_modules(remove_duplicate=False))
     handles = [modules[name].register_forward_hook(watch(name)) for name in names]
     training = {module: module.training for module in model.modules()}
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = 0
     try:
         model.eval()

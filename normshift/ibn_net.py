@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from normshift.layers import IBN2d, InstanceNorm2d
+from normshift.record import channels_of
 from normshift.registry import NORMS
 
 LayerFactory = Callable[..., nn.Module]
@@ -82,7 +83,7 @@ def _dense_layers(model: nn.Module) -> list[str]:
 
 
 def _four_tenths(num_features: int, dims: int = 2) -> IBN2d:
-    return IBN2d(num_features, ratio=0.4)
+    return IBN2d(num_features, ratio=0.4, instance_first=False)  # as in the published DenseNets
 
 
 class _BlockTracer(fx.Tracer):
@@ -120,13 +121,22 @@ def normalize_sum(model: nn.Module, name: str) -> None:
         return
     graph = _BlockTracer().trace(block)
     total = _additions(graph)[-1]
-    last_norm = [m for m in block.children() if hasattr(m, "num_features")][-1]
-    block.IN = _like(last_norm, InstanceNorm2d(last_norm.num_features, eps=last_norm.eps))
+    last_norm = [m for m in block.children() if channels_of(m) and hasattr(m, "eps")][-1]
+    block.IN = _like(last_norm, InstanceNorm2d(channels_of(last_norm), eps=last_norm.eps))
     with graph.inserting_after(total):
         normalized = graph.call_module("IN", (total,))
     total.replace_all_uses_with(normalized, delete_user_cb=lambda user: user is not normalized)
     parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, fx.GraphModule(block, graph, type(block).__name__))
+    setattr(model.get_submodule(parent), leaf, _rewritten(block, graph))
+
+
+def _rewritten(block: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """The block with another forward; its hooks and plain attributes stay."""
+    new = fx.GraphModule(block, graph, type(block).__name__)
+    for key, value in block.__dict__.items():
+        if "hooks" in key or key not in new.__dict__:
+            new.__dict__[key] = value
+    return new
 
 
 def _like(norm: nn.Module, new: nn.Module) -> nn.Module:

@@ -82,15 +82,19 @@ class RunningStatistics:
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
-    def batch_moments(self, moments: Moments) -> tuple[Tensor, Tensor]:
-        """Mean and variance (1, C) to normalise with: the batch's (and then the averages move), or the averages."""
-        if not self.training:
-            return self.running_mean.to(moments.mean.dtype)[None], self.running_var.to(moments.mean.dtype)[None]
+    def batch_moments(self, moments: Moments, corrected: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean and variance (1, C) to normalise with: the batch's (and then the averages move), or the averages.
+
+        `corrected` says that the variances in `moments` are unbiased already.
+        """
+        if not self.training:  # copies, which a later step's averaging does not change under a graph that holds them
+            averages = (self.running_mean, self.running_var)
+            return tuple(average.to(moments.mean.dtype, copy=True)[None] for average in averages)
         mean, var, count = world_moments(moments) if self.sync else pooled(moments, 0)
         with torch.no_grad():
             if "num_batches_tracked" in self._buffers:
                 self.num_batches_tracked += 1
-            unbiased = var[0] * (count / (count - 1 if count > 1 else 1))
+            unbiased = var[0] if corrected or count < 2 else var[0] * (count / (count - 1))
             self.running_mean.lerp_(mean[0].to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         return mean, var
@@ -182,7 +186,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
 
     def _statistic(self, name: str, moments: Moments) -> tuple[Tensor, Tensor]:
         if name == "bn":
-            return self.batch_moments(moments)
+            return self.batch_moments(moments, corrected=self.correction > 0)
         if name == "in":
             return moments[:2]
         if name == "ln":
@@ -248,43 +252,53 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
 
 
 class IBN2d(Norm):
-    """Instance norm on the first channels and batch norm on the rest (IBN-Net, Pan et al., ECCV 2018, fig. 3a).
+    """Instance norm on some of the channels and batch norm on the others (IBN-Net, Pan et al., ECCV 2018, fig. 3a).
 
     Args:
         num_features: C, at least 2.
-        ratio: share of the channels under instance norm; `int(C * ratio)` of them, which must leave both halves one.
+        ratio: share of the channels under instance norm.
         eps, momentum: as in `nn.BatchNorm2d`.
+        instance_first: whether instance norm takes the first `int(C * ratio)` channels, as in the published ResNets, or
+            batch norm the first `int(C * (1 - ratio))`, as in the published DenseNets.
 
     Attributes:
-        IN.weight, IN.bias: (int(C * ratio),). BN.weight, BN.bias, BN.running_mean, BN.running_var: the rest.
+        IN.weight, IN.bias, BN.weight, BN.bias, BN.running_mean, BN.running_var: (channels of that part,).
             These are the key names of the published checkpoints.
 
     Input and output: (N, C, H, W).
 
     Raises:
-        ValueError: where a half would be empty, or on an input of another shape.
+        ValueError: where a part would be empty, or on an input of another shape.
     """
 
     ndims = (4,)
 
-    def __init__(self, num_features: int, ratio: float = 0.5, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(
+        self, num_features: int, ratio: float = 0.5, eps: float = 1e-5, momentum: float = 0.1, instance_first: bool = True
+    ):
         super().__init__(num_features, eps)
-        self.half = int(num_features * ratio)
-        if not 0 < self.half < num_features:
-            raise ValueError(f"IBN2d needs a channel in either half: num_features={num_features}, ratio={ratio} give {self.half} under IN.")
-        self.ratio = ratio
-        self.IN = InstanceNorm(self.half, eps)
-        self.BN = BatchNorm(num_features - self.half, eps, momentum)
+        self.ratio, self.instance_first = ratio, instance_first
+        self.first = int(num_features * (ratio if instance_first else 1 - ratio))
+        if not 0 < self.first < num_features:
+            raise ValueError(f"IBN2d needs a channel under either norm: num_features={num_features} and ratio={ratio} leave none.")
+        instance = self.first if instance_first else num_features - self.first
+        self.IN = InstanceNorm(instance, eps)
+        self.BN = BatchNorm(num_features - instance, eps, momentum)
+
+    def parts(self) -> tuple[str, str]:
+        """The two parts' names in the order of their channels."""
+        return ("IN", "BN") if self.instance_first else ("BN", "IN")
 
     def formula_parameters(self):
         return *self.IN.formula_parameters(), *self.BN.formula_parameters()
 
     def formula(self, moments, in_weight, in_bias, bn_weight, bn_bias):
         mean, var, positions = moments
-        first = self.IN.formula(Moments(mean[:, : self.half], var[:, : self.half], positions), in_weight, in_bias)
-        rest = self.BN.formula(Moments(mean[:, self.half :], var[:, self.half :], positions), bn_weight, bn_bias)
+        parameters = {"IN": (in_weight, in_bias), "BN": (bn_weight, bn_bias)}
+        channels = zip(self.parts(), mean.tensor_split([self.first], 1), var.tensor_split([self.first], 1), strict=True)
+        found = [getattr(self, name).formula(Moments(m, v, positions), *parameters[name]) for name, m, v in channels]
         rows = mean.shape[0]
-        return tuple(torch.cat([a.expand(rows, -1), b.expand(rows, -1)], 1) for a, b in zip(first, rest, strict=True))
+        return tuple(torch.cat([part.expand(rows, -1) for part in values], 1) for values in zip(*found, strict=True))
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, ratio={self.ratio}, eps={self.eps}"

@@ -9,20 +9,17 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from normshift.layers import IBN2d
 
-CHANNELWISE = ("weight", "bias", "running_mean", "running_var")
-GATES = ("mean_weight", "var_weight", "rho")
+CHANNELWISE = {"weight", "bias", "running_mean", "running_var"}
+GATES = {"mean_weight", "var_weight", "rho"}
 RENAMED = {"gate": "rho"}  # Batch-Instance Normalization's published checkpoints
-_UNTRACKED = {"running_mean": torch.zeros, "running_var": torch.ones}  # what IN's half of an IBN layer never measured
 
 
 def record(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The record in one layer's state, as it stands in `state_dict` or in a published checkpoint."""
-    if "IN.weight" in state and "BN.weight" in state:
-        joined = {key: _join(state, key) for key in CHANNELWISE if f"BN.{key}" in state}
-        return joined | {k.removeprefix("BN."): v for k, v in state.items() if k == "BN.num_batches_tracked"}
+    """The record in one layer's state as it stands in a published checkpoint."""
     named = {RENAMED.get(key, key): value for key, value in state.items()}
     # Switchable Normalization publishes (1, C, 1, 1) and (1, C, 1)
     return {key: value.flatten() if key in CHANNELWISE else value for key, value in named.items()}
@@ -30,24 +27,29 @@ def record(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def layer_record(layer: nn.Module) -> dict[str, Tensor]:
     """The record of a layer; buffers count too, since frozen batch norms keep everything in buffers."""
-    state = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
-    return record({key: value.detach() for key, value in state.items()})
+    state = {key: value.detach() for key, value in (*layer.named_parameters(), *layer.named_buffers())}
+    if not isinstance(layer, IBN2d):
+        return state
+    untracked = {"running_mean": torch.zeros_like(layer.IN.weight), "running_var": torch.ones_like(layer.IN.weight)}
+    whole = {f"IN.{key}": value for key, value in untracked.items()} | state  # IN's channels were never averaged
+    joined = {key: torch.cat([whole[f"{part}.{key}"] for part in layer.parts()]) for key in CHANNELWISE}
+    return joined | {"num_batches_tracked": state["BN.num_batches_tracked"]}
 
 
 def state_for(layer: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of a record that `layer` has a place for, under the layer's own key names."""
+    own = layer.state_dict()
     if not isinstance(layer, IBN2d):
-        own = layer.state_dict()
         return {key: value for key, value in learned.items() if key in own}
-    state = {f"{half}.{key}": value for key, value in learned.items() if key in CHANNELWISE
-             for half, value in zip(("IN", "BN"), value.tensor_split([layer.half]), strict=True)}  # fmt: skip
-    if "num_batches_tracked" in learned:
-        state["BN.num_batches_tracked"] = learned["num_batches_tracked"]
-    return {key: value for key, value in state.items() if key in layer.state_dict()}
+    state = {"BN.num_batches_tracked": value for key, value in learned.items() if key == "num_batches_tracked"}
+    for key in CHANNELWISE & learned.keys():
+        for part, value in zip(layer.parts(), learned[key].tensor_split([layer.first]), strict=True):
+            state[f"{part}.{key}"] = value
+    return {key: value for key, value in state.items() if key in own}
 
 
-def _join(state: Mapping[str, Tensor], key: str) -> Tensor:
-    rest = state[f"BN.{key}"]
-    if f"IN.{key}" in state:
-        return torch.cat([state[f"IN.{key}"], rest])
-    return torch.cat([_UNTRACKED[key](len(state["IN.weight"]), dtype=rest.dtype, device=rest.device), rest])
+def channels_of(layer: nn.Module) -> int:
+    """Channels of any norm layer, whatever it calls them; 0 where it is a lazy one that has seen no batch yet."""
+    count = getattr(layer, "num_features", None) or getattr(layer, "num_channels", None)
+    weight = getattr(layer, "weight", None)
+    return count or (0 if weight is None or isinstance(layer, LazyModuleMixin) else len(weight))

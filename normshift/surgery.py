@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from normshift import ibn_net
 from normshift.layers import IBN2d, Norm
-from normshift.record import layer_record, state_for
+from normshift.record import GATES, channels_of, layer_record, state_for
 from normshift.registry import norm_spec
 
 Where = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
@@ -74,7 +74,8 @@ def synchronize(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, Norm) and hasattr(module, "sync"):
             module.sync = True
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    plain = (name for name, layer in norm_layers(model).items() if isinstance(layer, _BatchNorm))
+    return _replace_all(model, {name: norm_spec("syncbn") for name in plain})
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -114,20 +115,22 @@ def _replace_all(model: nn.Module, chosen: dict) -> nn.Module:
 
 def successor(old: nn.Module, spec: Callable[..., nn.Module], name: str = "") -> nn.Module:
     """A layer made by `spec(num_features, dims)` that takes over what `old` has learned and how it is set."""
-    learned = layer_record(old)
-    num_features = getattr(old, "num_features", None) or getattr(old, "num_channels", None) or len(learned.get("weight", ()))
+    num_features = channels_of(old)
     if not num_features:
         raise ValueError(f"{name or type(old).__name__} has no channels yet: run a batch through the model first.")
-    new = spec(num_features, dims=_dims(old))
+    dims = _dims(old)
+    new = spec(num_features, dims=dims)
     if _alike(old, new):
         return old
+    new.dims = dims  # group norm and the like do not tell, and may be converted again
     _carry_settings(old, new)
+    learned = layer_record(old)
     source = next((value for value in learned.values() if value.is_floating_point()), None)
     if source is not None:
         new.to(source.device, source.dtype)
     if getattr(old, "statistics", None) != getattr(new, "statistics", None):
         # gates over other statistics mean nothing here
-        learned = {key: value for key, value in learned.items() if key not in ("mean_weight", "var_weight")}
+        learned = {key: value for key, value in learned.items() if key not in GATES}
     new.load_state_dict(state_for(new, learned), strict=False)
     _keep_fused(old, new)
     return new.train(old.training)
@@ -135,12 +138,14 @@ def successor(old: nn.Module, spec: Callable[..., nn.Module], name: str = "") ->
 
 def _alike(old: nn.Module, new: nn.Module) -> bool:
     """Whether a layer already is what it would become."""
-    settings = ("statistics", "groups", "num_groups", "ratio")
+    settings = ("statistics", "groups", "num_groups", "ratio", "instance_first")
     return isinstance(old, type(new)) and all(getattr(old, s, None) == getattr(new, s, None) for s in settings)
 
 
 def _dims(layer: nn.Module) -> int:
     """Spatial dimensions that a layer is for; 2 where it does not say."""
+    if hasattr(layer, "dims"):
+        return layer.dims
     if isinstance(layer, Norm):
         return {(2, 3): 1, (4,): 2, (5,): 3}.get(layer.ndims, 2)
     for base in type(layer).__mro__:
@@ -156,7 +161,7 @@ def _carry_settings(old: nn.Module, new: nn.Module) -> None:
         if hasattr(part, "momentum") and getattr(old, "momentum", None) is not None:
             part.momentum = old.momentum
         if hasattr(part, "sync"):
-            part.sync = getattr(old, "sync", False)
+            part.sync = isinstance(old, nn.SyncBatchNorm) or getattr(old, "sync", False)
         for key in {"weight", "bias"} & dict(part.named_parameters()).keys():
             before = getattr(old, key, None)
             getattr(part, key).requires_grad_(isinstance(before, nn.Parameter) and before.requires_grad)
