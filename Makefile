@@ -7,7 +7,7 @@ STREETS = --source streets-game --target streets-city streets-night streets-fog
 .PHONY: demo test test-slow setup table
 
 demo: setup  ## the main job on data it makes itself: a table, and runs/demo-*/report.html
-	$(RUN) experiments/seg_gta2city.py $(STREETS) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 100 --scenes 32 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(RUN) experiments/seg_gta2city.py $(STREETS) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: setup  ## the tests, in a few minutes
 	$(RUN) -m pytest

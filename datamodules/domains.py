@@ -9,7 +9,7 @@ from datamodules.street_sets import STREET_SETS
 from datamodules.streets import APPEARANCES, Streets
 
 STREETS = "streets-"
-TRAIN_SCENES, JUDGED_SCENES = 2000, 100
+TRAIN_SCENES, JUDGED_SCENES = 2000, 40
 """How many scenes an embedded domain has in its train split, and in each of the others."""
 
 DOMAINS = (*(STREETS + appearance for appearance in APPEARANCES), *STREET_SETS)

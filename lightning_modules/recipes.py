@@ -35,7 +35,7 @@ SEGMENTATION_RECIPES = {
     # The same at a laptop's size, from scratch, on the embedded street scenes; warm-up because nothing is pretrained.
     "laptop": SegmentationRecipe(
         arch="deeplabv3plus", backbone="resnet18", output_stride=16, height=128, crop=(96, 192), batch_size=8,
-        max_steps=300, epoch_steps=100, lr=0.05, momentum=0.9, weight_decay=5e-4, poly_power=0.9, warmup_steps=20,
+        max_steps=160, epoch_steps=40, lr=0.1, momentum=0.9, weight_decay=5e-4, poly_power=0.9, warmup_steps=20,
         auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole",
     ),
     # Proves in seconds that everything fits together; learns nothing.
