@@ -31,7 +31,9 @@ class Domain:
     fold: dict[int, int]
 
 
-def open_domain(name: str, split: str, data_root: str | Path, height: int | None = None, scenes: int | None = None) -> Domain:
+def open_domain(
+    name: str, split: str, data_root: str | Path, height: int | None = None, scenes: int | None = None
+) -> Domain:
     """Open a domain.
 
     Args:

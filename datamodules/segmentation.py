@@ -55,9 +55,10 @@ class SegmentationData(pl.LightningDataModule):
         self.judged = [open_domain(name, "val", data_root, height, judged_scenes) for name in names]
         for domain in self.judged:
             if domain.label_space != self.source.label_space:
+                theirs, ours = domain.label_space, self.source.label_space
                 raise DataError(
-                    f"{domain.name} is labelled in {len(domain.label_space)} {domain.label_space.name} classes and {source} in "
-                    f"{len(self.source.label_space)} {self.source.label_space.name} ones: choose domains labelled alike."
+                    f"{domain.name} is labelled in {len(theirs)} {theirs.name} classes and {source} in "
+                    f"{len(ours)} {ours.name} ones: choose domains labelled alike."
                 )
         self.crop, self.height, self.batch_size, self.workers = crop, height, batch_size, workers
         self.augment_colour, self.class_uniform = augment_colour, class_uniform
@@ -125,7 +126,9 @@ class Resized:
         if self.height is None or self.height == image.shape[0]:
             return image, label
         size = (round(image.shape[1] * self.height / image.shape[0]), self.height)
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(
+            label, size, interpolation=cv2.INTER_NEAREST
+        )
 
 
 class TrainSamples(Dataset):

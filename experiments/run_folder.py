@@ -18,7 +18,15 @@ from pytorch_lightning.utilities import rank_zero_only
 from experiments.flags import ABOUT, UsageError
 from experiments.tables import closing_table, markdown_table
 
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "segmentation-models-pytorch", "albumentations")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "torchmetrics",
+    "timm",
+    "segmentation-models-pytorch",
+    "albumentations",
+)
 
 
 class RunFolder:
@@ -36,7 +44,11 @@ class RunFolder:
 
     def __init__(self, path: Path, flags, question: str, about: dict):
         self.path = path
-        config = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(flags).items() if key != "resume"}
+        config = {
+            key: list(v) if isinstance(v, tuple) else v
+            for key, v in dataclasses.asdict(flags).items()
+            if key != "resume"
+        }
         self._config = config | {"question": question, "command": _command(), **_environment(), **about}
         if rank_zero_only.rank:
             return  # the first process alone looks after the folder
@@ -66,15 +78,19 @@ class RunFolder:
         partial.rename(self.part(norm, seed) / "result.json")  # a half-written result must not count as finished
 
     def gather(self, minutes: float) -> pd.DataFrame:
-        """Write metrics.csv, gates.parquet, results.csv, divergence.csv and table.md from what there is; the results."""
+        """Write metrics.csv, gates.parquet, results.csv, divergence.csv and table.md; returns the results."""
         parts = list(self._parts())
-        metrics = [_labelled(pd.read_csv(file), n, s) for n, s, part in parts if (file := part / "metrics.csv").exists()]
+        metrics = [
+            _labelled(pd.read_csv(file), n, s) for n, s, part in parts if (file := part / "metrics.csv").exists()
+        ]
         if metrics:
             pd.concat(metrics).to_csv(self.path / "metrics.csv", index=False)
         tracked = [pd.read_parquet(file) for _, _, part in parts if (file := part / "gates.parquet").exists()]
         if tracked:
             pd.concat(tracked).to_parquet(self.path / "gates.parquet", index=False)
-        found = [(n, s, json.loads(file.read_text())) for n, s, part in parts if (file := part / "result.json").exists()]
+        found = [
+            (n, s, json.loads(file.read_text())) for n, s, part in parts if (file := part / "result.json").exists()
+        ]
         results = pd.DataFrame()
         for table in ("results", "divergence"):
             rows = [_labelled(pd.DataFrame(result[table]), n, s) for n, s, result in found if result.get(table)]
@@ -105,7 +121,9 @@ class RunFolder:
         changed = [key for key, value in config.items() if key not in free and before.get(key) != value]
         if changed:
             was = ", ".join(f"{key} was {before.get(key)!r}" for key in changed)
-            raise UsageError(f"--resume: {self.path} was started with other flags ({was}): repeat them or choose another --out.")
+            raise UsageError(
+                f"--resume: {self.path} was started with other flags ({was}): repeat them or choose another --out."
+            )
 
 
 def _labelled(frame: pd.DataFrame, norm: str, seed: int) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """Which norm survives the drive from one city to another?
 
-IBN-Net (Pan, Luo, Shi, Tang, ECCV 2018): instance norm in the shallow layers beside batch norm keeps accuracy at home and
-loses less abroad. From GTA5 to Cityscapes a dilated ResNet-50 rises from 22.2 to 29.6 mIoU with IBN-b (reported second-hand,
-unverified); in RobustNet's protocol (Choi et al., CVPR 2021; ResNet-101, output stride 8) from 30.06 to 33.63 with IBN.
+IBN-Net (Pan, Luo, Shi, Tang, ECCV 2018): instance norm in the shallow layers beside batch norm keeps accuracy at home
+and loses less abroad. From GTA5 to Cityscapes a dilated ResNet-50 rises from 22.2 to 29.6 mIoU with IBN-b (reported
+second-hand, unverified); in RobustNet's protocol (Choi et al., CVPR 2021; ResNet-101, output stride 8) from 30.06 to
+33.63 with IBN.
 
 Eight GPUs, with data/gta5 and data/cityscapes on disk (not run here):
 
@@ -12,9 +13,9 @@ A laptop, nothing on disk (the embedded street scenes):
 
     python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
-Trains a network for each norm and seed on the source, judges it on the source and on every target, and ends in one table:
-mIoU on each, the drop, mean and spread over the seeds. Everything lands in OUT: table.md, report.html, results.csv,
-metrics.csv, gates.parquet, divergence.csv, checkpoints and predictions.
+Trains a network for each norm and seed on the source, judges it on the source and on every target, and ends in one
+table: mIoU on each, the drop, mean and spread over the seeds. Everything lands in OUT: table.md, report.html,
+results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and predictions.
 """
 
 import dataclasses
@@ -38,7 +39,8 @@ class Flags(RunFlags):
     """Flags of this study."""
 
     source: str = "gta5"
-    """Domain to train on: gta5, cityscapes, bdd100k, bdd100k-drivable, synthia, mapillary, camvid, streets-game, streets-city, streets-night or streets-fog."""
+    """Domain to train on, of gta5 cityscapes bdd100k bdd100k-drivable synthia mapillary camvid streets-game
+    streets-city streets-night streets-fog."""
     target: list[str] = field(default_factory=lambda: ["cityscapes"])
     """Domains to be judged on besides the source; NAME:SPLIT judges on another split than val."""
     norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "ibn-b", "sn", "bin"])
@@ -54,7 +56,7 @@ class Flags(RunFlags):
     backbone: str | None = None
     """Encoder, by timm's name."""
     weights: str = "none"
-    """Encoder weights to start from: none, imagenet (downloaded by timm) or a checkpoint file, the papers' own included."""
+    """Encoder weights to start from: none, imagenet (timm downloads them) or a checkpoint file, also the papers'."""
     lr: float | None = None
     """Learning rate at the end of the warm-up."""
     height: int | None = None
@@ -90,11 +92,14 @@ def run(flags: Flags):
     from experiments.trainers import devices, loader_workers
 
     started = time.time()
+    check_names(flags)
     flags = smoked(flags) if flags.smoke else flags
     recipe = chosen_recipe(flags)
     world = devices(flags)[1] * flags.nodes
     if recipe.batch_size % world:
-        raise UsageError(f"--batch-size {recipe.batch_size} cannot be shared by {world} processes: pass a multiple of {world}.")
+        raise UsageError(
+            f"--batch-size {recipe.batch_size} cannot be shared by {world} processes: pass a multiple of {world}."
+        )
     try:
         data = SegmentationData(
             flags.source,
@@ -129,10 +134,9 @@ def run(flags: Flags):
 
 def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
+    from experiments.trainers import make_trainer
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.predictions import save_predictions
-
-    from experiments.trainers import make_trainer
 
     part = folder.part(norm, seed)
     module = build(flags, recipe, data, norm)
@@ -164,16 +168,29 @@ def build(flags: Flags, recipe, data, norm: str):
     return SegmentationModule(recipe, norm, data.judged, norm_in=flags.norm_in, weights=flags.weights, sync_norm=sync)
 
 
+def check_names(flags: Flags) -> None:
+    """What can be told from the flags alone."""
+    from normshift.registry import norm_spec
+
+    try:
+        for norm in flags.norm:
+            norm_spec(norm)
+    except ValueError as error:
+        raise UsageError(f"--norm: {error}") from error
+    if flags.weights not in ("none", "imagenet") and not Path(flags.weights).is_file():
+        raise UsageError(f"--weights {flags.weights}: no such file; pass none, imagenet or a checkpoint.")
+
+
 def check_norms(flags: Flags, recipe, data) -> None:
     """Build every network once before the first is trained: what cannot be built must not stop a run half-way."""
     import torch
 
     from experiments.trainers import devices
 
-    if flags.weights not in ("none", "imagenet") and not Path(flags.weights).is_file():
-        raise UsageError(f"--weights {flags.weights}: no such file; pass none, imagenet or a checkpoint.")
     if flags.sync_norm and devices(flags)[0] == "cpu" and {"bn", "ibn-b"} & set(flags.norm):
-        raise UsageError("--sync-norm: torch synchronises plain batch norm on GPUs only; leave out bn and ibn-b on the CPU.")
+        raise UsageError(
+            "--sync-norm: torch synchronises plain batch norm on GPUs only; leave out bn and ibn-b on the CPU."
+        )
     with torch.random.fork_rng():
         for norm in flags.norm:
             try:
@@ -204,7 +221,9 @@ def chosen_recipe(flags: Flags):
 def with_epochs(recipe, flags: Flags, images: int):
     """The recipe with its steps counted, where the flags give epochs."""
     if images < recipe.batch_size:
-        raise UsageError(f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step.")
+        raise UsageError(
+            f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step."
+        )
     if flags.epochs is None:
         return recipe
     steps = min(recipe.epoch_steps or images, images // recipe.batch_size)

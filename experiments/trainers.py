@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 import warnings
 from pathlib import Path
 
@@ -14,8 +15,14 @@ from experiments.flags import RunFlags, UsageError
 
 # Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-for advice in ("The number of training batches", "The '.*_dataloader' does not have many workers", ".*treespec, LeafSpec.*",
-               "Experiment logs directory", "Checkpoint directory", "There is a wandb run already in progress"):  # fmt: skip
+for advice in (
+    "The number of training batches",
+    "The '.*_dataloader' does not have many workers",
+    ".*treespec, LeafSpec.*",
+    "Experiment logs directory",
+    "Checkpoint directory",
+    "There is a wandb run already in progress",
+):
     warnings.filterwarnings("ignore", message=advice)
 
 
@@ -29,7 +36,9 @@ def devices(flags: RunFlags) -> tuple[str, int]:
     gpus = min(there, 1) if flags.gpus is None else flags.gpus
     if gpus > there:
         have = f"{there} CUDA GPU{'s' if there > 1 else ''}" if there else "no CUDA GPU"
-        raise UsageError(f"--gpus {gpus}: this machine has {have}; pass --gpus {there}{'' if there else ' to run on the CPU'}.")
+        raise UsageError(
+            f"--gpus {gpus}: this machine has {have}; pass --gpus {there}{'' if there else ' to run on the CPU'}."
+        )
     return ("gpu", gpus) if gpus else ("cpu", int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
@@ -63,10 +72,24 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, max_steps),
         logger=loggers,
-        callbacks=[checkpoint, LearningRateMonitor("step"), RichProgressBar(leave=False), *callbacks],
+        callbacks=[checkpoint, LearningRateMonitor("step"), RichProgressBar(), JudgementLine(folder.name), *callbacks],
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module shares samples out itself, and judges none twice
     )
+
+
+class JudgementLine(pl.Callback):
+    """Prints a line after each judgement, which stays where a progress bar does not: in a log."""
+
+    def __init__(self, name: str):
+        self.name, self.started = name, time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            scores = {k.removesuffix("/miou"): v for k, v in trainer.callback_metrics.items() if k.endswith("/miou")}
+            judged = ", ".join(f"{domain} {100 * score:.1f}" for domain, score in scores.items())
+            seconds = time.monotonic() - self.started
+            print(f"{self.name}: step {trainer.global_step} of {trainer.max_steps}, mIoU {judged} ({seconds:.0f} s)")
 
 
 def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
@@ -78,6 +101,7 @@ def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
 
         offline = not wandb.api.api_key
     os.environ.setdefault("WANDB_SILENT", "true")
+    logging.getLogger("wandb").setLevel(logging.ERROR)
     run = folder.parent.name
     name = f"{run}-{folder.name}"
     return [WandbLogger(name, folder, offline=offline, project="normshift", group=run, config=about)]

@@ -80,7 +80,8 @@ class SegmentationModule(pl.LightningModule):
         auxiliary = F.interpolate(self.auxiliary(features[-2]), labels.shape[-2:], mode="bilinear")
         counted = (labels != IGNORE).sum().clamp(min=1)
         loss, auxiliary_loss = (
-            F.cross_entropy(s.float(), labels, ignore_index=IGNORE, reduction="sum") / counted for s in (scores, auxiliary)
+            F.cross_entropy(s.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
+            for s in (scores, auxiliary)
         )
         return loss + self.recipe.auxiliary_weight * auxiliary_loss
 

@@ -14,7 +14,10 @@ from normshift.surgery import norm_layers, successor
 
 RENAMES = (
     (re.compile(r"\bsn(\d)\b"), r"bn\1"),  # Switchable Normalization's ResNets call their norms sn1, sn2, sn3
-    (re.compile(r"\b(norm|relu|conv)\.(\d)\b"), r"\1\2"),  # torchvision's DenseNets before 2018, and IBN-Net's after them
+    (
+        re.compile(r"\b(norm|relu|conv)\.(\d)\b"),
+        r"\1\2",
+    ),  # torchvision's DenseNets before 2018, and IBN-Net's after them
     (re.compile(r"\bse\.fc\.0\b"), r"se.fc1"),  # IBN-Net's squeeze-and-excitation, a Sequential, in timm's names
     (re.compile(r"\bse\.fc\.2\b"), r"se.fc2"),
 )
@@ -24,14 +27,15 @@ RENAMES = (
 def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str] = ()) -> nn.Module:
     """Load a published checkpoint into a network, converted beforehand as the checkpoint was.
 
-    Takes the key names and shapes of IBN-Net (`bn1.IN.weight`, `bn1.BN.weight`, `layer1.2.IN.weight`; ResNet, SE, ResNeXt,
-    DenseNet), Switchable Normalization (`weight` of shape (1, C, 1, 1), `mean_weight`, running averages of shape
-    (1, C, 1)) and Batch-Instance Normalization (`gate`), also under "state_dict" or "model" and with "module." in front.
+    Takes the key names and shapes of IBN-Net (`bn1.IN.weight`, `bn1.BN.weight`, `layer1.2.IN.weight`; ResNet, SE,
+    ResNeXt, DenseNet), Switchable Normalization (`weight` of shape (1, C, 1, 1), `mean_weight`, running averages of
+    shape (1, C, 1)) and Batch-Instance Normalization (`gate`), also under "state_dict" or "model" and with "module."
+    in front.
 
     Batch-norm checkpoints of torchvision and timm go into converted networks too: `weight`, `bias` and running
     statistics are carried into SN, BIN and (split) IBN layers, whose gates, and the norms that IBN-b adds, keep their
-    present values; IN, LN and GN have no use for running statistics. In IBN-Net's DenseNets only every third dense layer
-    has IN: where such a checkpoint has a plain batch norm, so has the network afterwards.
+    present values; IN, LN and GN have no use for running statistics. In IBN-Net's DenseNets only every third dense
+    layer has IN: where such a checkpoint has a plain batch norm, so has the network afterwards.
 
     Args:
         model: changed in place, and only if everything fits.
@@ -116,7 +120,9 @@ def _wanted(model: nn.Module, replaced: dict[str, nn.Module]) -> dict[str, Tenso
     """The network's state as it will be with some layers replaced."""
     inside = tuple(f"{name}." for name in replaced)
     kept = {key: value for key, value in model.state_dict().items() if not key.startswith(inside)}
-    return kept | {f"{name}.{key}": value for name, layer in replaced.items() for key, value in layer.state_dict().items()}
+    return kept | {
+        f"{name}.{key}": value for name, layer in replaced.items() for key, value in layer.state_dict().items()
+    }
 
 
 def _fill_absent_biases(filled: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
@@ -156,7 +162,8 @@ def _complain(left_over: set[str], missing: set[str], filled: dict[str, Tensor],
     problems += [f"missing from the checkpoint: {_listed(missing)}"] if missing else []
     problems += [f"of another shape: {'; '.join(shapes[:8])}"] if shapes else []
     if problems:
-        raise ValueError(f"the checkpoint does not fit the network: {'. '.join(problems)}. Was the network converted as the checkpoint's was?")
+        advice = "Was the network converted as the checkpoint's was?"
+        raise ValueError(f"the checkpoint does not fit the network: {'. '.join(problems)}. {advice}")
 
 
 def _listed(keys: Iterable[str]) -> str:

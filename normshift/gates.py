@@ -28,7 +28,7 @@ class Gate:
 
 
 def gates(model: nn.Module) -> list[Gate]:
-    """The gates of every switchable and batch-instance norm in a network, in order of depth; empty where it has none."""
+    """The gates of every switchable and batch-instance norm in a network, in order of depth; empty without any."""
     found = []
     for depth, (name, layer) in enumerate(norm_layers(model).items()):
         if isinstance(layer, SwitchNorm):
@@ -48,8 +48,8 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float, gate_lr_m
     Everything else, norms' weights and biases included: `lr` and `weight_decay`.
 
     Returns:
-        Groups with "name", "params", "lr" and "weight_decay", for any torch optimiser; a group without parameters is left
-        out, and so are parameters that do not require gradients.
+        Groups with "name", "params", "lr" and "weight_decay", for any torch optimiser; a group without parameters is
+        left out, and so are parameters that do not require gradients.
     """
     switch, rho = [], []
     for layer in model.modules():

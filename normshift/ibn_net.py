@@ -1,8 +1,8 @@
 """Where IBN-Net puts its layers (Pan, Luo, Shi, Tang, ECCV 2018, fig. 3 and section 3.2).
 
-IBN-a: the first norm of every residual block of stages 1 to 3 becomes half IN, half BN; in DenseNets, norm1 of the dense
-layers of the first three blocks, at ratio 0.4. IBN-b: the stem's norms become IN, and an IN stands behind the addition,
-before the activation, in the last block of stages 1 and 2. Neither touches stage 4: what a deep layer knows is content.
+IBN-a: the first norm of every residual block of stages 1 to 3 becomes half IN, half BN; in DenseNets, norm1 of the
+dense layers of the first three blocks, at ratio 0.4. IBN-b: the stem's norms become IN, and an IN stands behind the
+addition, before the activation, in the last block of stages 1 and 2. Neither touches stage 4: deep layers hold content.
 """
 
 import operator
@@ -51,10 +51,12 @@ def placement(model: nn.Module, scheme: str, norms: Iterable[str]) -> Placement:
     dense = [f"{name}.norm1" for name in _dense_layers(model)]
     if dense and scheme == "ibn-a":
         return Placement({name: _four_tenths for name in dense})
-    known = "residual networks (layer1, layer2, ... of blocks with bn1)" + (" and DenseNets" if scheme == "ibn-a" else "")
+    known = "residual networks (layer1, layer2, ... of blocks with bn1)"
+    known += " and DenseNets" if scheme == "ibn-a" else ""
+    here = f"{', '.join(norms[:6]) or 'none'}{', ...' if norms[6:] else ''}"
     raise ValueError(
-        f"{scheme} does not know where instance norm belongs in {type(model).__name__}: it knows {known}. Choose layers "
-        f"yourself with where=[...]; the norm layers here are {', '.join(norms[:6]) or 'none'}{', ...' if norms[6:] else ''}."
+        f"{scheme} does not know where instance norm belongs in {type(model).__name__}: it knows {known}. "
+        f"Choose layers yourself with where=[...]; the norm layers here are {here}."
     )
 
 
@@ -78,7 +80,9 @@ def _dense_layers(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if any(part in first_three for part in name.split(".")[:-1]) and hasattr(module, "norm1") and hasattr(module, "conv1")
+        if any(part in first_three for part in name.split(".")[:-1])
+        and hasattr(module, "norm1")
+        and hasattr(module, "conv1")
     ]
 
 
@@ -97,7 +101,7 @@ _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 def has_addition(block: nn.Module) -> bool:
-    """Whether a module is a block that `normalize_sum` can change: norm layers of its own and an addition in `forward`."""
+    """Whether `normalize_sum` can change a module: it has a norm or conv of its own, and an addition in `forward`."""
     if not any(isinstance(getattr(block, key, None), nn.Module) for key in ("bn1", "norm1", "conv1")):
         return False
     try:

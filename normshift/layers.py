@@ -198,7 +198,9 @@ class SwitchNorm(RunningStatistics, AffineNorm):
         if not self.correction:
             return moments
         if moments.positions < 2:
-            raise ValueError("SwitchNorm with correction=1 needs maps of 2 positions or more; correction=0 takes 1x1 maps.")
+            raise ValueError(
+                "SwitchNorm with correction=1 needs maps of 2 positions or more; correction=0 takes 1x1 maps."
+            )
         return moments._replace(var=moments.var * (moments.positions / (moments.positions - 1)))
 
     def extra_repr(self) -> str:
@@ -231,7 +233,9 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
 
     def __new__(cls, *args, **kwargs):
         layer = super().__new__(cls)
-        keep_in_unit_interval(layer, "rho")  # here and not in __init__, so that copies and unpickled layers are kept too
+        keep_in_unit_interval(
+            layer, "rho"
+        )  # here and not in __init__, so that copies and unpickled layers are kept too
         return layer
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -274,13 +278,20 @@ class IBN2d(Norm):
     ndims = (4,)
 
     def __init__(
-        self, num_features: int, ratio: float = 0.5, eps: float = 1e-5, momentum: float = 0.1, instance_first: bool = True
+        self,
+        num_features: int,
+        ratio: float = 0.5,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        instance_first: bool = True,
     ):
         super().__init__(num_features, eps)
         self.ratio, self.instance_first = ratio, instance_first
         self.first = int(num_features * (ratio if instance_first else 1 - ratio))
         if not 0 < self.first < num_features:
-            raise ValueError(f"IBN2d needs a channel under either norm: num_features={num_features} and ratio={ratio} leave none.")
+            raise ValueError(
+                f"IBN2d needs a channel under either norm: num_features={num_features} and ratio={ratio} leave none."
+            )
         instance = self.first if instance_first else num_features - self.first
         self.IN = InstanceNorm(instance, eps)
         self.BN = BatchNorm(num_features - instance, eps, momentum)

@@ -41,10 +41,10 @@ def state_for(layer: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tens
     own = layer.state_dict()
     if not isinstance(layer, IBN2d):
         return {key: value for key, value in learned.items() if key in own}
-    state = {"BN.num_batches_tracked": value for key, value in learned.items() if key == "num_batches_tracked"}
-    for key in CHANNELWISE & learned.keys():
-        for part, value in zip(layer.parts(), learned[key].tensor_split([layer.first]), strict=True):
-            state[f"{part}.{key}"] = value
+    state = {}
+    for key, value in learned.items():
+        shares = value.tensor_split([layer.first]) if key in CHANNELWISE else (value, value)
+        state |= {f"{part}.{key}": share for part, share in zip(layer.parts(), shares, strict=True)}
     return {key: value for key, value in state.items() if key in own}
 
 

@@ -36,6 +36,10 @@ def _switch_without_batch(layer: type[layers.SwitchNorm]) -> Callable[[int], nn.
     return lambda num_features: layer(num_features, statistics=("in", "ln"))
 
 
+def _group_norm(num_features: int) -> nn.GroupNorm:
+    return nn.GroupNorm(gcd(32, num_features), num_features)
+
+
 _SWITCH = {1: layers.SwitchNorm1d, 2: layers.SwitchNorm2d, 3: layers.SwitchNorm3d}
 _INSTANCE = {1: layers.InstanceNorm1d, 2: layers.InstanceNorm2d, 3: layers.InstanceNorm3d}
 _BATCH_INSTANCE = {1: layers.BatchInstanceNorm1d, 2: layers.BatchInstanceNorm2d, 3: layers.BatchInstanceNorm3d}
@@ -45,9 +49,9 @@ NORMS: dict[str, NormSpec] = {
     "syncbn": NormSpec("batch norm over all processes (on GPUs)", _same(nn.SyncBatchNorm)),
     "in": NormSpec("instance norm", _INSTANCE),
     "ln": NormSpec("layer norm over channels and positions", _same(lambda c: nn.GroupNorm(1, c))),
-    "gn": NormSpec("group norm, 32 groups or the most below that divide the channels", _same(lambda c: nn.GroupNorm(gcd(32, c), c))),
+    "gn": NormSpec("group norm, of 32 groups or what of 32 divides the channels", _same(_group_norm)),
     "sn": NormSpec("switchable norm", _SWITCH),
-    "sn-in-ln": NormSpec("switchable norm without batch statistics", {d: _switch_without_batch(c) for d, c in _SWITCH.items()}),
+    "sn-in-ln": NormSpec("switchable norm of IN and LN", {d: _switch_without_batch(c) for d, c in _SWITCH.items()}),
     "bin": NormSpec("batch-instance norm", _BATCH_INSTANCE),
     "ibn-a": NormSpec("IBN-a", {2: layers.IBN2d}, placement="ibn-a"),
     "ibn-b": NormSpec("IBN-b", {2: layers.InstanceNorm2d}, placement="ibn-b"),

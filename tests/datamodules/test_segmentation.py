@@ -11,7 +11,14 @@ from tests.datamodules.published_layouts import make_bdd100k_drivable, make_camv
 
 
 def streets(**changes) -> SegmentationData:
-    settings = {"crop": (48, 64), "height": 64, "batch_size": 2, "train_scenes": 6, "judged_scenes": 3, "class_uniform": 0.0}
+    settings = {
+        "crop": (48, 64),
+        "height": 64,
+        "batch_size": 2,
+        "train_scenes": 6,
+        "judged_scenes": 3,
+        "class_uniform": 0.0,
+    }
     return SegmentationData("streets-game", ["streets-night", "streets-fog"], **settings | changes)
 
 
@@ -70,12 +77,14 @@ def test_real_images_are_resized_with_their_labels(tmp_path):
 
 def test_domains_labelled_otherwise_are_refused(tmp_path):
     make_bdd100k_drivable(tmp_path / "bdd100k", n=2, size=(40, 60))
-    with pytest.raises(DataError, match=r"streets-city is labelled in 19 street classes and bdd100k-drivable in 3 drivable"):
+    with pytest.raises(
+        DataError, match=r"streets-city is labelled in 19 street classes and bdd100k-drivable in 3 drivable"
+    ):
         SegmentationData("bdd100k-drivable", ["streets-city"], str(tmp_path), crop=(32, 32))
 
 
 def test_unknown_domains_and_splits_are_refused(tmp_path):
-    with pytest.raises(DataError, match="unknown domain 'nowhere': choose from streets-game, .*, camvid"):
+    with pytest.raises(DataError, match=r"unknown domain 'nowhere': choose from streets-game, .*, camvid"):
         open_domain("nowhere", "val", tmp_path)
     with pytest.raises(DataError, match="unknown split 'dev'"):
         open_domain("streets-game:dev", "val", tmp_path)
@@ -83,7 +92,9 @@ def test_unknown_domains_and_splits_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in DOMAINS if not name.startswith("streets-")])
 def test_a_missing_set_says_where_it_is_to_be_had(name, tmp_path):
-    with pytest.raises(DataError, match=r"does not exist; get .* from https://.* and point to the folder that holds .*"):
+    with pytest.raises(
+        DataError, match=r"does not exist; get .* from https://.* and point to the folder that holds .*"
+    ):
         open_domain(name, "train", tmp_path)
 
 

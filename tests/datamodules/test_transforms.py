@@ -38,7 +38,7 @@ def test_image_and_label_are_cut_and_scaled_alike(aim):
 
 def test_padding_of_small_images_is_ignored():
     label = np.full((20, 20), 3, np.uint8)
-    image, out = TrainTransform((64, 64), augment_colour=False)(painted(label), label)
+    _, out = TrainTransform((64, 64), augment_colour=False)(painted(label), label)
     assert set(out.unique().tolist()) == {3, IGNORE}
     assert (out == 3).sum() <= 41 * 41
 

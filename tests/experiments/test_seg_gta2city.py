@@ -1,5 +1,6 @@
 """The main job from its command line to its table, on folders in the published layouts and on the embedded streets."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -13,8 +14,9 @@ import yaml
 
 import normshift
 from datamodules.domains import DOMAINS
-from experiments.flags import parse
+from experiments.flags import one_sentence, parse
 from experiments.seg_gta2city import Flags, run
+from lightning_modules.segmentation import SegmentationModule
 from tests.datamodules.published_layouts import make_cityscapes, make_gta5
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "seg_gta2city.py"
@@ -27,11 +29,8 @@ def flags(line: str) -> Flags:
 
 def refused(capsys, line: str) -> str:
     """The one sentence that a command line ends in."""
-    with pytest.raises(SystemExit) as stopped:
-        from experiments.flags import one_sentence
-
-        with one_sentence():
-            run(flags(line))
+    with pytest.raises(SystemExit) as stopped, one_sentence():
+        run(flags(line))
     assert stopped.value.code == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
@@ -98,27 +97,21 @@ def test_a_finished_run_is_not_overwritten_and_can_be_extended(finished, publish
     assert len(again) == 12
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint(finished, published, tmp_path, monkeypatch):
-    out, results = finished
+def test_an_interrupted_run_goes_on_from_its_checkpoint(published, tmp_path, monkeypatch):
     line = f"--data-root {published} --norm sn {TINY} --out {tmp_path / 'run'}"
-    import experiments.seg_gta2city as study
-
-    whole = study.chosen_recipe
-    monkeypatch.setattr(study, "save_results", None, raising=False)
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
-
-    from lightning_modules.segmentation import SegmentationModule
 
     monkeypatch.setattr(SegmentationModule, "results", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(flags(line))
     monkeypatch.undo()
-    assert whole is study.chosen_recipe
     assert not (tmp_path / "run" / "sn-seed0" / "result.json").exists()
+    trained = []
+    monkeypatch.setattr(SegmentationModule, "on_train_batch_start", lambda self, *_: trained.append(self.global_step))
     again = run(flags(f"{line} --resume"))
-    assert len(again) == 2
+    assert len(again) == 2 and trained == []  # all steps had been taken
 
 
 def test_smoke_runs_every_norm_on_the_streets(tmp_path):
@@ -139,7 +132,7 @@ def test_a_configuration_is_read_back(finished, tmp_path):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("--source streets-game --target streets-fog --norm batchnrm", r"unknown norm 'batchnrm': choose from bn, syncbn, .* ibn-b\."),
+        ("--norm batchnrm", r"unknown norm 'batchnrm': choose from bn, syncbn, .* ibn-b\."),
         ("--source nowhere", r"unknown domain 'nowhere': choose from streets-game, .*"),
         ("--gpus 64", r"--gpus 64: this machine has .* GPU.*; pass --gpus \d+"),
         ("--norm", r"expected at least one argument"),
@@ -148,7 +141,10 @@ def test_a_configuration_is_read_back(finished, tmp_path):
         ("--max-steps 3 --epochs 3", r"say the same thing twice"),
         ("--recipe imagenet", r"--recipe imagenet: choose from auto, robustnet, laptop"),
         ("--source streets-game --target streets-fog --weights nowhere.pth", r"nowhere\.pth: no such file"),
-        ("--source streets-game --target streets-fog --batch-size 4000", r"2000 images to train on, fewer than the 4000"),
+        (
+            "--source streets-game --target streets-fog --batch-size 4000",
+            r"2000 images to train on, fewer than the 4000",
+        ),
         ("--wandb perhaps", r"choose from auto, online, offline, disabled"),
         ("--resume --source streets-game --target streets-fog --norm bn --out nowhere", r"there is no run in nowhere"),
     ],
@@ -173,18 +169,25 @@ def test_a_broken_label_ends_in_one_sentence_and_loses_nothing(published, tmp_pa
         broken = Image.fromarray(ids)
         broken.putpalette([0] * 768)
         broken.save(label)
-    line = f"--data-root {tmp_path / 'data'} --norm bn {TINY} --class-uniform 0 --out {tmp_path / 'run'}".replace("--workers 0", "--workers 1")
+    in_a_worker = TINY.replace("--workers 0", "--workers 1")
+    line = f"--data-root {tmp_path / 'data'} --norm bn {in_a_worker} --class-uniform 0 --out {tmp_path / 'run'}"
     error = refused(capsys, line)
     assert "holds the id 77, but gta5 defines 0 to 34" in error and ".png" in error
 
 
 def test_help_is_complete_and_does_not_wait_for_torch():
-    code = f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\nexcept SystemExit: pass\nprint('heavy:', sorted({{'torch', 'numpy', 'pandas', 'cv2'}} & set(sys.modules)))"
+    code = f"""
+import runpy, sys
+sys.argv = ["seg_gta2city.py", "--help"]
+try:
+    runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+except SystemExit:
+    print("heavy:", sorted({{"torch", "numpy", "pandas", "cv2"}} & set(sys.modules)))
+"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "heavy: []" in out
     described = " ".join(out.split())
-    for flag in "norm arch backbone source target data-root gpus nodes precision batch-size epochs max-steps seed workers out wandb resume smoke config".split():
-        assert f"--{flag}" in described
-    assert "bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b" == " ".join(normshift.NORMS)
+    for field in dataclasses.fields(Flags):
+        assert f"--{field.name.replace('_', '-')} " in described
     assert " ".join(normshift.NORMS) in described
     assert all(name in described for name in DOMAINS)

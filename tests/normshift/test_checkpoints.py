@@ -209,9 +209,6 @@ def test_ibn_net_a_of_timms_densenet_keeps_the_fused_activations():
     assert (split(torch.randn(2, split.num_features, 4, 4)) >= 0).all()
 
 
-@pytest.mark.xfail(
-    reason="in IBN-Net's DenseNets batch norm has the first int(0.6 C) channels and IN the rest", strict=True
-)
 def test_ibn_net_a_of_densenet_as_its_repository_splits_the_channels():
     """Its ResNets put IN first, its DenseNets BN: `BN(x[:, :int(0.6 C)])`, then `IN` of what is left."""
 
@@ -277,9 +274,9 @@ def test_a_batch_norm_checkpoint_goes_into_every_norm(norm, make):
         if isinstance(layer, IBN2d):
             if leaf == "num_batches_tracked":
                 continue
-            assert torch.equal(getattr(layer.BN, leaf), value[layer.half :])
-            if leaf in ("weight", "bias"):
-                assert torch.equal(getattr(layer.IN, leaf), value[: layer.half])
+            for part, channels in zip(layer.parts(), value.tensor_split([layer.first]), strict=True):
+                if part == "BN" or leaf in ("weight", "bias"):
+                    assert torch.equal(getattr(getattr(layer, part), leaf), channels)
         elif getattr(layer, leaf, None) is not None:
             assert torch.equal(getattr(layer, leaf), value)
         else:
@@ -402,22 +399,11 @@ MISFITS = {
     "wrong-width": ("sn", lambda: published(resnet(width_per_group=32), switch_norm(3)), "of another shape"),
     "empty": ("bn", dict, "missing from the checkpoint"),
 }
-XFAIL = {
-    "missing-half": "a KeyError instead",
-    "ibn-a-into-sn": "as ibn-a-into-bn",
-    "ibn-a-split-elsewhere": "it is taken and its channels are split anew",
-    "ibn-a-into-bn": "it is taken, and IN's channels become batch norm with a mean of 0 and a variance of 1",
-}
 
 
 @pytest.mark.parametrize(
     ("norm", "state", "sentence"),
-    [
-        pytest.param(
-            *misfit, id=name, marks=pytest.mark.xfail(reason=XFAIL[name], strict=True) if name in XFAIL else ()
-        )
-        for name, misfit in MISFITS.items()
-    ],
+    [pytest.param(*misfit, id=name) for name, misfit in MISFITS.items()],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(norm, state, sentence):
     model = convert(resnet(), norm)
@@ -436,7 +422,6 @@ def test_a_misfit_of_densenet_leaves_the_split_layers_in_place():
     is_untouched(model, before)
 
 
-@pytest.mark.xfail(reason="any key below a norm layer's name counts as taken", strict=True)
 def test_unknown_keys_inside_a_norm_are_left_over():
     with pytest.raises(ValueError, match=r"left over in the checkpoint: bn1\.moving_mean"):
         load_official(resnet(), published(resnet(), batch_norm) | {"bn1.moving_mean": values(64)})

@@ -134,18 +134,9 @@ def test_freshly_converted_the_network_is_the_same_function(name, norm):
     same_outputs(outputs(convert(model, norm), x), expected)
 
 
-FORGETS_DIMENSIONS = pytest.mark.xfail(
-    reason="torch's group norm and synchronised batch norm do not say how many dimensions they are for", strict=True
-)
-
-
 @pytest.mark.parametrize(
     ("name", "via"),
-    [
-        pytest.param(name, via, marks=FORGETS_DIMENSIONS if (name, via) == ("toy", "syncbn") else ())
-        for name in NETWORKS
-        for via in ("sn", "syncbn")
-    ],
+    [(name, via) for name in NETWORKS for via in ("sn", "syncbn")],
 )
 def test_there_and_back_is_the_same_function(name, via):
     model, x = build(name), images()
@@ -286,11 +277,7 @@ def test_dimensions_are_kept(old, new, shape):
 
 @pytest.mark.parametrize(
     ("dimensions", "norm"),
-    [
-        pytest.param(d, norm, marks=FORGETS_DIMENSIONS if norm in ("syncbn", "ln", "gn") and d != "2d" else ())
-        for d in DIMENSIONS
-        for norm in EVERYWHERE
-    ],
+    [(d, norm) for d in DIMENSIONS for norm in EVERYWHERE],
 )
 def test_dimensions_survive_the_way_back(dimensions, norm):
     old, _, shape = DIMENSIONS[dimensions]
@@ -531,20 +518,12 @@ def test_ibn_b_networks_can_be_copied_saved_and_moved(tmp_path):
     assert outputs(model.double(), x.double()).dtype == torch.float64
 
 
-WITHOUT_NUM_FEATURES = pytest.mark.xfail(
-    reason="the block's last norm is looked for by num_features, which group norms do not have", strict=True
-)
-
-
-@pytest.mark.parametrize(
-    "norm", [pytest.param(n, marks=WITHOUT_NUM_FEATURES) for n in ("gn", "ln")] + ["in", "sn", "bin"]
-)
+@pytest.mark.parametrize("norm", ["gn", "ln", "in", "sn", "bin"])
 def test_ibn_b_of_a_network_with_other_norms(norm):
     model = convert(convert(build("resnet18"), norm), "ibn-b")
     assert outputs(model, images()).isfinite().all()
 
 
-@pytest.mark.xfail(reason="the block is replaced by a graph of its own, without its hooks", strict=True)
 def test_ibn_b_keeps_the_hooks_of_a_block():
     model, called = build("resnet18"), []
     model.layer1[1].register_forward_hook(lambda *_: called.append(True))
@@ -588,7 +567,6 @@ def test_a_pattern_that_matches_nothing_is_refused():
         convert(build("resnet18"), "sn", where=["bn1", "layer9.*"])
 
 
-@pytest.mark.xfail(reason="torch's error about uninitialised parameters comes before ours", strict=True)
 def test_a_norm_without_channels_yet_is_refused():
     with pytest.raises(ValueError, match="no channels yet"):
         convert(nn.Sequential(nn.LazyBatchNorm2d()), "sn")
@@ -610,13 +588,11 @@ def test_torchs_conversion_leaves_our_layers_alone(norm):
     assert all(after[n] is kind for n, kind in before.items())
 
 
-DROPS_ACTIVATIONS = pytest.mark.xfail(
-    reason="torch's conversion drops the activation that timm fuses into its batch norms", strict=True
-)
 SYNCHRONIZED = [
     "resnet18",
     "timm-resnet18",
-    *(pytest.param(n, marks=DROPS_ACTIVATIONS) for n in ("timm-densenet121", "timm-efficientnet_b0")),
+    "timm-densenet121",
+    "timm-efficientnet_b0",
 ]
 
 
