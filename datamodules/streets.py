@@ -201,7 +201,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     sheet = contact_sheet(range(flags.start, flags.start + flags.count), tuple(flags.size), seed=flags.seed)
-    if not cv2.imwrite(str(flags.out), sheet[..., ::-1]):
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 82] if flags.out.suffix == ".jpg" else []
+    if not cv2.imwrite(str(flags.out), sheet[..., ::-1], quality):
         parser.error(f"cannot write {flags.out}")
 
 

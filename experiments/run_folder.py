@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import ABOUT, UsageError
 from experiments.tables import closing_table, markdown_table
+from experiments.trainers import read_metrics
 
 PACKAGES = (
     "torch",
@@ -80,9 +81,8 @@ class RunFolder:
     def gather(self, minutes: float) -> pd.DataFrame:
         """Write metrics.csv, gates.parquet, results.csv, divergence.csv and table.md; returns the results."""
         parts = list(self._parts())
-        metrics = [
-            _labelled(pd.read_csv(file), n, s) for n, s, part in parts if (file := part / "metrics.csv").exists()
-        ]
+        logged = [(read_metrics(part), n, s) for n, s, part in parts]
+        metrics = [_labelled(frame, n, s) for frame, n, s in logged if frame is not None]
         if metrics:
             pd.concat(metrics).to_csv(self.path / "metrics.csv", index=False)
         tracked = [pd.read_parquet(file) for _, _, part in parts if (file := part / "gates.parquet").exists()]

@@ -72,6 +72,12 @@ class Flags(RunFlags):
     scenes: int | None = None
     """Scenes that an embedded domain is judged on."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.norm = list(dict.fromkeys(self.norm))
+        if not self.norm:
+            raise UsageError("--norm: name one norm or more, such as --norm bn ibn-a sn.")
+
 
 def main() -> None:
     flags = parse(Flags, __doc__)
@@ -134,7 +140,7 @@ def run(flags: Flags):
 
 def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
-    from experiments.trainers import make_trainer
+    from experiments.trainers import end_wandb, make_trainer
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.predictions import save_predictions
 
@@ -153,11 +159,12 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
     if module.judged_at != trainer.global_step:
         trainer.validate(module, data, verbose=False)
-    trainer.save_checkpoint(last, weights_only=True)  # a finished run needs no optimiser state
+    trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
     if trainer.is_global_zero:
         save_predictions(module, data, folder.path / "predictions", norm)
         folder.finish(norm, seed, {"results": module.results(), "divergence": divergence(module, data)})
-    close_wandb(trainer)
+        last.unlink()  # only an interrupted training needs its optimiser's state
+        end_wandb(trainer)
 
 
 def build(flags: Flags, recipe, data, norm: str):
@@ -262,16 +269,6 @@ def first_images(loader, count: int):
         count -= len(images)
         if count <= 0:
             return
-
-
-def close_wandb(trainer) -> None:
-    """End the W&B run, so that the next training starts its own."""
-    from pytorch_lightning.loggers import WandbLogger
-
-    if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
-        import wandb
-
-        wandb.finish()
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import time
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import RunFlags, UsageError
 
@@ -59,6 +61,8 @@ def make_trainer(
         about: the run's settings, for W&B.
     """
     accelerator, count = devices(flags)
+    if rank_zero_only.rank == 0:
+        set_aside(folder / "metrics.csv")
     loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50), *_wandb(flags, folder, about)]
     checkpoint = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
     return pl.Trainer(
@@ -78,6 +82,30 @@ def make_trainer(
     )
 
 
+def set_aside(metrics: Path) -> None:
+    """Rename what an interrupted training has logged: Lightning's logger begins its file anew."""
+    if metrics.exists():
+        count = len(list(metrics.parent.glob("metrics-*.csv")))
+        metrics.rename(metrics.with_name(f"metrics-{count}.csv"))
+
+
+def read_metrics(folder: Path) -> pd.DataFrame | None:
+    """What a training has logged, from all its parts; steps that were taken again count once."""
+    files = [*sorted(folder.glob("metrics-*.csv")), *folder.glob("metrics.csv")]
+    whole = None
+    for file in files:
+        part = pd.read_csv(file)
+        whole = part if whole is None else pd.concat([whole[whole.step < part.step.min()], part])
+    return whole
+
+
+def end_wandb(trainer: pl.Trainer) -> None:
+    """End the W&B run, so that the next training starts its own."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+
+
 class JudgementLine(pl.Callback):
     """Prints a line after each judgement, which stays where a progress bar does not: in a log."""
 
@@ -95,13 +123,17 @@ class JudgementLine(pl.Callback):
 def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
     if flags.wandb == "disabled":
         return []
-    offline = flags.wandb == "offline"
-    if flags.wandb == "auto":
-        import wandb
+    import wandb
 
-        offline = not wandb.api.api_key
-    os.environ.setdefault("WANDB_SILENT", "true")
-    logging.getLogger("wandb").setLevel(logging.ERROR)
-    run = folder.parent.name
-    name = f"{run}-{folder.name}"
-    return [WandbLogger(name, folder, offline=offline, project="normshift", group=run, config=about)]
+    mode = flags.wandb
+    if mode == "auto":
+        mode = "online" if wandb.api.api_key else "offline"
+    run, experiment = folder.parent.name, None
+    if rank_zero_only.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{run}-{folder.name}"
+        quiet = wandb.Settings(silent=True)
+        experiment = wandb.init(
+            project="normshift", group=run, name=name, dir=folder, mode=mode, config=about, settings=quiet
+        )
+    return [WandbLogger(experiment=experiment, save_dir=folder)]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
@@ -76,7 +77,9 @@ class GateTracker(pl.Callback):
         values: dict = {"epoch": time["epoch"], "trainer/global_step": time["step"], "gates": wandb.Image(figure)}
         for gate in found:
             if gate.statistic == "rho":
-                values[f"gates/rho/{gate.layer}"] = wandb.Histogram(gate.values.numpy(), num_bins=32)
+                values[f"gates/rho/{gate.layer}"] = wandb.Histogram(
+                    np_histogram=np.histogram(gate.values.numpy(), bins=32, range=(0, 1))
+                )
                 values[f"gates/rho_mean/{gate.layer}"] = gate.values.mean().item()
             else:
                 shares = zip(gate.labels, gate.values.tolist(), strict=True)

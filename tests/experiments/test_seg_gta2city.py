@@ -77,7 +77,7 @@ def test_a_run_leaves_what_it_promises(finished):
     divergence = pd.read_csv(out / "divergence.csv")
     assert set(divergence.domain) == {"cityscapes"} and (divergence["mean"] >= 0).all()
     assert len(list((out / "predictions").glob("cityscapes-0-*.png"))) == 4  # image, truth, bn, sn
-    assert (out / "bn-seed0" / "checkpoints" / "last.ckpt").exists()
+    assert (out / "bn-seed0" / "checkpoints" / "model.ckpt").exists()
     report = (out / "report.html").read_text()
     assert "gta5" in report and "cityscapes" in report
 
@@ -112,6 +112,9 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(published, tmp_path, mon
     monkeypatch.setattr(SegmentationModule, "on_train_batch_start", lambda self, *_: trained.append(self.global_step))
     again = run(flags(f"{line} --resume"))
     assert len(again) == 2 and trained == []  # all steps had been taken
+    metrics = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert metrics["train/loss"].count() > 0 and metrics["cityscapes/miou"].count() > 0  # of before the interruption
+    assert [file.name for file in (tmp_path / "run/sn-seed0/checkpoints").iterdir()] == ["model.ckpt"]
 
 
 def test_smoke_runs_every_norm_on_the_streets(tmp_path):
@@ -135,7 +138,7 @@ def test_a_configuration_is_read_back(finished, tmp_path):
         ("--norm batchnrm", r"unknown norm 'batchnrm': choose from bn, syncbn, .* ibn-b\."),
         ("--source nowhere", r"unknown domain 'nowhere': choose from streets-game, .*"),
         ("--gpus 64", r"--gpus 64: this machine has .* GPU.*; pass --gpus \d+"),
-        ("--norm", r"expected at least one argument"),
+        ("--norm", r"--norm: name one norm or more"),
         ("--max-steps many", r"invalid int value: 'many'"),
         ("--max-step 3", r"unrecognized arguments: --max-step 3"),
         ("--max-steps 3 --epochs 3", r"say the same thing twice"),

@@ -192,3 +192,11 @@ def test_wandb_gets_nothing_from_a_network_without_gates(tmp_path, monkeypatch):
     logger = Recorder(save_dir=tmp_path, offline=True)
     train(tmp_path / "run", module=Small(gated=False), logger=logger)
     assert not any("gates" in key for call in logger.run.log.call_args_list for key in call.args[0])
+
+
+def test_wandb_takes_gates_that_have_hardly_moved(tmp_path, monkeypatch):
+    """A range that holds no 32 floating-point numbers cannot be cut into 32 bins of its own."""
+    monkeypatch.setattr(Recorder, "run", MagicMock())
+    module = Small()
+    next(layer for layer in module.modules() if isinstance(layer, BatchInstanceNorm2d)).rho.data[0] -= 1e-7
+    train(tmp_path, epochs=1, module=module, logger=Recorder(save_dir=tmp_path, offline=True))
