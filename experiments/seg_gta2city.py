@@ -194,10 +194,9 @@ def check_norms(flags: Flags, recipe, data) -> None:
 
     from experiments.trainers import devices
 
-    if flags.sync_norm and devices(flags)[0] == "cpu" and {"bn", "ibn-b"} & set(flags.norm):
-        raise UsageError(
-            "--sync-norm: torch synchronises plain batch norm on GPUs only; leave out bn and ibn-b on the CPU."
-        )
+    accelerator, count = devices(flags)
+    if "syncbn" in flags.norm and accelerator == "cpu" and count * flags.nodes > 1:
+        raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs, pass --norm bn --sync-norm.")
     with torch.random.fork_rng():
         for norm in flags.norm:
             try:
@@ -226,15 +225,16 @@ def chosen_recipe(flags: Flags):
 
 
 def with_epochs(recipe, flags: Flags, images: int):
-    """The recipe with its steps counted, where the flags give epochs."""
-    if images < recipe.batch_size:
+    """The recipe with the steps of an epoch counted, and of the whole training where the flags give epochs."""
+    whole_pass = images // recipe.batch_size
+    if not whole_pass:
         raise UsageError(
             f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step."
         )
-    if flags.epochs is None:
-        return recipe
-    steps = min(recipe.epoch_steps or images, images // recipe.batch_size)
-    return dataclasses.replace(recipe, max_steps=flags.epochs * steps)
+    steps = min(recipe.epoch_steps or whole_pass, whole_pass)
+    return dataclasses.replace(
+        recipe, epoch_steps=steps, max_steps=steps * flags.epochs if flags.epochs else recipe.max_steps
+    )
 
 
 def smoked(flags: Flags) -> Flags:

@@ -1,6 +1,7 @@
 """A Lightning trainer from a study's flags."""
 
 import logging
+import math
 import os
 import time
 import warnings
@@ -52,12 +53,12 @@ def loader_workers(flags: RunFlags) -> int:
 
 
 def make_trainer(
-    flags: RunFlags, folder: Path, *, max_steps: int, epoch_steps: int | None, callbacks: list[pl.Callback], about: dict
+    flags: RunFlags, folder: Path, *, max_steps: int, epoch_steps: int, callbacks: list[pl.Callback], about: dict
 ) -> pl.Trainer:
     """A trainer that logs to FOLDER/metrics.csv and to W&B, and keeps FOLDER/checkpoints/last.ckpt.
 
     Args:
-        epoch_steps: steps between two validations; None for a pass over the data.
+        epoch_steps: steps between two judgements.
         about: the run's settings, for W&B.
     """
     accelerator, count = devices(flags)
@@ -72,6 +73,7 @@ def make_trainer(
         strategy="ddp" if count * flags.nodes > 1 else "auto",
         precision=flags.precision,
         max_steps=max_steps,
+        max_epochs=math.ceil(max_steps / epoch_steps),
         limit_train_batches=epoch_steps,
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, max_steps),

@@ -101,7 +101,7 @@ class SegmentationModule(pl.LightningModule):
         for (domain, confusion), ious in zip(self._judgements(), self.ious, strict=True):
             confusion.reset()
             names = domain.label_space.classes
-            self.log(f"{domain.name}/miou", mean_iou(ious), prog_bar=True)
+            self.log(f"{domain.name}/miou", mean_iou(ious))
             self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
 
     def results(self) -> list[dict]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from normshift import ibn_net
-from normshift.layers import IBN2d, Norm
+from normshift.layers import BatchNorm, IBN2d, Norm, RunningStatistics
 from normshift.record import GATES, channels_of, layer_record, state_for
 from normshift.registry import norm_spec
 
@@ -66,16 +66,23 @@ def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def synchronize(model: nn.Module) -> nn.Module:
-    """Take batch statistics over all processes, as torch's SyncBatchNorm does; its gradients too.
+    """Take batch statistics over all processes, with gradients, on GPUs and CPUs alike.
 
-    Sets `sync` on switchable, batch-instance and IBN layers, and turns torch's own batch norms into `nn.SyncBatchNorm`
-    (which runs on GPUs only). Without a process group nothing changes.
+    Sets `sync` on this library's layers. torch's batch norms become `normshift.layers.BatchNorm`, under the same key
+    names, because torch's own `nn.SyncBatchNorm` runs on GPUs only; where that is in place already, it stays. Without
+    a process group nothing changes.
     """
+    layers = norm_layers(model).items()
+    plain = [n for n, layer in layers if isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm)]
+    model = _replace_all(model, {name: _batch_norm for name in plain})
     for module in model.modules():
-        if isinstance(module, Norm) and hasattr(module, "sync"):
+        if isinstance(module, RunningStatistics):
             module.sync = True
-    plain = (name for name, layer in norm_layers(model).items() if isinstance(layer, _BatchNorm))
-    return _replace_all(model, {name: norm_spec("syncbn") for name in plain})
+    return model
+
+
+def _batch_norm(num_features: int, dims: int) -> BatchNorm:
+    return BatchNorm(num_features)
 
 
 def _is_norm(module: nn.Module) -> bool:

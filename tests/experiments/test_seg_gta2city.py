@@ -1,6 +1,7 @@
 """The main job from its command line to its table, on folders in the published layouts and on the embedded streets."""
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -121,6 +122,14 @@ def test_smoke_runs_every_norm_on_the_streets(tmp_path):
     norms = [norm for norm in normshift.NORMS if norm != "syncbn"]
     results = run(flags(f"--smoke --max-steps 1 --norm {' '.join(norms)} --out {tmp_path / 'run'}"))
     assert list(dict.fromkeys(results.norm)) == norms and set(results.domain) == {"streets-game", "streets-night"}
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_judge_together(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
+    line = f"--smoke --norm bn ibn-a sn bin --sync-norm --out {tmp_path / 'run'}"
+    subprocess.run([*torchrun, *line.split()], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert len(pd.read_csv(tmp_path / "run" / "results.csv")) == 8
 
 
 def test_a_configuration_is_read_back(finished, tmp_path):
