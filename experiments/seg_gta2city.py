@@ -147,14 +147,7 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     part = folder.part(norm, seed)
     module = build(flags, recipe, data, norm)
     about = {"norm": norm, "seed": seed, "source": flags.source, "target": flags.target} | dataclasses.asdict(recipe)
-    trainer = make_trainer(
-        flags,
-        part,
-        max_steps=recipe.max_steps,
-        epoch_steps=recipe.epoch_steps,
-        callbacks=[GateTracker(part, {"norm": norm, "seed": seed})],
-        about=about,
-    )
+    trainer = make_trainer(flags, part, recipe, [GateTracker(part, {"norm": norm, "seed": seed})], about)
     last = part / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
     if module.judged_at != trainer.global_step:
@@ -225,16 +218,16 @@ def chosen_recipe(flags: Flags):
 
 
 def with_epochs(recipe, flags: Flags, images: int):
-    """The recipe with the steps of an epoch counted, and of the whole training where the flags give epochs."""
+    """The recipe with its epochs fitted to the source: one is a pass at most, and judging keeps its pace in steps."""
     whole_pass = images // recipe.batch_size
     if not whole_pass:
         raise UsageError(
             f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step."
         )
-    steps = min(recipe.epoch_steps or whole_pass, whole_pass)
-    return dataclasses.replace(
-        recipe, epoch_steps=steps, max_steps=steps * flags.epochs if flags.epochs else recipe.max_steps
-    )
+    meant = recipe.epoch_steps or whole_pass
+    steps = min(meant, whole_pass)
+    max_steps = steps * flags.epochs if flags.epochs else recipe.max_steps
+    return dataclasses.replace(recipe, epoch_steps=steps, judge_epochs=max(1, meant // steps), max_steps=max_steps)
 
 
 def smoked(flags: Flags) -> Flags:

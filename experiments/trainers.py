@@ -52,13 +52,11 @@ def loader_workers(flags: RunFlags) -> int:
     return min(8, max(1, (os.cpu_count() or 2) // (2 * devices(flags)[1])))
 
 
-def make_trainer(
-    flags: RunFlags, folder: Path, *, max_steps: int, epoch_steps: int, callbacks: list[pl.Callback], about: dict
-) -> pl.Trainer:
+def make_trainer(flags: RunFlags, folder: Path, recipe, callbacks: list[pl.Callback], about: dict) -> pl.Trainer:
     """A trainer that logs to FOLDER/metrics.csv and to W&B, and keeps FOLDER/checkpoints/last.ckpt.
 
     Args:
-        epoch_steps: steps between two judgements.
+        recipe: says `max_steps`, `epoch_steps` and `judge_epochs`.
         about: the run's settings, for W&B.
     """
     accelerator, count = devices(flags)
@@ -72,11 +70,12 @@ def make_trainer(
         num_nodes=flags.nodes,
         strategy="ddp" if count * flags.nodes > 1 else "auto",
         precision=flags.precision,
-        max_steps=max_steps,
-        max_epochs=math.ceil(max_steps / epoch_steps),
-        limit_train_batches=epoch_steps,
+        max_steps=recipe.max_steps,
+        max_epochs=math.ceil(recipe.max_steps / recipe.epoch_steps),
+        limit_train_batches=recipe.epoch_steps,
+        check_val_every_n_epoch=recipe.judge_epochs,
         num_sanity_val_steps=0,
-        log_every_n_steps=min(10, max_steps),
+        log_every_n_steps=min(10, recipe.epoch_steps),
         logger=loggers,
         callbacks=[checkpoint, LearningRateMonitor("step"), RichProgressBar(), JudgementLine(folder.name), *callbacks],
         enable_model_summary=False,

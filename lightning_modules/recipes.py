@@ -14,7 +14,9 @@ class SegmentationRecipe:
     crop: tuple[int, int]  # (height, width)
     batch_size: int  # images a step, over all processes
     max_steps: int
-    epoch_steps: int | None  # steps between two validations; None: a pass over the source
+    epoch_steps: (
+        int | None
+    )  # steps of an epoch, after which gates are tracked; None: a pass over the source, the most it can be
     lr: float
     momentum: float
     weight_decay: float
@@ -23,6 +25,7 @@ class SegmentationRecipe:
     auxiliary_weight: float
     class_uniform: float
     evaluation: str  # "whole" images at once, or "sliding" windows of the crop's size
+    judge_epochs: int = 1  # epochs from one judgement to the next
 
 
 SEGMENTATION_RECIPES = {
