@@ -156,7 +156,7 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     if trainer.is_global_zero:
         save_predictions(module, data, folder.path / "predictions", norm)
         folder.finish(norm, seed, {"results": module.results(), "divergence": divergence(module, data)})
-        last.unlink()  # only an interrupted training needs its optimiser's state
+        last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
         end_wandb(trainer)
 
 

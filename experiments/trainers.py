@@ -63,7 +63,9 @@ def make_trainer(flags: RunFlags, folder: Path, recipe, callbacks: list[pl.Callb
     if rank_zero_only.rank == 0:
         set_aside(folder / "metrics.csv")
     loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50), *_wandb(flags, folder, about)]
-    checkpoint = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
+    checkpoint = ModelCheckpoint(
+        folder / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+    )
     return pl.Trainer(
         accelerator=accelerator,
         devices=count,
