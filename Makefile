@@ -1,27 +1,27 @@
-# The doors of the house. Both set up .venv when it is missing or its requirements have changed.
+# The doors of the house. Each sets up .venv when it is missing, or when requirements.txt is not what it was made from.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
-STREETS = --source streets-game --target streets-city streets-night streets-fog
+STUDY = $(RUN) experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
-.PHONY: demo test test-slow setup table
+.PHONY: demo test test-slow table setup
 
 demo: setup  ## the main job on data it makes itself: a table, and runs/demo-*/report.html
-	$(RUN) experiments/seg_gta2city.py $(STREETS) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: setup  ## the tests, in a few minutes
 	$(RUN) -m pytest
 
-test-slow: setup  ## the tests that train for minutes
+test-slow: setup  ## the tests that take longer, or several processes
 	$(RUN) -m pytest -m slow
 
-table: setup  ## the table in README: every norm, three seeds, without and with colour augmentation
-	$(RUN) experiments/seg_gta2city.py $(STREETS) --seeds 3 --no-augment-colour --out runs/streets
-	$(RUN) experiments/seg_gta2city.py $(STREETS) --seeds 3 --out runs/streets-augmented
+table: setup  ## the tables in README: every norm, three seeds, without and with colour augmentation
+	$(STUDY) --seeds 3 --no-augment-colour --out runs/streets
+	$(STUDY) --seeds 3 --out runs/streets-augmented
 
-setup: $(VENV)/.complete
-
-$(VENV)/.complete: requirements.txt pyproject.toml
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt
-	touch $@
+setup:
+	@cmp -s requirements.txt $(VENV)/made-from || ( \
+	  echo "setting up $(VENV): this downloads torch and its like, some gigabytes"; \
+	  $(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); \
+	  $(RUN) -m pip install --disable-pip-version-check --quiet -r requirements.txt && \
+	  cp requirements.txt $(VENV)/made-from )

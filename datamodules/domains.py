@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.image_files import DataError
+from datamodules.image_files import DataError, MissingDataError
 from datamodules.labels import LabelSpace
-from datamodules.street_sets import STREET_SETS
+from datamodules.street_sets import STREET_SETS, StreetSet
 from datamodules.streets import APPEARANCES, Streets
 
-STREETS = "streets-"
+PREFIX = "streets-"
 TRAIN_SCENES, JUDGED_SCENES = 2000, 40
 """How many scenes an embedded domain has in its train split, and in each of the others."""
 
-DOMAINS = (*(STREETS + appearance for appearance in APPEARANCES), *STREET_SETS)
+DOMAINS = (*(PREFIX + appearance for appearance in APPEARANCES), *STREET_SETS)
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,30 @@ class Domain:
     judged: tuple[int, ...]
     fold: dict[int, int]
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether this is a real set, and not drawn here."""
+        return isinstance(self.samples, StreetSet)
+
+
+def split_of(name: str, split: str) -> tuple[str, str]:
+    """The set and the split that a name means, `split` where it does not say."""
+    set_name, _, wanted = name.partition(":")
+    return set_name, wanted or split
+
+
+def open_all(wanted: list[tuple[str, str, int | None]], data_root: str | Path, height: int | None) -> list[Domain]:
+    """`open_domain` for several (name, split, scenes); sets that are not on disk are reported together."""
+    opened, missing = [], {}
+    for name, split, scenes in wanted:
+        try:
+            opened.append(open_domain(name, split, data_root, height, scenes))
+        except MissingDataError as error:
+            missing.setdefault(name, str(error).rstrip("."))
+    if missing:
+        raise MissingDataError(f"{'; '.join(missing.values())}.")
+    return opened
+
 
 def open_domain(
     name: str, split: str, data_root: str | Path, height: int | None = None, scenes: int | None = None
@@ -45,13 +69,12 @@ def open_domain(
     Raises:
         DataError: an unknown name or split, or a set that is not in order on disk.
     """
-    set_name, _, wanted = name.partition(":")
-    split = wanted or split
-    if set_name.startswith(STREETS) and set_name in DOMAINS:
+    set_name, split = split_of(name, split)
+    if set_name.startswith(PREFIX) and set_name in DOMAINS:
         length = scenes or (TRAIN_SCENES if split == "train" else JUDGED_SCENES)
         height = height or 128
         try:
-            samples = Streets(set_name.removeprefix(STREETS), split, length, (height, 2 * height))
+            samples = Streets(set_name.removeprefix(PREFIX), split, length, (height, 2 * height))
         except ValueError as error:
             raise DataError(str(error)) from error
         return Domain(name, samples, samples.label_space, samples.judged, {})

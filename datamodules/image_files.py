@@ -18,6 +18,10 @@ class DataError(ValueError):
     """A data set on disk is not what it was published as. One sentence: what is wrong where, and what was expected."""
 
 
+class MissingDataError(DataError, FileNotFoundError):
+    """A file or folder of a data set is not there."""
+
+
 def check_kind(path: Path, start: bytes, size: int) -> None:
     if not start.startswith((PNG_START, JPEG_START)):
         raise DataError(f"{path} is no PNG or JPEG image: its {size} bytes begin with {start[:8]!r}.")

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from datamodules.class_uniform import images_by_class
-from datamodules.domains import Domain, open_domain
+from datamodules.domains import Domain, open_all, split_of
 from datamodules.image_files import DataError
 from datamodules.transforms import EvalTransform, TrainTransform
 
@@ -50,9 +50,13 @@ class SegmentationData(pl.LightningDataModule):
         judged_scenes: int | None = None,
     ):
         super().__init__()
-        self.source = open_domain(source, "train", data_root, height, train_scenes)
-        names = dict.fromkeys([source.partition(":")[0], *targets])  # the source is judged once, also as a target
-        self.judged = [open_domain(name, "val", data_root, height, judged_scenes) for name in names]
+        names = list(dict.fromkeys([source.partition(":")[0], *targets]))  # the source is judged once, also as a target
+        trained, judged = split_of(source, "train"), [split_of(name, "val") for name in names]
+        if trained in judged:
+            raise DataError(f"{source} would be judged on the images it is trained on: train on another split.")
+        self.source, *self.judged = open_all(
+            [(source, "train", train_scenes), *((name, "val", judged_scenes) for name in names)], data_root, height
+        )
         for domain in self.judged:
             if domain.label_space != self.source.label_space:
                 theirs, ours = domain.label_space, self.source.label_space
@@ -64,6 +68,15 @@ class SegmentationData(pl.LightningDataModule):
         self.augment_colour, self.class_uniform = augment_colour, class_uniform
         self._by_class: dict[int, np.ndarray] | None = None
 
+    def read_labels(self) -> None:
+        """Read the labels of every set on disk once, so that an id that a set does not define is found before training.
+
+        What is found is kept (see `images_by_class`), and costs nothing the next time.
+        """
+        for domain in (self.source, *self.judged):
+            if domain.on_disk:
+                images_by_class(domain, self.workers)
+
     def train_dataloader(self) -> DataLoader:
         if self.class_uniform and self._by_class is None:
             self._by_class = images_by_class(self.source, self.workers)
@@ -74,7 +87,8 @@ class SegmentationData(pl.LightningDataModule):
             self.class_uniform,
         )
         world, rank = self._world()
-        sampler = DistributedSampler(samples, world, rank, drop_last=True) if world > 1 else None
+        order = DistributedSampler(samples, world, rank, seed=torch.initial_seed() % 10_007, drop_last=True)
+        sampler = order if world > 1 else None
         return DataLoader(
             samples,
             self.batch_size,
@@ -95,10 +109,9 @@ class SegmentationData(pl.LightningDataModule):
         world, rank = self._world()
         samples = EvalSamples(self.as_judged(domain))
         share = Subset(samples, range(rank, len(samples), world)) if world > 1 else samples
-        alike = hasattr(domain.samples, "size")  # photographs of one set may well differ in size
         return DataLoader(
             share,
-            self.batch_size if alike else 1,
+            1 if domain.on_disk else self.batch_size,  # photographs of one set may well differ in size
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,

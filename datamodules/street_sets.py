@@ -23,17 +23,13 @@ from PIL import Image
 from rich.progress import track
 
 from datamodules import labels
-from datamodules.image_files import DataError, decode_rgb, decoded, mismatch
+from datamodules.image_files import DataError, MissingDataError, decode_rgb, decoded, mismatch
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 UNKNOWN = 254
 """Where a look-up table sends an id that its set does not define; no label space has that many classes."""
-
-
-class MissingDataError(DataError, FileNotFoundError):
-    """A file or folder of a data set is not there."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +88,18 @@ class StreetSet:
         Raises:
             DataError: a file cannot be decoded, or the label holds an id that the set does not define.
         """
-        image_path, label_path = self.pairs[index]
-        image = decoded(image_path, decode_rgb)
+        return decoded(self.pairs[index][0], decode_rgb), self.label(index)
+
+    def label(self, index: int) -> np.ndarray:
+        """The label of sample `index` alone."""
+        label_path = self.pairs[index][1]
         ids = decoded(label_path, self._ids)
         label = cv2.LUT(ids, self._lut)
         if (label == UNKNOWN).any():
             unknown = sorted(set(np.unique(ids).tolist()) - set(self.table))
             known = sorted(id_ for id_ in self.table if id_ >= 0)
             raise DataError(f"{label_path} holds {_ids_in_words(unknown)}, but {self.name} defines {_ranges(known)}.")
-        return image, label
+        return label
 
     @staticmethod
     def _ids(data: bytes) -> np.ndarray:

@@ -1,5 +1,9 @@
 """What happens to an image and its label, jointly, on the way into a network."""
 
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or every worker asks the network for a newer release
+
 import albumentations as A
 import numpy as np
 import torch

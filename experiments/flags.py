@@ -15,6 +15,8 @@ from simple_parsing import ArgumentParser, DashVariant, SimpleHelpFormatter
 ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "label_space")
 """What a run's config.yaml says beside its flags."""
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
 Flags = TypeVar("Flags")
 
 
@@ -33,7 +35,7 @@ class RunFlags:
     nodes: int = 1
     """Machines, started by SLURM or torchrun."""
     precision: str = "32-true"
-    """Lightning's word: 32-true, bf16-mixed or 16-mixed."""
+    """Lightning's word: 32-true, bf16-mixed, 16-mixed or 64-true."""
     batch_size: int | None = None
     """Images a step, over all processes; by default the recipe's."""
     epochs: int | None = None
@@ -51,15 +53,28 @@ class RunFlags:
     wandb: str = "auto"
     """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
     resume: bool = False
-    """Go on with the run in OUT: what is finished stays, what was interrupted continues from its checkpoint."""
+    """Go on with the run in OUT: what is finished stays, what was interrupted continues from its last epoch's
+    checkpoint, with samples drawn anew."""
     smoke: bool = False
     """A few steps on tiny embedded data, to see in seconds that everything fits together."""
 
     def __post_init__(self):
-        for name in ("nodes", "batch_size", "epochs", "max_steps", "seeds"):
+        least = {
+            "nodes": 1,
+            "batch_size": 1,
+            "epochs": 1,
+            "max_steps": 1,
+            "seeds": 1,
+            "gpus": 0,
+            "workers": 0,
+            "seed": 0,
+        }
+        for name, low in least.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: it must be 1 or more.")
+            if value is not None and value < low:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: it must be {low} or more.")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
         if self.epochs is not None and self.max_steps is not None:
             raise UsageError("--epochs and --max-steps say the same thing twice: pass one of them.")
         if self.wandb not in ("auto", "online", "offline", "disabled"):
@@ -78,6 +93,7 @@ def parse(flags: type[Flags], doc: str, arguments: list[str] | None = None) -> F
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
+    first.error = fail
     known, rest = first.parse_known_args(arguments)
     parser = _Parser(
         description=doc,
@@ -102,7 +118,10 @@ def _from_file(flags: type[Flags], path: str) -> Flags:
     unknown = values.keys() - {field.name for field in dataclasses.fields(flags)}
     if unknown:
         raise UsageError(f"--config {path} holds {', '.join(sorted(unknown))}, which this study does not know.")
-    return flags(**{key: tuple(value) if key == "crop" and value else value for key, value in values.items()})
+    try:
+        return flags(**{key: tuple(value) if key == "crop" and value else value for key, value in values.items()})
+    except TypeError as error:
+        raise UsageError(f"--config {path} holds a value of the wrong kind: {error}.") from error
 
 
 @contextmanager

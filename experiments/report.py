@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.flags import ABOUT
 from experiments.report_figures import draw_key, norm_colour, picture_uri, svg_uri
 from experiments.report_sections import divergence_section, drop_section, gate_section, training_section
 
@@ -194,10 +195,6 @@ def _class_colours(config: dict) -> list[tuple[str, str]]:
     return [(name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in zip(space.classes, space.palette, strict=True)]
 
 
-_ABOUT = ("question", "command", "machine", "git", "versions", "minutes")
-"""What config.yaml says about a run beside its flags."""
-
-
 def _environment(config: dict) -> dict[str, str]:
     facts = {"machine": config.get("machine"), "git revision": config.get("git")}
     minutes = config.get("minutes")
@@ -212,7 +209,7 @@ def _flags(config: dict) -> dict[str, str]:
     return {
         name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in config.items()
-        if name not in _ABOUT and value is not None
+        if name not in ABOUT and value is not None
     }
 
 

@@ -51,9 +51,10 @@ class RunFolder:
             if key != "resume"
         }
         self._config = config | {"question": question, "command": _command(), **_environment(), **about}
+        self._minutes_before = 0.0
         if rank_zero_only.rank:
             return  # the first process alone looks after the folder
-        if self.config_file.exists():
+        if any(path.glob("*-seed*")):
             self._check(config, flags.resume)
         elif flags.resume:
             raise UsageError(f"--resume: there is no run in {path}; leave --resume out to start one.")
@@ -100,7 +101,7 @@ class RunFolder:
                 results = frame if table == "results" else results
         if len(results):
             (self.path / "table.md").write_text(markdown_table(closing_table(results)) + "\n")
-        self._config["minutes"] = round(minutes, 1)
+        self._config["minutes"] = round(self._minutes_before + minutes, 1)
         self._write_config()
         return results
 
@@ -115,7 +116,8 @@ class RunFolder:
     def _check(self, config: dict, resume: bool) -> None:
         if not resume:
             raise UsageError(f"{self.path} holds a run already: pass --resume to go on with it, or another --out.")
-        before = {k: v for k, v in yaml.safe_load(self.config_file.read_text()).items() if k not in ABOUT}
+        written = yaml.safe_load(self.config_file.read_text())
+        before = {k: v for k, v in written.items() if k not in ABOUT}
         # more seeds or norms, and where and how it runs, may change between two halves of a run
         free = {"norm", "seeds", "gpus", "nodes", "workers", "wandb", "out", "data_root"}
         changed = [key for key, value in config.items() if key not in free and before.get(key) != value]
@@ -124,6 +126,8 @@ class RunFolder:
             raise UsageError(
                 f"--resume: {self.path} was started with other flags ({was}): repeat them or choose another --out."
             )
+        self._minutes_before = written.get("minutes", 0.0)
+        self._config |= {key: written[key] for key in ("command", "git", "versions") if key in written}  # of the start
 
 
 def _labelled(frame: pd.DataFrame, norm: str, seed: int) -> pd.DataFrame:

@@ -58,7 +58,7 @@ class Flags(RunFlags):
     weights: str = "none"
     """Encoder weights to start from: none, imagenet (timm downloads them) or a checkpoint file, also the papers'."""
     lr: float | None = None
-    """Learning rate at the end of the warm-up."""
+    """Base learning rate, which the warm-up rises to and the polynomial decay falls from."""
     height: int | None = None
     """Height that every image is resized to first, 0 for none."""
     crop: tuple[int, int] | None = None
@@ -77,6 +77,16 @@ class Flags(RunFlags):
         self.norm = list(dict.fromkeys(self.norm))
         if not self.norm:
             raise UsageError("--norm: name one norm or more, such as --norm bn ibn-a sn.")
+        if self.crop is not None and any(side < 32 or side % 32 for side in self.crop):
+            raise UsageError(f"--crop {self.crop[0]} {self.crop[1]}: the sides must be multiples of 32.")
+        if self.class_uniform is not None and not 0 <= self.class_uniform <= 1:
+            raise UsageError(f"--class-uniform {self.class_uniform}: it is a share, from 0 to 1.")
+        if self.lr is not None and self.lr <= 0:
+            raise UsageError(f"--lr {self.lr}: it must be above 0.")
+        if self.scenes is not None and self.scenes < 1:
+            raise UsageError(f"--scenes {self.scenes}: it must be 1 or more.")
+        if self.height is not None and self.height != 0 and self.height < 32:
+            raise UsageError(f"--height {self.height}: it must be 32 or more, or 0 for none.")
 
 
 def main() -> None:
@@ -90,7 +100,7 @@ def run(flags: Flags):
     import pytorch_lightning as pl  # after parsing: --help must not wait for it
     from pytorch_lightning.utilities import rank_zero_only
 
-    from datamodules.image_files import DataError
+    from datamodules.image_files import MissingDataError
     from datamodules.segmentation import SegmentationData
     from experiments.report import write_report
     from experiments.run_folder import RunFolder
@@ -99,9 +109,9 @@ def run(flags: Flags):
 
     started = time.time()
     check_names(flags)
-    flags = smoked(flags) if flags.smoke else flags
-    recipe = chosen_recipe(flags)
     world = devices(flags)[1] * flags.nodes
+    flags = smoked(flags, world) if flags.smoke else flags
+    recipe = chosen_recipe(flags)
     if recipe.batch_size % world:
         raise UsageError(
             f"--batch-size {recipe.batch_size} cannot be shared by {world} processes: pass a multiple of {world}."
@@ -119,12 +129,16 @@ def run(flags: Flags):
             class_uniform=recipe.class_uniform,
             judged_scenes=flags.scenes,
         )
-    except DataError as error:
+    except MissingDataError as error:
         raise UsageError(f"{str(error).rstrip('.')}; without data on disk, run: {ON_STREETS}") from error
+    few = next((domain for domain in data.judged if len(domain.samples) < world), None)
+    if few:
+        raise UsageError(f"{few.name} has {len(few.samples)} images to judge on, fewer than the {world} processes.")
     recipe = with_epochs(recipe, flags, len(data.source.samples))
-    check_norms(flags, recipe, data)
+    check_norms(flags, recipe, data, world)
     out = Path(flags.out.replace("NAME", "seg_gta2city"))
     folder = RunFolder(out, flags, QUESTION, {"label_space": data.source.label_space.name})
+    data.read_labels()
     for seed in range(flags.seed, flags.seed + flags.seeds):
         for norm in flags.norm:
             if not folder.is_finished(norm, seed):
@@ -140,6 +154,8 @@ def run(flags: Flags):
 
 def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
+    import torch
+
     from experiments.trainers import end_wandb, make_trainer
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.predictions import save_predictions
@@ -148,12 +164,14 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     module = build(flags, recipe, data, norm)
     about = {"norm": norm, "seed": seed, "source": flags.source, "target": flags.target} | dataclasses.asdict(recipe)
     trainer = make_trainer(flags, part, recipe, [GateTracker(part, {"norm": norm, "seed": seed})], about)
+    torch.manual_seed(seed + 10_007 * trainer.global_rank)  # processes start from one network and draw other samples
     last = part / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
     if module.judged_at != trainer.global_step:
         trainer.validate(module, data, verbose=False)
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
     if trainer.is_global_zero:
+        module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         save_predictions(module, data, folder.path / "predictions", norm)
         folder.finish(norm, seed, {"results": module.results(), "divergence": divergence(module, data)})
         last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
@@ -181,15 +199,20 @@ def check_names(flags: Flags) -> None:
         raise UsageError(f"--weights {flags.weights}: no such file; pass none, imagenet or a checkpoint.")
 
 
-def check_norms(flags: Flags, recipe, data) -> None:
+def check_norms(flags: Flags, recipe, data, world: int) -> None:
     """Build every network once before the first is trained: what cannot be built must not stop a run half-way."""
     import torch
 
     from experiments.trainers import devices
 
-    accelerator, count = devices(flags)
-    if "syncbn" in flags.norm and accelerator == "cpu" and count * flags.nodes > 1:
+    if "syncbn" in flags.norm and devices(flags)[0] == "cpu" and world > 1:
         raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs, pass --norm bn --sync-norm.")
+    batch_normed = {"bn", "ibn-a", "ibn-b"} & set(flags.norm)
+    if recipe.batch_size == world and batch_normed and not (flags.sync_norm and world > 1):
+        raise UsageError(
+            f"--batch-size {recipe.batch_size} leaves each process one image, which batch norm cannot train on: "
+            "raise it, pass --sync-norm, or leave out " + ", ".join(sorted(batch_normed)) + "."
+        )
     with torch.random.fork_rng():
         for norm in flags.norm:
             try:
@@ -227,13 +250,22 @@ def with_epochs(recipe, flags: Flags, images: int):
     meant = recipe.epoch_steps or whole_pass
     steps = min(meant, whole_pass)
     max_steps = steps * flags.epochs if flags.epochs else recipe.max_steps
-    return dataclasses.replace(recipe, epoch_steps=steps, judge_epochs=max(1, meant // steps), max_steps=max_steps)
+    judge_epochs = recipe.judge_epochs * (meant // steps)
+    return dataclasses.replace(recipe, epoch_steps=steps, judge_epochs=judge_epochs, max_steps=max_steps)
 
 
-def smoked(flags: Flags) -> Flags:
+def smoked(flags: Flags, world: int) -> Flags:
     """The flags of a few seconds' run on the embedded streets; norms, architecture and the like stay."""
     return dataclasses.replace(
-        flags, source="streets-game", target=["streets-night"], recipe="smoke", scenes=4, workers=0, wandb="disabled"
+        flags,
+        source="streets-game",
+        target=["streets-night"],
+        recipe="smoke",
+        batch_size=flags.batch_size or 2 * world,
+        scenes=4 * world,
+        workers=0,
+        wandb="disabled",
+        out=flags.out.replace("NAME", "seg_gta2city-smoke"),
     )
 
 

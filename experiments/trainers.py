@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import time
 import warnings
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import RunFlags, UsageError
+from lightning_modules.judgement_line import JudgementLine
 
 # Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -36,13 +36,14 @@ def devices(flags: RunFlags) -> tuple[str, int]:
         UsageError: more GPUs are asked for than the machine has.
     """
     there = torch.cuda.device_count()
-    gpus = min(there, 1) if flags.gpus is None else flags.gpus
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun has started on this machine
+    gpus = min(there, started) if flags.gpus is None else flags.gpus
     if gpus > there:
         have = f"{there} CUDA GPU{'s' if there > 1 else ''}" if there else "no CUDA GPU"
         raise UsageError(
             f"--gpus {gpus}: this machine has {have}; pass --gpus {there}{'' if there else ' to run on the CPU'}."
         )
-    return ("gpu", gpus) if gpus else ("cpu", int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return ("gpu", gpus) if gpus else ("cpu", started)
 
 
 def loader_workers(flags: RunFlags) -> int:
@@ -89,7 +90,7 @@ def set_aside(metrics: Path) -> None:
     """Rename what an interrupted training has logged: Lightning's logger begins its file anew."""
     if metrics.exists():
         count = len(list(metrics.parent.glob("metrics-*.csv")))
-        metrics.rename(metrics.with_name(f"metrics-{count}.csv"))
+        metrics.rename(metrics.with_name(f"metrics-{count:03d}.csv"))
 
 
 def read_metrics(folder: Path) -> pd.DataFrame | None:
@@ -109,20 +110,6 @@ def end_wandb(trainer: pl.Trainer) -> None:
             logger.experiment.finish()
 
 
-class JudgementLine(pl.Callback):
-    """Prints a line after each judgement, which stays where a progress bar does not: in a log."""
-
-    def __init__(self, name: str):
-        self.name, self.started = name, time.monotonic()
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            scores = {k.removesuffix("/miou"): v for k, v in trainer.callback_metrics.items() if k.endswith("/miou")}
-            judged = ", ".join(f"{domain} {100 * score:.1f}" for domain, score in scores.items())
-            seconds = time.monotonic() - self.started
-            print(f"{self.name}: step {trainer.global_step} of {trainer.max_steps}, mIoU {judged} ({seconds:.0f} s)")
-
-
 def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
     if flags.wandb == "disabled":
         return []
@@ -130,7 +117,7 @@ def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
 
     mode = flags.wandb
     if mode == "auto":
-        mode = "online" if wandb.api.api_key else "offline"
+        mode = "online" if wandb.login(prompt=False) else "offline"
     run, experiment = folder.parent.name, None
     if rank_zero_only.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,4 +126,6 @@ def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
         experiment = wandb.init(
             project="normshift", group=run, name=name, dir=folder, mode=mode, config=about, settings=quiet
         )
+        experiment.define_metric("trainer/global_step")
+        experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return [WandbLogger(experiment=experiment, save_dir=folder)]

@@ -33,7 +33,7 @@ SEGMENTATION_RECIPES = {
     "robustnet": SegmentationRecipe(
         arch="deeplabv3plus", backbone="resnet50", output_stride=16, height=None, crop=(768, 768), batch_size=16,
         max_steps=40_000, epoch_steps=None, lr=0.01, momentum=0.9, weight_decay=5e-4, poly_power=0.9, warmup_steps=0,
-        auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole",
+        auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole", judge_epochs=4,
     ),
     # The same at a laptop's size, from scratch, on the embedded street scenes; warm-up because nothing is pretrained.
     "laptop": SegmentationRecipe(

@@ -1,5 +1,6 @@
 """How semantic segmentation trains and is judged on several domains."""
 
+from dataclasses import asdict
 from difflib import get_close_matches
 
 import pytorch_lightning as pl
@@ -14,6 +15,9 @@ from datamodules.domains import Domain
 from datamodules.labels import IGNORE
 from lightning_modules.recipes import SegmentationRecipe
 from normshift import NORMS, convert, load_official, parameter_groups, synchronize
+
+CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
+"""Keys of a published classifier's last layer, which an encoder has no use for."""
 
 
 class SegmentationModule(pl.LightningModule):
@@ -46,14 +50,16 @@ class SegmentationModule(pl.LightningModule):
         sync_norm: bool = False,
     ):
         super().__init__()
+        self.save_hyperparameters(
+            {"recipe": asdict(recipe), "norm": norm, "norm_in": norm_in}
+        )  # what a checkpoint is of
         self.recipe, self.domains = recipe, domains
         classes = len(domains[0].label_space)
         self.net = _network(recipe, classes, pretrained=weights == "imagenet")
         self.auxiliary = _auxiliary_head(self.net.encoder.out_channels[-2], classes)
         self._set_norm(norm, norm_in)
         if weights not in ("none", "imagenet"):
-            published = torch.load(weights, map_location="cpu", weights_only=True)
-            load_official(_timm_model(self.net.encoder), published, ignore=("fc.*", "classifier.*", "*.fc.*", "head.*"))
+            load_official(_timm_model(self.net.encoder), _checkpoint(weights), ignore=CLASSIFIERS)
         if sync_norm:
             self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
         self.ious: list[dict[int, float]] = []
@@ -178,6 +184,17 @@ def _network(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.M
     except KeyError as error:
         known = "unet, unetplusplus, manet, linknet, fpn, pspnet, deeplabv3, deeplabv3plus, pan, upernet, segformer"
         raise ValueError(f"unknown architecture {recipe.arch!r}: choose from {known}.") from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise ValueError(f"timm could not get ImageNet weights of {backbone}: {str(error).splitlines()[0]}") from error
+
+
+def _checkpoint(path: str) -> dict:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the file is, torch says it in another class of error
+        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
 
 
 def _timm_model(encoder: nn.Module) -> nn.Module:

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from datamodules.class_uniform import images_by_class
 from datamodules.domains import DOMAINS, Domain, open_domain
-from datamodules.image_files import DataError
+from datamodules.image_files import DataError, MissingDataError
 from datamodules.labels import STREET
 from datamodules.segmentation import Resized, SegmentationData, TrainSamples
 from tests.datamodules.published_layouts import make_bdd100k_drivable, make_camvid
@@ -33,6 +34,9 @@ class Listed:
 
     def __getitem__(self, index):
         return np.zeros((*self.labels[index].shape, 3), np.uint8), self.labels[index]
+
+    def label(self, index):
+        return self.labels[index]
 
 
 def test_batches_and_the_order_of_the_judged():
@@ -64,6 +68,50 @@ def test_every_process_judges_its_own_share():
         loader = data.judged_loader(data.judged[0])
         seen += [image.sum().item() for images, _ in loader for image in images]
     assert len(seen) == 5 and len(set(seen)) == 5
+
+
+def test_every_process_trains_on_its_own_share():
+    data = streets(train_scenes=8, batch_size=1)
+    shares = []
+    for rank in range(2):
+        data.trainer = type("Trainer", (), {"world_size": 2, "global_rank": rank})()
+        torch.manual_seed(5)
+        shares.append(set(data.train_dataloader().sampler))
+    assert shares[0] | shares[1] == set(range(8)) and not shares[0] & shares[1]
+
+
+def test_finding_classes_leaves_the_random_numbers_alone(tmp_path, monkeypatch):
+    """Whether the answer was on disk already must not decide on what a seed trains on."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_camvid(tmp_path / "camvid", n=2, size=(40, 60))
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        images_by_class(open_domain("camvid", "train", tmp_path))
+        drawn.append(torch.rand(()).item())
+    torch.manual_seed(0)
+    assert drawn == [torch.rand(()).item()] * 2
+
+
+def test_the_split_trained_on_is_not_judged(tmp_path):
+    for source, targets in (("streets-game:val", []), ("streets-game", ["streets-game:train"])):
+        with pytest.raises(DataError, match="would be judged on the images it is trained on"):
+            SegmentationData(source, targets, str(tmp_path), crop=(32, 32))
+
+
+def test_all_missing_sets_are_named(tmp_path):
+    with pytest.raises(MissingDataError, match=r"(?s)get gta5 from .*; .*get cityscapes from "):
+        SegmentationData("gta5", ["cityscapes"], str(tmp_path), crop=(32, 32))
+
+
+def test_unknown_ids_of_a_target_are_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_camvid(tmp_path / "camvid", n=2, size=(40, 60))
+    label = sorted((tmp_path / "camvid" / "testannot").iterdir())[0]
+    Image.fromarray(np.full((40, 60), 99, np.uint8)).save(label)
+    data = SegmentationData("streets-game", ["camvid:test"], str(tmp_path), crop=(32, 32))
+    with pytest.raises(DataError, match="holds the id 99, but camvid defines 0 to 11"):
+        data.read_labels()
 
 
 def test_real_images_are_resized_with_their_labels(tmp_path):

@@ -157,6 +157,12 @@ def test_a_configuration_is_read_back(finished, tmp_path):
             "--source streets-game --target streets-fog --batch-size 4000",
             r"2000 images to train on, fewer than the 4000",
         ),
+        ("--crop 100 100", r"--crop 100 100: the sides must be multiples of 32"),
+        ("--precision half", r"--precision half: choose from 32-true"),
+        ("--gpus -1", r"--gpus -1: it must be 0 or more"),
+        ("--class-uniform 7", r"a share, from 0 to 1"),
+        ("--source streets-game --target streets-fog --norm bn --batch-size 1", r"one image, which batch norm cannot"),
+        ("--config", r"expected one argument"),
         ("--wandb perhaps", r"choose from auto, online, offline, disabled"),
         ("--resume --source streets-game --target streets-fog --norm bn --out nowhere", r"there is no run in nowhere"),
     ],
@@ -167,11 +173,12 @@ def test_what_cannot_be_run_ends_in_one_sentence(line, sentence, capsys):
 
 def test_without_data_the_error_says_where_to_get_it_and_what_to_run_instead(tmp_path, capsys):
     error = refused(capsys, f"--data-root {tmp_path}")
-    assert "https://" in error and "images/00001.png and labels/00001.png" in error
+    assert "images/00001.png and labels/00001.png" in error and "leftImg8bit/train" in error
+    assert error.count("https://") == 2  # of both sets
     assert "--source streets-game --target streets-city streets-night streets-fog" in error
 
 
-def test_a_broken_label_ends_in_one_sentence_and_loses_nothing(published, tmp_path, capsys):
+def test_a_broken_label_ends_in_one_sentence_before_training(published, tmp_path, capsys):
     from PIL import Image
 
     shutil.copytree(published, tmp_path / "data")
@@ -182,9 +189,10 @@ def test_a_broken_label_ends_in_one_sentence_and_loses_nothing(published, tmp_pa
         broken.putpalette([0] * 768)
         broken.save(label)
     in_a_worker = TINY.replace("--workers 0", "--workers 1")
-    line = f"--data-root {tmp_path / 'data'} --norm bn {in_a_worker} --class-uniform 0 --out {tmp_path / 'run'}"
+    line = f"--data-root {tmp_path / 'data'} --norm bn {in_a_worker} --out {tmp_path / 'run'}"
     error = refused(capsys, line)
     assert "holds the id 77, but gta5 defines 0 to 34" in error and ".png" in error
+    assert not list(tmp_path.glob("run/*-seed*"))  # before any training
 
 
 def test_help_is_complete_and_does_not_wait_for_torch():

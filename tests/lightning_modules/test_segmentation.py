@@ -145,6 +145,29 @@ def test_encoder_weights_come_from_a_published_checkpoint(tmp_path):
         torch.testing.assert_close(value, published[f"module.{key}"])
 
 
+def test_squeeze_and_excitation_of_the_published_networks_loads(tmp_path):
+    """IBN-Net's SE layers are linear, without biases, and called se.fc.0 and se.fc.2."""
+    recipe = dataclasses.replace(SMOKE, backbone="seresnet18")
+    donor = module("ibn-a", recipe=recipe).net.encoder.model.state_dict()
+    published = {}
+    for key, value in donor.items():
+        if ".se.fc" in key:
+            if key.endswith("weight"):
+                published[key.replace("fc1", "fc.0").replace("fc2", "fc.2")] = value.flatten(1)
+        else:
+            published[key] = value
+    torch.save(published | {"fc.weight": torch.zeros(1000, 512)}, tmp_path / "se.pth")
+    net = module("ibn-a", recipe=recipe, weights=str(tmp_path / "se.pth"))
+    key = "layer1.0.se.fc1.weight"
+    torch.testing.assert_close(net.net.encoder.model.state_dict()[key], donor[key])
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"junk\.pth cannot be read as a checkpoint"):
+        module(weights=str(tmp_path / "junk.pth"))
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "sentence"),
     [
