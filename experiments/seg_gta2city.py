@@ -19,6 +19,7 @@ results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and predict
 """
 
 import dataclasses
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ QUESTION = (
     "A segmentation network learns one street domain and is judged on others. "
     "Which norm loses least on the way, and what did its layers learn?"
 )
+SMOKE = "seg_gta2city-smoke"
 ON_STREETS = "python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog"
 
 
@@ -137,6 +139,8 @@ def run(flags: Flags):
     recipe = with_epochs(recipe, flags, len(data.source.samples))
     check_norms(flags, recipe, data, world)
     out = Path(flags.out.replace("NAME", "seg_gta2city"))
+    if out.name == SMOKE and not rank_zero_only.rank:
+        shutil.rmtree(out, ignore_errors=True)  # nobody goes on with a smoke run
     folder = RunFolder(out, flags, QUESTION, {"label_space": data.source.label_space.name})
     data.read_labels()
     for seed in range(flags.seed, flags.seed + flags.seeds):
@@ -265,7 +269,7 @@ def smoked(flags: Flags, world: int) -> Flags:
         scenes=4 * world,
         workers=0,
         wandb="disabled",
-        out=flags.out.replace("NAME", "seg_gta2city-smoke"),
+        out=flags.out.replace("NAME", SMOKE),
     )
 
 
