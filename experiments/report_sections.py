@@ -116,6 +116,10 @@ def gate_section(run: Run) -> Section:
     return section
 
 
+LEAST_DIVERGENCE = 0.05
+"""Nats a channel, below which two domains look the same to a layer; the figure's axis ends there."""
+
+
 def divergence_section(run: Run) -> Section:
     """How far apart source and targets are inside the networks."""
     section = Section("Inside the network: how far apart the domains are")
@@ -124,6 +128,7 @@ def divergence_section(run: Run) -> Section:
         return section
     measured = run.divergence[run.divergence["mean"] > 0]
     low, high = measured["mean"].quantile([0.002, 0.998])
+    low = max(low, LEAST_DIVERGENCE)
     images = []
     for domain, rows in measured.groupby("domain", sort=False):
         figure = draw_divergence(rows, f"source and {domain}", (low / 1.5, high * 1.5))
@@ -131,7 +136,8 @@ def divergence_section(run: Run) -> Section:
     caption = (
         "Symmetric Kullback-Leibler divergence of the channels' mean activations, source against target, averaged over "
         "the channels of a layer (IBN-Net, section 3.1); seeds averaged on this logarithmic scale. Lower: the layer "
-        "sees less of what sets the domains apart. Look for where a norm's line leaves the others."
+        "sees less of what sets the domains apart. Look for where a norm's line leaves the others. Behind an instance "
+        "norm every image has the same mean, its bias, so its own output falls off the figure: look at the layers behind."
     )
     section.drawings = [Drawing(caption, images)]
     return section

@@ -41,6 +41,9 @@ def feature_divergence(
     For each channel of a layer, the mean activation of an image is taken as Gaussian over a domain's images, and
     `D = KL(a || b) + KL(b || a)` (IBN-Net, eq. 1-3).
 
+    Behind an instance norm the mean activation of every image is the norm's bias, so its divergence is 0 by construction;
+    what the domains still differ in shows in the layers behind it.
+
     Args:
         model: run in evaluation mode and without gradients; its mode is put back afterwards.
         loader_a, loader_b: batches of images, or tuples that begin with one; two images or more in each.
