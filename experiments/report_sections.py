@@ -137,7 +137,7 @@ def divergence_section(run: Run) -> Section:
         "Symmetric Kullback-Leibler divergence of the channels' mean activations, source against target, averaged over "
         "the channels of a layer (IBN-Net, section 3.1); seeds averaged on this logarithmic scale. Lower: the layer "
         "sees less of what sets the domains apart. Look for where a norm's line leaves the others. Behind an instance "
-        "norm every image has the same mean, its bias, so its own output falls off the figure: look at the layers behind."
+        "norm every image has the same mean, its bias, so that output falls off the figure: look at what follows it."
     )
     section.drawings = [Drawing(caption, images)]
     return section

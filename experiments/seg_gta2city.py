@@ -14,7 +14,7 @@ A laptop, nothing on disk (the embedded street scenes):
     python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
 Three seeds of five norms, without colour augmentation, took 64 minutes on one of two cores; the drop to the mean of
-targets was 17.9 +- 0.7 points under bn, 17.7 +- 1.1 ibn-a, 12.4 +- 0.5 ibn-b, 13.2 +- 2.3 sn, 17.4 +- 0.9 bin (README has it all).
+targets was 17.9 +- 0.7 points under bn, 17.7 +- 1.1 ibn-a, 12.4 +- 0.5 ibn-b, 13.2 +- 2.3 sn and 17.4 +- 0.9 bin.
 
 Trains a network for each norm and seed on the source, judges it on the source and on every target, and ends in one
 table: mIoU on each, the drop, mean and spread over the seeds. Everything lands in OUT: table.md, report.html,

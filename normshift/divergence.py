@@ -41,8 +41,8 @@ def feature_divergence(
     For each channel of a layer, the mean activation of an image is taken as Gaussian over a domain's images, and
     `D = KL(a || b) + KL(b || a)` (IBN-Net, eq. 1-3).
 
-    Behind an instance norm the mean activation of every image is the norm's bias, so its divergence is 0 by construction;
-    what the domains still differ in shows in the layers behind it.
+    Behind an instance norm the mean activation of every image is the norm's bias, so its divergence is 0 by
+    construction; what the domains still differ in shows in the layers that follow.
 
     Args:
         model: run in evaluation mode and without gradients; its mode is put back afterwards.
