@@ -214,7 +214,7 @@ def _mark_stages(axes: list[Axes], layers: Series) -> None:
     starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
     for begin, end in pairwise([*starts, len(stages)]):
         left, right = layers.index[begin] - 0.5, layers.index[end - 1] + 0.5
-        name = stages[begin].rsplit(".", 1)[-1]
+        name = next((word for word in reversed(stages[begin].split(".")) if not word.isdigit()), stages[begin])
         if (right - left) / len(stages) > 0.014 * len(name):  # a narrower one's name would run into its neighbour's
             for ax in axes:
                 for edge in {left, right} - {layers.index[0] - 0.5, layers.index[-1] + 0.5}:
