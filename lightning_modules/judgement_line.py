@@ -16,4 +16,7 @@ class JudgementLine(pl.Callback):
             scores = {k.removesuffix("/miou"): v for k, v in trainer.callback_metrics.items() if k.endswith("/miou")}
             judged = ", ".join(f"{domain} {100 * score:.1f}" for domain, score in scores.items())
             seconds = time.monotonic() - self.started
-            print(f"{self.name}: step {trainer.global_step} of {trainer.max_steps}, mIoU {judged} ({seconds:.0f} s)")
+            print(
+                f"{self.name}: step {trainer.global_step} of {trainer.max_steps}, mIoU {judged} ({seconds:.0f} s)",
+                flush=True,
+            )
