@@ -127,7 +127,7 @@ class Canvas:
         return self.surface(material, pick, GROUND, (-self.view.row * rise, 0.0, rise))
 
     def poly(self, points: list[Point], colour: Colour) -> None:
-        cv2.fillPoly(self.buffer, [np.array(points, np.int32)], colour)
+        cv2.fillPoly(self.buffer, [np.asarray(points, np.int32)], colour)
 
     def rect(self, a: Point, b: Point, colour: Colour) -> None:
         cv2.rectangle(self.buffer, a, b, colour, -1)
@@ -153,7 +153,7 @@ class Canvas:
     def shade(self, corners: list[tuple[float, float]], light: int) -> None:
         """Light or shadow on the ground; corners are (x, z) in metres."""
         at = self.at
-        cv2.fillPoly(self.light, [np.array([at(x, 0, max(z, NEAR)) for x, z in corners], np.int32)], light)
+        cv2.fillPoly(self.light, [np.asarray([at(x, 0, max(z, NEAR)) for x, z in corners], np.int32)], light)
 
     def shadow(self, x0: float, x1: float, z0: float, z1: float, height: float) -> None:
         """Darkness under a thing on [x0, x1] x [z0, z1] and the shadow it casts away from the sun."""
@@ -169,10 +169,10 @@ class Canvas:
                 if far0 > 0
                 else (left0 + far0, right0, right1, left1 + far1)
             )
-            cv2.fillPoly(self.light, [np.array(((a, row0), (b, row0), (c, row1), (d, row1)), np.int32)], 70)
+            cv2.fillPoly(self.light, [np.asarray(((a, row0), (b, row0), (c, row1), (d, row1)), np.int32)], 70)
         if row0 > row1:
             cv2.fillPoly(
-                self.light, [np.array(((left0, row0), (right0, row0), (right1, row1), (left1, row1)), np.int32)], 0
+                self.light, [np.asarray(((left0, row0), (right0, row0), (right1, row1), (left1, row1)), np.int32)], 0
             )
 
     def flank(self, side: int) -> int:
