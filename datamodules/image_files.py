@@ -79,7 +79,8 @@ def decoded(path: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
     """A file's pixels. Looks for the end mark again: OpenCV fills what a JPEG lacks with grey and says nothing."""
     data = path.read_bytes()
     check_kind(path, data[:8], len(data))
-    if not is_whole(data[:8], data):
+    # The end first: looking through the whole of a JPEG takes a twentieth of the time that decoding it does.
+    if not is_whole(data[:8], data[-TAIL:]) and not is_whole(data[:8], data):
         raise cut_short(path, data[:8], len(data))
     try:
         return decode(data)
@@ -88,8 +89,11 @@ def decoded(path: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """uint8 (H, W, 3). Labels are drawn on the pixels as stored, so a camera's orientation tag must not turn them."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    """uint8 (H, W, 3), whatever is stored: grey, a palette, CMYK, 16 bits a channel; transparency is dropped.
+
+    Labels are drawn on the pixels as stored, so a camera's orientation tag must not turn them.
+    """
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ValueError("the decoder gave up")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return pixels

@@ -2,63 +2,46 @@
 
     python experiments/report.py runs/seg_gta2city
 
-Reads config.yaml, results.csv, metrics.csv, gates.parquet, divergence.csv and predictions/, whichever of them there
-are; a run that was stopped half-way gets a report of what it had done. The page needs no network.
+Reads config.yaml, arms.json, table.json, results.csv, metrics.csv, gates.parquet, divergence.csv and predictions/,
+whichever of them there are, of any study; a run that was stopped half-way gets a report of what it had done. The page
+needs no network.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.flags import ABOUT
-from experiments.report_figures import draw_key, norm_colour, picture_uri, svg_uri
-from experiments.report_sections import divergence_section, drop_section, gate_section, training_section
+from experiments.report_figures import draw_key, picture_uri, svg_uri
+from experiments.report_run import Run, listed, read_run
+from experiments.report_sections import (
+    Section,
+    divergence_section,
+    drop_section,
+    gate_section,
+    table_section,
+    training_section,
+)
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from experiments.tables import Row
 
 PICTURE_BYTES = 1_600_000
 """What the embedded predictions may weigh together, in base64; a report is to be sent by mail."""
 
 
-@dataclass
-class Run:
-    """What a run folder holds. A frame is None where its file is missing, empty or damaged."""
-
-    path: Path
-    config: dict
-    results: DataFrame | None
-    metrics: DataFrame | None
-    gates: DataFrame | None
-    divergence: DataFrame | None
-
-    @property
-    def norms(self) -> list[str]:
-        """The norms of the flags and whatever else was measured, in that order."""
-        frames = (self.results, self.metrics, self.gates, self.divergence)
-        measured = [norm for frame in frames if frame is not None for norm in frame["norm"].unique()]
-        return list(dict.fromkeys([*_listed(self.config.get("norm")), *measured]))
-
-    @property
-    def domains(self) -> list[str]:
-        """Source first, then the targets, then what else was measured."""
-        flags = [*_listed(self.config.get("source")), *_listed(self.config.get("target"))]
-        results = [] if self.results is None else [*self.results["domain"].unique()]
-        metrics = [] if self.metrics is None else [c[: -len("/miou")] for c in self.metrics if c.endswith("/miou")]
-        return list(dict.fromkeys([*flags, *results, *metrics]))
-
-
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder and return its path.
 
-    Whatever is missing from the folder is missing from the page, with a line that says so.
+    Whatever is missing from the folder is missing from the page, with a line that says so; what a study does not have,
+    such as a classifier's predictions, goes without saying.
 
     Raises:
-        ValueError: where the folder holds none of config.yaml, results.csv and metrics.csv.
+        ValueError: where the folder holds none of config.yaml, results.csv and metrics.csv, or tables without arms.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -66,63 +49,31 @@ def write_report(run: Path) -> Path:
     pictures, left_out = prediction_pictures(loaded)
     templates = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    title, question = _title(loaded)
     html = page.get_template("report.html.j2").render(
         run=loaded,
         config=loaded.config,
-        title=_title(loaded),
-        colours={norm: norm_colour(norm) for norm in loaded.norms},
-        keys={norm: svg_uri(draw_key(norm)) for norm in loaded.norms},
+        title=title,
+        question=question,
+        colours={arm: look.colour for arm, look in loaded.cast.looks.items()},
+        keys={name: svg_uri(draw_key(look)) for name, look in loaded.cast.key.items()},
         result=_result(loaded),
-        sections=[drop_section(loaded), training_section(loaded), gate_section(loaded), divergence_section(loaded)],
+        sections=_sections(loaded),
         pictures=pictures,
         left_out=left_out,
-        classes=_class_colours(loaded.config),
+        classes=_class_colours(loaded.config) if pictures else [],
         class_tables=class_tables(loaded),
         environment=_environment(loaded.config),
         flags=_flags(loaded.config),
+        facts=_facts(loaded.arms),
     )
     report = loaded.path / "report.html"
     report.write_text(html, encoding="utf-8")
     return report
 
 
-def read_run(path: Path) -> Run:
-    """Read a run folder, forgiving whatever a killed run left behind. Raises ValueError where it is no run folder."""
-    import pandas as pd
-    import yaml
-
-    if not any((path / name).is_file() for name in ("config.yaml", "results.csv", "metrics.csv")):
-        raise ValueError(f"{path} is no run folder: it holds neither config.yaml nor results.csv nor metrics.csv.")
-
-    def frame(name: str, columns: tuple[str, ...]) -> DataFrame | None:
-        file = path / name
-        try:
-            table = pd.read_parquet(file) if name.endswith(".parquet") else pd.read_csv(file, on_bad_lines="skip")
-            for column in table.columns.difference(["norm", "domain", "role", "layer", "statistic", "label"]):
-                table[column] = pd.to_numeric(table[column], errors="coerce")
-        except (OSError, ValueError):  # not there, empty, or cut off in the middle
-            return None
-        if not set(columns) <= set(table.columns):
-            return None
-        table = table.dropna(subset=list(columns)).reset_index(drop=True)
-        return table if len(table) else None
-
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        config = None
-    return Run(
-        path,
-        config if isinstance(config, dict) else {},
-        frame("results.csv", ("norm", "seed", "domain", "role", "miou")),
-        frame("metrics.csv", ("norm", "seed", "step")),
-        frame("gates.parquet", ("norm", "seed", "epoch", "step", "layer", "depth", "statistic", "label", "value")),
-        frame("divergence.csv", ("norm", "seed", "domain", "depth", "mean")),
-    )
-
-
 def prediction_pictures(run: Run) -> tuple[list[tuple[str, list[list[tuple[str, str]]]]], int]:
-    """Each domain's examples, an example being (what, data URI) for image, truth and norms; and how many did not fit.
+    """Each domain's examples, an example being (what, data URI) for image, truth and arms; and how many did not fit.
 
     Every domain gets its first example before any gets a second.
     """
@@ -136,7 +87,7 @@ def prediction_pictures(run: Run) -> tuple[list[tuple[str, list[list[tuple[str, 
     budget, left_out = PICTURE_BYTES, 0
     for index, domain in sorted(examples, key=lambda e: (e[0], order.get(e[1], 99))):
         stem = run.path / "predictions" / f"{domain}-{index}"
-        files = {what: Path(f"{stem}-{what}.png") for what in ("image", "truth", *run.norms)}
+        files = {what: Path(f"{stem}-{what}.png") for what in ("image", "truth", *run.arms)}
         found = {what: picture_uri(file, photograph=what == "image") for what, file in files.items()}
         uris = [(what, uri) for what, uri in found.items() if uri]
         budget -= sum(len(uri) for _, uri in uris)
@@ -147,16 +98,18 @@ def prediction_pictures(run: Run) -> tuple[list[tuple[str, list[list[tuple[str, 
     return [(domain, rows) for domain, rows in shown.items() if rows], left_out
 
 
-def class_tables(run: Run) -> list[tuple[str, list[str], list[tuple[str, list[tuple[str, bool]]]]]]:
-    """For each domain its name, the norms, and a row a class: mean IoU over seeds in points, and whether it is best."""
+def class_tables(run: Run) -> list[tuple[str, list[str], list[Row]]]:
+    """For each domain its name, the arms, and a row a class: mean IoU over seeds in points, and whether it is best."""
     from experiments.tables import MISSING
 
     if run.results is None:
         return []
     columns = [column for column in run.results if column.startswith("iou/")]
+    if not columns:
+        return []
     tables = []
     for domain, rows in run.results.groupby("domain", sort=False):
-        means = 100 * rows.groupby("norm", sort=False)[columns].mean().T.dropna(how="all")
+        means = 100 * rows.groupby("arm", sort=False)[columns].mean().T.dropna(how="all")
         if not means.empty:
             body = []
             for name, row in means.round(1).iterrows():
@@ -168,24 +121,48 @@ def class_tables(run: Run) -> list[tuple[str, list[str], list[tuple[str, list[tu
 
 def _result(run: Run) -> dict | None:
     """The closing table as the page shows it."""
-    from experiments.tables import closing_table, legend, table_header, table_rows, verdict
+    from experiments.domain_drop import DROP, TARGETS, verdict
 
-    if run.results is None:
+    if run.table is None:
         return None
-    table = closing_table(run.results)
-    unfinished = [norm for norm in run.norms if norm not in table.index]
+    rows = list(run.table.rows())
+    judged = () if run.results is None else set(run.results["arm"])
+    unfinished = [arm for arm in run.arms if arm not in judged] if judged else []
     return {
-        "header": table_header(table),
-        "rows": list(table_rows(table)),
-        "legend": legend(table),
-        "verdict": verdict(table),
+        "header": run.table.header(),
+        "rows": rows,
+        "colours": {name: run.cast.of_row(name).colour for name, _ in rows},
+        "legend": run.table.legend,
+        "marked": any(best for _, cells in rows for _, best in cells),
+        "verdict": verdict(run.table) if {DROP, TARGETS} <= {*run.table.columns} else "",
         "unfinished": ", ".join(unfinished),
     }
 
 
-def _title(run: Run) -> str:
-    source, targets = _listed(run.config.get("source")), _listed(run.config.get("target"))
-    return f"{', '.join(source)} → {', '.join(targets)}" if source and targets else run.path.resolve().name
+def _sections(run: Run) -> list[Section]:
+    """The chapters between the result and the predictions, without those that the study does not have."""
+    result = drop_section(run) if run.segments else table_section(run)
+    chapters = [result, training_section(run), gate_section(run), divergence_section(run)]
+    return [chapter for chapter in chapters if chapter is not None]
+
+
+def _title(run: Run) -> tuple[str, str]:
+    """The page's title, and what else the question says: from domain to domain, or else the question's first words."""
+    source, targets = listed(run.config.get("source")), listed(run.config.get("target"))
+    question = str(run.config.get("question") or "")
+    if source and targets:
+        return f"{', '.join(source)} → {', '.join(targets)}", question
+    first, _, rest = re.sub(r"(?<=[.?!]) ", "\n", question, count=1).partition("\n")
+    return first or run.path.resolve().name, rest
+
+
+def _facts(arms: dict[str, dict]) -> tuple[list[str], list[list[str]]] | None:
+    """What the arms are, as a table: headings and rows; None where their names say it all."""
+    facts = list(dict.fromkeys(fact for known in arms.values() for fact in known))
+    if all(arm == known.get("norm") for arm, known in arms.items()) and facts in ([], ["norm"]):
+        return None
+    rows = [[arm, *("" if (fact := known.get(f)) is None else str(fact) for f in facts)] for arm, known in arms.items()]
+    return ["arm", *facts], rows
 
 
 def _class_colours(config: dict) -> list[tuple[str, str]]:
@@ -211,10 +188,6 @@ def _flags(config: dict) -> dict[str, str]:
         for name, value in config.items()
         if name not in ABOUT and value is not None
     }
-
-
-def _listed(value: object) -> list[str]:
-    return [] if value is None else [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """The figures that a report adds to those of the gates; and figures and pictures as data URIs, for a page to carry.
 
-Figures are plain matplotlib without pyplot. Every norm has its colour and, where lines cross, a dash and a marker of
-its own: printed in grey, or to a reader who sees few colours, ten norms must still be ten.
+Figures are plain matplotlib without pyplot.
 """
 
 from __future__ import annotations
@@ -10,12 +9,17 @@ import re
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
+
+from experiments.arm_looks import Look, norm_look
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from experiments.tables import Table
 
 PICTURE_WIDTH = 320
 """Pixels to which wider predictions are reduced."""
@@ -26,93 +30,100 @@ NARROW = 5.5
 INK = "#3d4650"
 """Text in the figures."""
 
-_SOLID, _DASHED, _DOTTED, _DASH_DOT = "-", (0, (4, 1.4)), (0, (1, 1.1)), (0, (5, 1.2, 1, 1.2))
-
-NORM_LINES = {
-    "bn": (_SOLID, "o"),
-    "syncbn": (_DOTTED, "o"),
-    "in": (_SOLID, "^"),
-    "ln": (_SOLID, "v"),
-    "gn": (_DASHED, "D"),
-    "sn": (_SOLID, "s"),
-    "sn-in-ln": (_DOTTED, "s"),
-    "bin": (_DASHED, "X"),
-    "ibn-a": (_DASH_DOT, ">"),
-    "ibn-b": (_DASH_DOT, "<"),
-}
-"""One fixed dash and marker a norm, in matplotlib's terms; no two norms share both."""
-
 MARKERS = 7
 """Markers along a line: enough to follow it, too few to hide it."""
 
 
 def draw_drops(scores: DataFrame, ranked: list[str], title: str) -> Figure:
     """A bar a norm: its drop, mean over seeds, and a dot for each seed; the first of `ranked` at the bottom."""
-    from experiments.tables import DROP
+    from experiments.domain_drop import DROP
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     reach = max(scores[DROP].max(), 0.1)
     for y, norm in enumerate(ranked):
-        seeds, colour = scores.loc[[norm], DROP], norm_colour(norm)
+        seeds, colour = scores.loc[[norm], DROP], norm_look(norm).colour
         ax.barh(y, seeds.mean(), 0.56, color=colour, alpha=0.45, linewidth=0)
         ax.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
         ax.text(max(seeds.max(), 0) + 0.03 * reach, y, f"{seeds.mean():.1f}", va="center", fontsize=8.5, color=INK)
     ax.set_xlim(min(0, scores[DROP].min()), 1.14 * reach)
-    _norm_axis(ax, ranked, "points of mIoU lost")
+    _row_axis(ax, ranked, "points of mIoU lost")
     return figure
 
 
 def draw_heights(scores: DataFrame, ranked: list[str], targets: list[str], title: str) -> Figure:
     """A line a norm, from its mIoU on the source (dot) to the mean of its targets (ring); each tick is one target."""
-    from experiments.tables import DROP, TARGETS
+    from experiments.domain_drop import DROP, TARGETS
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     means = scores.groupby("norm").mean()
     for y, norm in enumerate(ranked):
-        row, colour = means.loc[norm], norm_colour(norm)
+        row, colour = means.loc[norm], norm_look(norm).colour
         source = row[TARGETS] + row[DROP]
         ax.plot([row[TARGETS], source], [y, y], color=colour, linewidth=2, alpha=0.6)
         ax.plot([row[target] for target in targets], [y] * len(targets), "|", color=colour, markersize=9)
         ax.plot(row[TARGETS], y, "o", color="white", markeredgecolor=colour, markeredgewidth=2, markersize=6.5)
         ax.plot(source, y, "o", color=colour, markersize=7.5)
     ax.set_xlim(left=0)
-    _norm_axis(ax, ranked, "mIoU, per cent")
+    _row_axis(ax, ranked, "mIoU, per cent")
     return figure
 
 
-def draw_curves(metrics: DataFrame, column: str, title: str, top: float | None = None) -> Figure:
-    """A column of the metrics against the step, a mIoU in points: a thin line a seed, a bold line a norm.
+def draw_column(table: Table, column: str, looks: dict[str, Look], reach: tuple[float, float]) -> Figure:
+    """A dot a row of a closing table, in one of its columns, its standard deviation as a line; the first row on top.
 
-    `top` is the upper end of the axis, whose lower end then is 0; without it the axis fits the curves.
+    `reach` is what the axis has to hold.
+    """
+    cells = table.cells[column][::-1]
+    names = [fill(str(name), 30) for name in cells.index]
+    title = fill(f"{column} (smaller is better)" if column in table.smaller else column, 60)
+    figure, ax = _figure(4.5, 0.75 + 0.27 * len(names), title)
+    for y, (name, row) in enumerate(cells.iterrows()):
+        look, mean, sd = looks[str(name)], row["mean"], row["sd"]
+        ax.plot([mean - sd, mean + sd], [y, y], color=look.colour, linewidth=2.2, alpha=0.45)
+        ax.plot(mean, y, look.marker, color=look.colour, markersize=7, markeredgecolor="white", markeredgewidth=0.8)
+        beside = ax.get_yaxis_transform()
+        ax.text(1.02, y, table.text(column, mean), va="center", fontsize=8.5, color=INK, transform=beside)
+    edge = 0.08 * (reach[1] - reach[0])
+    ax.set_xlim(reach[0] - edge, reach[1] + edge)
+    ax.xaxis.get_major_locator().set_params(nbins=5)
+    _row_axis(ax, names, "")
+    return figure
+
+
+def draw_curves(metrics: DataFrame, column: str, title: str, looks: dict[str, Look], top: float | None) -> Figure:
+    """A column of the metrics against the step: a thin line a seed, a bold line an arm.
+
+    `top` is the upper end of the axis, whose lower end then is 0, in per cent, as the curves then are; without it the
+    axis fits the curves.
     """
     figure, ax = _figure(4.5, 2.5, title)
     rows = metrics.dropna(subset=[column])
-    share = 100 if column.endswith("/miou") else 1
+    share = 1 if top is None else 100
     width = max(1, (rows["step"].max() + 1) / 100)  # averaged over a hundredth of the run: a loss a step is a smear
-    binned = rows["step"].floordiv(width) if rows.groupby(["norm", "seed"]).size().max() > 120 else rows["step"]
+    binned = rows["step"].floordiv(width) if rows.groupby(["arm", "seed"]).size().max() > 120 else rows["step"]
     rows = rows.assign(bin=binned)
-    for i, (norm, part) in enumerate(rows.groupby("norm", sort=False)):
+    for i, (arm, part) in enumerate(rows.groupby("arm", sort=False)):
         seeds = part.groupby(["bin", "seed"])[column].mean().unstack() * share
         steps = part.groupby("bin")["step"].mean()
         ends = seeds.apply(lambda seed: seed.last_valid_index())
         common = seeds.loc[:, ends >= 0.9 * ends.max()].dropna()  # a seed just begun must not cut the mean short
         if seeds.shape[1] > 1:
-            ax.plot(steps, seeds, color=norm_colour(norm), linewidth=0.6, alpha=0.35)
-        _norm_line(ax, norm, i, steps[common.index], common.mean(axis=1))
+            ax.plot(steps, seeds, color=looks[arm].colour, linewidth=0.6, alpha=0.35)
+        _line(ax, looks[arm], i, steps[common.index], common.mean(axis=1))
     if top is not None:
         ax.set_ylim(0, top)
     ax.set_xlabel("step")
     return figure
 
 
-def draw_divergence(rows: DataFrame, title: str, limits: tuple[float, float]) -> Figure:
-    """Feature divergence between the source and one target against depth, a line a norm, on a logarithmic axis."""
+def draw_divergence(rows: DataFrame, title: str, looks: dict[str, Look], limits: tuple[float, float]) -> Figure:
+    """Feature divergence between the source and one target against depth, a line an arm, on a logarithmic axis."""
     import numpy as np
 
     figure, ax = _figure(4.5, 2.7, title)
-    for i, (norm, part) in enumerate(rows.groupby("norm", sort=False)):
+    for i, (arm, part) in enumerate(rows.groupby("arm", sort=False)):
         line = np.exp(np.log(part["mean"]).groupby(part["depth"]).mean())
-        _norm_line(ax, norm, i, line.index, line)
+        _line(ax, looks[arm], i, line.index, line)
     ax.set_yscale("log")
     ax.minorticks_off()
     ax.yaxis.set_major_formatter("{x:g}")
@@ -121,14 +132,14 @@ def draw_divergence(rows: DataFrame, title: str, limits: tuple[float, float]) ->
     return figure
 
 
-def draw_key(norm: str) -> Figure:
-    """The norm's line alone, 38 by 13 pixels, for the page's legend."""
+def draw_key(look: Look) -> Figure:
+    """An arm's line alone, 38 by 13 pixels, for the page's legend."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(38 / 96, 13 / 96))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.axis("off")
-    _norm_line(ax, norm, 0, [0, 1, 2], [0, 0, 0], markevery=[1])
+    _line(ax, look, 0, [0, 1, 2], [0, 0, 0], markevery=[1])
     ax.set_xlim(0.05, 1.95)
     return figure
 
@@ -137,13 +148,6 @@ def narrowed(figure: Figure) -> Figure:
     """The same figure laid out anew at NARROW inches: a wide one reduced to a phone's width could not be read."""
     figure.set_size_inches(NARROW, figure.get_size_inches()[1])
     return figure
-
-
-def norm_colour(norm: str) -> str:
-    """The norm's fixed colour, grey for one that has none."""
-    from lightning_modules.gate_figures import NORM_COLOURS
-
-    return NORM_COLOURS.get(norm, "#777777")
 
 
 def svg_uri(figure: Figure) -> str:
@@ -178,14 +182,13 @@ def picture_uri(file: Path, photograph: bool) -> str | None:
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
 
 
-def _norm_line(ax: Axes, norm: str, place: int, x, y, markevery=None) -> None:
-    """A norm's bold line with a few markers, set off from those of its neighbours by its `place` among them."""
-    dash, marker = NORM_LINES.get(norm, (_SOLID, "o"))
+def _line(ax: Axes, look: Look, place: int, x, y, markevery=None) -> None:
+    """An arm's bold line with a few markers, set off from those of its neighbours by its `place` among them."""
     if markevery is None and len(x) > MARKERS:
         every = -(-len(x) // MARKERS)
         markevery = (place * every // 3 % every, every)
     ax.plot(
-        x, y, linestyle=dash, marker=marker, markevery=markevery, color=norm_colour(norm),
+        x, y, linestyle=look.dash, marker=look.marker, markevery=markevery, color=look.colour,
         linewidth=1.7, markersize=6.5, markeredgecolor="white", markeredgewidth=0.7,
     )  # fmt: skip
 
@@ -203,9 +206,10 @@ def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def _norm_axis(ax: Axes, norms: list[str], label: str) -> None:
-    ax.set_yticks(range(len(norms)), norms)
-    ax.set_ylim(-0.6, len(norms) - 0.4)
+def _row_axis(ax: Axes, names: list[str], label: str) -> None:
+    """Names up the axis, and lines along which to read a figure."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(-0.6, len(names) - 0.4)
     ax.grid(False, axis="y")
     ax.grid(axis="x", color="#d7dce1", linewidth=0.6)
     ax.set_xlabel(label)

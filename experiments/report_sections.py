@@ -5,12 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.report_figures import draw_curves, draw_divergence, draw_drops, draw_heights, narrowed, svg_uri
+from experiments.arm_looks import MOST
+from experiments.report_figures import (
+    draw_column,
+    draw_curves,
+    draw_divergence,
+    draw_drops,
+    draw_heights,
+    narrowed,
+    svg_uri,
+)
+from lightning_modules.measures import MEASURES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.figure import Figure
 
-    from experiments.report import Run
+    from experiments.report_run import Run
+    from experiments.tables import Table
+
+
+LIKE = 3
+"""Columns of a table share an axis where the largest number of one is less than this many times that of the next."""
 
 
 @dataclass
@@ -34,15 +51,16 @@ class Section:
 
 def drop_section(run: Run) -> Section:
     """What is lost between source and targets, and from which heights."""
-    from experiments.tables import DROP, seed_scores
+    from experiments.domain_drop import DROP, has_domains, seed_scores
 
     section = Section("The drop")
-    scores = None if run.results is None else seed_scores(run.results).dropna(subset=[DROP])
+    results = run.results.dropna(subset=["miou"]) if has_domains(run.results) else None
+    scores = None if results is None else seed_scores(results).dropna(subset=[DROP])
     if scores is None or scores.empty:
         section.absent = "No norm has been judged on the source and on every target."
         return section
     ranked = scores.groupby("norm")[DROP].mean().sort_values(ascending=False).index
-    targets = run.results.loc[run.results["role"] == "target", "domain"].unique()
+    targets = results.loc[results["role"] == "target", "domain"].unique()
     lost = draw_drops(scores, ranked, "what is lost")
     heights = draw_heights(scores, ranked, targets, "from where to where")
     section.drawings = [
@@ -60,39 +78,105 @@ def drop_section(run: Run) -> Section:
     return section
 
 
+def table_section(run: Run) -> Section | None:
+    """The closing table as a figure; None where no column tells two rows apart."""
+    table = run.table
+    telling = [] if table is None else [column for column in table.columns if _tells(table, column)]
+    if not telling:
+        return None
+    looks = {str(name): run.cast.of_row(str(name)) for name in table.cells.index}
+    axes = _axes(table, telling)
+    images = []
+    for column in telling:
+        reach = _reach(table, next(axis for axis in axes if column in axis))
+        images.append((svg_uri(draw_column(table, column, looks, reach)), f"{column}, row by row"))
+    spread = table.cells.xs("sd", axis=1, level=1).notna().any(axis=None)
+    dot = "the mean over seeds, its line one standard deviation to either side" if spread else "the one seed"
+    shared = " Columns of like numbers share an axis." if len(axes) < len(telling) else ""
+    caption = f"The table, column by column: a dot is {dot}. Axes fit their numbers and need not begin at zero.{shared}"
+    return Section("The result as a picture", [Drawing(caption, images)])
+
+
+def _tells(table: Table, column: str) -> bool:
+    """Whether a figure of the column would show a difference."""
+    return len({table.text(column, mean) for mean in table.cells[column, "mean"].dropna()}) > 1
+
+
+def _axes(table: Table, columns: list[str]) -> list[list[str]]:
+    """The columns by the axis they share: those that are best in the same direction and alike in size, so that what
+    changes from column to column can be seen."""
+    size = table.cells.xs("mean", axis=1, level=1).abs().max()
+    axes = [[column] for column in columns if column in table.unranked]
+    for smaller in (False, True):
+        ranked = [c for c in columns if c not in table.unranked and (c in table.smaller) == smaller]
+        for i, column in enumerate(ranked := sorted(ranked, key=size.get)):
+            if i and size[column] < LIKE * size[ranked[i - 1]]:
+                axes[-1].append(column)
+            else:
+                axes.append([column])
+    return axes
+
+
+def _reach(table: Table, columns: list[str]) -> tuple[float, float]:
+    """The least and the largest number of some columns, with a standard deviation to either side."""
+    import numpy as np
+
+    means, sds = (table.cells[[(column, part) for column in columns]].to_numpy() for part in ("mean", "sd"))
+    sds = np.nan_to_num(sds)
+    return float(np.nanmin(means - sds)), float(np.nanmax(means + sds))
+
+
 def training_section(run: Run) -> Section:
-    """Loss and mIoU of each domain against the step."""
+    """Loss, and what networks were judged by on each domain, against the step."""
     section = Section("Training")
     if run.metrics is None:
         section.absent = "metrics.csv is missing or empty."
         return section
-    measured = run.metrics.dropna(axis=1, how="all").columns
-    titles = {"train/loss": "training loss"} | {f"{domain}/miou": f"{domain}: mIoU" for domain in run.domains}
-    columns = {column: title for column, title in titles.items() if column in measured}
-    best = max((run.metrics[column].max() for column in columns if column.endswith("/miou")), default=1)
     images = []
-    for column, title in columns.items():
-        top = 105 * best if column.endswith("/miou") else None  # one scale for all domains: the drop can be seen
-        figure = draw_curves(run.metrics, column, title, top)
-        images.append((svg_uri(figure), f"{title} during training"))
-    caption = (
-        "Against the optimiser's step: a thin line a seed, a bold line the mean of those that got to the end. A "
-        "target's curve that sinks while the source's still climbs is a network that fits its source's appearance."
-    )
+    for column, title, top in _curves(run):
+        for group, arms in run.cast.groups.items():
+            rows = run.metrics[run.metrics["arm"].isin(arms)]
+            if rows[column].notna().any():
+                panel = f"{title}, {group}" if group else title
+                figure = draw_curves(rows, column, panel, run.cast.looks, top)
+                images.append((svg_uri(figure), f"{panel} during training"))
+    caption = "Against the optimiser's step: a thin line a seed, a bold line the mean of those that got to the end."
+    if run.segments:
+        caption += (
+            " A target's curve that sinks while the source's still climbs is a network that fits its source's "
+            "appearance."
+        )
+    if left_out := len(run.cast.left_out):
+        caption += f" The first {MOST} of {len(run.arms)} are shown; metrics.csv holds the other {left_out}."
     section.drawings = [Drawing(caption, images)] if images else []
-    section.absent = "" if images else "metrics.csv holds neither a loss nor a mIoU."
+    section.absent = "" if images else f"metrics.csv holds neither a loss nor a {' or '.join(MEASURES.values())}."
     return section
 
 
-def gate_section(run: Run) -> Section:
-    """Which statistics the switchable norms settled on, and on what way."""
+def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
+    """The columns of the metrics to draw, their titles, and where the axis ends (None: where the curve does)."""
+    measured = run.metrics.dropna(axis=1, how="all").columns
+    if "train/loss" in measured:
+        yield "train/loss", "training loss", None
+    for measure, name in MEASURES.items():
+        columns = {f"{domain}/{measure}": domain for domain in run.domains if f"{domain}/{measure}" in measured}
+        best = run.metrics[[*columns]].max().max()
+        for column, domain in columns.items():  # one scale for all domains: the drop can be seen
+            yield column, f"{domain}: {name}", 105 * best
+
+
+def gate_section(run: Run) -> Section | None:
+    """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
     from lightning_modules.gate_figures import NEAR, draw_gate_movement, draw_gates
 
     section = Section("What the gates learned")
     if run.gates is None:
+        gated = {"sn", "sn-in-ln", "bin"} & {facts.get("norm") for facts in run.arms.values()}
+        if not gated and not run.segments:
+            return None
         section.absent = (
             "gates.parquet is missing or damaged: the run may have been stopped before it was written."
-            if {"sn", "sn-in-ln", "bin"} & set(run.norms)
+            if gated
             else "No norm of this run has gates."
         )
         return section
@@ -108,11 +192,16 @@ def gate_section(run: Run) -> Section:
         "The way there, for early, middle and late layers; a thin line is one seed. What still slopes at the end "
         "had not settled."
     )
-    for norm, gates in run.gates.groupby("norm", sort=False):
+    arms = list(run.gates["arm"].unique())
+    for arm in arms[:MOST]:
+        gates = run.gates[run.gates["arm"] == arm]
         caption = quantiles if (gates["statistic"] == "rho").all() else shares
-        section.drawings.append(_wide(draw_gates(gates), f"gates of {norm} by depth", caption, heading=norm))
+        section.drawings.append(_wide(draw_gates(gates), f"gates of {arm} by depth", caption, heading=arm))
         if gates["epoch"].nunique() > 1:
-            section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {norm} over epochs", moved))
+            section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {arm} over epochs", moved))
+    if len(arms) > MOST:
+        rest = ", ".join(arms[MOST:])
+        section.drawings[-1].caption += f" Not shown, but in gates.parquet: {rest}."
     return section
 
 
@@ -120,9 +209,11 @@ LEAST_DIVERGENCE = 0.05
 """Nats a channel, below which two domains look the same to a layer; the figure's axis ends there."""
 
 
-def divergence_section(run: Run) -> Section:
-    """How far apart source and targets are inside the networks."""
+def divergence_section(run: Run) -> Section | None:
+    """How far apart source and targets are inside the networks; None for classifiers, where it was not measured."""
     section = Section("Inside the network: how far apart the domains are")
+    if run.divergence is None and not run.segments:
+        return None
     if run.divergence is None or not (run.divergence["mean"] > 0).any():
         section.absent = "divergence.csv is missing or empty."
         return section
@@ -131,8 +222,12 @@ def divergence_section(run: Run) -> Section:
     low = max(low, LEAST_DIVERGENCE)
     images = []
     for domain, rows in measured.groupby("domain", sort=False):
-        figure = draw_divergence(rows, f"source and {domain}", (low / 1.5, high * 1.5))
-        images.append((svg_uri(figure), f"feature divergence between source and {domain} by depth"))
+        for group, arms in run.cast.groups.items():
+            lines = rows[rows["arm"].isin(arms)]
+            if len(lines):
+                title = f"source and {domain}, {group}" if group else f"source and {domain}"
+                figure = draw_divergence(lines, title, run.cast.looks, (low / 1.5, high * 1.5))
+                images.append((svg_uri(figure), f"feature divergence by depth, {title}"))
     caption = (
         "Symmetric Kullback-Leibler divergence of the channels' mean activations, source against target, averaged over "
         "the channels of a layer (IBN-Net, section 3.1); seeds averaged on this logarithmic scale. Lower: the layer "

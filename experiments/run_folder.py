@@ -1,12 +1,16 @@
-"""A study's folder: its flags, one subfolder for each norm and seed, and the tables that gather them."""
+"""A study's folder: its flags, one subfolder for each arm and seed, and the tables that gather them.
+
+An arm is one of the things that a study compares: a norm, or a norm on a backbone, or a step of a recipe.
+"""
 
 import dataclasses
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +20,7 @@ import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import ABOUT, UsageError
-from experiments.tables import closing_table, markdown_table
+from experiments.tables import Table
 from experiments.trainers import read_metrics
 
 PACKAGES = (
@@ -31,20 +35,38 @@ PACKAGES = (
 
 
 class RunFolder:
-    """`OUT/` with config.yaml, and `OUT/NORM-seedN/` with metrics.csv, gates.parquet, checkpoints and result.json.
+    """`OUT/` with config.yaml and arms.json, and `OUT/ARM-seedN/` with metrics.csv, gates.parquet, checkpoints and
+    result.json.
 
     Args:
         path: OUT.
         flags: the study's flags; kept in config.yaml.
         question: what the study asks, for the report.
         about: further facts for config.yaml.
+        arms: the things compared, in the order of the tables, each with facts (texts, numbers or None) that every row
+            of its tables carries beside `arm` and `seed`: {"resnet50-bn": {"norm": "bn", "backbone": "resnet50"}}.
+        arm_flags: the flags that choose the arms and nothing else; `--resume` may change them.
 
     Raises:
-        UsageError: OUT holds another run and `flags.resume` is not set, or other flags than the run was started with.
+        UsageError: an arm's name is no plain file name; OUT holds another run and `flags.resume` is not set, or other
+            flags, or other facts of an arm, than the run was started with.
     """
 
-    def __init__(self, path: Path, flags, question: str, about: dict):
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        flags,
+        question: str,
+        about: dict,
+        arms: dict[str, dict],
+        arm_flags: Collection[str] = ("norm",),
+    ):
+        self.path, self.arms = path, arms
+        for arm in arms:
+            if not re.fullmatch(r"[\w+=,@][\w+=,@.-]*", arm):
+                raise UsageError(
+                    f"{arm!r} cannot name a folder of the run: it takes letters, digits and _+=,@.- alone."
+                )
         config = {
             key: list(v) if isinstance(v, tuple) else v
             for key, v in dataclasses.asdict(flags).items()
@@ -55,83 +77,108 @@ class RunFolder:
         if rank_zero_only.rank:
             return  # the first process alone looks after the folder
         if any(path.glob("*-seed*")):
-            self._check(config, flags.resume)
+            self._check(config, flags.resume, arm_flags)
         elif flags.resume:
             raise UsageError(f"--resume: there is no run in {path}; leave --resume out to start one.")
         self.path.mkdir(parents=True, exist_ok=True)
         self._write_config()
+        self.arms_file.write_text(json.dumps(arms, indent=1))
 
     @property
     def config_file(self) -> Path:
         return self.path / "config.yaml"
 
-    def part(self, norm: str, seed: int) -> Path:
+    @property
+    def arms_file(self) -> Path:
+        return self.path / "arms.json"
+
+    def part(self, arm: str, seed: int) -> Path:
         """The subfolder of one training."""
-        return self.path / f"{norm}-seed{seed}"
+        return self.path / f"{arm}-seed{seed}"
 
-    def is_finished(self, norm: str, seed: int) -> bool:
-        return (self.part(norm, seed) / "result.json").exists()
+    def is_finished(self, arm: str, seed: int) -> bool:
+        return (self.part(arm, seed) / "result.json").exists()
 
-    def finish(self, norm: str, seed: int, result: dict[str, list[dict]]) -> None:
-        """Keep a training's results: lists of rows under the names of the tables they go to."""
+    def finish(self, arm: str, seed: int, result: dict[str, list[dict]]) -> None:
+        """Keep a training's results: lists of rows under the names of the tables they go to, "results" and
+        "divergence". What a row holds is the study's choice; numbers and text."""
         text = json.dumps(result, indent=1)
-        partial = self.part(norm, seed) / "result.partial"
+        self.part(arm, seed).mkdir(parents=True, exist_ok=True)
+        partial = self.part(arm, seed) / "result.partial"
         partial.write_text(text)
-        partial.rename(self.part(norm, seed) / "result.json")  # a half-written result must not count as finished
+        partial.rename(self.part(arm, seed) / "result.json")  # a half-written result must not count as finished
 
-    def gather(self, minutes: float) -> pd.DataFrame:
-        """Write metrics.csv, gates.parquet, results.csv, divergence.csv and table.md; returns the results."""
+    def gather(self, minutes: float, table: Callable[[pd.DataFrame], Table | None]) -> pd.DataFrame:
+        """Write metrics.csv, gates.parquet, results.csv, divergence.csv, table.md and table.json; returns the results.
+
+        Every row of them begins with the arm, its facts and the seed.
+
+        Args:
+            minutes: how long this call of the study took.
+            table: makes the closing table of the results; None where there is nothing to show yet.
+        """
         parts = list(self._parts())
-        logged = [(read_metrics(part), n, s) for n, s, part in parts]
-        metrics = [_labelled(frame, n, s) for frame, n, s in logged if frame is not None]
-        if metrics:
-            pd.concat(metrics).to_csv(self.path / "metrics.csv", index=False)
-        tracked = [pd.read_parquet(file) for _, _, part in parts if (file := part / "gates.parquet").exists()]
+        logged = [_labelled(frame, labels) for labels, part in parts if (frame := read_metrics(part)) is not None]
+        if logged:
+            pd.concat(logged).to_csv(self.path / "metrics.csv", index=False)
+        tracked = [(labels, file) for labels, part in parts if (file := part / "gates.parquet").exists()]
         if tracked:
-            pd.concat(tracked).to_parquet(self.path / "gates.parquet", index=False)
-        found = [
-            (n, s, json.loads(file.read_text())) for n, s, part in parts if (file := part / "result.json").exists()
-        ]
-        results = pd.DataFrame()
-        for table in ("results", "divergence"):
-            rows = [_labelled(pd.DataFrame(result[table]), n, s) for n, s, result in found if result.get(table)]
-            if rows:
-                frame = pd.concat(rows)
-                frame.to_csv(self.path / f"{table}.csv", index=False)
-                results = frame if table == "results" else results
-        if len(results):
-            (self.path / "table.md").write_text(markdown_table(closing_table(results)) + "\n")
+            gates = pd.concat([_labelled(pd.read_parquet(file), labels) for labels, file in tracked])
+            gates.to_parquet(self.path / "gates.parquet", index=False)
+        found = [(labels, file) for labels, part in parts if (file := part / "result.json").exists()]
+        kept = [(labels, json.loads(file.read_text())) for labels, file in found]
+        gathered = {}
+        for name in ("results", "divergence"):
+            frames = [_labelled(pd.DataFrame(result[name]), labels) for labels, result in kept if result.get(name)]
+            if frames:
+                gathered[name] = pd.concat(frames)
+                gathered[name].to_csv(self.path / f"{name}.csv", index=False)
+        results = gathered.get("results", pd.DataFrame())
+        closing = table(results) if len(results) else None
+        if closing is not None:
+            (self.path / "table.md").write_text(closing.markdown() + "\n")
+            (self.path / "table.json").write_text(closing.to_json() + "\n")
         self._config["minutes"] = round(self._minutes_before + minutes, 1)
         self._write_config()
         return results
 
-    def _parts(self) -> Iterator[tuple[str, int, Path]]:
-        for norm in self._config["norm"]:
+    def _parts(self) -> Iterator[tuple[dict, Path]]:
+        """The columns that label each training's rows, and its folder."""
+        for arm, facts in self.arms.items():
             for seed in range(self._config["seed"], self._config["seed"] + self._config["seeds"]):
-                yield norm, seed, self.part(norm, seed)
+                yield {"arm": arm, **facts, "seed": seed}, self.part(arm, seed)
 
     def _write_config(self) -> None:
         self.config_file.write_text(yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True))
 
-    def _check(self, config: dict, resume: bool) -> None:
+    def _check(self, config: dict, resume: bool, arm_flags: Collection[str]) -> None:
         if not resume:
             raise UsageError(f"{self.path} holds a run already: pass --resume to go on with it, or another --out.")
         written = yaml.safe_load(self.config_file.read_text())
         before = {k: v for k, v in written.items() if k not in ABOUT}
-        # more seeds or norms, and where and how it runs, may change between two halves of a run
-        free = {"norm", "seeds", "gpus", "nodes", "workers", "wandb", "out", "data_root"}
-        changed = [key for key, value in config.items() if key not in free and before.get(key) != value]
+        # more seeds or arms, and where and how it runs, may change between two halves of a run
+        free = {*arm_flags, "seeds", "gpus", "nodes", "workers", "wandb", "out", "data_root"}
+        changed = {
+            key: before.get(key) for key, value in config.items() if key not in free and before.get(key) != value
+        }
+        if self.arms_file.exists():
+            known = json.loads(self.arms_file.read_text())
+            arms = json.loads(json.dumps(self.arms))  # as they would be read back
+            changed |= {arm: known[arm] for arm in arms if known.get(arm, arms[arm]) != arms[arm]}
         if changed:
-            was = ", ".join(f"{key} was {before.get(key)!r}" for key in changed)
+            was = ", ".join(f"{key} was {value!r}" for key, value in changed.items())
             raise UsageError(
                 f"--resume: {self.path} was started with other flags ({was}): repeat them or choose another --out."
             )
         self._minutes_before = written.get("minutes", 0.0)
-        self._config |= {key: written[key] for key in ("command", "git", "versions") if key in written}  # of the start
+        of_the_start = ("command", "git", "versions", "minutes")  # until `gather` knows the minutes of this call
+        self._config |= {key: written[key] for key in of_the_start if key in written}
 
 
-def _labelled(frame: pd.DataFrame, norm: str, seed: int) -> pd.DataFrame:
-    return frame.assign(norm=norm, seed=seed)[["norm", "seed", *frame.columns]]
+def _labelled(frame: pd.DataFrame, labels: dict) -> pd.DataFrame:
+    """The frame with the labels in front, in place of columns of the same names."""
+    others = [column for column in frame.columns if column not in labels]
+    return frame.assign(**labels)[[*labels, *others]]
 
 
 def _command() -> str:

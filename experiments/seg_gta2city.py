@@ -107,9 +107,9 @@ def run(flags: Flags):
 
     from datamodules.image_files import MissingDataError
     from datamodules.segmentation import SegmentationData
+    from experiments.domain_drop import drop_table
     from experiments.report import write_report
     from experiments.run_folder import RunFolder
-    from experiments.tables import closing_table, print_table
     from experiments.trainers import devices, loader_workers
 
     started = time.time()
@@ -144,7 +144,8 @@ def run(flags: Flags):
     out = Path(flags.out.replace("NAME", "seg_gta2city"))
     if out.name == SMOKE and not rank_zero_only.rank:
         shutil.rmtree(out, ignore_errors=True)  # nobody goes on with a smoke run
-    folder = RunFolder(out, flags, QUESTION, {"label_space": data.source.label_space.name})
+    arms = {norm: {"norm": norm} for norm in flags.norm}
+    folder = RunFolder(out, flags, QUESTION, {"label_space": data.source.label_space.name}, arms)
     data.read_labels()
     for seed in range(flags.seed, flags.seed + flags.seeds):
         for norm in flags.norm:
@@ -153,8 +154,8 @@ def run(flags: Flags):
                 train_and_judge(flags, recipe, data, folder, norm, seed)
     if rank_zero_only.rank:
         return None
-    results = folder.gather((time.time() - started) / 60)
-    print_table(closing_table(results))
+    results = folder.gather((time.time() - started) / 60, drop_table)
+    drop_table(results).print()
     print(f"report: {write_report(folder.path)}")
     return results
 
@@ -230,7 +231,7 @@ def check_norms(flags: Flags, recipe, data, world: int) -> None:
 
 def chosen_recipe(flags: Flags):
     """The recipe that the flags name, with the parts that they override."""
-    from lightning_modules.recipes import SEGMENTATION_RECIPES
+    from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
 
     name = flags.recipe
     if name == "auto":

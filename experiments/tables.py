@@ -1,157 +1,174 @@
-"""The table a study ends with: what every norm keeps on the source, on each target, and what it loses between them.
+"""The table a study ends with: a row for each thing compared, a column for each measure, mean and spread over seeds.
 
-Results are tidy, one row a norm, seed and domain: norm, seed, domain, role ("source" or "target"), miou in 0..1. Tables
-are in percentage points of mIoU. The same table is printed, written to `table.md` and shown in the report.
+What the rows and columns are is the study's choice. The same table is printed, written to `table.md` and, as numbers,
+to `table.json`, from where the report reads it.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
-from math import hypot
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
     from rich.console import Console
 
-TARGETS = "mean of targets"
-DROP = "drop"
 MISSING = "–"
 
+PARTS = ("mean", "sd", "n")
+"""What a cell holds: mean and standard deviation over the seeds, and how many seeds there are."""
 
-def seed_scores(results: DataFrame) -> DataFrame:
-    """One row a (norm, seed) and, in points: each source, each target, `mean of targets`, `drop`.
+Row = tuple[str, list[tuple[str, bool]]]
+"""A row's name and its cells: each a text, and whether it is the best of its column. The first says how many seeds."""
 
-    A seed that lacks one of the targets (its run was cut short) has no mean of targets and no drop: a mean over fewer
-    targets would not compare with the others'.
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A closing table: numbers, and what is to be known to show them.
+
+    Raises:
+        ValueError: where `smaller`, `unranked` or `digits` name what is no column.
     """
-    rows = results.dropna(subset=["norm", "seed", "domain", "role"])
-    rows = rows.drop_duplicates(["norm", "seed", "domain"], keep="last")  # a resumed run judges again
-    sources, targets = (list(rows.loc[rows["role"] == role, "domain"].unique()) for role in ("source", "target"))
-    points = rows.assign(points=100 * rows["miou"])
-    scores = points.pivot(index=["norm", "seed"], columns="domain", values="points")
-    seen = list(dict.fromkeys(zip(rows["norm"], rows["seed"], strict=True)))  # the order of the run, not the alphabet's
-    scores = scores.loc[seen, sources + targets].rename_axis(columns=None)
-    scores[TARGETS] = scores[targets].mean(axis=1, skipna=False) if targets else float("nan")
-    scores[DROP] = scores[sources].mean(axis=1, skipna=False) - scores[TARGETS] if sources else float("nan")
-    return scores
+
+    cells: DataFrame
+    """Index: the rows' names. Columns of two levels: the column's name, and under it "mean", "sd" and "n"."""
+    legend: str
+    """How to read the table: units, spread, what is missing."""
+    corner: str = "norm"
+    """Heading of the first column, which holds the rows' names."""
+    smaller: frozenset[str] = frozenset()
+    """Columns in which the smallest is best."""
+    unranked: frozenset[str] = frozenset()
+    """Columns that have no best, such as parameters; where their seeds agree, they are shown without a spread."""
+    digits: Mapping[str, int] = field(default_factory=dict)
+    """Decimals of a column; 1 where not given."""
+
+    def __post_init__(self):
+        unknown = {*self.smaller, *self.unranked, *self.digits} - {*self.columns}
+        if unknown:
+            raise ValueError(f"no column of this table is called {', '.join(sorted(unknown))}: it has {self.columns}.")
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(self.cells.columns.get_level_values(0)))
+
+    def text(self, column: str, value: float) -> str:
+        """A number as this column shows it."""
+        digits = self.digits.get(column, 1)
+        return MISSING if value != value else f"{round(float(value), digits) + 0.0:.{digits}f}"  # never -0.0
+
+    def header(self) -> list[str]:
+        """The headings that go with `rows`."""
+        return [self.corner, "seeds", *self.columns]
+
+    def rows(self) -> Iterator[Row]:
+        """Each row with its cells as text. Cells that print alike are best together; a lone row is best at nothing."""
+        best = {column: self._best(column) for column in self.columns}
+        for name, row in self.cells.iterrows():
+            counts = {int(row[column, "n"]) for column in best} - {0}
+            cells = [(f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(max(counts, default=0)), False)]
+            for column in best:
+                mean = self.text(column, row[column, "mean"])
+                cells.append((self._spread_out(column, mean, row[column, "sd"]), mean == best[column]))
+            yield str(name), cells
+
+    def markdown(self) -> str:
+        """The table in Markdown, best of a column in bold, with its legend below."""
+        header = self.header()
+        lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+        for name, cells in self.rows():
+            lines.append([name, *(f"**{text}**" if best else text for text, best in cells)])
+        escaped = [[text.replace("|", r"\|") for text in line] for line in lines]
+        return "\n".join("| " + " | ".join(line) + " |" for line in escaped) + f"\n\n{self.legend}\n"
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the table to the terminal, best of a column in bold green; set close, to fit 80 columns."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        printed = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=escape(self.legend), caption_justify="left")
+        for i, heading in enumerate(self.header()):
+            heading = escape(re.sub(r"([-:])| ", r"\1\n", heading))
+            printed.add_column(heading, justify="right" if i else "left", no_wrap=True)
+        for name, cells in self.rows():
+            close = [(text.replace(" ± ", "±"), best) for text, best in cells]
+            printed.add_row(escape(name), *(f"[bold green]{text}[/]" if best else text for text, best in close))
+        console = console or Console()
+        printed.width = console.measure(printed, options=console.options.update(width=1000)).maximum
+        console.print(printed, crop=False)  # whatever the terminal's width: a number cut short would be a wrong number
+
+    def to_json(self) -> str:
+        """The table as JSON text; what is not measured is null."""
+        numbers = {
+            column: {part: [None if v != v else v for v in self.cells[column, part].tolist()] for part in PARTS}
+            for column in self.columns
+        }
+        settings = {"smaller": sorted(self.smaller), "unranked": sorted(self.unranked), "digits": dict(self.digits)}
+        about = {"corner": self.corner, "legend": self.legend, **settings}
+        return json.dumps(about | {"rows": list(map(str, self.cells.index)), "columns": numbers}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Table:
+        """The table that `to_json` wrote. Raises ValueError where the text is none."""
+        import pandas as pd
+
+        try:
+            read = json.loads(text)
+            numbers = {(column, part): parts[part] for column, parts in read["columns"].items() for part in PARTS}
+            cells = pd.DataFrame(numbers, index=read["rows"], dtype=float)
+            sets = {name: frozenset(read[name]) for name in ("smaller", "unranked")}
+            return cls(cells, read["legend"], read["corner"], **sets, digits=read["digits"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is no closing table: {error!r}.") from error
+
+    def _best(self, column: str) -> str | None:
+        """The text of the column's best mean; None where nothing is to be compared."""
+        means = self.cells[column, "mean"].dropna()
+        if column in self.unranked or len(means) < 2:
+            return None
+        return self.text(column, means.min() if column in self.smaller else means.max())
+
+    def _spread_out(self, column: str, mean: str, sd: float) -> str:
+        spread = self.text(column, sd)
+        certain = column in self.unranked and not float(spread if sd == sd else 0)
+        return mean if sd != sd or certain else f"{mean} ± {spread}"
 
 
-def closing_table(results: DataFrame) -> DataFrame:
-    """The closing table as numbers.
+def table_of(scores: DataFrame, legend: str, **settings) -> Table:
+    """The table of what every seed scored.
+
+    Args:
+        scores: index of two levels, the row's name and the seed; one column a table column, in the units shown. NaN
+            where something was not measured.
+        legend: how to read the table. "{spread}" in it becomes " ± standard deviation over seeds", or ", one seed"; a
+            legend without it gets a sentence on the spread. Where a cell is missing, a sentence says so.
+        settings: `corner`, `smaller`, `unranked` and `digits` of `Table`.
 
     Returns:
-        One row a norm, in the order of the run. Columns have two levels: first each source, each target,
-        `mean of targets` and `drop` (source minus mean of targets); under each, "mean" and "sd" over the seeds, in
-        points, and "n", how many seeds that cell has. The standard deviation is the sample's (n - 1), NaN for one seed.
+        The table, rows in their order in `scores`. The standard deviation is the sample's (n - 1), NaN for one seed.
+
+    Raises:
+        ValueError: where `scores` has two lines for one row and seed.
     """
     import pandas as pd
 
-    grouped = seed_scores(results).groupby(level="norm", sort=False)
-    cells = {"mean": grouped.mean(), "sd": grouped.std(), "n": grouped.count()}
-    table = pd.concat(cells, axis=1).swaplevel(axis=1)
-    columns = cells["mean"].columns
-    return table[[(column, part) for column in columns for part in cells]]
-
-
-def table_rows(table: DataFrame) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
-    """Each norm of a closing table with its cells as text, and whether a cell is the best of its column.
-
-    The first cell is the number of seeds. Cells that print alike are best together; a lone norm is best at nothing.
-    """
-    columns = list(dict.fromkeys(table.columns.get_level_values(0)))
-    means = table.xs("mean", axis=1, level=1).round(1)
-    for norm, row in table.iterrows():
-        counts = {int(row[column, "n"]) for column in columns} - {0}
-        cells = [(f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(max(counts, default=0)), False)]
-        for column in columns:
-            best = means[column].min() if column == DROP else means[column].max()
-            marked = means[column].count() > 1 and means.loc[norm, column] == best
-            cells.append((_cell(row[column, "mean"], row[column, "sd"]), bool(marked)))
-        yield str(norm), cells
-
-
-def table_header(table: DataFrame) -> list[str]:
-    """The headings that go with `table_rows`."""
-    return ["norm", "seeds", *dict.fromkeys(table.columns.get_level_values(0))]
-
-
-def markdown_table(table: DataFrame) -> str:
-    """A closing table in Markdown, best of a column in bold, with a line on how to read it."""
-    header = table_header(table)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for norm, cells in table_rows(table):
-        lines.append([norm, *(f"**{text}**" if best else text for text, best in cells)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{legend(table)}\n"
-
-
-def print_table(table: DataFrame, console: Console | None = None) -> None:
-    """Print a closing table to the terminal, best of a column in bold green; set close, to fit 80 columns."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    printed = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=legend(table), caption_justify="left")
-    for i, heading in enumerate(table_header(table)):
-        printed.add_column(re.sub(r"([-:])| ", r"\1\n", heading), justify="right" if i else "left", no_wrap=True)
-    for norm, cells in table_rows(table):
-        close = [(text.replace(" ± ", "±"), best) for text, best in cells]
-        printed.add_row(norm, *(f"[bold green]{text}[/]" if best else text for text, best in close))
-    console = console or Console()
-    printed.width = console.measure(printed, options=console.options.update(width=1000)).maximum
-    console.print(printed, crop=False)  # whatever the terminal's width: a number cut short would be a wrong number
-
-
-def legend(table: DataFrame) -> str:
-    """How to read a closing table: units, spread, and what is missing."""
-    counts = table.xs("n", axis=1, level=1)
-    spread = " ± standard deviation over seeds" if counts.max().max() > 1 else ", one seed"
-    missing = f" {MISSING}: not measured." if (counts == 0).any(axis=None) else ""
-    return f"mIoU in percentage points{spread}; drop: source minus mean of targets, smaller is better.{missing}"
-
-
-def verdict(table: DataFrame) -> str:
-    """One sentence on who loses least from source to targets, and on whether the seeds allow to say so."""
-    drops = table[DROP].dropna(subset=["mean"]).sort_values("mean")
-    if drops.empty:
-        return "No norm has been judged on a source and on every target yet, so there is no drop to compare."
-    first, name = drops.iloc[0], str(drops.index[0]).upper()  # in capitals: "in loses least" would not read
-    if len(drops) == 1:
-        return f"{name} loses {first['mean']:.1f} points from source to targets; there is no other norm to compare."
-    second = drops.iloc[1]
-    gap = f"{second['mean'] - first['mean']:.1f} fewer than {str(drops.index[1]).upper()}"
-    loses = f"{name} loses least, {first['mean']:.1f} points from source to targets"
-    rest = drops.iloc[1:].iterrows()
-    tied = [str(norm).upper() for norm, row in rest if row["mean"] - first["mean"] <= _spread(first, row)]
-    if min(first["n"], second["n"]) < 2:
-        loses += f", {gap}, but with one seed a difference of chance cannot be told from a real one"
-    elif tied:
-        loses += f", but the seeds' spread is too wide to tell it from {_listed(tied)}"
+    if scores.index.has_duplicates:
+        raise ValueError(f"two scores for one row and seed: {scores.index[scores.index.duplicated()][0]}.")
+    grouped = scores.rename(columns=str).astype(float).groupby(level=0, sort=False)
+    parts = {"mean": grouped.mean(), "sd": grouped.std(), "n": grouped.count()}
+    table = pd.concat(parts, axis=1).swaplevel(axis=1)
+    cells = table[[(column, part) for column in parts["mean"].columns for part in PARTS]]
+    counts = parts["n"]
+    several = counts.max().max() > 1
+    if "{spread}" in legend:
+        legend = legend.replace("{spread}", " ± standard deviation over seeds" if several else ", one seed")
     else:
-        loses += f", {gap} and more than the seeds' spread (± {_spread(first, second):.1f})"
-    return f"{loses}; {_highest(table, drops.index[0])}."
-
-
-def _highest(table: DataFrame, favourite: str) -> str:
-    """Who is best on the targets: losing little from a poor source is no victory."""
-    means = table[TARGETS, "mean"].dropna()
-    best = means.idxmax()
-    if best == favourite:
-        return f"it is also the highest on the targets, {means[best]:.1f}"
-    return f"the highest on the targets is {str(best).upper()}, {means[best]:.1f} against its {means[favourite]:.1f}"
-
-
-def _spread(a, b) -> float:
-    """Standard deviation of the difference of two independent runs; 0 where unknown."""
-    return hypot(*(row["sd"] if row["n"] > 1 else 0.0 for row in (a, b)))
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
-
-
-def _cell(mean: float, sd: float) -> str:
-    if mean != mean:
-        return MISSING
-    return f"{mean:.1f} ± {sd:.1f}" if sd == sd else f"{mean:.1f}"
+        legend += " ±: standard deviation over seeds." if several else " One seed."
+    if (counts == 0).any(axis=None):
+        legend += f" {MISSING}: not measured."
+    return Table(cells, legend, **settings)

@@ -53,12 +53,23 @@ def loader_workers(flags: RunFlags) -> int:
     return min(8, max(1, (os.cpu_count() or 2) // (2 * devices(flags)[1])))
 
 
-def make_trainer(flags: RunFlags, folder: Path, recipe, callbacks: list[pl.Callback], about: dict) -> pl.Trainer:
+def make_trainer(
+    flags: RunFlags,
+    folder: Path,
+    recipe,
+    callbacks: list[pl.Callback],
+    about: dict,
+    *,
+    measure: str = "miou",
+    accumulate: int = 1,
+) -> pl.Trainer:
     """A trainer that logs to FOLDER/metrics.csv and to W&B, and keeps FOLDER/checkpoints/last.ckpt.
 
     Args:
         recipe: says `max_steps`, `epoch_steps` and `judge_epochs`.
         about: the run's settings, for W&B.
+        measure: what a judgement's line in the log tells.
+        accumulate: batches whose gradients make one step.
     """
     accelerator, count = devices(flags)
     if rank_zero_only.rank == 0:
@@ -75,12 +86,19 @@ def make_trainer(flags: RunFlags, folder: Path, recipe, callbacks: list[pl.Callb
         precision=flags.precision,
         max_steps=recipe.max_steps,
         max_epochs=math.ceil(recipe.max_steps / recipe.epoch_steps),
-        limit_train_batches=recipe.epoch_steps,
+        limit_train_batches=recipe.epoch_steps * accumulate,
+        accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=recipe.judge_epochs,
         num_sanity_val_steps=0,
-        log_every_n_steps=min(10, recipe.epoch_steps),
+        log_every_n_steps=min(10, recipe.epoch_steps),  # optimiser steps
         logger=loggers,
-        callbacks=[checkpoint, LearningRateMonitor("step"), RichProgressBar(), JudgementLine(folder.name), *callbacks],
+        callbacks=[
+            checkpoint,
+            LearningRateMonitor("step"),
+            RichProgressBar(),
+            JudgementLine(folder.name, measure),
+            *callbacks,
+        ],
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module shares samples out itself, and judges none twice
     )

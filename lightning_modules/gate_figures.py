@@ -69,6 +69,7 @@ def draw_gates(frame: DataFrame) -> Figure:
         draw(ax, rows)
         ax.set_xlim(last["depth"].min() - 0.7, last["depth"].max() + 0.7)
     _mark_stages(axes, last.drop_duplicates("depth").set_index("depth")["layer"].sort_index())
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set_xlabel("depth: normalization layers from input to output")
     return figure
 

@@ -4,19 +4,28 @@ import time
 
 import pytorch_lightning as pl
 
+from lightning_modules.measures import MEASURES
+
 
 class JudgementLine(pl.Callback):
-    """Prints a line with the mIoU on every domain after each judgement."""
+    """Prints a line with the measure on every domain, in per cent, after each judgement.
 
-    def __init__(self, name: str):
-        self.name, self.started = name, time.monotonic()
+    Args:
+        name: what the line begins with.
+        measure: what is logged as DOMAIN/MEASURE, of `MEASURES`.
+    """
+
+    def __init__(self, name: str, measure: str = "miou"):
+        self.name, self.measure, self.started = name, measure, time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            scores = {k.removesuffix("/miou"): v for k, v in trainer.callback_metrics.items() if k.endswith("/miou")}
+            ending = f"/{self.measure}"
+            scores = {k.removesuffix(ending): v for k, v in trainer.callback_metrics.items() if k.endswith(ending)}
             judged = ", ".join(f"{domain} {100 * score:.1f}" for domain, score in scores.items())
             seconds = time.monotonic() - self.started
             print(
-                f"{self.name}: step {trainer.global_step} of {trainer.max_steps}, mIoU {judged} ({seconds:.0f} s)",
+                f"{self.name}: step {trainer.global_step} of {trainer.max_steps}, {MEASURES[self.measure]} {judged} "
+                f"({seconds:.0f} s)",
                 flush=True,
             )

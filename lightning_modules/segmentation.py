@@ -13,7 +13,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.domains import Domain
 from datamodules.labels import IGNORE
-from lightning_modules.recipes import SegmentationRecipe
+from lightning_modules.segmentation_recipes import SegmentationRecipe
+from lightning_modules.weights import network_weights, read_checkpoint
 from normshift import NORMS, convert, load_official, parameter_groups, synchronize
 
 CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
@@ -28,7 +29,7 @@ class SegmentationModule(pl.LightningModule):
     `DOMAIN/iou/CLASS` in [0, 1].
 
     Args:
-        recipe: see `lightning_modules.recipes`.
+        recipe: see `lightning_modules.segmentation_recipes`.
         norm: a name in `normshift.NORMS`. IBN-Net's norms go into the encoder, whatever `norm_in` says.
         domains: what the validation loaders hold, in their order; labelled alike.
         norm_in: "encoder", "decoder" (with the auxiliary head) or "both".
@@ -59,7 +60,7 @@ class SegmentationModule(pl.LightningModule):
         self.auxiliary = _auxiliary_head(self.net.encoder.out_channels[-2], classes)
         self._set_norm(norm, norm_in)
         if weights not in ("none", "imagenet"):
-            load_official(_timm_model(self.net.encoder), _checkpoint(weights), ignore=CLASSIFIERS)
+            load_official(_timm_model(self.net.encoder), network_weights(read_checkpoint(weights)), ignore=CLASSIFIERS)
         if sync_norm:
             self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
         self.ious: list[dict[int, float]] = []
@@ -188,13 +189,6 @@ def _network(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.M
         if not pretrained:
             raise
         raise ValueError(f"timm could not get ImageNet weights of {backbone}: {str(error).splitlines()[0]}") from error
-
-
-def _checkpoint(path: str) -> dict:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the file is, torch says it in another class of error
-        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
 
 
 def _timm_model(encoder: nn.Module) -> nn.Module:

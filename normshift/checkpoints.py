@@ -48,7 +48,7 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     Raises:
         ValueError: naming the keys that are left over in the checkpoint, missing from it, or of another shape.
     """
-    published = {k: v for k, v in _unwrap(state_dict).items() if not any(fnmatchcase(k, pattern) for pattern in ignore)}
+    published = {k: v for k, v in unwrapped(state_dict).items() if not any(fnmatchcase(k, pattern) for pattern in ignore)}
     published = _renamed(published, model)
     norms = norm_layers(model)
     plain = _plain_batch_norms(norms, published)
@@ -83,7 +83,8 @@ def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> t
     return filled, taken
 
 
-def _unwrap(state_dict: Mapping) -> dict[str, Tensor]:
+def unwrapped(state_dict: Mapping) -> dict[str, Tensor]:
+    """A published checkpoint's tensors by key, out from under "state_dict" or "model", and without "module."."""
     for key in ("state_dict", "model"):
         if isinstance(state_dict.get(key), Mapping):
             state_dict = state_dict[key]

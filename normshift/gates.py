@@ -41,11 +41,19 @@ def gates(model: nn.Module) -> list[Gate]:
     return found
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float, gate_lr_multiplier: float = 10.0) -> list[dict]:
+def parameter_groups(
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    gate_lr_multiplier: float = 10.0,
+    *,
+    decay_norms: bool = True,
+) -> list[dict]:
     """Optimiser groups that train gates as the papers do.
 
     rho: learning rate times `gate_lr_multiplier`, no weight decay (BIN, section 4.1). SN's gates: no weight decay.
-    Everything else, norms' weights and biases included: `lr` and `weight_decay`.
+    Everything else: `lr` and `weight_decay`; with `decay_norms=False`, norms' weights and biases, and the biases of
+    other layers, do not decay (as ResNet-RS trains, and Goyal et al. 2017 before it).
 
     Returns:
         Groups with "name", "params", "lr" and "weight_decay", for any torch optimiser; a group without parameters is
@@ -59,8 +67,11 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float, gate_lr_m
             rho.append(layer.rho)
     gated = {id(p) for p in (*switch, *rho)}
     rest = [p for p in model.parameters() if id(p) not in gated]
+    vectors = [] if decay_norms else [p for p in rest if p.ndim <= 1]  # what scales or shifts a channel
+    kept = {id(p) for p in vectors}
     groups = [
-        {"name": "weights", "params": rest, "lr": lr, "weight_decay": weight_decay},
+        {"name": "weights", "params": [p for p in rest if id(p) not in kept], "lr": lr, "weight_decay": weight_decay},
+        {"name": "norms_and_biases", "params": vectors, "lr": lr, "weight_decay": 0.0},
         {"name": "sn_gates", "params": switch, "lr": lr, "weight_decay": 0.0},
         {"name": "rho", "params": rho, "lr": lr * gate_lr_multiplier, "weight_decay": 0.0},
     ]

@@ -1,12 +1,14 @@
-"""The report of a run, and the table it begins with, on small runs whose numbers were worked out by hand."""
+"""The report of a run: of segmentation, with all its chapters, and of classification, with those it has."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 import time
 from base64 import b64decode
-from io import BytesIO, StringIO
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,37 +18,14 @@ import yaml
 from PIL import Image
 
 from experiments import report
-from experiments.report import main, prediction_pictures, read_run, write_report
-from experiments.tables import closing_table, markdown_table, print_table, seed_scores, table_rows, verdict
+from experiments.domain_drop import drop_table
+from experiments.report import main, prediction_pictures, write_report
+from experiments.report_run import read_run
+from experiments.run_folder import RunFolder
+from experiments.tables import table_of
 from lightning_modules.gate_figures import NORM_COLOURS, STATISTIC_COLOURS, draw_gate_movement, draw_gates
 from normshift import NORMS
-
-SOURCE, TARGETS = "streets-game", ("streets-night", "camvid:test")
-
-# norm -> seed -> mIoU on the source and on the two targets
-MIOU = {
-    "bn": {0: (0.60, 0.30, 0.40), 1: (0.62, 0.28, 0.36)},  # drops 25 and 30: 27.5 +- 3.54
-    "sn": {0: (0.61, 0.41, 0.45), 1: (0.63, 0.43, 0.47)},  # drops 18 and 18: 18.0 +- 0
-    "bin": {0: (0.50, 0.31, 0.33), 1: (0.54, 0.34, 0.34)},  # drops 18 and 20: 19.0 +- 1.41
-}
-
-
-def results(miou: dict = MIOU) -> pd.DataFrame:
-    rows = [
-        {
-            "norm": norm,
-            "seed": seed,
-            "domain": domain,
-            "role": role,
-            "miou": value,
-            "iou/road": value,
-            "iou/sky": np.nan,
-        }
-        for norm, seeds in miou.items()
-        for seed, values in seeds.items()
-        for domain, role, value in zip((SOURCE, *TARGETS), ("source", "target", "target"), values, strict=True)
-    ]
-    return pd.DataFrame(rows)
+from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, results
 
 
 def gates(norm: str, layers: int = 6, epochs: int = 3, seeds: int = 2, channels: int = 8) -> pd.DataFrame:
@@ -54,6 +33,7 @@ def gates(norm: str, layers: int = 6, epochs: int = 3, seeds: int = 2, channels:
     rows = []
     for seed, epoch, depth in np.ndindex(seeds, epochs, layers):
         about = {
+            "arm": norm,
             "norm": norm,
             "seed": seed,
             "epoch": epoch,
@@ -81,10 +61,12 @@ def run(tmp_path: Path) -> Path:
         "machine": "a laptop", "git": "abc1234", "versions": {"torch": "2.11.0"}, "minutes": 3.2,
     }  # fmt: skip
     (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "arms.json").write_text(json.dumps({norm: {"norm": norm} for norm in MIOU}))
+    (run / "table.json").write_text(drop_table(results()).to_json())
     results().to_csv(run / "results.csv", index=False)
     metrics, divergence = [], []
     for norm, seed in ((norm, seed) for norm in MIOU for seed in (0, 1)):
-        one = {"norm": norm, "seed": seed}
+        one = {"arm": norm, "norm": norm, "seed": seed}
         for epoch in (0, 1):
             metrics += [
                 one | {"epoch": epoch, "step": 5 * epoch + i, "train/loss": 2 - epoch, "lr": 0.1} for i in range(5)
@@ -108,71 +90,6 @@ def sections(page: Path) -> dict[str, str]:
     """The page's HTML by heading."""
     parts = re.split(r"<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))
     return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def test_table_by_hand():
-    table = closing_table(results())
-    assert list(table.index) == ["bn", "sn", "bin"]
-    assert list(dict.fromkeys(table.columns.get_level_values(0))) == [SOURCE, *TARGETS, "mean of targets", "drop"]
-    bn = table.loc["bn"]
-    assert bn[SOURCE, "mean"] == pytest.approx(61)
-    assert bn[SOURCE, "sd"] == pytest.approx(2**0.5)  # 60 and 62, n - 1
-    assert bn["mean of targets", "mean"] == pytest.approx(33.5)  # 35 and 32
-    assert bn["drop", "mean"] == pytest.approx(27.5)
-    assert bn["drop", "sd"] == pytest.approx(5 / 2**0.5)
-    assert bn["drop", "n"] == 2
-    marked = {norm: [text for text, best in cells if best] for norm, cells in table_rows(table)}
-    assert marked == {"bn": [], "sn": ["62.0 ± 1.4", "42.0 ± 1.4", "46.0 ± 1.4", "44.0 ± 1.4", "18.0 ± 0.0"], "bin": []}
-
-
-def test_table_as_text():
-    table = closing_table(results())
-    lines = markdown_table(table).splitlines()
-    assert lines[0] == "| norm | seeds | streets-game | streets-night | camvid:test | mean of targets | drop |"
-    assert lines[2] == "| bn | 2 | 61.0 ± 1.4 | 29.0 ± 1.4 | 38.0 ± 2.8 | 33.5 ± 2.1 | 27.5 ± 3.5 |"
-    assert "**18.0 ± 0.0**" in lines[3]
-    from rich.console import Console
-
-    printed = StringIO()
-    print_table(table, Console(file=printed, width=80))
-    rows = [line.split() for line in printed.getvalue().splitlines()]
-    assert ["bn", "2", "61.0±1.4", "29.0±1.4", "38.0±2.8", "33.5±2.1", "27.5±3.5"] in rows
-    narrow = StringIO()
-    print_table(table, Console(file=narrow, width=30))
-    assert "27.5±3.5" in narrow.getvalue()
-
-
-def test_one_seed_has_no_spread():
-    table = closing_table(results({norm: {0: seeds[0]} for norm, seeds in MIOU.items()}))
-    assert "±" not in markdown_table(table)
-    assert "one seed" in verdict(table)
-
-
-def test_a_resumed_run_counts_once():
-    table = closing_table(pd.concat([results({"bn": {0: (0.1, 0.1, 0.1)}}), results()]))
-    assert table.loc["bn", (SOURCE, "mean")] == pytest.approx(61)
-
-
-def test_a_seed_without_all_targets_has_no_drop():
-    rows = results()
-    cut = rows.drop(rows.index[(rows["norm"] == "bn") & (rows["seed"] == 1) & (rows["domain"] == TARGETS[1])])
-    table = closing_table(cut)
-    assert np.isnan(seed_scores(cut).loc[("bn", 1), "drop"])
-    assert table.loc["bn", ("drop", "mean")] == pytest.approx(25)
-    assert next(cells[0][0] for norm, cells in table_rows(table) if norm == "bn") == "1–2"
-
-
-def test_verdict_is_honest():
-    # 19 - 18 = 1 lies within sqrt(0 + 1.41^2); 27.5 - 18 = 9.5 lies beyond 3.5
-    assert "too wide to tell it from BIN;" in verdict(closing_table(results()))
-    clear = verdict(closing_table(results({norm: MIOU[norm] for norm in ("bn", "sn")})))
-    assert clear.startswith("SN loses least, 18.0 points from source to targets, 9.5 fewer than BN and more than")
-    assert "also the highest on the targets, 44.0" in clear
-    poor = verdict(closing_table(results({"in": {0: (0.1, 0.05, 0.05)}, "bn": {0: (0.6, 0.3, 0.4)}})))
-    assert poor.startswith("IN loses least") and "the highest on the targets is BN, 35.0 against its 5.0" in poor
-    assert "no other norm" in verdict(closing_table(results({"bn": MIOU["bn"]})))
-    only_source = results()[lambda rows: rows["role"] == "source"]
-    assert "no drop to compare" in verdict(closing_table(only_source))
 
 
 def test_report_is_whole_and_self_contained(run):
@@ -200,9 +117,12 @@ def test_each_file_may_be_missing_empty_or_damaged(run):
         for content in (b"", whole[:10], None):
             (run / name).unlink() if content is None else (run / name).write_bytes(content)
             assert getattr(read_run(run), name.partition(".")[0]) is None
+    for content in (b"", (run / "table.json").read_bytes()[:100], None):
+        (run / "table.json").unlink() if content is None else (run / "table.json").write_bytes(content)
+        assert read_run(run).table is None
     (run / "config.yaml").write_bytes(b"norm: [bn")
     assert read_run(run).config == {}
-    (run / "config.yaml").write_text("norm: [bn, sn]")
+    (run / "config.yaml").write_text("label_space: street")
     shutil.rmtree(run / "predictions")
     html = sections(write_report(run))
     assert not any("<img" in section for section in html.values())
@@ -214,7 +134,7 @@ def test_each_file_may_be_missing_empty_or_damaged(run):
 
 def test_run_killed_halfway(run):
     text = (run / "results.csv").read_text()
-    (run / "results.csv").write_text(text[: text.index("sn,0") + 30])  # in the middle of a row
+    (run / "results.csv").write_text(text[: text.index("sn,sn,0") + 30])  # in the middle of a row
     metrics = (run / "metrics.csv").read_text()
     (run / "metrics.csv").write_text(metrics[: len(metrics) // 2])
     (run / "divergence.csv").unlink()
@@ -223,11 +143,14 @@ def test_run_killed_halfway(run):
         file.write_bytes(file.read_bytes()[:40])
     html = sections(write_report(run))
     assert "61.0 ± 1.4" in html["Result"] and "Without a result so far: bin" in html["Result"]
+    assert "<img" in html["The drop"]  # of the norms that got so far
     assert "<img" in html["Training"] and "<img" in html["Predictions"] and "camvid" not in html["Predictions"]
+    (run / "arms.json").write_bytes((run / "arms.json").read_bytes()[:15])
+    assert list(read_run(run).arms) == ["bn", "sn"]  # what was measured
 
 
 def test_norms_without_gates(tmp_path):
-    (tmp_path / "config.yaml").write_text("norm: bn\nsource: gta5\ntarget: cityscapes")
+    (tmp_path / "config.yaml").write_text("norm: bn\nsource: gta5\ntarget: cityscapes\nlabel_space: street")
     html = sections(write_report(tmp_path))
     assert "No norm of this run has gates." in html["What the gates learned"]
 
@@ -278,6 +201,16 @@ def test_gates_are_those_of_the_last_epoch_averaged_over_seeds():
         assert [patch.get_height() for patch in bar] == pytest.approx(list(expected))
 
 
+def test_a_folder_of_before_there_were_arms_says_how_to_get_a_report(run, monkeypatch, capsys):
+    for name in ("results.csv", "metrics.csv", "divergence.csv"):
+        pd.read_csv(run / name).drop(columns="arm").to_csv(run / name, index=False)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(run)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    error = capsys.readouterr().err
+    assert stop.value.code and error.count("\n") == 1 and "repeat its command with --resume" in error
+
+
 def test_command_line(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "nowhere"), str(run)])
     with pytest.raises(SystemExit) as stop:
@@ -285,6 +218,118 @@ def test_command_line(run, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert stop.value.code and printed.err.count("\n") == 1 and "is no run folder" in printed.err
     assert printed.out.strip() == str(run / "report.html")  # one bad folder does not keep the others waiting
+
+
+@dataclass
+class Flags:
+    """The flags of a study of classifiers."""
+
+    data: str = "shapes"
+    norm: tuple[str, ...] = ("bn", "sn")
+    seed: int = 0
+    seeds: int = 2
+    resume: bool = False
+
+
+CLASSIFIERS = {f"{norm}-b{batch}": {"norm": norm, "batch": batch} for norm in ("bn", "sn") for batch in (32, 2)}
+QUESTION = "Does it fall as batches shrink? A network is trained with few images a step."
+
+
+def top1(results: pd.DataFrame):
+    """By hand: bn 90 and 92, then 50 and 60; sn 89 and 91, then 88 and 88."""
+    scores = results.pivot(index=["norm", "seed"], columns="batch", values="top1") * 100
+    scores = scores.rename(columns="{} images".format).assign(parameters=11.2)
+    return table_of(scores, "Top-1 in per cent{spread}.", unranked=frozenset({"parameters"}))
+
+
+def classifiers(path: Path, arms: dict = CLASSIFIERS, scores=(0.9, 0.92, 0.5, 0.6, 0.89, 0.91, 0.88, 0.88)) -> Path:
+    """The finished folder of a study, through the doors that studies use."""
+    folder = RunFolder(path, Flags(), QUESTION, {}, arms)
+    for i, (arm, seed) in enumerate((arm, seed) for arm in arms for seed in (0, 1)):
+        norm, score = arms[arm]["norm"], scores[i % len(scores)]
+        folder.finish(arm, seed, {"results": [{"domain": "photo", "role": "val", "top1": score, "recipe": "plain"}]})
+        losses = [{"step": step, "train/loss": 2 - step / 10} for step in range(8)]
+        judged = [{"step": 7, "photo/top1": score, "sketch/top1": score / 2, "photo/ece": 0.1}]
+        pd.DataFrame(losses + judged).to_csv(folder.part(arm, seed) / "metrics.csv", index=False)
+        if norm == "sn":
+            gates("sn", seeds=1).drop(columns=["arm", "seed"]).to_parquet(folder.part(arm, seed) / "gates.parquet")
+    folder.gather(1, top1)
+    return path
+
+
+def test_report_of_classifiers(tmp_path):
+    page = write_report(classifiers(tmp_path / "sizes"))
+    html = sections(page)
+    assert list(html) == ["Result", "The result as a picture", "Training", "What the gates learned", "How it was run"]
+    assert "<h1>Does it fall as batches shrink?</h1>" in page.read_text()
+    assert '<p class="question">A network is trained' in page.read_text()
+    assert "91.0 ± 1.4" in html["Result"] and "<b>88.0 ± 0.0</b>" in html["Result"]
+    assert "<b>11" not in html["Result"] and "Top-1 in per cent ± standard deviation" in html["Result"]
+    assert "verdict" not in html["Result"] and "Without a result" not in html["Result"]
+    assert alternatives(html["The result as a picture"]) == [
+        "2 images, row by row", "32 images, row by row"
+    ]  # fmt: skip
+    assert alternatives(html["Training"]) == [
+        "training loss during training", "photo: top-1 during training", "sketch: top-1 during training"
+    ]  # fmt: skip
+    assert re.findall(r"<h3>(.*?)</h3>", html["What the gates learned"]) == ["sn-b32", "sn-b2"]
+    assert re.search(r'row">sn-b2</th><td>sn</td><td>2</td>', html["How it was run"])
+
+
+def axes(section: str) -> list[list[str]]:
+    """The numbers along the lower axis of each figure."""
+    svgs = [b64decode(uri).decode() for uri in re.findall(r'src="data:image/svg\+xml;base64,(.*?)"', section)]
+    lower = [svg.partition('"matplotlib.axis_1"')[2].partition('"matplotlib.axis_2"')[0] for svg in svgs]
+    return [re.findall(r">([\d.]+)</text>", part) for part in lower]
+
+
+def test_columns_of_like_numbers_share_an_axis(tmp_path):
+    run = classifiers(tmp_path / "run")
+    # best when large: 91 and 60 are alike, 4000 is not; best when small: 90 is alone; parameters have no best
+    scores = {("bn", 0): (90, 50, 4000, 80, 11), ("sn", 0): (91, 60, 3000, 90, 25)}
+    index = pd.MultiIndex.from_tuples(scores, names=["norm", "seed"])
+    frame = pd.DataFrame(list(scores.values()), index, ["32", "2", "images/s", "error", "parameters"])
+    table = table_of(frame, "", smaller=frozenset({"error"}), unranked=frozenset({"parameters"}))
+    (run / "table.json").write_text(table.to_json())
+    large, small, rate, error, parameters = axes(sections(write_report(run))["The result as a picture"])
+    assert large == small and "50" in large and "90" in large
+    assert "3000" in rate and "4000" in rate and error[-1] == "90" and "50" not in error and parameters[-1] == "25"
+
+
+def alternatives(section: str) -> list[str]:
+    return re.findall(r'alt="(.*?)"', section)
+
+
+def test_classifiers_without_gates_have_no_chapter_on_them(tmp_path):
+    folder = RunFolder(tmp_path / "run", Flags(), "Deep?", {}, {"50": {"norm": "bn"}, "101": {"norm": "bn"}})
+    for arm, score in (("50", 0.5), ("101", 0.6)):
+        folder.finish(arm, 0, {"results": [{"top1": score, "depth": int(arm)}]})
+    folder.gather(1, lambda results: table_of(results.set_index(["arm", "seed"])[["top1"]], ""))
+    html = sections(write_report(tmp_path / "run"))
+    assert list(html) == ["Result", "The result as a picture", "Training", "How it was run"]
+    assert "metrics.csv is missing" in html["Training"] and "<img" in html["The result as a picture"]
+    assert list(read_run(tmp_path / "run").arms) == ["50", "101"]  # and no third, called 50.0
+
+
+def test_many_arms_are_split_into_panels(tmp_path):
+    norms = [norm for norm in NORMS if norm != "sn"][:7]
+    arms = {f"{norm}-b{batch}": {"norm": norm, "batch": batch} for norm in norms for batch in (32, 2)}
+    page = write_report(classifiers(tmp_path / "many", arms, [0.5] * 28))
+    assert alternatives(sections(page)["Training"]) == [
+        f"{curve}, batch {batch} during training"
+        for curve in ("training loss", "photo: top-1", "sketch: top-1")
+        for batch in (32, 2)
+    ]
+    assert re.findall(r'height="13">(.*?)<', page.read_text()) == norms
+    alike = {f"arm{i}": {"norm": "bn", "batch": 8} for i in range(14)}
+    folder = RunFolder(tmp_path / "alike", Flags(), "", {}, alike)
+    for arm in alike:
+        folder.finish(arm, 0, {"results": [{"top1": 0.5}]})
+        pd.DataFrame({"step": [0, 1], "train/loss": [1, 0]}).to_csv(folder.part(arm, 0) / "metrics.csv", index=False)
+    folder.gather(1, lambda results: None)
+    html = sections(write_report(tmp_path / "alike"))
+    assert "The first 12 of 14 are shown; metrics.csv holds the other 2." in html["Training"]
+    assert "table.json is missing" in html["Result"]
 
 
 def test_help_is_quick():

@@ -7,8 +7,8 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from datamodules.domains import Domain
 from datamodules.labels import CAMVID_FOLD, STREET
-from lightning_modules.recipes import SEGMENTATION_RECIPES
 from lightning_modules.segmentation import SegmentationModule, class_ious, mean_iou
+from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
 from normshift import convert, norm_layers
 from normshift.layers import IBN2d, InstanceNorm
 

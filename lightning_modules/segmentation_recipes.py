@@ -1,4 +1,4 @@
-"""Training recipes as literals that can be held against their sources."""
+"""Segmentation recipes as literals that can be held against their sources."""
 
 from dataclasses import dataclass
 

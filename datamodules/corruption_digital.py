@@ -1,0 +1,82 @@
+"""Light, colour, geometry and storage. `corruptions.TABLE` says what the figures are."""
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from datamodules.corruption_rounding import cut
+
+
+def brightness(image, added, rng):
+    """Adds to the value of HSV, up to its end."""
+    return with_brightness(image, added)
+
+
+def with_brightness(image: np.ndarray, added: float) -> np.ndarray:
+    """uint8: the image with `added` (of a range of 1, may be negative) on the value of its HSV colours."""
+    hue, saturation, value = cv2.split(_hsv(image))
+    return _rgb(hue, saturation, np.clip(value + np.float32(added), 0, 1))
+
+
+def saturate(image, figures, rng):
+    """Scales and shifts the saturation of HSV. Grey has hue 0, so what is added turns it reddish, as published."""
+    factor, added = figures
+    hue, saturation, value = cv2.split(_hsv(image))
+    return _rgb(hue, np.clip(saturation * np.float32(factor) + np.float32(added), 0, 1), value)
+
+
+def _hsv(image):
+    return cv2.cvtColor(image.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2HSV)
+
+
+def _rgb(hue, saturation, value):
+    return cut(cv2.cvtColor(cv2.merge([hue, saturation, value]), cv2.COLOR_HSV2RGB) * np.float32(255))
+
+
+def contrast(image, factor, rng):
+    """Draws every value towards its channel's mean."""
+    means = np.array(cv2.mean(image)[:3])
+    levels = np.arange(256)[:, None]
+    return cv2.LUT(image, cut(((levels - means) * factor + means).astype(np.float32)[None]))
+
+
+def pixelate(image, size, rng):
+    """Reduces the image by a box filter, and enlarges it by repeating pixels."""
+    height, width = image.shape[:2]
+    reduced = Image.fromarray(image).resize((int(width * size), int(height * size)), Image.Resampling.BOX)
+    return cv2.resize(np.asarray(reduced), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def jpeg_compression(image, quality, rng):
+    """Through JPEG and back, with colour at half the resolution."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, stored = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.cvtColor(cv2.imdecode(stored, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def elastic_transform(image, figures, rng):
+    """Smooth random displacements, after an affine warp of three random corners where its reach is not 0."""
+    amplitude, smoothness, reach = (share * min(image.shape[:2]) for share in figures)
+    if reach:
+        image = _warped(image, reach, rng)
+    if not amplitude:
+        return image
+    height, width = image.shape[:2]
+    radius = int(3 * smoothness + 0.5)
+    moves = (2 * rng.random((2, height, width), np.float32) - 1) * np.float32(amplitude)
+    down, right = (
+        cv2.GaussianBlur(move, (2 * radius + 1,) * 2, smoothness, borderType=cv2.BORDER_REFLECT) for move in moves
+    )
+    right += np.arange(width, dtype=np.float32)
+    down += np.arange(height, dtype=np.float32)[:, None]
+    return cut(cv2.remap(image.astype(np.float32), right, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+
+
+def _warped(image, reach, rng):
+    """An affine warp that moves three corners of a square about the centre by up to `reach` pixels each way."""
+    height, width = image.shape[:2]
+    centre, half = np.float32([width // 2, height // 2]), min(height, width) // 3
+    corners = centre + half * np.float32([[1, 1], [-1, 1], [-1, -1]])
+    moved = corners + rng.uniform(-reach, reach, (3, 2)).astype(np.float32)
+    matrix = cv2.getAffineTransform(corners, moved)
+    return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)

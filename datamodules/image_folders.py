@@ -1,0 +1,102 @@
+"""Image files in a folder for each class, as most published classification sets lie on disk."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.image_files import MissingDataError, decode_rgb, decoded
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A set as it is published, for messages."""
+
+    name: str
+    url: str  # where it is to be had
+    layout: str  # in words
+
+    def missing(self, path: Path) -> MissingDataError:
+        """The error for a file or folder of the set that is not there."""
+        found = "is a file, not a folder" if path.exists() else "does not exist"
+        holds = ""
+        if path.parent.is_dir() and not path.exists():
+            inside = ", ".join(sorted(os.listdir(path.parent))[:8]) or "nothing"
+            holds = f" ({path.parent} holds {inside})"
+        return MissingDataError(
+            f"{path} {found}{holds}; get {self.name} from {self.url} and point to the folder that holds {self.layout}."
+        )
+
+
+class ImageFiles:
+    """Labelled image files: a map-style torch dataset whose item i is (image, label), image uint8 (H, W, 3) RGB.
+
+    Args:
+        root: the folder that the names start from.
+        names: the files' paths under `root`.
+        labels: the class of each file, as an index into `classes`.
+        classes: names of the classes.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], labels: Sequence[int], classes: Sequence[str]):
+        self.root, self.classes = Path(root), tuple(classes)
+        self.labels = np.asarray(labels, np.int64)
+        # One array: reading a million Python strings changes their reference counts, and so would copy them, page by
+        # page, into every loader process.
+        self._names = np.array([os.fsencode(name) for name in names])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Sample `index`.
+
+        Raises:
+            DataError: the file cannot be decoded.
+        """
+        return decoded(self.path(index), decode_rgb), int(self.labels[index])
+
+    def path(self, index: int) -> Path:
+        """The file of sample `index`."""
+        return self.root / os.fsdecode(self._names[index])
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the visible folders in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+    """Names of the visible files in a folder that end in one of the suffixes, in small letters or large; sorted.
+
+    Goes by the names alone: asking the disk about each of a million files would take minutes on a network drive.
+    """
+    return sorted(name for name in os.listdir(folder) if not name.startswith(".") and name.lower().endswith(suffixes))
+
+
+def class_files(
+    root: Path, classes: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES
+) -> tuple[list[str], list[int]]:
+    """The files in the class folders under `root`, as CLASS/NAME, and the position in `classes` of each one's class.
+
+    Raises:
+        MissingDataError: a class folder holds no such file.
+    """
+    names, positions = [], []
+    for position, class_ in enumerate(classes):
+        found = files_in(root / class_, suffixes)
+        if not found:
+            raise MissingDataError(f"{root / class_} holds no file named *{' or *'.join(suffixes)}.")
+        names += [f"{class_}/{name}" for name in found]
+        positions += [position] * len(found)
+    return names, positions
+
+
+def and_more(names: Collection[str]) -> str:
+    """What an error that names the first of several adds."""
+    return f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""

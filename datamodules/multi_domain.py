@@ -1,0 +1,153 @@
+"""Sets of several domains, each a folder of class folders: Office-Home, PACS, DomainNet."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from datamodules.image_files import DataError, MissingDataError
+from datamodules.image_folders import ImageFiles, Published, and_more, class_files, folders_in
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DomainFolders:
+    """The facts about a set of several domains, each a folder of class folders."""
+
+    published: Published
+    folders: Mapping[str, tuple[str, ...]]  # domain -> its folder's name, by release
+
+
+DOMAIN_SETS = {
+    "office-home": DomainFolders(
+        Published(
+            "Office-Home", "https://www.hemanthdv.org/officeHomeDataset.html", "Art, Clipart, Product, Real World"
+        ),
+        {
+            "Art": ("Art",),
+            "Clipart": ("Clipart",),
+            "Product": ("Product",),
+            "RealWorld": ("Real World", "Real_World", "RealWorld"),
+        },
+    ),
+    "pacs": DomainFolders(
+        Published(
+            "PACS", "https://sketchx.eecs.qmul.ac.uk/downloads/", "art_painting, cartoon, photo, sketch (pacs_data)"
+        ),
+        {name: (name,) for name in ("art_painting", "cartoon", "photo", "sketch")},
+    ),
+    "domainnet": DomainFolders(
+        Published(
+            "DomainNet", "https://ai.bu.edu/M3SDA/",
+            "clipart, infograph, painting, quickdraw, real, sketch and the lists DOMAIN_train.txt and DOMAIN_test.txt",
+        ),
+        {name: (name,) for name in ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")},
+    ),
+}  # fmt: skip
+"""Office-Home (Venkateswara et al. 2017), PACS (Li et al. 2017), DomainNet (Peng et al. 2019)."""
+
+
+class MultiDomain(ImageFiles):
+    """One domain, or several joined, of a set whose domains are folders of class folders.
+
+    Where the set's own lists of a domain are there (DomainNet's `DOMAIN_train.txt` and `DOMAIN_test.txt`), train and
+    test are what they say, and val is test. Elsewhere val is every fifth image of each class, in an order made of a
+    hash of the names, and train is the rest: DomainBed (Gulrajani and Lopez-Paz 2021) too holds out 20 %.
+
+    Args:
+        name: a name in `DOMAIN_SETS`.
+        root: the folder that holds the domains' folders.
+        split: "train", "val" or "all"; "test" where there are lists.
+        domains: those to join; all by default.
+
+    Attributes:
+        classes: sorted; the same in all domains.
+
+    Raises:
+        MissingDataError: a domain is not there, a class folder is empty, or nothing of what a list names is there.
+        DataError: no such domain or split, or domains on disk differ in their classes.
+    """
+
+    def __init__(self, name: str, root: str | Path, split: str, domains: tuple[str, ...] | None = None):
+        self.facts, self.name = DOMAIN_SETS[name], name
+        if split not in ("train", "val", "test", "all"):
+            raise DataError(f"{split!r} is no split of {self.facts.published.name}, which has train, val and all.")
+        root = Path(root)
+        if not root.is_dir():
+            raise self.facts.published.missing(root)
+        folders = {domain: self._folder(root, domain) for domain in domains or self.facts.folders}
+        classes = self._classes(root, folders)
+        names, labels = [], []
+        for domain, folder in folders.items():
+            found, positions = class_files(folder, classes)
+            chosen = self._chosen(root, folder, domain, found, positions, split)
+            names += [f"{folder.name}/{found[index]}" for index in chosen]
+            labels += [positions[index] for index in chosen]
+        if not names:
+            raise DataError(f"{root} has too few images a class for a {split!r} split of {self.facts.published.name}.")
+        super().__init__(root, names, labels, classes)
+
+    def _folder(self, root: Path, domain: str) -> Path:
+        for name in self.facts.folders[domain]:
+            if (root / name).is_dir():
+                return root / name
+        raise self.facts.published.missing(root / self.facts.folders[domain][0])
+
+    def _classes(self, root: Path, folders: Mapping[str, Path]) -> list[str]:
+        """The class folders of the domains opened, which those of all domains on disk must equal."""
+        opened = next(iter(folders.values()))
+        classes = folders_in(opened)
+        if not classes:
+            raise MissingDataError(f"{opened} holds no class folder.")
+        present = (root / name for names in self.facts.folders.values() for name in names if (root / name).is_dir())
+        for other in present:
+            ours, theirs = set(classes), set(folders_in(other))
+            for has, lacks, lacking in ((opened, other, ours - theirs), (other, opened, theirs - ours)):
+                if lacking:
+                    raise DataError(f"{has} has the class {min(lacking)!r}{and_more(lacking)}, but {lacks} does not.")
+        return classes
+
+    def _chosen(
+        self, root: Path, folder: Path, domain: str, names: list[str], positions: list[int], split: str
+    ) -> list[int]:
+        """Which of a domain's images belong to the split."""
+        lists = {part: root / f"{folder.name}_{part}.txt" for part in ("train", "test")}
+        if any(path.is_file() for path in lists.values()):
+            return self._listed(lists, folder, names, split)
+        if split == "test":
+            raise DataError(f"{domain} of {self.facts.published.name} has no published test split: judge on 'val'.")
+        if split == "all":
+            return list(range(len(names)))
+        held_out = _held_out(domain, names, positions)
+        return [index for index in range(len(names)) if (index in held_out) == (split == "val")]
+
+    def _listed(self, lists: Mapping[str, Path], folder: Path, names: list[str], split: str) -> list[int]:
+        listed: set[str] = set()
+        for part in ("train", "test") if split == "all" else ("train" if split == "train" else "test",):
+            if not lists[part].is_file():
+                raise self.facts.published.missing(lists[part])
+            # A line is DOMAIN/CLASS/NAME and a label.
+            lines = [line.rsplit(maxsplit=1)[0] for line in lists[part].read_text().splitlines() if line.strip()]
+            listed |= {line.partition("/")[2] for line in lines}
+        chosen = [index for index, name in enumerate(names) if name in listed]
+        if not chosen:
+            raise MissingDataError(f"None of the {len(listed)} images that {folder.name}'s lists name is in {folder}.")
+        if len(chosen) < len(listed):
+            absent = min(listed - set(names))
+            log.warning("%d of the %d images listed for %s are not on disk, %s first",
+                        len(listed) - len(chosen), len(listed), folder, absent)  # fmt: skip
+        return chosen
+
+
+def _held_out(domain: str, names: list[str], positions: list[int]) -> set[int]:
+    """Every fifth image of each class. Ordered by a hash: neighbouring names are often pictures of one thing."""
+
+    def hashed(index: int) -> bytes:
+        return blake2b(f"{domain}/{names[index]}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+    by_class: dict[int, list[int]] = {}
+    for index, position in enumerate(positions):
+        by_class.setdefault(position, []).append(index)
+    return {index for members in by_class.values() for index in sorted(members, key=hashed)[4::5]}

@@ -1,0 +1,230 @@
+"""What a picture of a shape shows, before any style: an object in some pose among fragments, and the light on it.
+
+A scene is planned in units of the image's side, so that every size shows the same one, and then rasterised: how much of
+each pixel belongs to the ground, the clutter, the object's body and its accent, and where its lines run. Dice roll the
+same everywhere, poses use + - * / only and OpenCV's integer rasteriser draws, so that machines agree to the bit.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from datamodules.shape_outlines import FRAGMENT_POINTS, Traced, fragments, traced
+from datamodules.street_scenes import Dice
+
+CLUTTER, OTHER, BODY, ACCENT, LINES = range(5)
+"""Planes of coverage: clutter of two tints, the object's body, and its accent. What they leave is the ground. Lines
+cover nothing."""
+
+TILT = 0.27
+"""Tangent of half the largest rotation: 30 degrees to either side."""
+EXTENT = (0.62, 0.94)
+"""The object's longer side in image sides."""
+ASPECT, SHEAR, BEND, TAPER = (0.85, 1.18), 0.16, 0.12, 0.14
+BEHIND, BEFORE = (1, 2, 3), (0, 0, 1)
+"""How many fragments may be behind the object, and on its edge."""
+FRAGMENT_EXTENT, OCCLUDER_EXTENT = (0.16, 0.36), (0.14, 0.26)
+LIGHTS = ((-0.6, -0.8), (0.6, -0.8), (-0.8, -0.6), (0.8, -0.6), (0.0, -1.0), (-0.96, -0.28), (0.96, -0.28))
+
+FINE = 2
+"""Pixels of a canvas along one of the image."""
+SUBPIXEL = 4
+"""Fractional bits of the coordinates that OpenCV gets."""
+
+Contours = list[np.ndarray]
+
+
+class Scene(NamedTuple):
+    """A planned picture.
+
+    Attributes:
+        points: (N, 2) x and y of all contours in image sides, (0, 0) at the upper left corner: the object's, as `trace`
+            slices them, then FRAGMENT_POINTS for each fragment.
+        tints: CLUTTER or OTHER for each fragment. behind: how many of them the object hides; the others hide it.
+        light: unit vector (x, y) towards the lamp.
+    """
+
+    points: np.ndarray
+    trace: Traced
+    tints: list[int]
+    behind: int
+    light: tuple[float, float]
+
+
+def turn(dice: Dice, tilt: float) -> tuple[float, float]:
+    """Cosine and sine of an angle whose half has a tangent of at most `tilt`: exact arithmetic, no library's cosine."""
+    t = dice.between(-tilt, tilt)
+    return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+
+
+def plan(name: str, dice: Dice) -> Scene:
+    """A scene with an object of that class. The dice are rolled alike for every class."""
+    light = dice.pick(LIGHTS)
+    trace = traced(name)
+    thing = _posed(trace.points, dice)
+    behind, before = dice.pick(BEHIND), dice.pick(BEFORE)
+    pieces, tints = _scattered(behind, before, thing[:, trace.body[0]], dice)
+    return Scene(np.concatenate([thing, pieces], 1).T.copy(), trace, tints, behind, light)
+
+
+def _posed(points: np.ndarray, dice: Dice) -> np.ndarray:
+    """Points (2, N) bent, tapered, squeezed, sheared, turned, mirrored, scaled and moved, all within the image."""
+    bend, taper = dice.between(-BEND, BEND), dice.between(-TAPER, TAPER)
+    aspect, shear = dice.between(*ASPECT), dice.between(-SHEAR, SHEAR)
+    mirror = -aspect if dice.chance(0.5) else aspect
+    (cos, sin), extent = turn(dice, TILT), dice.between(*EXTENT)
+    x, y = points
+    x = x * (1 + taper * y) + bend * (y * y)
+    x, y = mirror * x + shear * y, y / aspect
+    posed = np.empty_like(points)
+    posed[0] = cos * x - sin * y
+    posed[1] = sin * x + cos * y
+    low = posed.min(1).tolist()
+    span = (posed.max(1) - low).tolist()
+    scale = extent / max(span)
+    for axis in (0, 1):
+        room = 0.96 - span[axis] * scale
+        posed[axis] = posed[axis] * scale + (0.02 + room * dice.between(0, 1) - low[axis] * scale)
+    return posed
+
+
+@lru_cache(maxsize=1)
+def poses() -> np.ndarray:
+    """Fragments turned and squeezed in advance, (poses, 2, FRAGMENT_POINTS) in half sides of their box."""
+    dice, found = Dice(17), []
+    for x, y in np.repeat(fragments(), 32, 0):
+        squeeze, (cos, sin) = dice.between(0.7, 1.4), turn(dice, 1.0)
+        x, y = x * squeeze, y / squeeze
+        found.append((cos * x - sin * y, sin * x + cos * y))
+    return np.array(found)
+
+
+def _scattered(behind: int, before: int, edge: np.ndarray, dice: Dice) -> tuple[np.ndarray, list[int]]:
+    """Points (2, N) and tints of fragments: `behind` of them anywhere, `before` with their centres on the edge."""
+    kinds, sizes, places, tints = [], [], [], []
+    for number in range(behind + before):
+        kinds.append(dice.word() * len(poses()) >> 32)
+        tints.append((CLUTTER, OTHER)[dice.word() & 1])
+        if number < behind:
+            sizes.append(dice.between(*FRAGMENT_EXTENT) / 2)
+            places.append((dice.between(0, 1), dice.between(0, 1)))
+        else:
+            sizes.append(dice.between(*OCCLUDER_EXTENT) / 2)
+            places.append(edge[:, dice.word() * edge.shape[1] >> 32])
+    pieces = poses()[kinds] * np.array(sizes)[:, None, None] + np.array(places)[:, :, None]
+    return pieces.transpose(1, 0, 2).reshape(2, -1), tints
+
+
+PRESSURE = {CLUTTER: 110, OTHER: 140, BODY: 240, LINES: 170, ACCENT: 220}
+"""How dark a pencil draws each."""
+
+_ONE = ((255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255))
+
+
+class Raster:
+    """A scene at one image size; planes are drawn when a style asks for them, for no style needs all."""
+
+    def __init__(self, scene: Scene, size: int):
+        self.scene, self.size = scene, size
+
+    def _pixels(self, fine: int, grow: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+        """All points in fixed-point pixels, `fine` along one of the image's, scaled and then moved by image sides."""
+        unit = self.size * fine * (1 << SUBPIXEL)
+        return (self.scene.points * (unit * grow) + (np.array(shift) * unit - (1 << SUBPIXEL - 1))).astype(np.int32)
+
+    def _order(self, pixels: np.ndarray) -> list[tuple[int, Contours]]:
+        """What there is to draw, from the farthest to the nearest: CLUTTER, OTHER, BODY, ACCENT or LINES, and where."""
+        trace, tints, behind = self.scene.trace, self.scene.tints, self.scene.behind
+        start = trace.points.shape[1]
+        pieces = [
+            (tint, [pixels[start + at * FRAGMENT_POINTS : start + (at + 1) * FRAGMENT_POINTS]])
+            for at, tint in enumerate(tints)
+        ]
+        roles = ((BODY, trace.body), (LINES, trace.lines), (ACCENT, trace.accent))
+        thing = [(role, [pixels[part] for part in parts]) for role, parts in roles if parts]
+        return pieces[:behind] + thing + pieces[behind:]
+
+    def canvas(self, line: float = 0.022) -> np.ndarray:
+        """What each point shows, FINE times as fine as the image: uint8 (height, width, 4), 255 in one plane or in none.
+
+        Inner lines, `line` image sides wide, are of the accent's plane.
+        """
+        canvas = np.zeros((self.size * FINE, self.size * FINE, 4), np.uint8)
+        for role, contours in self._order(self._pixels(FINE)):
+            if role == LINES:
+                thick = max(1, round(self.size * FINE * line))
+                cv2.polylines(canvas, contours, False, _ONE[ACCENT], thick, 8, SUBPIXEL)
+            else:
+                cv2.fillPoly(canvas, contours, _ONE[role], 8, SUBPIXEL)
+        return canvas
+
+    def pencil(self, dice: Dice) -> np.ndarray:
+        """Outlines and inner lines, the object's gone over twice by an unsteady hand: uint8 (size, size)."""
+        thick = max(1, round(self.size * 0.014))
+        canvas = np.zeros((self.size, self.size), np.uint8)
+        grow = dice.between(0.97, 1.03)
+        shift = (dice.between(-0.015, 0.015) + (1 - grow) / 2, dice.between(-0.015, 0.015) + (1 - grow) / 2)
+        first, again = self._order(self._pixels(1)), self._order(self._pixels(1, grow, shift))
+        for (role, contours), (_, second) in zip(first, again, strict=True):
+            if role != LINES:
+                cv2.fillPoly(canvas, contours, 0, 8, SUBPIXEL)
+            if role in (BODY, ACCENT):
+                cv2.polylines(canvas, second, True, PRESSURE[role] * 5 // 8, thick, cv2.LINE_AA, SUBPIXEL)
+            cv2.polylines(canvas, contours, role != LINES, PRESSURE[role], thick, cv2.LINE_AA, SUBPIXEL)
+        return canvas
+
+    def cushion(self) -> "Cushion":
+        """The whole object, also where it is hidden, as a soft plane."""
+        margin, unit = self.size // 8 + 1, self.size * (1 << SUBPIXEL)
+        plane = np.zeros((self.size + 2 * margin, self.size + 2 * margin), np.uint8)
+        pixels = (self.scene.points[: self.scene.trace.points.shape[1]] * unit).astype(np.int32)
+        pixels += margin * (1 << SUBPIXEL) - (1 << SUBPIXEL - 1)
+        for parts in (self.scene.trace.body, self.scene.trace.accent):
+            if parts:
+                cv2.fillPoly(plane, [pixels[part] for part in parts], 255, 8, SUBPIXEL)
+        width = max(3, round(self.size * 0.12) | 1)
+        plane = cv2.blur(cv2.blur(plane, (width, width)), (width, width))
+        return Cushion(plane, margin, self.size, self.scene.light)
+
+
+def halved(canvas: np.ndarray) -> np.ndarray:
+    """A canvas averaged to the image's size, rounded up."""
+    return cv2.resize(canvas, (canvas.shape[1] // 2, canvas.shape[0] // 2), interpolation=cv2.INTER_AREA)
+
+
+def ink(canvas: np.ndarray) -> np.ndarray:
+    """Lines where a canvas changes from one plane to another: uint8 (size, size)."""
+    reach = max(1, round(canvas.shape[0] * 0.018))
+    brush = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    first, second, third, fourth = cv2.split(cv2.morphologyEx(canvas, cv2.MORPH_GRADIENT, brush))
+    return halved(cv2.max(cv2.max(first, second), cv2.max(third, fourth)))
+
+
+class Cushion(NamedTuple):
+    """The object's blurred silhouette, `margin` pixels larger than the image on all sides."""
+
+    plane: np.ndarray
+    margin: int
+    size: int
+    light: tuple[float, float]
+
+    def moved(self, reach: float) -> np.ndarray:
+        """The silhouette `reach` image sides, at most 0.12, away from the lamp: uint8 (size, size)."""
+        across, down = (self.margin + round(reach * self.size * part) for part in self.light)
+        return self.plane[down : down + self.size, across : across + self.size]
+
+    def relief(self) -> np.ndarray:
+        """How squarely a cushion of that outline would face the lamp: float32 (size, size), about -1 to 1."""
+        reach = max(0.05, 1.0 / self.size)
+        plane = self.moved(-reach).astype(np.float32)
+        plane -= self.moved(reach)
+        plane *= np.float32(1 / 200)
+        return plane
+
+
+@lru_cache(maxsize=8)
+def slope(size: int) -> np.ndarray:
+    """-1 at the left or top edge of the image, 1 at the other: float32 (size,)."""
+    return (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / size) - np.float32(1)

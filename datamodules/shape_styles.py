@@ -1,0 +1,263 @@
+"""Four ways to picture a scene of shapes: a photograph, a painting, a cartoon and a pencil sketch.
+
+Each takes the scene's raster and the sample's dice, and gives the picture and what of it is the object. Colours are
+picked alike for every class. Work is in float32 planes, colour first, element by element.
+"""
+
+import cv2
+import numpy as np
+
+from datamodules.shape_scenes import Raster, halved, ink, slope
+from datamodules.shape_textures import PATTERNS, SURFACES, Textures
+from datamodules.street_scenes import Dice
+
+RGB = tuple[int, int, int]
+
+SURROUNDINGS = (
+    ((34, 46, 24), (116, 132, 66)), ((52, 44, 30), (150, 128, 92)), ((70, 68, 64), (168, 164, 156)),
+    ((58, 34, 24), (150, 96, 66)), ((26, 40, 52), (112, 142, 156)), ((96, 88, 72), (204, 192, 164)),
+    ((20, 22, 26), (92, 96, 104)), ((64, 78, 92), (186, 200, 210)), ((44, 26, 34), (132, 92, 96)),
+    ((78, 72, 40), (176, 168, 104)), ((16, 26, 22), (70, 96, 80)), ((110, 104, 104), (206, 202, 200)),
+)  # fmt: skip
+"""Dark and light of what photographs show: foliage, soil, stone, brick, water, sand, asphalt, haze, ..."""
+
+ALBEDOS = (
+    (150, 52, 42), (172, 120, 50), (84, 110, 52), (56, 84, 116), (190, 184, 170), (62, 58, 60), (128, 92, 66),
+    (156, 148, 84), (110, 62, 90), (66, 122, 118), (206, 170, 132), (120, 124, 130),
+)  # fmt: skip
+"""Colours of photographed objects."""
+
+PALETTES = (
+    ((30, 24, 52), (58, 70, 128), (112, 138, 178), (222, 196, 110), (244, 228, 170)),
+    ((44, 24, 18), (112, 56, 28), (178, 106, 42), (216, 164, 82), (240, 214, 154)),
+    ((20, 40, 40), (38, 92, 84), (116, 148, 92), (214, 156, 88), (238, 210, 172)),
+    ((52, 16, 32), (152, 38, 48), (214, 92, 60), (238, 162, 82), (248, 220, 150)),
+    ((24, 32, 26), (74, 86, 40), (142, 138, 58), (204, 178, 92), (232, 218, 168)),
+    ((34, 20, 60), (102, 52, 118), (178, 84, 122), (232, 146, 118), (248, 208, 158)),
+    ((18, 28, 60), (30, 84, 130), (80, 150, 160), (220, 130, 90), (246, 214, 180)),
+)  # fmt: skip
+"""Painters' palettes, dark to light."""
+
+INKS = ((12, 10, 16), (18, 18, 60), (48, 18, 20), (10, 36, 34))
+FLATS = (
+    (250, 70, 70), (255, 150, 40), (255, 216, 50), (110, 210, 70), (40, 190, 160), (50, 160, 250), (90, 100, 240),
+    (180, 90, 240), (250, 110, 190), (255, 250, 240), (150, 230, 240), (255, 190, 150), (190, 240, 150),
+)  # fmt: skip
+"""What comics are printed in."""
+
+PAPERS = ((246, 244, 238), (238, 232, 216), (228, 228, 226), (244, 240, 232), (214, 206, 190), (226, 232, 236))
+PENCILS = ((52, 52, 56), (36, 34, 34), (76, 74, 78), (66, 50, 42), (44, 48, 62))
+
+
+def column(colour: tuple[float, float, float]) -> np.ndarray:
+    return np.array(colour, np.float32).reshape(3, 1, 1)
+
+
+def cut(texture: np.ndarray, size: int, dice: Dice) -> np.ndarray:
+    """A window of a texture (..., side, side) of `size` texels."""
+    room = texture.shape[-1] - size
+    down, across = dice.word() * room >> 32, dice.word() * room >> 32
+    return texture[..., down : down + size, across : across + size]
+
+
+def turned(texture: np.ndarray, size: int, dice: Dice) -> np.ndarray:
+    """A window, mirrored or on its side as the dice say."""
+    window, way = cut(texture, size, dice), dice.word()
+    if way & 1:
+        window = window[:, ::-1]
+    if way & 2:
+        window = window[::-1]
+    return window.T if way & 4 else window
+
+
+def apart(options: tuple[RGB, ...], others: tuple[RGB, ...], distance: int, dice: Dice) -> RGB:
+    """A colour that differs from all `others` by `distance` grey levels in sum; after five tries, whatever came."""
+    for _ in range(5):
+        colour = dice.pick(options)
+        if all(abs(colour[0] - o[0]) + abs(colour[1] - o[1]) + abs(colour[2] - o[2]) >= distance for o in others):
+            break
+    return colour
+
+
+def mixed(canvas: np.ndarray, ground: np.ndarray, colours: list[RGB]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The flat picture times 255, float32 (3, size, size); the ground's share and the object's, uint8 (size, size).
+
+    `ground` is uint8 (size, size), from the first of `colours` at 0 to the second at 255; the others are those of
+    CLUTTER, OTHER, BODY and ACCENT. All products and sums are integers below 2**24: exact in any order.
+    """
+    clutter, other, body, accent = cv2.split(halved(canvas))
+    seen = cv2.add(body, accent)
+    left = cv2.subtract(255 - seen, cv2.add(clutter, other))
+    parts = np.array([left, cv2.multiply(left, ground, scale=1 / 255), clutter, other, body, accent], np.float32)
+    weights = np.rint(np.array(colours, np.float32))
+    weights[1] -= weights[0]
+    picture = weights.T @ parts.reshape(6, -1)
+    return picture.reshape(3, *seen.shape), left, seen
+
+
+def film(planes: np.ndarray) -> np.ndarray:
+    """Planes of float32 to an image of bytes, (size, size, 3)."""
+    np.maximum(planes, 0, out=planes)
+    np.minimum(planes, 255, out=planes)
+    return cv2.merge(list(planes.astype(np.uint8)))
+
+
+def strayed(colour: RGB, by: int, dice: Dice) -> RGB:
+    """A colour a little lighter or darker, warmer or colder."""
+    word = dice.word()
+    value, warmth = (word >> 16) % (2 * by + 1) - by, (word & 0xFFFF) % (by + 1) - by // 2
+    return colour[0] + value + warmth, colour[1] + value, colour[2] + value - warmth
+
+
+def ramp(size: int, x: float, y: float) -> np.ndarray:
+    """A plane that rises by 2 `x` from left to right and by 2 `y` from top to bottom, 0 in the middle."""
+    along = slope(size)
+    return (along * np.float32(y))[:, None] + along * np.float32(x)
+
+
+# ------------------------------------------------------------------------------------------------------------- photo
+
+
+def photo(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
+    """Rough surfaces under a lamp: soft shadows, cushioned shading, a gloss, white balance, and the sensor's noise."""
+    size, lamp = raster.size, raster.scene.light
+    dark, light = (strayed(colour, 12, dice) for colour in dice.pick(SURROUNDINGS))
+    middle = tuple((a + b) // 2 for a, b in zip(dark, light, strict=True))
+    albedo = apart(ALBEDOS, (dark, middle, light), 120, dice)
+    second = apart(ALBEDOS, (albedo,), 70, dice)
+    clutter = [strayed(apart(ALBEDOS, (albedo,), 80, dice), 20, dice) for _ in range(2)]
+    ground = turned(textures.surfaces[dice.pick(_SURFACES)], size, dice)
+    colours = [dark, light, *clutter, strayed(albedo, 16, dice), strayed(second, 16, dice)]
+    exposure, warmth = dice.between(0.85, 1.3), dice.between(-0.1, 0.1)
+    balance = exposure * (1 + warmth), exposure, exposure * (1 - warmth)
+    exposed = [tuple(level * gain for level, gain in zip(colour, balance, strict=True)) for colour in colours]
+    picture, left, seen = mixed(raster.canvas(), ground, exposed)
+
+    cushion = raster.cushion()
+    relief = cushion.relief() * (seen * np.float32(1 / 255))
+    bumps = turned(textures.surfaces[dice.pick(_SURFACES)], size, dice) * np.float32(dice.between(0.1, 0.4) / 255)
+    bumps -= np.float32(0.25)
+    shadow = cushion.moved(dice.between(0.05, 0.11)) * np.float32(-dice.between(0.35, 0.7) / 255)
+    shadow -= bumps
+    shadow *= left * np.float32(1 / 255)  # on the ground there are shadows, elsewhere bumps
+    shadow += bumps
+    shadow += relief * np.float32(dice.between(0.35, 0.7))
+    fall = dice.between(0.05, 0.3)
+    shadow += ramp(size, lamp[0] * fall, lamp[1] * fall)
+    shadow += np.float32(1)
+    shadow *= np.float32(1 / 255)
+    picture *= shadow
+    relief -= np.float32(0.3)
+    np.maximum(relief, 0, out=relief)
+    relief *= np.float32(dice.between(0, 300))
+    picture += relief
+    picture += cut(textures.grain, size, dice) * np.float32(dice.between(0.08, 0.3))
+    return film(picture), seen
+
+
+_SURFACES = tuple(SURFACES)
+
+# ---------------------------------------------------------------------------------------------------------- painting
+
+
+def painting(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
+    """Every stroke has one colour: that of the scene at its centre, a little off; bristles, canvas and varnish."""
+    size = raster.size
+    palette = dice.pick(PALETTES)
+    if dice.chance(0.5):
+        palette = palette[::-1]
+    at = dice.word() % 2
+    grounds = palette[at : at + 2]
+    colour = apart(palette[3:], grounds, 140, dice)
+    accent = apart(palette, (colour,), 90, dice)
+    clutter = [strayed(apart(palette, (colour,), 120, dice), 14, dice) for _ in range(2)]
+    clouds = turned(textures.surfaces[dice.pick(("plaster", "sky", "foliage"))], size, dice)
+    colours = [*(strayed(tint, 10, dice) for tint in grounds), *clutter, strayed(colour, 14, dice), accent]
+    picture, _, seen = mixed(raster.canvas(), clouds, colours)
+    relief = raster.cushion().relief()
+    relief *= seen
+    relief *= np.float32(dice.between(50, 90))
+    picture += relief
+    picture *= np.float32(1 / 255)
+
+    strokes = dice.pick(textures.strokes)
+    down, across = dice.word() * (3 * size) >> 32, dice.word() * (3 * size) >> 32
+    window = np.s_[..., down : down + size, across : across + size]
+    centres = strokes.centres(window, size)
+    picture = picture.reshape(3, -1).take(centres, axis=1).reshape(3, size, size)
+    seen = seen.take(centres).reshape(size, size)
+
+    picture += strokes.tone[window] * np.float32(dice.between(0.12, 0.28))
+    surface = strokes.ridge[window] * np.float32(dice.between(0.25, 0.6))
+    surface += cut(textures.canvas, size, dice) * np.float32(dice.between(0.04, 0.14))
+    surface -= np.float32(12)
+    picture += surface
+    varnish = dice.between(0.05, 0.3)
+    picture *= column((1.0, 1 - 0.35 * varnish, 1 - varnish))
+    return film(picture), seen
+
+
+# ----------------------------------------------------------------------------------------------------------- cartoon
+
+
+def cartoon(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
+    """Flat printed colours within thick outlines, one step of shade and one of light, on a pattern."""
+    size = raster.size
+    first = dice.pick(FLATS)
+    second = apart(FLATS, (first,), 60, dice)
+    colour = apart(FLATS, (first, second), 150, dice)
+    accent = apart(FLATS, (colour,), 120, dice)
+    pattern = turned(textures.patterns[dice.pick(_PATTERNS)], size, dice)
+    canvas = raster.canvas(line=0.0)
+    picture, _, seen = mixed(canvas, pattern, [first, second, dice.pick(FLATS), dice.pick(FLATS), colour, accent])
+
+    relief = raster.cushion().relief()
+    relief *= seen
+    relief *= np.float32(1 / 32)
+    shade = np.minimum(np.maximum(-1 - relief, 0), 1)
+    shine = np.minimum(np.maximum(relief - np.float32(3), 0), 1)
+    line = ink(canvas) * np.float32(1 / 255)
+    clear = np.float32(1) - line
+    picture *= (np.float32(1) - shade * np.float32(0.3)) * clear * np.float32(1 / 255)
+    picture += shine * clear * np.float32(dice.between(0, 110))
+    picture += column(dice.pick(INKS)) * line
+    return film(picture), seen
+
+
+_PATTERNS = tuple(PATTERNS)
+
+# ------------------------------------------------------------------------------------------------------------ sketch
+
+
+def sketch(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
+    """Pencil on paper: outlines gone over twice, hatching where the light does not fall, smudges."""
+    size = raster.size
+    clutter, _, body, accent = cv2.split(halved(raster.canvas()))
+    seen = cv2.add(body, accent)
+    own = seen * np.float32(1 / 255)
+    relief = raster.cushion().relief()
+    hatches = [turned(dice.pick(textures.hatches), size, dice) for _ in range(3)]
+    tone = np.float32(dice.between(0.2, 0.9)) - relief * np.float32(3)
+    np.minimum(np.maximum(tone, 0, out=tone), 1, out=tone)
+    tone *= hatches[0] * np.float32(dice.between(0.2, 0.55) / 255)
+    cross = relief * np.float32(-4) - np.float32(0.3)
+    np.minimum(np.maximum(cross, 0, out=cross), 1, out=cross)
+    cross *= hatches[1] * np.float32(0.5 / 255)
+    tone += cross
+    tone *= own
+    tone += hatches[2] * (clutter * np.float32(dice.between(0, 0.4) / 65025))
+    tone += raster.pencil(dice) * np.float32(dice.between(0.65, 0.95) / 255)
+    paper = cut(textures.paper, size, dice) * np.float32(1 / 255)
+    tone *= paper * np.float32(0.7) + np.float32(0.55)
+    np.minimum(tone, 1, out=tone)
+    sheet, lead = strayed(dice.pick(PAPERS), 10, dice), dice.pick(PENCILS)
+    paper *= np.float32(14)
+    paper += ramp(size, dice.between(-8, 8), dice.between(-8, 8))
+    picture = column([b - a for a, b in zip(sheet, lead, strict=True)]) * tone
+    picture += column([value - 8 for value in sheet])
+    picture += paper
+    return film(picture), seen
+
+
+PAINTERS = {"photo": photo, "painting": painting, "cartoon": cartoon, "sketch": sketch}
+"""How each style is pictured."""

@@ -1,0 +1,356 @@
+"""What the classification studies share: their flags, and how a set of arms is trained, judged and gathered.
+
+A study says what it compares as arms, each a recipe, a norm and the data it learns and is judged on, and how the
+closing table is laid out; `run_arms` does the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.flags import RunFlags, UsageError
+
+if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
+    from pandas import DataFrame
+
+    from experiments.tables import Table
+    from lightning_modules.classification_recipes import ClassificationRecipe
+
+PARTS = ("shifts", "consistency", "corruptions", "perturbations")
+"""What a network can be judged on besides clean images; see `lightning_modules.robustness`."""
+
+
+@dataclass
+class ClassificationFlags(RunFlags):
+    """Flags that every classification study has."""
+
+    data: str = "shapes"
+    """Set to train on: imagenet, cifar10, cifar100, office-home, pacs, domainnet, one domain of a set (pacs/photo), or
+    shapes, which are drawn here and need nothing on disk."""
+    norm: list[str] = field(default_factory=lambda: ["bn", "sn", "bin"])
+    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    sync_norm: bool = False
+    """Take batch statistics over all processes, in bn, sn, bin and IBN's bn half alike."""
+    recipe: str = "auto"
+    """How it is trained (lightning_modules/classification_recipes.py); auto: laptop on shapes, else the paper's. The
+    flags below override parts of it."""
+    backbone: str | None = None
+    """A torchvision or timm name, or a CIFAR network such as cifar_resnet20."""
+    weights: str = "none"
+    """What to start from: none, imagenet (downloaded) or a checkpoint file, also the papers'."""
+    image_size: int | None = None
+    """Pixels of a side that the network sees."""
+    crop: str | None = None
+    """How training crops are cut: resized (area and shape drawn), padded (CIFAR's), random or centre."""
+    width: float | None = None
+    """Channels of the network, times its own."""
+    lr: float | None = None
+    """Learning rate at the recipe's reference batch size; other batch sizes scale it linearly."""
+    weight_decay: float | None = None
+    """Weight decay."""
+    judge: list[str] = field(default_factory=list)
+    """What to be judged on besides clean images: shifts consistency corruptions perturbations."""
+    images: int | None = None
+    """Training images of the embedded shapes; a quarter as many are judged on."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.norm = list(dict.fromkeys(self.norm))
+        if not self.norm:
+            raise UsageError("--norm: name one norm or more, such as --norm bn ibn-a sn.")
+        for name, low in (("image_size", 16), ("images", 20), ("width", 0.05), ("lr", 1e-12), ("weight_decay", 0)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: it must be {low:g} or more.")
+        for part in self.judge:
+            if part not in PARTS:
+                raise UsageError(f"--judge {part}: choose from {', '.join(PARTS)}.")
+        if self.weights not in ("none", "imagenet") and not Path(self.weights).is_file():
+            raise UsageError(f"--weights {self.weights}: no such file; pass none, imagenet or a checkpoint.")
+
+    @property
+    def on_shapes(self) -> bool:
+        return self.data.partition("/")[0] == "shapes"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that a study compares."""
+
+    recipe: ClassificationRecipe
+    norm: str
+    train: str  # the domain it learns
+    judged: tuple[str, ...]  # the domains it is judged on
+    facts: dict  # what tells it from the other arms, as columns of the results
+    antialias: int | None = None
+    adapt_to: str | None = None  # a domain whose images are learned from without their labels
+    processes: int = 1  # whose gradients make one step; more than there are take turns on those that there are
+
+
+def chosen_recipe(flags: ClassificationFlags, published: str) -> ClassificationRecipe:
+    """The recipe that the flags name (`published` where they leave it open), with the parts that they override."""
+    from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
+
+    name = flags.recipe if flags.recipe != "auto" else "laptop" if flags.on_shapes else published
+    if name not in CLASSIFICATION_RECIPES:
+        raise UsageError(f"--recipe {name}: choose from auto, {', '.join(CLASSIFICATION_RECIPES)}.")
+    recipe = CLASSIFICATION_RECIPES[name]
+    parts = ("backbone", "image_size", "crop", "width", "lr", "weight_decay", "batch_size")
+    given = {part: getattr(flags, part) for part in parts if getattr(flags, part) is not None}
+    if "image_size" in given and recipe.resize:
+        given["resize"] = round(given["image_size"] * recipe.resize / recipe.image_size)
+    if given.get("crop", "resized") not in ("resized", "padded", "random", "centre"):
+        raise UsageError(f"--crop {flags.crop}: choose resized, padded, random or centre.")
+    recipe = dataclasses.replace(recipe, **given)
+    return recipe.lasting(flags.epochs) if flags.epochs else recipe
+
+
+def smoked(flags: ClassificationFlags, **parts) -> ClassificationFlags:
+    """The flags of a few seconds' run on a few small shapes; norms, backbone and the like stay."""
+    return dataclasses.replace(flags, data="shapes", recipe="smoke", images=64, workers=0, wandb="disabled", **parts)
+
+
+def run_arms(
+    flags: ClassificationFlags,
+    study: str,
+    question: str,
+    arms: dict[str, Arm],
+    table: Callable[[DataFrame], Table],
+    *,
+    opened: Opened | None = None,
+    train: Callable | None = None,
+    arm_flags: tuple[str, ...] = ("norm", "backbone"),
+) -> DataFrame | None:
+    """Train and judge every arm under every seed, and end in the study's table.
+
+    Args:
+        study: its name, of the script and of its folder in `runs/`.
+        arms: by name; a name is also a folder's.
+        table: makes the closing table of the tidy results: the arm's facts, seed, domain, part, condition, measure and
+            value (accuracies in [0, 1]).
+        opened: the domains, where they are not simply those that the names say.
+        train: takes the place of `train_and_judge`.
+        arm_flags: flags that choose the arms, to which a resumed run may add.
+
+    Returns:
+        The results; None on all processes but the first.
+    """
+    import pytorch_lightning as pl  # after parsing: --help must not wait for it
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from experiments.report import write_report
+    from experiments.run_folder import RunFolder
+
+    started = time.time()
+    out = Path(flags.out.replace("NAME", f"{study}-smoke" if flags.smoke else study))
+    if flags.smoke and "NAME" in flags.out and not rank_zero_only.rank:
+        shutil.rmtree(out, ignore_errors=True)  # nobody goes on with a smoke run
+    opened = opened or Opened(flags)
+    arms = {name: fitted(flags, arm, opened) for name, arm in arms.items()}
+    check(flags, arms, opened)
+    folder = RunFolder(out, flags, question, {}, {name: arm.facts for name, arm in arms.items()}, arm_flags)
+    for seed in range(flags.seed, flags.seed + flags.seeds):
+        for name, arm in arms.items():
+            if not folder.is_finished(name, seed):
+                pl.seed_everything(seed, workers=True, verbose=False)
+                (train or train_and_judge)(flags, arm, opened, folder, name, seed)
+    if rank_zero_only.rank:
+        return None
+    results = folder.gather((time.time() - started) / 60, table)
+    table(results).print()
+    print(f"report: {write_report(folder.path)}")
+    return results
+
+
+class Opened:
+    """Domains by name, opened once for all arms."""
+
+    def __init__(self, flags: ClassificationFlags):
+        self.flags, self.domains = flags, {}
+
+    def __call__(self, name: str, split: str, recipe: ClassificationRecipe):
+        """A domain: `NAME` in the split given, `NAME:SPLIT` in another, or several, `NAME+NAME`, as one.
+
+        Embedded images are drawn at the size that the recipe cuts its crops from.
+
+        Raises:
+            UsageError: the set is not on disk; it says what runs without data.
+        """
+        key = (name, split, recipe.resize or recipe.image_size)
+        if key not in self.domains:
+            self.domains[key] = self._joined(*key) if "+" in name else self._open(*key)
+        return self.domains[key]
+
+    def _joined(self, name: str, split: str, size: int):
+        from datamodules.image_domains import ImageDomain
+        from datamodules.joined import Joined
+
+        parts = [self._open(part, split, size) for part in name.split("+")]
+        return ImageDomain(name, Joined(*(part.samples for part in parts)), parts[0].classes)
+
+    def _open(self, name: str, split: str, size: int):
+        from datamodules.image_domains import open_images
+        from datamodules.image_files import MissingDataError
+
+        name, _, wanted = name.partition(":")
+        split, count = wanted or split, self.flags.images
+        length = count if split == "train" or not count else max(10, count // 4)
+        try:
+            return open_images(name, split, self.flags.data_root, size=size, length=length)
+        except MissingDataError as error:
+            raise UsageError(f"{str(error).rstrip('.')}; --data shapes needs nothing on disk.") from error
+
+
+def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
+    """The arm with its recipe fitted to its data."""
+    images = len(opened(arm.train, "train", arm.recipe).samples)
+    try:
+        recipe = arm.recipe.fitted(images, flags.max_steps)
+    except ValueError as error:
+        raise UsageError(f"{arm.train}: {error}") from error
+    return dataclasses.replace(arm, recipe=recipe)
+
+
+def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> None:
+    """Build every network once before the first is trained: what cannot be built must not stop a run half-way."""
+    import torch
+
+    from experiments.trainers import devices
+
+    accelerator, count = devices(flags)
+    world, built = count * flags.nodes, set()
+    for arm in arms.values():
+        if arm.recipe.batch_size % turns(arm, world)[0]:
+            raise UsageError(
+                f"--batch-size {arm.recipe.batch_size} cannot be shared by {max(world, arm.processes)} processes: "
+                f"pass a multiple of {max(world, arm.processes)}."
+            )
+        if arm.norm == "syncbn" and accelerator == "cpu" and world > 1:
+            raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
+        network = (arm.norm, arm.antialias, arm.recipe.backbone, arm.recipe.width, arm.recipe.stochastic_depth)
+        if network in built:
+            continue
+        built.add(network)
+        with torch.random.fork_rng():
+            try:
+                build(flags, arm, opened)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+
+
+def turns(arm: Arm, world: int) -> tuple[int, int]:
+    """In how many batches one step's images are shared, and how many of them each of the processes takes in turn.
+
+    Raises:
+        UsageError: an arm's processes cannot be shared by those that there are.
+    """
+    if arm.processes == 1:
+        return world, 1
+    if arm.processes % world:
+        raise UsageError(f"{arm.processes} processes' batches cannot be shared by the {world} processes there are.")
+    return arm.processes, arm.processes // world
+
+
+def build(flags: ClassificationFlags, arm: Arm, opened: Opened):
+    """The arm's network, ready to train."""
+    from lightning_modules.classification import ClassificationModule
+    from lightning_modules.domain_adversarial import DomainAdversarialModule
+
+    kind = DomainAdversarialModule if arm.adapt_to else ClassificationModule
+    module = kind(
+        arm.recipe,
+        arm.norm,
+        opened(arm.train, "train", arm.recipe).classes,
+        arm.judged,
+        data=arm.train,
+        antialias=arm.antialias,
+        sync_norm=flags.sync_norm,
+        pretrained=flags.weights == "imagenet",
+    )
+    return module if flags.weights in ("none", "imagenet") else module.start_from(flags.weights)
+
+
+def loaded(flags: ClassificationFlags, arm: Arm, opened: Opened, world: int):
+    """The arm's data module: what it learns, and what it is judged on."""
+    from datamodules.classification import AdaptationData, ClassificationData
+    from datamodules.image_transforms import TrainImage
+    from experiments.trainers import loader_workers
+
+    recipe = arm.recipe
+    adapted = {"target": opened(arm.adapt_to, "train", recipe)} if arm.adapt_to else {}
+    return (AdaptationData if adapted else ClassificationData)(
+        opened(arm.train, "train", recipe),
+        [opened(name, "val", recipe) for name in arm.judged],
+        TrainImage(recipe.image_size, recipe.crop, randaugment=recipe.randaugment),
+        size=recipe.image_size,
+        resize=recipe.resize,
+        batch_size=recipe.batch_size // turns(arm, world)[0],
+        workers=loader_workers(flags),
+        **adapted,
+    )
+
+
+def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder, name: str, seed: int) -> None:
+    """One network: train it, judge it, and leave its part of the run in the folder."""
+    import torch
+    from pytorch_lightning.callbacks import EMAWeightAveraging
+
+    from experiments.trainers import devices, end_wandb, make_trainer
+    from lightning_modules.gate_tracker import GateTracker
+
+    part, recipe = folder.part(name, seed), arm.recipe
+    world = devices(flags)[1] * flags.nodes
+    data, module = loaded(flags, arm, opened, world), build(flags, arm, opened)
+    averaging = [EMAWeightAveraging(decay=recipe.ema_decay)] if recipe.ema_decay else []
+    trainer = make_trainer(
+        flags,
+        part,
+        recipe,
+        [*averaging, GateTracker(part, {"arm": name, **arm.facts, "seed": seed})],
+        {"arm": name, **arm.facts, "seed": seed, **recipe.plain()},
+        measure="top1",
+        accumulate=turns(arm, world)[1],
+    )
+    torch.manual_seed(seed + 10_007 * trainer.global_rank)  # processes start from one network and draw other samples
+    last = part / "checkpoints" / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
+    if module.judged_at != trainer.global_step:
+        trainer.validate(module, data, verbose=False)
+    trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
+    if trainer.is_global_zero:
+        folder.finish(name, seed, {"results": [*module.results(), *judged_further(flags, arm, opened, module, name)]})
+        last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
+        end_wandb(trainer)
+
+
+def judged_further(flags: ClassificationFlags, arm: Arm, opened: Opened, module, name: str) -> list[dict]:
+    """What `--judge` asks for besides clean images, on each of the arm's domains."""
+    if not flags.judge:
+        return []
+    from datamodules.transforms import MEAN, STD
+    from experiments.trainers import loader_workers
+    from lightning_modules.robustness import Judged, evaluate
+
+    recipe = arm.recipe
+    network = Judged(name, module, recipe.image_size, recipe.resize, MEAN, STD, module.classes)
+    rows = []
+    for domain in arm.judged:
+        samples = opened(domain, "val", recipe).samples
+        for row in evaluate([network], samples, flags.judge, workers=loader_workers(flags)):
+            rows.append({"domain": domain} | {key: value for key, value in row.items() if key != "network"})
+    return rows
+
+
+def accuracies(results: DataFrame, rows: str, columns: str, measure: str = "top1") -> DataFrame:
+    """One measure on clean images, in points: the scores that `table_of` takes, rows and columns named by facts."""
+    chosen = results[(results["measure"] == measure) & (results["part"] == "clean")]
+    points = chosen.assign(points=100 * chosen["value"])
+    order = list(dict.fromkeys(zip(points[rows], points["seed"], strict=True)))  # the order of the run
+    wide = points.pivot_table(index=[rows, "seed"], columns=columns, values="points", aggfunc="last", sort=False)
+    return wide.loc[order, list(dict.fromkeys(points[columns]))].rename_axis(columns=None)

@@ -1,0 +1,109 @@
+"""What is left of a norm when the batch shrinks?
+
+Switchable Normalization (Luo, Ren, Peng, ICLR 2019), table of ResNet-50 on ImageNet by (GPUs, images a GPU), top-1:
+
+          8,32  8,16  8,8   8,4   8,2   1,16  1,32  8,1             1,8
+    BN    76.4  76.3  75.2  72.7  65.3  76.2  76.5  fails           75.4
+    GN    75.9  75.8  76.0  75.8  75.9  75.9  75.8  75.5            75.5
+    SN    76.9  76.7  76.7  75.9  75.6  76.3  76.6  75.0 (IN + LN)  75.9
+
+Eight GPUs, with data/imagenet on disk (not run here):
+
+    python experiments/cls_batch_size.py --data imagenet --gpus 8 --norm bn gn sn \
+        --settings 8x32 8x16 8x8 8x4 8x2 8x1
+
+A laptop, nothing on disk (the embedded shapes):
+
+    python experiments/cls_batch_size.py
+
+A setting is PROCESSESxIMAGES: how many processes share a step, and how many images each of them normalises together.
+The learning rate is scaled linearly with their product. Where there are fewer processes than a setting names, they take
+turns: gradients of all PROCESSES batches are added up before a step, which gives the same step, since no norm here sees
+further than its own batch. (Running averages then move once a batch and not once a step.) So one GPU repeats what eight
+do, in eight times the time.
+
+Ends in one table: top-1, a row a norm, a column a setting, and how far it falls from the most images to the fewest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from experiments.classification_study import Arm, ClassificationFlags, accuracies, chosen_recipe, run_arms, smoked
+from experiments.flags import UsageError, one_sentence, parse
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+QUESTION = "How much accuracy does each norm lose when fewer images are normalised together?"
+FALL = "fall"
+
+
+@dataclass
+class Flags(ClassificationFlags):
+    """Flags of this study."""
+
+    norm: list[str] = field(default_factory=lambda: ["bn", "gn", "sn"])
+    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    settings: list[str] = field(default_factory=list)
+    """Settings as PROCESSESxIMAGES; by default the paper's on imagenet, and 1x32 1x8 1x2 elsewhere."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.batch_size is not None:
+            raise UsageError("--batch-size: here the settings say it; pass --settings 8x32 8x2, for example.")
+        for setting in self.settings:
+            if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", setting):
+                raise UsageError(f"--settings {setting}: write PROCESSESxIMAGES, such as 8x32.")
+
+
+def main() -> None:
+    flags = parse(Flags, __doc__)
+    with one_sentence():
+        run(flags)
+
+
+def run(flags: Flags):
+    """Train and judge every norm, setting and seed; returns the results."""
+    flags = smoked(flags, settings=flags.settings or ["1x8", "2x2"]) if flags.smoke else flags
+    recipe = chosen_recipe(flags, "sn-step")
+    arms = {}
+    for norm in flags.norm:
+        for setting in flags.settings or default_settings(flags.data):
+            processes, images = map(int, setting.split("x"))
+            arms[f"{norm}-{setting}"] = Arm(
+                recipe=dataclasses.replace(recipe, batch_size=processes * images),
+                norm=norm,
+                train=flags.data,
+                judged=(flags.data,),
+                facts={"norm": norm, "setting": setting},
+                processes=processes,
+            )
+    return run_arms(flags, "cls_batch_size", QUESTION, arms, table, arm_flags=("norm", "settings"))
+
+
+def default_settings(data: str) -> list[str]:
+    """The paper's table on ImageNet; elsewhere what two cores can afford."""
+    if data == "imagenet":
+        return ["8x32", "8x16", "8x8", "8x4", "8x2", "1x16", "1x32", "8x1", "1x8"]
+    return ["1x32", "1x8", "1x2"]
+
+
+def table(results: DataFrame):
+    """Top-1: a row a norm, a column a setting; and the fall from most to fewest images normalised together."""
+    from experiments.tables import table_of
+
+    scores = accuracies(results, rows="norm", columns="setting")
+    sized = sorted(scores.columns, key=lambda setting: int(setting.split("x")[1]))
+    legend = "top-1 accuracy in percent by PROCESSESxIMAGES."
+    if len(sized) > 1:
+        scores[FALL] = scores[sized[-1]] - scores[sized[0]]
+        legend += f" {FALL}: {sized[-1]} minus {sized[0]}, smaller is better."
+    return table_of(scores, legend, smaller=frozenset({FALL}))
+
+
+if __name__ == "__main__":
+    main()

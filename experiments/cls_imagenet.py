@@ -1,0 +1,112 @@
+"""Any backbone, under any norm, anti-aliased or not, by any of the papers' recipes.
+
+The papers' figures on ImageNet, top-1 in percent: IBN-Net (Pan et al., ECCV 2018) ResNet-50 75.73 -> 77.46 with IBN-a;
+Switchable Normalization (Luo et al., ICLR 2019) ResNet-50 76.4 -> 76.9; Batch-Instance Normalization (Nam and Kim,
+NeurIPS 2018) ResNet-18 69.89 -> 70.68; anti-aliased CNNs (Zhang, ICML 2019) ResNet-50 76.16 -> 77.41 and shift
+consistency 89.20 -> 91.32, filter 4; ResNet-RS (Bello et al., NeurIPS 2021) 152 at 256 pixels 83.0.
+
+Eight GPUs, with data/imagenet on disk (not run here):
+
+    python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn ibn-a sn bin --judge shifts consistency
+    python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn --antialias 0 4 --recipe antialiased
+    python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn --recipe resnet-rs-152-256
+
+Fine-tuning a trained network that gets blur, linear evaluation, and a student of pseudo-labels (Noisy Student):
+
+    python experiments/cls_imagenet.py --data imagenet --norm bn --antialias 4 --weights imagenet \
+        --recipe antialiased-finetune
+    python experiments/cls_imagenet.py --data pacs --norm bn --weights imagenet --recipe linear
+    python experiments/cls_imagenet.py --data pacs/photo --norm bn --teacher model.ckpt --unlabelled pacs/sketch
+
+A laptop, nothing on disk (the embedded shapes):
+
+    python experiments/cls_imagenet.py --norm bn ibn-a --judge shifts
+    python experiments/cls_imagenet.py --norm bn --antialias 0 4 --judge consistency
+
+Ends in one table: a row a network, columns top-1 and top-5 on clean images and what `--judge` adds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.classification_study import Arm, ClassificationFlags, Opened, chosen_recipe, run_arms, smoked
+from experiments.flags import UsageError, one_sentence, parse
+from experiments.judged_table import judged_table
+
+if TYPE_CHECKING:
+    from datamodules.image_domains import ImageDomain
+
+QUESTION = "What do a norm, blur before subsampling and a recipe each do to a classifier, and to what it withstands?"
+
+
+@dataclass
+class Flags(ClassificationFlags):
+    """Flags of this study."""
+
+    norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "sn", "bin"])
+    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    antialias: list[int] = field(default_factory=lambda: [0])
+    """Filter sizes of the blur before subsampling, 1 to 7; 0 is the plain network."""
+    teacher: str | None = None
+    """Checkpoint of a network that labels the images of --unlabelled; those it is sure of are learned as well."""
+    unlabelled: str | None = None
+    """Domain whose images the teacher labels; its own labels are not used."""
+    confidence: float = 0.5
+    """Least probability of the teacher's label for an image to be learned."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for size in self.antialias:
+            if not 0 <= size <= 7:
+                raise UsageError(f"--antialias {size}: filter sizes are 1 to 7, and 0 for the plain network.")
+        if (self.teacher is None) != (self.unlabelled is None):
+            raise UsageError("--teacher and --unlabelled go together: pass both or neither.")
+        if self.teacher is not None and not Path(self.teacher).is_file():
+            raise UsageError(f"--teacher {self.teacher}: no such checkpoint.")
+        if not 0 <= self.confidence <= 1:
+            raise UsageError(f"--confidence {self.confidence}: it is a probability, from 0 to 1.")
+
+
+def main() -> None:
+    flags = parse(Flags, __doc__)
+    with one_sentence():
+        run(flags)
+
+
+def run(flags: Flags):
+    """Train and judge every norm, filter and seed; returns the results."""
+    flags = smoked(flags, teacher=None, unlabelled=None) if flags.smoke else flags
+    recipe = chosen_recipe(flags, "ibn-step")
+    arms = {}
+    for norm in flags.norm:
+        for size in dict.fromkeys(flags.antialias):
+            name = f"{norm}-blur{size}" if size else norm
+            facts = {"network": name, "norm": norm, "backbone": recipe.backbone, "antialias": size}
+            arms[name] = Arm(recipe, norm, flags.data, (flags.data,), facts, antialias=size or None)
+    opened = Taught(flags) if flags.teacher else Opened(flags)
+    return run_arms(flags, "cls_imagenet", QUESTION, arms, judged_table, opened=opened, arm_flags=("norm", "antialias"))
+
+
+class Taught(Opened):
+    """The domains, where what is learned is joined by the unlabelled images that the teacher is sure of."""
+
+    def _open(self, name: str, split: str, size: int) -> ImageDomain:
+        from lightning_modules.pseudo_labels import with_pseudo_labels
+
+        domain = super()._open(name, split, size)
+        if split != "train":
+            return domain
+        unlabelled = super()._open(self.flags.unlabelled, "train", size)
+        try:
+            joined, kept = with_pseudo_labels(domain, unlabelled, self.flags.teacher, self.flags.confidence)
+        except ValueError as error:
+            raise UsageError(f"--teacher {self.flags.teacher}: {error}") from error
+        print(f"{self.flags.teacher} labels {kept} of {len(unlabelled.samples)} images of {unlabelled.name}")
+        return joined
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""How robust are trained networks, side by side?
+
+Robustness has many faces, and the papers each looked at one. ImageNet-C and -P (Hendrycks, Dietterich, ICLR 2019): a
+ResNet-50 of 23.85 % clean error has mCE 76.7 and mFR 58.0. Anti-aliased CNNs (Zhang, ICML 2019): blur before
+subsampling raises a ResNet-50's shift consistency from 89.20 to 91.32 % (filter 4), and lowers mFR to 51.2 (filter 5).
+IBN-Net (Pan et al., ECCV 2018): instance norm in the shallow layers loses less under shifts of light and colour.
+
+Eight GPUs, with data/imagenet on disk; the networks are shared out among the GPUs (not run here):
+
+    python experiments/eval_robustness.py torchvision/resnet50 torchvision/alexnet --gpus 8 --workers 64
+
+As published, on the files of ImageNet-C and -P in data/imagenet-c and data/imagenet-p:
+
+    python experiments/eval_robustness.py torchvision/resnet50 --gpus 1 --published
+
+A laptop: whatever a study has left behind, on the data it was trained on (nothing on disk for the embedded shapes):
+
+    python experiments/cls_imagenet.py --norm bn ibn-a
+    python experiments/eval_robustness.py runs/cls_imagenet
+
+Judges every network on clean images, under IBN-Net's appearance shifts, ImageNet-C's corruptions and ImageNet-P's
+perturbations, and by its shift consistency and calibration. Corruptions are generated here, once for all networks that
+see images of one size. mCE, relative mCE and mFR divide by AlexNet's errors, and so are given for ImageNet's 1000
+classes at 224 x 224 alone; elsewhere stands the plain mean. Ends in one table; OUT gets table.md, results.csv and one
+picture, robustness.png.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.flags import UsageError, one_sentence, parse
+
+if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
+    from pandas import DataFrame
+
+    from datamodules.image_domains import ImageDomain
+    from experiments.judged_networks import Network
+    from experiments.tables import Table
+
+PARTS = ("clean", "shifts", "corruptions", "perturbations", "consistency")
+SMALLER = ("NLL", "ECE", "mean error, corrupted", "mCE", "relative mCE", "flip probability", "mFR", "top-5 distance")
+OFFERED = 1000
+"""Images of an embedded set, which has as many as it is asked for."""
+
+
+@dataclass
+class Flags:
+    """Flags of this evaluation."""
+
+    networks: list[str] = field(
+        default_factory=list, metadata={"positional": True, "custom_args": {"metavar": "NETWORK"}}
+    )
+    """Checkpoints, folders of studies' runs (all their checkpoints; seeds of one arm are averaged), or names of
+    torchvision's and timm's networks."""
+    data: str | None = None
+    """Set to judge on; by default what the checkpoints were trained on, and imagenet for names."""
+    data_root: str = "data"
+    """Folder that holds the real sets, each in a subfolder of its name."""
+    split: str = "val"
+    """Split of the set."""
+    images: int | None = None
+    """Judge so many images, spread over the classes; by default all, and 1000 of an embedded set."""
+    parts: list[str] = field(default_factory=lambda: list(PARTS))
+    """What to measure, of clean shifts corruptions perturbations consistency."""
+    severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    """Severities of the corruptions."""
+    frames: int | None = None
+    """Frames of a perturbation; by default as many as ImageNet-P's."""
+    published: bool = False
+    """Judge the published files of ImageNet-C and -P in DATA_ROOT/imagenet-c and imagenet-p."""
+    weights: str = "imagenet"
+    """Weights of networks that are given by name: imagenet (downloaded) or none."""
+    batch_size: int = 128
+    """Images that go through a network at once; changes no result."""
+    gpus: int | None = None
+    """GPUs, 0 for the CPU; by default one where there is one. Several share the networks out among them."""
+    workers: int | None = None
+    """Loader processes, which corrupt the images; by default half the cores, at most 8."""
+    seed: int = 0
+    """Seed of corruptions and crops."""
+    out: str = "runs/eval_robustness"
+    """Folder for the table, the results and the picture."""
+    smoke: bool = False
+    """A small untrained network on a few embedded shapes, to see in seconds that everything fits together."""
+
+    def __post_init__(self):
+        for name, low in (("images", 1), ("frames", 2), ("batch_size", 1), ("gpus", 0), ("workers", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: it must be {low} or more.")
+        for flag, chosen, known in (("parts", self.parts, PARTS), ("severities", self.severities, (1, 2, 3, 4, 5))):
+            unknown = [value for value in chosen if value not in known]
+            if unknown or not chosen:
+                hint = " (networks come before flags that take several values)" if flag == "parts" and unknown else ""
+                said = f"--{flag} {unknown[0] if unknown else ''}".strip()
+                raise UsageError(f"{said}: choose from {', '.join(map(str, known))}{hint}.")
+        if self.weights not in ("imagenet", "none"):
+            raise UsageError(f"--weights {self.weights}: choose imagenet or none.")
+        if not self.networks and not self.smoke:
+            raise UsageError("name a network to judge: a checkpoint, a run's folder, or a torchvision or timm name.")
+
+
+def main() -> None:
+    flags = parse(Flags, __doc__)
+    with one_sentence():
+        run(flags)
+
+
+def run(flags: Flags) -> DataFrame:
+    """Judge the networks; returns tidy results: arm, its facts, seed, part, condition, severity, measure, value."""
+    import pandas as pd
+
+    from experiments.trainers import devices, loader_workers
+    from lightning_modules.robustness import evaluate
+
+    flags = smoked(flags) if flags.smoke else flags
+    out = Path(flags.out)
+    if (out / "results.csv").exists() and not flags.smoke:
+        raise UsageError(f"{out} holds an evaluation already: pass another --out, or move it away.")
+    accelerator, gpus = devices(flags)
+    networks, domain = gathered(flags)
+    check_fit(flags, networks, domain)
+    for i, network in enumerate(networks):
+        network.judged.net.to(f"cuda:{i % gpus}" if accelerator == "gpu" else "cpu")
+    rows = evaluate(
+        [network.judged for network in networks],
+        domain.samples,
+        flags.parts,
+        batch_size=flags.batch_size,
+        severities=flags.severities,
+        seed=flags.seed,
+        frames=flags.frames,
+        images=flags.images,
+        workers=loader_workers(flags),
+        published=published(flags) if flags.published else None,
+        progress=True,
+    )
+    of = {network.judged.name: network for network in networks}
+    labelled = [(of[row["network"]], {key: v for key, v in row.items() if key != "network"}) for row in rows]
+    results = pd.DataFrame({"arm": n.arm, **n.facts, "seed": n.seed, **row} for n, row in labelled)
+    write(flags, out, results, closing_table(flags, networks, domain, rows))
+    return results
+
+
+def smoked(flags: Flags) -> Flags:
+    """The flags of a few seconds' run; parts and the like stay."""
+    changed = {"data": "shapes", "images": 4, "workers": 0, "frames": 3, "severities": [1, 5], "published": False}
+    out = f"{flags.out}-smoke" if flags.out == Flags(smoke=True).out else flags.out
+    networks = flags.networks or ["cifar_resnet8"]
+    return dataclasses.replace(flags, networks=networks, weights="none", out=out, **changed)
+
+
+def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
+    """The networks, in the order they were asked for, and the images to judge them on.
+
+    Raises:
+        UsageError: one of them cannot be had, or the networks were trained on different sets and --data is not given.
+    """
+    from experiments.judged_networks import distinct, is_path, named_network, trained_networks
+
+    trained = {given: trained_networks(given) for given in flags.networks if is_path(given)}
+    sets = {network.trained_on: network for found in trained.values() for network in found if network.trained_on}
+    if len(sets) > 1 and flags.data is None:
+        said = ", ".join(f"{network.source} on {data}" for data, network in sets.items())
+        raise UsageError(f"the networks were trained on different sets ({said}): say by --data which to judge them on.")
+    data = flags.data or next(iter(sets), "imagenet")
+    sizes = {n.judged.resize or n.judged.size for found in trained.values() for n in found} or {32}
+    domain = opened(flags, data, max(sizes))
+    networks = []
+    for given in flags.networks:
+        networks += trained.get(given) or [named_network(given, flags.weights == "imagenet", domain)]
+    return distinct(networks), domain
+
+
+def opened(flags: Flags, data: str, size: int) -> ImageDomain:
+    """The images to judge on; an embedded set is drawn at the size that the networks cut their crops from."""
+    from datamodules.image_domains import open_images
+    from datamodules.image_files import DataError, MissingDataError
+
+    try:
+        return open_images(data, flags.split, flags.data_root, size=size, length=flags.images or OFFERED)
+    except MissingDataError as error:
+        raise UsageError(f"{str(error).rstrip('.')}; --data shapes needs nothing on disk.") from error
+    except DataError as error:
+        raise UsageError(f"--data {data}: {error}") from error
+
+
+def published(flags: Flags) -> Callable[[str], object]:
+    """Opens ImageNet-C's and -P's own files by name."""
+    from datamodules.image_domains import open_images
+
+    return lambda name: open_images(name, flags.split, flags.data_root).samples
+
+
+def check_fit(flags: Flags, networks: list[Network], domain: ImageDomain) -> None:
+    """Whether the networks can be judged on these images, and as the flags say."""
+    sizes = {network.judged.resize or network.judged.size for network in networks}
+    if len(sizes) > 1 and not domain.on_disk:
+        said = ", ".join(f"{n.arm} {n.judged.resize or n.judged.size}" for n in networks)
+        raise UsageError(
+            f"{domain.name} is drawn at one size, and the networks want several ({said}): judge them apart."
+        )
+    for network in networks:
+        if network.judged.classes != domain.classes:
+            raise UsageError(
+                f"{network.source} knows {_some(network.judged.classes)}, and {domain.name} has "
+                f"{_some(domain.classes)}: judge it on the set it was trained on, --data {network.trained_on or 'SET'}."
+            )
+        if flags.published and (domain.name != "imagenet" or network.judged.size != 224):
+            raise UsageError(
+                "--published: the files are ImageNet's at 224 x 224, but "
+                f"{network.source} is judged on {domain.name} at {network.judged.size}: leave --published out."
+            )
+
+
+def closing_table(flags: Flags, networks: list[Network], domain: ImageDomain, rows: list[dict]) -> Table:
+    """A row an arm, a column a measure, mean and spread over the seeds."""
+    import pandas as pd
+
+    from experiments.tables import table_of
+    from lightning_modules.robustness import compares_with_alexnet, summary
+    from lightning_modules.robustness_views import spread
+
+    labels = domain.samples.labels
+    chosen = labels[spread(labels, flags.images or len(labels))]
+    lines = {}
+    for network in networks:
+        own = [row for row in rows if row["network"] == network.judged.name]
+        lines[network.arm, network.seed] = summary(own, compares_with_alexnet(network.judged, chosen))
+    columns = list(dict.fromkeys(measure for line in lines.values() for measure in line))
+    scores = pd.DataFrame(list(lines.values()), pd.MultiIndex.from_tuples(lines), columns)
+    for plain, normalised in (("mean error, corrupted", "mCE"), ("flip probability", "mFR")):
+        if normalised in scores and scores[normalised].notna().all():
+            scores = scores.drop(columns=plain)
+    settings = {"smaller": frozenset(scores) & frozenset(SMALLER), "digits": {"NLL": 2, "top-5 distance": 2}}
+    settings["digits"] = {column: digits for column, digits in settings["digits"].items() if column in scores}
+    return table_of(scores, legend(flags, domain, len(chosen), list(scores)), corner="network", **settings)
+
+
+def legend(flags: Flags, domain: ImageDomain, images: int, columns: list[str]) -> str:
+    """How to read the table."""
+    plain = [name for name in ("NLL", "top-5 distance") if name in columns]
+    said = f"{images} images of {domain.name} ({flags.split}); per cent{' but for ' * bool(plain)}{' and '.join(plain)}"
+    notes = ["{spread}."]
+    if "mean error, corrupted" in columns or "mCE" in columns:
+        made = "of ImageNet-C's own files" if flags.published else "generated here"
+        severities = (
+            "" if len(flags.severities) == 5 else f" at severity {', '.join(map(str, sorted(flags.severities)))}"
+        )
+        notes.append(f" Corruptions are {made}{severities}.")
+    if "mCE" in columns:
+        notes.append(" mCE and relative mCE: AlexNet is 100.")
+    if "mFR" in columns:
+        notes.append(" mFR: AlexNet is 100, by flip probabilities of AlexNet that nobody here could verify.")
+    return said + "".join(notes)
+
+
+def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
+    """Leave the evaluation in its folder, and print the table."""
+    import yaml
+
+    from experiments.arm_looks import cast
+    from experiments.robustness_figures import draw_robustness
+
+    out.mkdir(parents=True, exist_ok=True)
+    results.to_csv(out / "results.csv", index=False)
+    (out / "table.md").write_text(table.markdown() + "\n")
+    (out / "table.json").write_text(table.to_json() + "\n")
+    config = dataclasses.asdict(flags) | {"command": shlex.join(["python", *sys.argv])}
+    (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    facts = results.drop_duplicates("arm").set_index("arm")[["norm", "backbone", "antialias"]]
+    looks = cast(facts.to_dict("index")).looks
+    figure = draw_robustness(results, looks)
+    for suffix in ("png", "svg"):
+        figure.savefig(out / f"robustness.{suffix}", dpi=150)
+    table.print()
+    print(f"table, results and picture: {out}")
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The closing table of networks that were judged on more than clean images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from experiments.tables import Table
+
+COLUMNS = {
+    # (part, measure): heading, with the condition's name where a part has several
+    ("clean", "top1"): "top-1",
+    ("clean", "top5"): "top-5",
+    ("shifts", "top1"): "{condition}",
+    ("consistency", "consistency"): "shift consistency",
+    ("corruptions", "error"): "corruption error",
+    ("perturbations", "flip"): "flip probability",
+}
+SMALLER = frozenset({"loss to shifts", "corruption error", "flip probability"})
+
+
+def judged_table(results: DataFrame, rows: str = "network") -> Table:
+    """A row a network; points of accuracy on clean and shifted images, shift consistency, mean errors.
+
+    "loss to shifts" is what is lost from clean images to the mean of IBN-Net's three shifts of light (section 4.1).
+    """
+    import pandas as pd
+
+    from experiments.tables import table_of
+
+    order = list(dict.fromkeys(zip(results[rows], results["seed"], strict=True)))
+    columns = {}
+    for (part, measure), heading in COLUMNS.items():
+        chosen = results[(results["part"] == part) & (results["measure"] == measure)]
+        conditions = list(dict.fromkeys(chosen["condition"])) if "{" in heading else [None]
+        for condition in conditions if len(chosen) else []:
+            of_it = chosen if condition is None else chosen[chosen["condition"] == condition]
+            columns[heading.format(condition=condition)] = 100 * of_it.groupby([rows, "seed"])["value"].mean()
+    scores = pd.DataFrame(columns).loc[order]
+    scores.index.names = [rows, "seed"]
+    shifted = [name for name in ("rgb+50", "r+50", "std/1.5") if name in scores]
+    if shifted:
+        scores["loss to shifts"] = scores["top-1"] - scores[shifted].mean(axis=1)
+    legend = "accuracies, errors and shares in percent, means over images and conditions."
+    return table_of(scores, legend, corner=rows, smaller=SMALLER & set(scores.columns))

@@ -1,0 +1,106 @@
+"""Hyper-parameters picked on a part of the training set that is held out: ResNet-RS's "minival".
+
+Bello et al. (NeurIPS 2021, section 4.2) hold out 2 % of ImageNet's training images, and keep its validation set for the
+figures that are reported. What was picked is then trained on all training images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.classification_study import Arm, ClassificationFlags, Opened, accuracies, run_arms
+from experiments.flags import UsageError
+
+if TYPE_CHECKING:  # pandas and numpy load slowly; a command line that asks for --help need not wait
+    from numpy import ndarray
+    from pandas import DataFrame
+
+    from experiments.tables import Table
+
+SHARE = 0.02
+SUFFIX = "-minival"
+"""What the folder of the candidates' run is called beside the study's."""
+
+
+def divided(count: int, share: float = SHARE) -> tuple[ndarray, ndarray]:
+    """Indices of `count` images: those held out, a share of them but one at least, and the rest. Always the same."""
+    import numpy as np
+
+    order = np.random.default_rng(0).permutation(count)
+    held = max(1, round(share * count))
+    return np.sort(order[:held]), np.sort(order[held:])
+
+
+class Minival(Opened):
+    """The domains, where a part of the training images is held out and takes the place of those that are judged."""
+
+    def __init__(self, flags: ClassificationFlags, share: float = SHARE):
+        super().__init__(flags)
+        self.share = share
+
+    def _open(self, name: str, split: str, size: int):
+        from datamodules.joined import Relabelled
+
+        whole = super()._open(name, "train", size)
+        held, rest = divided(len(whole.samples), self.share)
+        chosen = held if split == "val" else rest
+        return dataclasses.replace(whole, samples=Relabelled(whole.samples, chosen, whole.samples.labels[chosen]))
+
+
+def picked(
+    flags: ClassificationFlags, study: str, question: str, candidates: dict[str, dict[str, Arm]], share: float = SHARE
+) -> dict[str, Arm]:
+    """The best candidate of each network, by top-1 on the minival and, where that is level, by its loss.
+
+    Every candidate is trained without the minival, under the first seed, in a folder of its own beside the study's
+    (its name ends in `SUFFIX`). A network with one candidate needs no picking and is not trained.
+
+    Args:
+        candidates: arms of each network by name; their facts name the "network" and the "candidate" that it is of it.
+
+    Returns:
+        An arm for each network.
+
+    Raises:
+        UsageError: the study's own folder holds a run already, which is better said before hours of picking.
+    """
+    import torch.distributed as processes
+
+    arms = {name: arm for group in candidates.values() if len(group) > 1 for name, arm in group.items()}
+    own = dataclasses.replace(flags, seeds=1, judge=[], out=f"{flags.out}{SUFFIX}")
+    if arms:
+        if begun(flags, study) and not flags.resume and not flags.smoke:
+            raise UsageError(f"{folder_of(flags, study)} holds a run already: pass --resume, or another --out.")
+        run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=())
+        if processes.is_initialized():
+            processes.barrier()  # the first process alone writes the results
+    scores = {name: score(folder_of(own, study), name, flags.seed) for name in arms}
+    return {group: chosen[max(chosen, key=lambda name: scores.get(name, ()))] for group, chosen in candidates.items()}
+
+
+def folder_of(flags: ClassificationFlags, study: str) -> Path:
+    """Where `run_arms` puts a study's run."""
+    return Path(flags.out.replace("NAME", f"{study}-smoke" if flags.smoke else study))
+
+
+def begun(flags: ClassificationFlags, study: str) -> bool:
+    """Whether any of the study's arms has been trained, in part at least."""
+    return any(folder_of(flags, study).glob("*-seed*"))
+
+
+def score(folder: Path, arm: str, seed: int) -> tuple[float, float]:
+    """What a finished candidate is picked by: higher is better."""
+    rows = json.loads((folder / f"{arm}-seed{seed}" / "result.json").read_text())["results"]
+    found = {row["measure"]: row["value"] for row in rows if row["part"] == "clean"}
+    return found["top1"], -found["loss"]
+
+
+def candidates_table(results: DataFrame) -> Table:
+    """Top-1 on the minival: a row a network, a column a candidate."""
+    from experiments.tables import table_of
+
+    scores = accuracies(results, rows="network", columns="candidate")
+    return table_of(scores, "top-1 accuracy in percent on the images held out for picking.", corner="network")

@@ -1,0 +1,152 @@
+"""Two tables of ResNet-RS (Bello et al., NeurIPS 2021) as recipes: what is added step by step, and what it brings.
+
+The finished recipe has everything. From the last step to the first, what was there before is put back in its place; so
+each recipe is the one before it and one step more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from experiments.classification_study import accuracies
+
+if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
+    from pandas import DataFrame
+
+    from experiments.tables import Table
+    from lightning_modules.classification_recipes import ClassificationRecipe
+
+WITHOUT_D = {"stem_type": "", "avg_down": False, "replace_stem_pool": False}
+WITHOUT_SE = {"block_args": {}}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the additive study."""
+
+    label: str
+    kind: str  # training, regularisation or architecture
+    paper: float  # top-1 of ResNet-200 at 256 pixels on ImageNet
+    before: dict = field(default_factory=dict)  # what the recipe has in its place until then
+    before_times: dict = field(default_factory=dict)  # until then, a number is so many times the finished recipe's
+
+
+BASELINE, BASELINE_TOP1 = "baseline", 79.0
+STEPS = (
+    Step("+ cosine schedule", "training", 79.3, before={"schedule": "step"}),
+    Step("+ more epochs", "training", 78.8, before_times={"epochs": 90 / 350}),
+    Step("+ EMA of weights", "training", 79.1, before={"ema_decay": None}),
+    Step("+ label smoothing", "regularisation", 80.4, before={"label_smoothing": 0.0}),
+    Step("+ stochastic depth", "regularisation", 80.6, before={"stochastic_depth": 0.0}),
+    Step("+ RandAugment", "regularisation", 81.0, before={"randaugment": None}),
+    Step("+ dropout", "regularisation", 80.7, before={"dropout": 0.0}),
+    Step("+ less weight decay", "regularisation", 82.2, before_times={"weight_decay": 1e-4 / 4e-5}),
+    Step("+ SE", "architecture", 82.9, before={"architecture": WITHOUT_D | WITHOUT_SE}),
+    Step("+ ResNet-D", "architecture", 83.4, before={"architecture": WITHOUT_D}),
+)
+"""Table 1 of the paper. More epochs overfit there until regularisation follows, dropout until weight decay is lowered.
+
+timm's plain ResNets already have one of ResNet-D's four parts, the stride in a block's 3x3 convolution.
+"""
+MILESTONES = (30 / 90, 60 / 90, 80 / 90)
+"""Of the schedule in steps, as shares of the epochs: the customary ones. [unverified] for the paper."""
+KINDS = {
+    "training + regularisation": ("training", "regularisation"),
+    "of which training": ("training",),
+    "of which regularisation": ("regularisation",),
+    "architecture": ("architecture",),
+}
+PAPERS_GAIN = "paper's gain"
+
+REGULARISERS = {"label_smoothing": 0.0, "randaugment": None, "dropout": 0.0, "stochastic_depth": 0.0}
+"""In the order in which Table 2 adds them, with the value of those that are not there yet.
+
+Its top-1 on held-out training images under weight decay 1e-4 and 4e-5; RA RandAugment, LS label smoothing, DO dropout,
+SD stochastic depth: ResNet-50 79.7/78.7 with none, 82.4/82.3 RA-LS, 82.2/82.7 RA-LS-DO; ResNet-200 82.5/81.7 with none,
+85.2/84.9 RA-LS, 85.3/85.5 RA-LS-SD-DO.
+"""
+
+
+def additive_recipes(recipe: ClassificationRecipe) -> list[tuple[str, str, float, ClassificationRecipe]]:
+    """(label, kind, the paper's top-1, recipe) of the baseline and of every step, each adding to the one before.
+
+    Steps for which the finished recipe has nothing to add, as a ResNet-50's has no stochastic depth, are left out.
+    """
+    rows, stripped = [], recipe
+    for step in reversed(STEPS):
+        rows.append((step.label, step.kind, step.paper, with_milestones(stripped)))
+        times = {name: factor * getattr(stripped, name) for name, factor in step.before_times.items()}
+        stripped = dataclasses.replace(stripped, **step.before, **times)
+    rows.append((BASELINE, "baseline", BASELINE_TOP1, with_milestones(stripped)))
+    rows.reverse()
+    return [row for i, row in enumerate(rows) if not i or row[3] != rows[i - 1][3]]
+
+
+def with_milestones(recipe: ClassificationRecipe) -> ClassificationRecipe:
+    """The recipe with milestones at their shares of its epochs, which only a schedule in steps has."""
+    milestones = tuple(share * recipe.epochs for share in MILESTONES) if recipe.schedule == "step" else ()
+    return dataclasses.replace(recipe, milestones=milestones)
+
+
+def additive_scores(results: DataFrame) -> DataFrame:
+    """One row a step and seed, in points: top-1, its gain over the step before, and the paper's; then sums by kind."""
+    import pandas as pd
+
+    clean = results[(results["part"] == "clean") & (results["measure"] == "top1")]
+    top1 = (100 * clean.set_index(["step", "seed"])["value"]).unstack("seed")
+    steps = clean.drop_duplicates("step").set_index("step")[["kind", "paper"]]
+    top1 = top1.loc[steps.index]
+    gains, papers = top1.diff(), steps["paper"].diff()
+    for label, kinds in KINDS.items():
+        rows = steps.index[steps["kind"].isin(kinds)]
+        if len(rows):
+            gains.loc[label] = gains.loc[rows].sum(skipna=False)
+            papers.loc[label] = papers.loc[rows].sum()
+    scores = pd.concat(
+        {"top-1": top1.reindex(gains.index).stack(future_stack=True), "gain": gains.stack(future_stack=True)}, axis=1
+    )
+    scores[PAPERS_GAIN] = papers.reindex(scores.index.get_level_values("step")).to_numpy()
+    return scores
+
+
+def additive_table(results: DataFrame) -> Table:
+    """A row a step, and rows of the gains' sums by kind."""
+    from experiments.tables import table_of
+
+    legend = (
+        "top-1 accuracy and its gain over the row before, in points; last, sums of the gains by kind. "
+        f"{PAPERS_GAIN}: ResNet-200 at 256 pixels on ImageNet."
+    )
+    return table_of(additive_scores(results), legend, corner="step", unranked=frozenset({"gain", PAPERS_GAIN}))
+
+
+def verdict(results: DataFrame) -> str:
+    """One sentence: what training and regularisation bring, and what architecture."""
+    gains = additive_scores(results)["gain"].groupby(level=0, sort=False).mean()
+    trained, built = gains.get("training + regularisation", float("nan")), gains.get("architecture", float("nan"))
+    return f"training and regularisation: {trained:+.1f} points; architecture: {built:+.1f} points"
+
+
+def regularised_recipes(recipe: ClassificationRecipe) -> list[tuple[str, ClassificationRecipe]]:
+    """(label, recipe) without any regulariser but weight decay, then with one more at a time."""
+    rows = [("none", dataclasses.replace(recipe, **REGULARISERS))]
+    for name in REGULARISERS:
+        changed = dataclasses.replace(rows[-1][1], **{name: getattr(recipe, name)})
+        if changed != rows[-1][1]:  # the recipe has it
+            rows.append((f"+ {name.replace('_', ' ').replace('randaugment', 'RandAugment')}", changed))
+    return rows
+
+
+def weight_decay_table(results: DataFrame) -> Table:
+    """Top-1: a row a set of regularisers, a column a weight decay, and what the lowest gains over the highest."""
+    from experiments.tables import table_of
+
+    scores = accuracies(results, rows="regularisers", columns="weight decay")
+    values = sorted(scores.columns, key=float)
+    legend = "top-1 accuracy in percent by weight decay; each row adds a regulariser to those above it."
+    if len(values) > 1:
+        scores["gain"] = scores[values[0]] - scores[values[-1]]
+        legend += f" gain: of {values[0]} over {values[-1]}, in points."
+    return table_of(scores, legend, corner="regularisers")

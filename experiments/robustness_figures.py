@@ -1,0 +1,148 @@
+"""The picture of several networks' robustness side by side.
+
+The frame is tidy, one row a value: arm, seed, part, condition, severity, measure, value, as `eval_robustness.py` writes
+them to results.csv. Plain matplotlib, without pyplot.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from experiments.arm_looks import Look
+
+INK = "#3d4650"
+WIDTH = 11.0
+"""Inches."""
+COLUMNS = 4
+"""Panels side by side: 15 corruptions and their mean make four rows of them."""
+
+
+def draw_robustness(results: DataFrame, looks: dict[str, Look]) -> Figure:
+    """One figure of what was measured: accuracies and consistency, flips, and error by severity for each corruption.
+
+    A mark is the mean over the seeds; where there are several, thin bars show the standard deviation.
+
+    Args:
+        results: tidy, of one network or more.
+        looks: colour, dash and marker of each arm.
+
+    Raises:
+        ValueError: where there is nothing to draw.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    strips = [strip for strip in (_accuracies, _flips, _errors) if strip(None, results, looks)]
+    if not strips:
+        raise ValueError("no results to draw: they hold neither accuracies, flips nor errors.")
+    heights = [strip(None, results, looks) for strip in strips]
+    figure = Figure(figsize=(WIDTH, 0.6 + sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = figure.subfigures(len(strips), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, strip in zip(parts, strips, strict=True):
+        strip(part, results, looks)
+    known = {ax: ax.get_legend_handles_labels() for ax in figure.axes}
+    named = {label: handle for handles, labels in known.values() for handle, label in zip(handles, labels, strict=True)}
+    figure.legend(
+        [named[arm] for arm in looks if arm in named], [arm for arm in looks if arm in named],
+        loc="outside upper left", ncols=6, frameon=False, fontsize=9.5, labelcolor=INK,
+    )  # fmt: skip
+    return figure
+
+
+def _accuracies(part, results: DataFrame, looks: dict[str, Look]) -> float:
+    """Clean and shifted top-1, consistency, calibration: a strip of panels. Height in inches, 0 for nothing to draw."""
+    top1 = results[results["part"].isin(("clean", "shifts")) & (results["measure"] == "top1")]
+    panels = [(top1, "top-1 accuracy, per cent")] if len(top1) else []
+    for measure, title in (("consistency", "shift consistency, per cent"), ("ece", "calibration error, per cent")):
+        rows = results[results["measure"] == measure]
+        panels += [(rows, title)] if len(rows) else []
+    if part is None or not panels:
+        return 2.6 if panels else 0.0
+    widths = [max(2.2, rows["condition"].nunique() * 1.1) for rows, _ in panels]
+    row = part.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for ax, (rows, title) in zip(row, panels, strict=True):
+        _marks(ax, rows, looks)
+        _dress(ax, title)
+    return 2.6
+
+
+def _flips(part, results: DataFrame, looks: dict[str, Look]) -> float:
+    rows = results[results["measure"] == "flip"]
+    if part is None or rows.empty:
+        return 2.6 if len(rows) else 0.0
+    ax = part.subplots()
+    _marks(ax, rows, looks)
+    _dress(ax, "predictions that change from frame to frame, per cent (smaller is better)")
+    return 2.6
+
+
+def _errors(part, results: DataFrame, looks: dict[str, Look]) -> float:
+    """Small multiples, a corruption each and the mean of them last; error against severity."""
+    rows = results[results["part"] == "corruptions"]
+    if rows.empty:
+        return 0.0
+    names = list(dict.fromkeys(rows["condition"]))
+    height = 1.65 * -(-(len(names) + 1) // COLUMNS) + 0.3
+    if part is None:
+        return height
+    part.suptitle("error by severity of the corruption, per cent (smaller is better)", fontsize=10, color=INK)
+    grid = part.subplots(-(-(len(names) + 1) // COLUMNS), COLUMNS, sharex=True, sharey=True).flat
+    for ax, name in zip(grid, [*names, None], strict=False):
+        of_it = rows if name is None else rows[rows["condition"] == name]
+        _curves(ax, of_it, looks)
+        _dress(ax, "mean of all" if name is None else name.replace("_", " "), bold=name is None)
+    for ax in list(grid):
+        ax.set_visible(False)
+    return height
+
+
+def _marks(ax: Axes, rows: DataFrame, looks: dict[str, Look]) -> None:
+    """A mark for each network over each condition, side by side."""
+    conditions, arms = list(dict.fromkeys(rows["condition"])), [arm for arm in looks if arm in set(rows["arm"])]
+    step = 0.7 / max(len(arms), 1)
+    for i, arm in enumerate(arms):
+        values = 100 * rows[rows["arm"] == arm].groupby("condition", sort=False)["value"].agg(["mean", "std"])
+        values = values.reindex(conditions)
+        at = [place + (i - (len(arms) - 1) / 2) * step for place in range(len(conditions))]
+        look = looks[arm]
+        ax.errorbar(at, values["mean"], values["std"].fillna(0), fmt="none", ecolor=look.colour, elinewidth=1.4)
+        ax.plot(
+            at, values["mean"], look.marker, color=look.colour, markersize=7, markeredgecolor="white",
+            markeredgewidth=0.8, label=arm,
+        )  # fmt: skip
+    ax.set_xticks(range(len(conditions)), [name.replace("_", " ") for name in conditions])
+    ax.set_xlim(-0.6, len(conditions) - 0.4)
+    if len(conditions) == 1:
+        ax.set_xticks([])
+
+
+def _curves(ax: Axes, rows: DataFrame, looks: dict[str, Look]) -> None:
+    """Mean over conditions and seeds against severity, a line a network, and a band of the seeds' deviation."""
+    for arm, look in looks.items():
+        of_it = rows[rows["arm"] == arm]
+        if of_it.empty:
+            continue
+        seeds = 100 * of_it.groupby(["severity", "seed"])["value"].mean().unstack()
+        mean, sd = seeds.mean(axis=1), seeds.std(axis=1).fillna(0)
+        ax.fill_between(mean.index, mean - sd, mean + sd, color=look.colour, alpha=0.18, linewidth=0)
+        ax.plot(
+            mean.index, mean, look.marker, linestyle=look.dash, color=look.colour, markersize=4.5, linewidth=1.5,
+            markeredgecolor="white", markeredgewidth=0.5, label=arm,
+        )  # fmt: skip
+    ax.set_xticks(sorted(rows["severity"].unique()))
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.set_ylim(0, 100)
+    ax.set_yticks([0, 50, 100])
+
+
+def _dress(ax: Axes, title: str, bold: bool = False) -> None:
+    from lightning_modules.gate_figures import quiet
+
+    quiet(ax)
+    ax.set_title(title, loc="left", fontsize=9, color=INK, fontweight="bold" if bold else "normal")

@@ -1,0 +1,178 @@
+"""Residual networks for 32x32 images: three stages at full, half and quarter resolution behind a 3x3 convolution.
+
+Children are called as in timm's and torchvision's ResNets (conv1, layer1, ..., fc; a block's bn1, downsample, ...), so
+that norms are placed and downsampling is found in them as in those. ResNets and ResNeXts are made of timm's blocks.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from timm.layers import DropPath
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MakeBlock = Callable[..., nn.Module]  # (in_channels, out_channels, stride, drop_path) -> block
+
+
+class CIFARResidualNetwork(nn.Sequential):
+    """Stem, layer1 to layer3, global average pool, dropout and classifier: images (N, 3, H, W) to logits (N, classes).
+
+    Args:
+        block: makes one residual block; its shortcut has to change shape where stride or channels do.
+        blocks: residual blocks of each stage.
+        stem: channels of the first convolution.
+        stages: channels that leave each stage.
+        classes: logits.
+        pre_activation: no norm behind the stem, but one before the pool (He et al., ECCV 2016).
+        dropout: probability before the classifier.
+        stochastic_depth: rate of the last block; the first one's is 0 and it grows linearly (Huang et al., ECCV 2016).
+    """
+
+    def __init__(
+        self,
+        block: MakeBlock,
+        blocks: int,
+        stem: int,
+        stages: tuple[int, int, int],
+        classes: int,
+        *,
+        pre_activation: bool = False,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+    ):
+        layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv3x3(3, stem))
+        if not pre_activation:
+            layers |= {"bn1": nn.BatchNorm2d(stem), "act1": nn.ReLU(inplace=True)}
+        channels = stem
+        for index, out_channels in enumerate(stages):
+            stage = []
+            for at in range(blocks):
+                rate = stochastic_depth * (index * blocks + at) / (3 * blocks - 1)
+                stride = 2 if index and not at else 1
+                stage.append(block(channels, out_channels, stride, DropPath(rate) if rate else None))
+                channels = out_channels
+            layers[f"layer{index + 1}"] = nn.Sequential(*stage)
+        if pre_activation:
+            layers |= {"bn": nn.BatchNorm2d(channels), "act": nn.ReLU(inplace=True)}
+        layers |= {"global_pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "drop": nn.Dropout(dropout)}
+        layers["fc"] = nn.Linear(channels, classes)
+        super().__init__(layers)
+        he_normal(self)
+
+
+def he_normal(network: nn.Module) -> None:
+    """Initialise as He et al. (ICCV 2015, section 2.2, backward case), and the classifier's bias with 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+def basic_block(in_channels: int, out_channels: int, stride: int, drop_path: nn.Module | None) -> nn.Module:
+    """Two 3x3 convolutions; the shortcut is the identity, padded with zero channels (He et al., CVPR 2016, option A).
+
+    Option A is what section 4.2 of the paper takes on CIFAR in all cases: the shortcut has no parameters.
+    """
+    shortcut = None
+    if stride > 1 or in_channels != out_channels:
+        # A pool of one pixel keeps every second one; anti-aliasing finds a pool, and would not find an index.
+        parts = OrderedDict(pool=nn.AvgPool2d(1, stride), pad=ZeroChannels(out_channels - in_channels))
+        shortcut = nn.Sequential(parts)
+    return BasicBlock(in_channels, out_channels, stride, shortcut, drop_path=drop_path)
+
+
+def bottleneck(
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    drop_path: nn.Module | None,
+    *,
+    groups: int = 1,
+    group_channels: int = 64,
+) -> nn.Module:
+    """1x1, 3x3 and 1x1 convolutions, as in ResNet (9n+2 layers) and, in groups, ResNeXt (Xie et al., CVPR 2017).
+
+    Where the shape changes the shortcut is a projection (option B): the first stage widens to four times the stem.
+    The inner channels are out_channels / 4 * groups * group_channels / 64.
+    """
+    shortcut = None
+    if stride > 1 or in_channels != out_channels:
+        projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+    width = {"cardinality": groups, "base_width": group_channels}
+    return Bottleneck(in_channels, out_channels // Bottleneck.expansion, stride, shortcut, drop_path=drop_path, **width)
+
+
+class ZeroChannels(nn.Module):
+    """Appends channels of zeros: (N, C, H, W) to (N, C + extra, H, W)."""
+
+    def __init__(self, extra: int):
+        super().__init__()
+        self.extra = extra
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, 0, 0, self.extra))
+
+    def extra_repr(self) -> str:
+        return str(self.extra)
+
+
+class PreActivationBlock(nn.Module):
+    """Two 3x3 convolutions, each behind norm and ReLU (He et al., ECCV 2016, fig. 1b; Zagoruyko, Komodakis, BMVC 2016).
+
+    Nothing follows the addition. Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: nn.Module | None):
+        super().__init__()
+        self.bn1, self.act1 = nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)
+        self.conv1 = _conv3x3(in_channels, out_channels, stride)
+        self.bn2, self.act2 = nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
+        self.conv2 = _conv3x3(out_channels, out_channels)
+        self.drop_path = drop_path
+        self.downsample = _pre_activation_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act1(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(y)
+        y = self.conv2(self.act2(self.bn2(self.conv1(y))))
+        if self.drop_path is not None:
+            y = self.drop_path(y)
+        return y + shortcut
+
+
+class PreActivationBottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, each behind norm and ReLU (He et al., ECCV 2016, section 4: ResNet-164, -1001)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: nn.Module | None):
+        super().__init__()
+        width = out_channels // 4
+        self.bn1, self.act1 = nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn2, self.act2 = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        self.conv2 = _conv3x3(width, width, stride)
+        self.bn3, self.act3 = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.drop_path = drop_path
+        self.downsample = _pre_activation_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act1(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(y)
+        y = self.conv2(self.act2(self.bn2(self.conv1(y))))
+        y = self.conv3(self.act3(self.bn3(y)))
+        if self.drop_path is not None:
+            y = self.drop_path(y)
+        return y + shortcut
+
+
+def _pre_activation_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+
+def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)

@@ -1,0 +1,167 @@
+"""How image classification trains and is judged on several domains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import v2
+
+from lightning_modules.backbones import build_backbone
+from lightning_modules.classification_recipes import ClassificationRecipe
+from lightning_modules.optimization import optimizers
+from lightning_modules.weights import DISCRIMINATOR, head_of, network_weights, read_checkpoint, with_own_head
+from normshift import load_official, synchronize
+
+
+class ClassificationModule(pl.LightningModule):
+    """Any backbone under any norm, trained by any of the papers' recipes.
+
+    Trains with cross entropy (label smoothing, mixup and cutmix as the recipe says). Logs `train/loss`, and on every
+    judged domain `DOMAIN/top1`, with more than five classes `DOMAIN/top5`, and `DOMAIN/loss`; accuracies in [0, 1].
+    A checkpoint holds all that is needed to build the network again: `load_from_checkpoint(file)`.
+
+    Args:
+        recipe: see `lightning_modules.classification_recipes`; also as the plain dict of a checkpoint.
+        norm: a name in `normshift.NORMS`.
+        classes: their names, in the order of the labels.
+        judged: names of the domains that the validation loaders hold, in their order.
+        data: name of the set it is trained on.
+        antialias: filter size of the blur pools, or None for the plain network.
+        sync_norm: take batch statistics over all processes.
+        pretrained: start from torchvision's or timm's ImageNet weights, from their hubs.
+
+    Raises:
+        ValueError: on an unknown backbone or norm, or where they do not fit each other or the recipe.
+    """
+
+    def __init__(
+        self,
+        recipe: ClassificationRecipe | dict,
+        norm: str,
+        classes: Sequence[str],
+        judged: Sequence[str],
+        *,
+        data: str = "",
+        antialias: int | None = None,
+        sync_norm: bool = False,
+        pretrained: bool = False,
+    ):
+        super().__init__()
+        recipe = ClassificationRecipe.of(recipe)
+        self.save_hyperparameters(
+            {"recipe": recipe.plain(), "norm": norm, "classes": list(classes), "judged": list(judged)}
+            | {"data": data, "antialias": antialias, "sync_norm": sync_norm}
+        )
+        self.recipe, self.norm, self.antialias, self.data = recipe, norm, antialias, data
+        self.classes, self.judged = tuple(classes), tuple(judged)
+        self.net = build_backbone(
+            recipe.backbone,
+            len(self.classes),
+            norm=norm,
+            antialias=antialias,
+            pretrained=pretrained,
+            dropout=recipe.dropout,
+            stochastic_depth=recipe.stochastic_depth,
+            width=recipe.width,
+            small_images=recipe.small_images,
+        )
+        if sync_norm:
+            self.net = synchronize(self.net)
+        if recipe.trains == "head":
+            head = head_of(self.net)
+            for name, parameter in self.net.named_parameters():
+                parameter.requires_grad_(name.startswith(f"{head}."))
+        self.metrics = nn.ModuleList(_metrics(len(self.classes)) for _ in self.judged)
+        self.judgement: list[dict[str, float]] = []
+        self.judged_at: int | None = None  # the step of the last judgement
+        self.mix = _mixing(recipe, len(self.classes))
+
+    def start_from(self, path: str) -> ClassificationModule:
+        """Take over a checkpoint's weights: one of ours, of the papers, of torchvision or timm.
+
+        A head for another number of classes is left as it was initialised.
+
+        Raises:
+            ValueError: the file cannot be read, or the network is another one.
+        """
+        weights = network_weights(read_checkpoint(path))
+        load_official(self.net, with_own_head(self.net, weights))
+        return self
+
+    def train(self, mode: bool = True) -> ClassificationModule:
+        super().train(mode)
+        if self.recipe.trains == "head":
+            self.net.eval()  # features that move with the batch would be no features to judge
+        return self
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        if not hasattr(self, DISCRIMINATOR):  # of an adversarial training: of no use to who only classifies
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(f"{DISCRIMINATOR}.")}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores (N, classes) of normalised images (N, 3, H, W)."""
+        return self.net(images)
+
+    def model_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The training loss of a batch; `labels` are indices (N,) or, mixed, shares (N, classes)."""
+        return F.cross_entropy(self(images).float(), labels, label_smoothing=self.recipe.label_smoothing)
+
+    def training_step(self, batch, batch_index: int) -> Tensor:
+        loss = self.model_step(*(self.mix(*batch) if self.mix else batch))
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        images, labels = batch
+        scores = self(images).float()
+        for metric in self.metrics[dataloader_idx].values():
+            metric.update(scores, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self.judgement = [{key: metric.compute().item() for key, metric in found.items()} for found in self.metrics]
+        self.judged_at = self.trainer.global_step
+        for name, found, values in zip(self.judged, self.metrics, self.judgement, strict=True):
+            for metric in found.values():
+                metric.reset()
+            self.log_dict({f"{name}/{key}": value for key, value in values.items()})
+
+    def results(self) -> list[dict]:
+        """The last judgement: a row for each domain and measure; accuracies in [0, 1], "loss" in nats."""
+        return [
+            {"domain": name, "part": "clean", "condition": "clean", "measure": measure, "value": value}
+            for name, values in zip(self.judged, self.judgement, strict=True)
+            for measure, value in values.items()
+        ]
+
+    def configure_optimizers(self):
+        return optimizers(self.recipe, self)
+
+
+class CrossEntropy(MeanMetric):
+    """The mean cross entropy over images, whatever the sizes of the batches."""
+
+    def update(self, scores: Tensor, labels: Tensor) -> None:
+        super().update(F.cross_entropy(scores, labels, reduction="none"))
+
+
+def _metrics(classes: int) -> nn.ModuleDict:
+    metrics = {"loss": CrossEntropy(), "top1": MulticlassAccuracy(classes, average="micro")}
+    if classes > 5:
+        metrics["top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
+    return nn.ModuleDict(metrics)
+
+
+def _mixing(recipe: ClassificationRecipe, classes: int) -> v2.Transform | None:
+    """Mixup (Zhang et al., ICLR 2018), cutmix (Yun et al., ICCV 2019), or either with equal chance."""
+    mixes = [
+        mix(num_classes=classes, alpha=alpha)
+        for mix, alpha in ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
+        if alpha
+    ]
+    return v2.RandomChoice(mixes) if mixes else None

@@ -1,0 +1,73 @@
+"""Domain-adversarial training (DANN): features that tell classes apart and domains not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.weights import DISCRIMINATOR, head_of
+
+HIDDEN = 1024
+"""Units of the discriminator's two hidden layers (Ganin et al., JMLR 2016, section 5.2)."""
+
+
+class DomainAdversarialModule(ClassificationModule):
+    """A classifier that learns from a labelled source and an unlabelled target (Ganin et al., JMLR 2016).
+
+    Batches are {"source": (images, labels), "target": (images, ...)}; both halves pass the network together, so that
+    batch statistics are of both. A discriminator reads the features in front of the classifier and learns to tell the
+    domains apart; its gradient reaches the network reversed, times `reversal(p)` with p the share of the training that
+    is done. Logs `train/loss` (classes), `train/domain_loss` and `train/domain_accuracy` (0.5: they cannot be told
+    apart) as well. Arguments and the rest: `ClassificationModule`.
+    """
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        head = self.net.get_submodule(head_of(self.net))
+        discriminator = nn.Sequential(
+            nn.Linear(head.in_features, HIDDEN), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(HIDDEN, 1),
+        )  # fmt: skip
+        self.add_module(DISCRIMINATOR, discriminator)
+        self._features: Tensor | None = None
+        head.register_forward_pre_hook(self._keep_features)
+
+    def _keep_features(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0] if self.training else None
+
+    def training_step(self, batch, batch_index: int) -> Tensor:
+        (source, labels), target = batch["source"], batch["target"][0]
+        scores = self(torch.cat([source, target]))[: len(source)]
+        class_loss = F.cross_entropy(scores.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        strength = reversal(self.trainer.global_step / self.recipe.max_steps)
+        guesses = self.discriminator(_Reversed.apply(self._features.float(), strength))[:, 0]
+        truth = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).to(guesses)
+        domain_loss = F.binary_cross_entropy_with_logits(guesses, truth)
+        right = ((guesses > 0) == (truth > 0.5)).float().mean()
+        self._features = None
+        self.log("train/loss", class_loss.detach(), prog_bar=True)
+        self.log_dict({"train/domain_loss": domain_loss.detach(), "train/domain_accuracy": right})
+        return class_loss + domain_loss
+
+
+def reversal(progress: float) -> float:
+    """How strongly the discriminator's gradient is reversed: 2 / (1 + exp(-10 p)) - 1 (section 5.2.2 there)."""
+    return 2 / (1 + math.exp(-10 * progress)) - 1
+
+
+class _Reversed(torch.autograd.Function):
+    """The identity; its gradient is multiplied by minus `strength` (equations 13 and 14 there)."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return -ctx.strength * gradient, None

@@ -1,0 +1,65 @@
+"""A teacher's labels for images that have none (Noisy Student, Xie et al., CVPR 2020; ResNet-RS, section 6)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.classification import Transformed
+from datamodules.image_domains import ImageDomain
+from datamodules.image_transforms import JudgedImage
+from datamodules.joined import Joined, Relabelled
+from lightning_modules.classification import ClassificationModule
+
+
+def with_pseudo_labels(
+    labelled: ImageDomain, unlabelled: ImageDomain, teacher: str, confidence: float
+) -> tuple[ImageDomain, int]:
+    """A set joined by those unlabelled images that a teacher is sure of, under the teacher's labels.
+
+    The teacher sees clean images (no noise); the student that learns from the joined set is the noisy one.
+
+    Args:
+        teacher: checkpoint of a `ClassificationModule`.
+        confidence: least probability of the teacher's label.
+
+    Returns:
+        The joined set and how many images it has gained.
+
+    Raises:
+        ValueError: the checkpoint cannot be read, or its classes are others.
+    """
+    module = load_classifier(teacher)
+    if module.classes != labelled.classes:
+        raise ValueError(f"it knows {len(module.classes)} classes, not the {len(labelled.classes)} of {labelled.name}.")
+    labels, sure = predictions(module, unlabelled.samples)
+    kept = np.flatnonzero(sure >= confidence)
+    samples = Joined(labelled.samples, Relabelled(unlabelled.samples, kept, labels[kept]))
+    return ImageDomain(f"{labelled.name}+{unlabelled.name}", samples, labelled.classes), len(kept)
+
+
+def load_classifier(path: str) -> ClassificationModule:
+    """A trained network from its checkpoint, in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: the file is no checkpoint of a `ClassificationModule`.
+    """
+    from lightning_modules.weights import read_checkpoint
+
+    found = read_checkpoint(path).get("hyper_parameters", {})
+    if "classes" not in found or "recipe" not in found:
+        raise ValueError(f"{path} is no checkpoint of a classification study.")
+    return ClassificationModule.load_from_checkpoint(path, map_location="cpu").eval()
+
+
+@torch.inference_mode()
+def predictions(module: ClassificationModule, samples) -> tuple[np.ndarray, np.ndarray]:
+    """The class of each image and its probability: int64 and float32 (len(samples),)."""
+    images = Transformed(samples, JudgedImage(module.recipe.image_size, module.recipe.resize))
+    labels, sure = [], []
+    for batch, _ in DataLoader(images, 128):
+        found = module(batch.to(module.device)).float().softmax(1).max(1)
+        labels.append(found.indices.cpu())
+        sure.append(found.values.cpu())
+    return torch.cat(labels).numpy(), torch.cat(sure).numpy()

@@ -1,0 +1,375 @@
+"""Where anti-aliased CNNs blur (Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2).
+
+    max pool, stride s           ->  max pool, stride 1; blur, stride s
+    conv, norm, act; stride s    ->  conv, stride 1; norm; act; blur, stride s
+    average pool, stride s       ->  blur, stride s
+    1x1 conv of a shortcut       ->  blur, stride s; conv, stride 1
+
+The network's first conv sees the image at full resolution, where density costs most. As in the paper's ResNets,
+DenseNets and MobileNetV2 it keeps a stride of 2, and AlexNet's stride of 4 becomes 2 with a blur of stride 2 behind the
+activation. Adaptive and global pooling stay.
+
+No list of architectures stands behind this. Pools are known by themselves. For a conv, the module that calls it is
+traced by torch.fx, its children as black boxes, and what follows the conv is read off its graph up to the activation.
+A blur behind a conv is a child of the module it stands beside and runs in a hook of that module, so no module changes
+its name, and state dicts stay those of the plain network.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+from torch import Tensor, fx, nn
+
+from normshift.blur_pool import BlurPool2d, MaxBlurPool2d
+from normshift.surgery import norm_layers
+
+STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+UPSAMPLING = (nn.modules.conv._ConvTransposeNd, nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d, nn.Fold)
+POOLING_FUNCTIONS = {"max_pool2d", "avg_pool2d", "lp_pool2d", "fractional_max_pool2d", "pixel_unshuffle"}
+ACTIVATION_FUNCTIONS = {
+    "relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh",
+    "hardsigmoid", "sigmoid", "tanh", "softplus", "softsign", "clamp",
+}  # fmt: skip
+DROPOUT_FUNCTIONS = {"dropout", "dropout1d", "dropout2d", "feature_dropout", "alpha_dropout"}
+
+
+def antialias(model: nn.Module, filter_size: int = 4) -> nn.Module:
+    """Anti-alias every place where a network subsamples, as in Zhang (ICML 2019); see the module's docstring.
+
+    Weights and state-dict keys stay, so a trained network's checkpoint loads before or after. So does the size of every
+    map. It composes with `convert` in either order. What subsamples other than through `nn.Conv2d`, `nn.MaxPool2d` and
+    `nn.AvgPool2d`, or their subclasses, is refused where it can be seen; slicing inside a function that torch.fx does
+    not trace (a shortcut written as a lambda) cannot be.
+
+    Args:
+        model: a CNN for images; it is changed in place. The first conv that it registers is taken for its stem.
+        filter_size: of the blurs, 1 to 7.
+
+    Returns:
+        `model`; a new layer where `model` is itself a pool.
+
+    Raises:
+        ValueError: on a network that is anti-aliased already, that does not subsample, or that subsamples in a way that
+            is not known here; the message names the module, and the network is as it was.
+    """
+    BlurPool2d(None, filter_size)  # refuses a wrong size before anything is changed
+    _refuse_unknown(model)
+    flow = _Flow(model)
+    plan = [step for name, module in flow.modules.items() for step in _steps(flow, name, module)]
+    if not plan:
+        raise ValueError(f"{type(model).__name__} has nothing to anti-alias: behind its first conv nothing is strided.")
+    for step in plan:
+        model = step(model, filter_size)
+    return model
+
+
+Step = Callable[[nn.Module, int], nn.Module]
+"""One change of a network, given it and the filter size; it returns the network."""
+
+
+def _steps(flow: "_Flow", name: str, module: nn.Module) -> Iterator[Step]:
+    if not isinstance(module, STRIDED) or max(_stride(module)) == 1:
+        return
+    if isinstance(module, nn.MaxPool2d):
+        yield partial(_replace, old=module, make=_max_blur(name, module))
+    elif isinstance(module, nn.AvgPool2d):
+        yield partial(_replace, old=module, make=_average_blur(name, module))
+    else:
+        kept = (2, 2) if module is flow.stem else (1, 1)
+        if module is flow.stem and not {_stride(module)} <= {(2, 2), (4, 4)}:
+            raise ValueError(f"antialias knows first convs of stride 1, 2 and 4; that of {name!r} is {module.stride}.")
+        if _stride(module) != kept:
+            yield partial(_make_dense, conv=module, kept=kept, place=flow.place(name, module))
+
+
+# Carrying it out
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Before or behind which module a blur stands, and the channels that it meets there."""
+
+    module: nn.Module
+    behind: bool
+    channels: int
+
+
+def _replace(model: nn.Module, filter_size: int, old: nn.Module, make: Callable[[int], nn.Module]) -> nn.Module:
+    """Put a pool that blurs in an old one's place, in all places where that stands; hooks of the old one stay."""
+    hooks = {key: value for key, value in old.__dict__.items() if "hooks" in key}
+    old.__dict__ |= {key: type(value)() for key, value in hooks.items()}  # a copy of it must not run them again
+    new, reference = make(filter_size).train(old.training), next(model.parameters(), None)
+    new = new if reference is None else new.to(reference.device)
+    new.__dict__ |= hooks
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old and not name:
+            return new
+        if module is old:
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, new)
+    return model
+
+
+def _make_dense(model: nn.Module, filter_size: int, conv: nn.Conv2d, kept: tuple, place: _Place) -> nn.Module:
+    strides = tuple(whole // part for whole, part in zip(_stride(conv), kept, strict=True))
+    conv.stride = kept
+    _attach(place, BlurPool2d(place.channels, filter_size, strides).to(conv.weight.device))
+    return model
+
+
+def _attach(place: _Place, blur: BlurPool2d) -> None:
+    """Make the blur a child of its neighbour, which then moves and copies it, and run it in a hook."""
+    side = "blur_behind" if place.behind else "blur_before"
+    name = side + "_" * sum(child.startswith(side) for child, _ in place.module.named_children())
+    place.module.add_module(name, blur.train(place.module.training))
+    if place.behind:
+        place.module.register_forward_hook(partial(_blur_output, name=name))
+    else:
+        place.module.register_forward_pre_hook(partial(_blur_input, name=name))
+
+
+def _blur_output(module: nn.Module, inputs: tuple, output: Tensor, name: str) -> Tensor:
+    return module.get_submodule(name)(output)
+
+
+def _blur_input(module: nn.Module, inputs: tuple, name: str) -> tuple:
+    return module.get_submodule(name)(inputs[0]), *inputs[1:]
+
+
+# Pools
+
+
+class _FloorBlurPool2d(BlurPool2d):
+    """In place of a 2x2 average pool, which leaves out the last row and column of an odd map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        return super().forward(x[..., : height // 2 * 2, : width // 2 * 2])
+
+
+def _max_blur(name: str, pool: nn.MaxPool2d) -> Callable[[int], MaxBlurPool2d]:
+    if pool.return_indices:
+        raise ValueError(f"antialias cannot blur {name!r}: it returns indices, which mean nothing behind a blur.")
+    _rounds_up(name, pool)
+    return partial(MaxBlurPool2d, pool)
+
+
+def _rounds_up(name: str, pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    padding, kernel, dilation = _pair(pool.padding), _pair(pool.kernel_size), _pair(getattr(pool, "dilation", 1))
+    for p, k, d, s in zip(padding, kernel, dilation, _stride(pool), strict=True):
+        if pool.ceil_mode and p + s > d * (k - 1) + 1:  # torch then drops windows that lie in the padding alone
+            raise ValueError(f"antialias does not know the size that {name!r} gives: {pool}.")
+    return bool(pool.ceil_mode)
+
+
+def _average_blur(name: str, pool: nn.AvgPool2d) -> Callable[[int], BlurPool2d]:
+    """What takes the place of an average pool and gives maps of the same size."""
+    window = _pair(pool.kernel_size), _stride(pool), _pair(pool.padding)
+    same = type(pool).__name__.endswith("Same")  # timm's, whose output is always (H - 1) // stride + 1
+    ceil_mode = _rounds_up(name, pool)
+    if window == ((2, 2), (2, 2), (0, 0)) and not (ceil_mode or same):
+        return lambda filter_size: _FloorBlurPool2d(None, filter_size, 2)
+    if window[:2] == ((2, 2), (2, 2)) and (ceil_mode or same) and not any(window[2]):
+        return lambda filter_size: BlurPool2d(None, filter_size, 2)
+    if window[0] in ((1, 1), (3, 3)) and (same or window[2] == tuple(k // 2 for k in window[0])):
+        return lambda filter_size: BlurPool2d(None, filter_size, window[1], ceil_mode=ceil_mode)
+    raise ValueError(
+        f"antialias knows average pools of 2x2 with stride 2, and of 1x1 or padded 3x3; {name!r} is {pool}. "
+        "Where it pools the whole map, make it an nn.AdaptiveAvgPool2d(1)."
+    )
+
+
+# What is refused
+
+
+def _refuse_unknown(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        kind, own = type(module).__name__, isinstance(module, STRIDED)
+        if isinstance(module, BlurPool2d):
+            raise ValueError(f"{type(model).__name__} is anti-aliased already: it blurs in {name!r}.")
+        leaf = not own and not isinstance(module, UPSAMPLING) and next(module.children(), None) is None
+        if leaf and max(_stride(module)) > 1:
+            raise ValueError(f"antialias does not know how to anti-alias {name!r}, a {kind} of stride {module.stride}.")
+        called = set() if own else _called_in_forward(type(module)) & POOLING_FUNCTIONS
+        if called:
+            raise ValueError(
+                f"antialias cannot change the call of {sorted(called)[0]} in the forward of {name!r}, a {kind}: make "
+                "it a module (nn.MaxPool2d, nn.AvgPool2d), or adaptive_avg_pool2d where it pools the whole map."
+            )
+
+
+def _called_in_forward(kind: type) -> set[str]:
+    """Names that a class's forward functions use; nothing of torch's own classes, whose settings tell all."""
+    if kind.__module__.startswith("torch.nn."):
+        return set()
+    functions = [inspect.unwrap(f) for key, f in inspect.getmembers(kind, inspect.isfunction) if "forward" in key]
+    return {name for function in functions for name in function.__code__.co_names}
+
+
+def _stride(module: nn.Module) -> tuple[int, ...]:
+    """A module's stride by axis; 1 where it has none."""
+    stride = getattr(module, "stride", 1)
+    stride = getattr(module, "kernel_size", 1) if stride is None else stride
+    pair = _pair(stride)
+    return pair if all(isinstance(s, int) for s in pair) else (1, 1)
+
+
+def _pair(value) -> tuple:
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return values * 2 if len(values) == 1 else values
+
+
+# What follows a conv
+
+
+class _LocalTracer(fx.Tracer):
+    """Traces one module's own forward and keeps every module in it whole."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return True
+
+
+@dataclass
+class _Flow:
+    """Who calls whom in a network, as far as its convs need it."""
+
+    model: nn.Module
+    graphs: dict[str, fx.Graph] = field(default_factory=dict)
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        return dict(self.model.named_modules())
+
+    @cached_property
+    def uses(self) -> Counter:
+        """In how many places of the network each module stands."""
+        return Counter(id(module) for _, module in self.model.named_modules(remove_duplicate=False))
+
+    @cached_property
+    def norms(self) -> set[int]:
+        return {id(layer) for layer in norm_layers(self.model).values()}
+
+    @cached_property
+    def stem(self) -> nn.Module | None:
+        return next((module for module in self.modules.values() if isinstance(module, nn.Conv2d)), None)
+
+    def place(self, name: str, conv: nn.Conv2d) -> _Place:
+        """Behind the activation that follows a conv; beside the conv where none follows.
+
+        Without an activation a blur commutes with all that follows, so it stands where it costs least: before a 1x1
+        conv, which a shortcut's is, and directly behind any other.
+        """
+        owner, end = self._activation(name)
+        if end is not None:
+            return self._place_behind(owner, end, name, conv.out_channels)
+        if _pair(conv.kernel_size) == (1, 1) and not any(_pair(conv.padding)):
+            return _Place(conv, behind=False, channels=conv.in_channels)
+        return _Place(conv, behind=True, channels=conv.out_channels)
+
+    def _activation(self, name: str) -> tuple[str, fx.Node | None]:
+        """The activation behind a module, through norms and out of containers: its graph's owner, and its node there.
+
+        Behind an activation, the empty slots that timm keeps for this very purpose are passed too.
+        """
+        owner = self._owner(name)
+        node, active = self._call(owner, name), False
+        while len(node.users) == 1:
+            (user,) = node.users
+            if user.op == "output" and user.args[0] is node and owner and not active:
+                name, owner = owner, self._owner(owner)
+                node = self._call(owner, name)
+                continue
+            role = self._role(owner, user)
+            if role is None or (active and role != "empty"):
+                break
+            node, active = user, active or role == "activation"
+        return owner, node if active else None
+
+    def _place_behind(self, owner: str, node: fx.Node, name: str, channels: int) -> _Place:
+        """Beside a module that runs once, so that a hook there meets this map alone; not beside a norm, if it can be.
+
+        A norm that `convert` replaces hands its children on, torch's conversion to SyncBatchNorm does not.
+        """
+        (user, *others), module = node.users, self._only(owner, node)
+        if module is not None and id(module) not in self.norms:
+            return _Place(module, behind=True, channels=channels)
+        follower = None if others else self._only(owner, user)
+        if follower is not None and user.args and user.args[0] is node:
+            return _Place(follower, behind=False, channels=channels)
+        container = self.modules[owner]
+        called = not isinstance(container, nn.Sequential) and self.uses[id(container)] == 1
+        if user.op == "output" and not others and user.args[0] is node and called:
+            return _Place(container, behind=True, channels=channels)
+        if module is not None:
+            return _Place(module, behind=True, channels=channels)
+        raise ValueError(
+            f"antialias finds no module of its own to blur beside the activation behind {name!r}, in the forward of "
+            f"{owner or 'the network'!r}, a {type(container).__name__}: make that activation a module that runs once."
+        )
+
+    def _role(self, owner: str, node: fx.Node) -> str | None:
+        """What a node does to a map: "empty" for nothing, "pointwise", "activation"; None for anything else."""
+        if node.op in ("call_function", "call_method"):
+            function = getattr(node.target, "__name__", str(node.target)).rstrip("_")
+            if function in ACTIVATION_FUNCTIONS:
+                return "activation"
+            return "pointwise" if function in DROPOUT_FUNCTIONS else None
+        return self._role_of(self.modules[owner].get_submodule(node.target)) if node.op == "call_module" else None
+
+    def _role_of(self, module: nn.Module) -> str | None:
+        kind, children = type(module), list(module.children())
+        if isinstance(module, nn.Identity) or (isinstance(module, nn.Sequential) and not children):
+            return "empty"
+        if id(module) in self.norms or "Norm" in kind.__name__:  # timm's hold their activation as a child
+            return "activation" if any(self._role_of(child) == "activation" for child in children) else "pointwise"
+        if kind.__name__.startswith("Drop"):
+            return "pointwise"
+        if "activation" in kind.__module__ and not isinstance(module, nn.MultiheadAttention):
+            return "activation"
+        bare = not children and not any(True for _ in (*module.parameters(), *module.buffers()))
+        return "activation" if bare and not kind.__module__.startswith("torch.nn.") else None  # a user's own
+
+    def _only(self, owner: str, node: fx.Node) -> nn.Module | None:
+        """The module that a node calls, if this is the only call of it."""
+        if node.op != "call_module":
+            return None
+        module = self.modules[owner].get_submodule(node.target)
+        calls = sum(n.op == "call_module" and n.target == node.target for n in self.graphs[owner].nodes)
+        return module if calls == 1 and self.uses[id(module)] == 1 else None
+
+    def _owner(self, name: str) -> str:
+        """The module whose forward calls a module: its parent, or the next above that has a forward."""
+        parent = name.rpartition(".")[0]
+        while parent and type(self.modules[parent]).forward is nn.Module.forward:
+            parent = parent.rpartition(".")[0]
+        return parent
+
+    def _call(self, owner: str, name: str) -> fx.Node:
+        target = name[len(owner) + 1 :] if owner else name
+        nodes = [n for n in self._graph(owner).nodes if n.op == "call_module" and n.target == target]
+        if len(nodes) != 1:
+            raise ValueError(
+                f"antialias cannot tell what follows {name!r}: the forward of {owner or 'the network'!r}, a "
+                f"{type(self.modules[owner]).__name__}, calls it {len(nodes)} times."
+            )
+        return nodes[0]
+
+    def _graph(self, owner: str) -> fx.Graph:
+        if owner not in self.graphs:
+            where = f"{owner or 'the network'!r}, a {type(self.modules[owner]).__name__}"
+            try:
+                graph = _LocalTracer().trace(self.modules[owner])
+            except Exception as error:  # whatever a forward raises when it is given no numbers
+                raise ValueError(f"antialias cannot follow the forward of {where}: {error}.") from error
+            if any(_is_strided_slice(node) for node in graph.nodes):
+                raise ValueError(f"antialias cannot change the slicing with a step in the forward of {where}.")
+            self.graphs[owner] = graph
+        return self.graphs[owner]
+
+
+def _is_strided_slice(node: fx.Node) -> bool:
+    index = node.args[1] if getattr(node.target, "__name__", "") == "getitem" else ()
+    return isinstance(index, tuple) and any(isinstance(i, slice) and i.step not in (None, 1) for i in index)

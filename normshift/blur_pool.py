@@ -1,0 +1,185 @@
+"""Subsampling that a shift of a few pixels does not upset: blur, then stride."""
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from math import comb
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FILTER_SIZES = range(1, 8)
+
+
+class BlurPool2d(nn.Module):
+    """Anti-aliased subsampling (Zhang, ICML 2019, section 3): a binomial low-pass filter, evaluated at every stride.
+
+    The filter is the outer product of two rows of Pascal's triangle, of sum 1: Rect-2, Tri-3, Bin-4, Bin-5, ... The map
+    is padded by reflection, with floor((k - 1) / 2) rows and columns above and left and ceil((k - 1) / 2) below and
+    right; a map that is too small to reflect (an axis no longer than its padding, 1x1 maps among them) repeats its
+    border. The padded map is not kept for the backward pass, which needs nothing but the filter.
+
+    Args:
+        channels: C; None takes maps of any number of channels.
+        filter_size: k, 1 to 7; 1 is plain subsampling.
+        stride: of both axes, or (vertical, horizontal).
+        ceil_mode: round the output's size up, as the pools of torch do with the argument of that name.
+
+    Attributes:
+        filter: (C or 1, 1, k, k). It is a constant, so it stays out of the state dict: the checkpoint of a network
+            without blurs loads into the same network with blurs, and the other way round.
+
+    Input: (N, C, H, W), floating. Output: (N, C, (H - 1) // stride + 1, (W - 1) // stride + 1), in the input's type.
+
+    Raises:
+        ValueError: on a filter size that does not exist, channels or a stride below 1, or an input of another shape.
+    """
+
+    def __init__(
+        self, channels: int | None, filter_size: int = 4, stride: int | tuple[int, int] = 2, *, ceil_mode: bool = False
+    ):
+        super().__init__()
+        if filter_size not in FILTER_SIZES:
+            raise ValueError(f"filter_size is {FILTER_SIZES[0]} to {FILTER_SIZES[-1]}, got {filter_size!r}.")
+        if channels is not None and channels < 1:
+            raise ValueError(f"BlurPool2d needs at least 1 channel, got channels={channels}.")
+        strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
+        if len(strides) != 2 or min(strides) < 1:
+            raise ValueError(f"stride is a number of 1 or more, or a pair of them; got {stride!r}.")
+        self.channels, self.filter_size, self.stride, self.ceil_mode = channels, filter_size, strides, ceil_mode
+        self.register_buffer("filter", torch.empty(channels or 1, 1, filter_size, filter_size), persistent=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Write the filter anew, as a network made on the meta device needs it."""
+        row = torch.tensor([comb(self.filter_size - 1, i) for i in range(self.filter_size)]) / 2 ** (
+            self.filter_size - 1
+        )
+        self.filter.copy_(torch.outer(row, row))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        if self.filter_size == 1 and not self.ceil_mode:
+            return x[..., :: self.stride[0], :: self.stride[1]]
+        padding, mode = self._padding(*x.shape[-2:])
+        weight = self.filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)  # exact in half precision too
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _Blur.apply(x, weight, self.stride, padding, mode)
+        return _blur(x, weight, self.stride, padding, mode)
+
+    def extra_repr(self) -> str:
+        ceil = ", ceil_mode=True" if self.ceil_mode else ""
+        return f"{self.channels}, filter_size={self.filter_size}, stride={self.stride}{ceil}"
+
+    def _check(self, x: Tensor) -> None:
+        shape = tuple(x.shape)
+        if x.dim() != 4:
+            raise ValueError(f"BlurPool2d expects 4D input, got {x.dim()}D of shape {shape}.")
+        if self.channels is not None and shape[1] != self.channels:
+            raise ValueError(f"BlurPool2d of {self.channels} channels got {shape[1]}, in input of shape {shape}.")
+        if shape[2] == 0 or shape[3] == 0:
+            raise ValueError(f"BlurPool2d got an empty map of shape {shape}: there is nothing to blur.")
+        if not x.is_floating_point():
+            raise ValueError(f"BlurPool2d blurs floating types, got {x.dtype}.")
+
+    def _padding(self, height: int, width: int) -> tuple[tuple[int, int, int, int], str]:
+        """(left, right, top, bottom) and the mode that this size of map allows."""
+        before, after = (self.filter_size - 1) // 2, self.filter_size // 2
+        right, bottom = after, after
+        if self.ceil_mode:
+            bottom, right = after + (1 - height) % self.stride[0], after + (1 - width) % self.stride[1]
+        mode = "reflect" if max(before, bottom) < height and max(before, right) < width else "replicate"
+        return (before, right, before, bottom), mode
+
+
+class MaxBlurPool2d(nn.Module):
+    """Anti-aliased max pooling (Zhang, ICML 2019, section 3.2): the maximum at every position, then a strided blur.
+
+    Autograd would keep for a max pool where its maxima stood, 8 bytes an element, and here at every position. This one
+    keeps its input alone, which the layer before holds anyway, and looks for the maxima again in the backward pass.
+
+    Args:
+        pool: an `nn.MaxPool2d` or subclass; a copy of it with stride 1 is taken.
+        filter_size: of the blur, 1 to 7.
+
+    Input: (N, C, H, W). Output: as large as that of `pool`.
+
+    Raises:
+        ValueError: as `BlurPool2d`.
+    """
+
+    def __init__(self, pool: nn.MaxPool2d, filter_size: int = 4):
+        super().__init__()
+        self.blur = BlurPool2d(None, filter_size, pool.stride, ceil_mode=pool.ceil_mode)
+        self.pool = copy.deepcopy(pool)
+        self.pool.stride = (1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return self.blur(_Frugal.apply(x, self.pool))
+        return self.blur(self.pool(x))
+
+
+class _Frugal(torch.autograd.Function):
+    """A function of one tensor that keeps this tensor alone and runs a second time in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, function) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.function = function
+        return function(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy: Tensor):
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            y = ctx.function(x)
+        return *torch.autograd.grad(y, x, dy), None
+
+
+class _Blur(torch.autograd.Function):
+    """`_blur` with the backward pass of a linear map, for which autograd's own would keep the padded input."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, stride, padding, mode: str) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.settings = (x.shape, stride, padding, mode)
+        return _blur(x, weight, stride, padding, mode)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor):
+        (weight,) = ctx.saved_tensors
+        (n, c, height, width), stride, (left, right, top, bottom), mode = ctx.settings
+        padded = (n, c, top + height + bottom, left + width + right)
+        with _no_autocast(dy):
+            dx = torch.nn.grad.conv2d_input(padded, weight, dy, stride, groups=c)
+        dx = _unpadded(_unpadded(dx, -2, top, height, mode), -1, left, width, mode)
+        return dx, None, None, None, None
+
+
+def _blur(x: Tensor, weight: Tensor, stride, padding, mode: str) -> Tensor:
+    with _no_autocast(x):
+        return F.conv2d(F.pad(x, padding, mode), weight, stride=stride, groups=x.shape[1])
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager:
+    """Autocast would give a float32 map another type; devices without it (meta) refuse even to switch it off."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def _unpadded(gradient: Tensor, dim: int, before: int, size: int, mode: str) -> Tensor:
+    """Gradient by a map of that by its padded map, along one axis: what the border lent comes back to it, in place."""
+    after = gradient.shape[dim] - before - size
+    inside = gradient.narrow(dim, before, size)
+    head, tail = gradient.narrow(dim, 0, before), gradient.narrow(dim, before + size, after)
+    if mode == "reflect":
+        inside.narrow(dim, 1, before).add_(head.flip(dim))
+        inside.narrow(dim, size - 1 - after, after).add_(tail.flip(dim))
+    else:
+        inside.narrow(dim, 0, 1).add_(head.sum(dim, keepdim=True))
+        inside.narrow(dim, size - 1, 1).add_(tail.sum(dim, keepdim=True))
+    return inside

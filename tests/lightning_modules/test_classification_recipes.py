@@ -1,0 +1,194 @@
+"""The recipes against their papers, and one optimiser step of each against the same step written out by hand."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE, ClassificationRecipe
+from lightning_modules.optimization import learning_rate
+
+CLASSES = ("a", "b", "c")
+
+RATES = {
+    # recipe: {epoch (of the paper's own): rate at the recipe's own batch size}, worked out by hand
+    "ibn-step": {0: 0.1, 29.5: 0.1, 30: 0.01, 59.5: 0.01, 60: 0.001, 90: 1e-4, 99.5: 1e-4},
+    "sn-step": {0: 0.1, 30: 0.01, 60: 0.001, 90: 1e-4},
+    "sn-cosine": {5: 0.1, 62.5: 0.05, 28: 0.05 * (1 + math.cos(0.2 * math.pi)), 120: 0.0},
+    "bin-cifar": {0: 0.1, 80.5: 0.1, 81: 0.01, 121.5: 0.01, 122: 0.001, 163: 0.001},
+    "antialiased": {0: 0.1, 30: 0.01, 60: 0.001, 89: 0.001},
+    "antialiased-finetune": {0: 0.01, 30: 0.001},
+    "resnet-rs-50-160": {5: 1.6, 177.5: 0.8, 350: 0.0},
+    "resnet-rs-420-320": {5: 1.6, 177.5: 0.8},
+    "finetune": {0: 0.01, 30: 0.005, 60: 0.0},
+    "linear": {0: 1.6, 45: 0.8, 90: 0.0},
+}
+
+
+def tiny(name: str, **parts) -> ClassificationRecipe:
+    """A recipe on a network and images that a test can afford; everything that trains is the recipe's own."""
+    sizes = {"backbone": "cifar_resnet8", "width": 0.25, "image_size": 16, "resize": None, "small_images": False}
+    return dataclasses.replace(CLASSIFICATION_RECIPES[name], **sizes, **parts)
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_rates_at_the_papers_epochs(name):
+    recipe = CLASSIFICATION_RECIPES[name]
+    recipe = recipe.fitted(10 * recipe.batch_size)  # ten steps an epoch
+    for epoch, rate in RATES[name].items():
+        assert learning_rate(recipe, round(10 * epoch)) == pytest.approx(rate, abs=1e-12), epoch
+
+
+def test_warm_up_rises_in_a_line_and_meets_the_schedule():
+    recipe = CLASSIFICATION_RECIPES["sn-cosine"].fitted(2560)
+    rates = [learning_rate(recipe, at) for at in range(51)]
+    np.testing.assert_allclose(np.diff(rates), 0.1 / 51, rtol=1e-9)
+    assert rates[50] == pytest.approx(0.1)
+
+
+def test_rate_scales_with_the_batch():
+    recipe = dataclasses.replace(CLASSIFICATION_RECIPES["ibn-step"], batch_size=64).fitted(640)
+    assert learning_rate(recipe, 0) == pytest.approx(0.1 * 64 / 256)
+
+
+def test_stretched_recipes_keep_their_shape():
+    recipe = CLASSIFICATION_RECIPES["ibn-step"].lasting(10)
+    assert recipe.milestones == pytest.approx((3, 6, 9)) and recipe.epochs == 10
+    short = CLASSIFICATION_RECIPES["ibn-step"].fitted(2560, max_steps=5)  # half an epoch
+    assert short.max_steps == 5 and short.epoch_steps == 5
+    assert [round(math.log10(learning_rate(short, at))) for at in range(5)] == [-1, -1, -2, -3, -4]
+    long = CLASSIFICATION_RECIPES["ibn-step"].fitted(2560, max_steps=25)
+    assert long.max_steps == 25 and long.epoch_steps == 10
+
+
+def test_too_few_images_say_so():
+    with pytest.raises(ValueError, match="10 images to train on are fewer than the 256 of one step"):
+        CLASSIFICATION_RECIPES["ibn-step"].fitted(10)
+
+
+def test_resnet_rs_regularises_by_its_table():
+    for (depth, size), (dropout, drop, magnitude, _) in RESNET_RS_TABLE.items():
+        recipe = CLASSIFICATION_RECIPES[f"resnet-rs-{depth}-{size}"]
+        assert (recipe.backbone, recipe.image_size) == (f"resnetrs{depth}", size)
+        assert (recipe.dropout, recipe.stochastic_depth) == (dropout, drop) and recipe.randaugment == (2, magnitude)
+        assert recipe.label_smoothing == 0.1 and recipe.weight_decay == 4e-5 and recipe.ema_decay == 0.9999
+
+
+def test_plain_recipes_come_back():
+    for recipe in CLASSIFICATION_RECIPES.values():
+        assert ClassificationRecipe.of(recipe.plain()) == recipe
+
+
+@pytest.mark.parametrize("norm", ["sn", "bin"])
+@pytest.mark.parametrize("name", CLASSIFICATION_RECIPES)
+def test_a_step_equals_the_one_written_out(name, norm):
+    recipe = tiny(name, batch_size=4, dropout=0.0, stochastic_depth=0.0).fitted(40)
+    torch.manual_seed(0)
+    module = ClassificationModule(recipe, norm, CLASSES, ["x"])
+    found = module.configure_optimizers()
+    optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    at = max(1, recipe.max_steps // 3)
+    optimizer.step()  # without gradients it changes nothing, and torch wants it before the schedule's
+    for _ in range(at):
+        schedule.step()
+    images, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
+    before = {key: p.detach().clone() for key, p in module.named_parameters()}
+    module.train()
+    loss = module.model_step(images, labels)
+    loss.backward()
+    gradients = {key: p.grad for key, p in module.named_parameters()}
+    scores = module(images).double()
+    target = torch.full((4, 3), recipe.label_smoothing / 3, dtype=torch.float64)
+    target[range(4), labels] += 1 - recipe.label_smoothing
+    assert loss.item() == pytest.approx(-(target * scores.log_softmax(1)).sum(1).mean().item(), rel=1e-4)
+    optimizer.step()
+    lr = recipe.lr * recipe.batch_size / recipe.lr_batch * by_hand(recipe, at)
+    for key, new in module.named_parameters():
+        if gradients[key] is None:
+            assert recipe.trains == "head" and not key.startswith("net.fc") and torch.equal(new, before[key]), key
+            continue
+        gate, vector = key.endswith(("mean_weight", "var_weight", "rho")), before[key].ndim == 1
+        decay = 0.0 if gate or (vector and not recipe.decay_norms) else recipe.weight_decay
+        push = gradients[key].double() + decay * before[key].double()
+        push = (1 + recipe.momentum) * push if recipe.nesterov else push  # the first step: the momentum is the push
+        expected = before[key].double() - lr * (10 if key.endswith("rho") else 1) * push
+        expected = expected.clamp(0, 1) if key.endswith("rho") else expected
+        torch.testing.assert_close(new.double(), expected, rtol=1e-5, atol=1e-7, msg=key)
+
+
+def by_hand(recipe: ClassificationRecipe, at: int) -> float:
+    epoch = at / recipe.epoch_steps
+    if epoch < recipe.warmup_epochs:
+        return (at + 1) / (recipe.warmup_epochs * recipe.epoch_steps + 1)
+    if recipe.schedule == "step":
+        return 10.0 ** -sum(epoch >= m for m in recipe.milestones)
+    share = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+    return math.cos(math.pi * share / 2) ** 2
+
+
+def test_rho_stays_in_the_unit_interval_when_the_step_would_leave_it():
+    recipe = tiny("bin-cifar", batch_size=4, lr=1e5).fitted(40)
+    module = ClassificationModule(recipe, "bin", CLASSES, ["x"])
+    optimizer = module.configure_optimizers()["optimizer"]
+    module.model_step(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])).backward()
+    optimizer.step()
+    rho = torch.cat([p.detach() for key, p in module.named_parameters() if key.endswith("rho")])
+    assert rho.min() == 0 and rho.max() == 1
+
+
+class Watch(pl.Callback):
+    """The weights and buffers after each step."""
+
+    def __init__(self):
+        self.states = []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.states.append({key: value.clone() for key, value in module.net.state_dict().items()})
+
+
+def test_the_average_is_exponential_over_weights_and_buffers(tmp_path):
+    recipe = tiny("resnet-rs-50-160", batch_size=4, ema_decay=0.75, stochastic_depth=0.0).fitted(12, max_steps=3)
+    module, watch = ClassificationModule(recipe, "bn", CLASSES, ["x"]), Watch()
+    data = DataLoader(TensorDataset(torch.randn(12, 3, 16, 16), torch.arange(12) % 3), 4)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[watch, EMAWeightAveraging(decay=recipe.ema_decay)],
+    )  # fmt: skip
+    trainer.fit(module, data)
+    first, second, third = watch.states
+    for key, value in module.net.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        expected = 0.75 * (0.75 * first[key] + 0.25 * second[key]) + 0.25 * third[key]
+        torch.testing.assert_close(value, expected, msg=key)
+    assert any(key.endswith("running_var") for key in first)
+
+
+def test_mixed_labels_cost_their_shares():
+    recipe = tiny("laptop", mixup=0.4, batch_size=4).fitted(8)
+    module = ClassificationModule(recipe, "bn", CLASSES, ["x"])
+    torch.manual_seed(1)
+    images, shares = module.mix(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0]))
+    assert shares.shape == (4, 3)
+    torch.testing.assert_close(shares.sum(1), torch.ones(4))
+    scores = module(images)
+    loss = module.model_step(images, shares)
+    torch.testing.assert_close(loss, -(shares * F.log_softmax(scores, 1)).sum(1).mean(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_linear_evaluation_moves_nothing_but_the_head():
+    recipe = tiny("linear", batch_size=4).fitted(8)
+    module = ClassificationModule(recipe, "bn", CLASSES, ["x"]).train()
+    before = {key: value.clone() for key, value in module.net.state_dict().items()}
+    optimizer = module.configure_optimizers()["optimizer"]
+    module.model_step(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])).backward()
+    optimizer.step()
+    changed = {key for key, value in module.net.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"fc.weight", "fc.bias"}

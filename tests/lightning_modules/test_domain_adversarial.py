@@ -1,0 +1,95 @@
+"""Domain-adversarial training against its formulas."""
+
+import dataclasses
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import CombinedLoader
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
+from lightning_modules.domain_adversarial import DomainAdversarialModule, _Reversed, reversal
+from lightning_modules.optimization import learning_rate
+
+RECIPE = dataclasses.replace(
+    CLASSIFICATION_RECIPES["dann"], backbone="cifar_resnet8", width=0.25, image_size=16, resize=None, batch_size=4,
+    lr_batch=4,
+).fitted(8)  # fmt: skip
+
+
+def made() -> DomainAdversarialModule:
+    torch.manual_seed(0)
+    return DomainAdversarialModule(RECIPE, "bn", ("a", "b"), ["x"])
+
+
+def fitted(module, steps: int, watch: tuple = ()):
+    numbers = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(16, 3, 16, 16, generator=numbers), torch.arange(16) % 2
+    halves = [DataLoader(TensorDataset(images[s], labels[s]), 4) for s in (slice(0, 8), slice(8, 16))]
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=list(watch),
+    )  # fmt: skip
+    trainer.fit(module, CombinedLoader({"source": halves[0], "target": halves[1]}, "max_size_cycle"))
+    return images, labels, trainer
+
+
+def test_schedules_are_the_papers():
+    assert reversal(0) == 0
+    assert reversal(0.1) == pytest.approx(math.tanh(0.5))  # 2 / (1 + exp(-x)) - 1 = tanh(x / 2)
+    assert reversal(1) == pytest.approx(math.tanh(5))
+    for share in (0, 0.25, 1):
+        expected = 0.01 / (1 + 10 * share) ** 0.75
+        assert learning_rate(RECIPE, round(share * RECIPE.max_steps)) == pytest.approx(expected)
+
+
+def test_the_gradient_is_reversed_and_the_value_is_not():
+    features = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    out = _Reversed.apply(features, 0.3)
+    torch.testing.assert_close(out, features)
+    (out**2).sum().backward()
+    torch.testing.assert_close(features.grad, -0.3 * 2 * features.detach())
+
+
+def test_in_the_first_step_the_network_learns_classes_alone():
+    """The reversal starts at 0, so only the class loss moves the network; the discriminator learns at once."""
+    module = made()
+    net = made().net.train()
+    before = {key: value.clone() for key, value in module.named_parameters()}
+    images, labels, _ = fitted(module, 1)
+    torch.manual_seed(0)
+    loss = F.cross_entropy(net(torch.cat([images[:4], images[8:12]]))[:4], labels[:4])
+    loss.backward()
+    for key, start in net.named_parameters():
+        expected = start - 0.01 * (start.grad + RECIPE.weight_decay * start)
+        torch.testing.assert_close(dict(module.net.named_parameters())[key], expected, rtol=1e-4, atol=1e-6, msg=key)
+    assert not torch.equal(module.discriminator[0].weight, before["discriminator.0.weight"])
+
+
+class Losses(pl.Callback):
+    def __init__(self):
+        self.rows = []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.rows.append({key: value.item() for key, value in trainer.callback_metrics.items()})
+
+
+def test_what_is_logged():
+    watch = Losses()
+    fitted(made(), 3, (watch,))
+    assert all({"train/loss", "train/domain_loss", "train/domain_accuracy"} <= row.keys() for row in watch.rows)
+    assert watch.rows[0]["train/domain_loss"] == pytest.approx(math.log(2), abs=0.1)  # it knows nothing yet
+    assert all(0 <= row["train/domain_accuracy"] <= 1 for row in watch.rows)
+
+
+def test_its_checkpoint_is_a_classifiers(tmp_path):
+    module = made()
+    *_, trainer = fitted(module, 1)
+    trainer.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    loaded = ClassificationModule.load_from_checkpoint(tmp_path / "model.ckpt", map_location="cpu").eval()
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(loaded(images), module.eval()(images))
