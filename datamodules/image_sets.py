@@ -61,7 +61,9 @@ class ImageNet(ImageFiles):
 
     def __init__(self, root: str | Path, split: str):
         if split not in ("train", "val"):
-            raise DataError(f"{split!r} is no split of ImageNet, which has train and val (its test labels are not published).")
+            raise DataError(
+                f"{split!r} is no split of ImageNet, which has train and val (its test labels are not published)."
+            )
         folder = Path(root) / split
         if not folder.is_dir():
             raise IMAGENET.missing(folder if Path(root).is_dir() else Path(root))

@@ -15,15 +15,17 @@ from datamodules.shape_outlines import FRAGMENT_POINTS, Traced, fragments, trace
 from datamodules.street_scenes import Dice
 
 CLUTTER, OTHER, BODY, ACCENT, LINES = range(5)
-"""Planes of coverage: clutter of two tints, the object's body, and its accent. What they leave is the ground. Lines
-cover nothing."""
+"""What is drawn: clutter of two tints, and the object's body, accent and inner lines. All but the lines have a plane of
+their own in a canvas; what they leave is the ground."""
 
-TILT = 0.27
-"""Tangent of half the largest rotation: 30 degrees to either side."""
-EXTENT = (0.62, 0.94)
+TILT = 0.31
+"""Tangent of half the largest rotation: 34 degrees to either side."""
+EXTENT = (0.56, 0.92)
 """The object's longer side in image sides."""
-ASPECT, SHEAR, BEND, TAPER = (0.85, 1.18), 0.16, 0.12, 0.14
-BEHIND, BEFORE = (1, 2, 3), (0, 0, 1)
+MARGIN = 0.02
+"""What the object keeps from the image's edge, in image sides."""
+ASPECT, SHEAR, BEND, TAPER = (0.82, 1.2), 0.2, 0.14, 0.16
+BEHIND, BEFORE = (2, 3, 4), (0, 1)
 """How many fragments may be behind the object, and on its edge."""
 FRAGMENT_EXTENT, OCCLUDER_EXTENT = (0.16, 0.36), (0.14, 0.26)
 LIGHTS = ((-0.6, -0.8), (0.6, -0.8), (-0.8, -0.6), (0.8, -0.6), (0.0, -1.0), (-0.96, -0.28), (0.96, -0.28))
@@ -65,44 +67,43 @@ def plan(name: str, dice: Dice) -> Scene:
     trace = traced(name)
     thing = _posed(trace.points, dice)
     behind, before = dice.pick(BEHIND), dice.pick(BEFORE)
-    pieces, tints = _scattered(behind, before, thing[:, trace.body[0]], dice)
-    return Scene(np.concatenate([thing, pieces], 1).T.copy(), trace, tints, behind, light)
+    pieces, tints = _scattered(behind, before, thing[trace.body[0]], dice)
+    return Scene(np.concatenate((thing, pieces)), trace, tints, behind, light)
 
 
 def _posed(points: np.ndarray, dice: Dice) -> np.ndarray:
-    """Points (2, N) bent, tapered, squeezed, sheared, turned, mirrored, scaled and moved, all within the image."""
+    """Points (2, N) bent, tapered, squeezed, sheared, mirrored, turned, scaled and moved: (N, 2), within the image."""
     bend, taper = dice.between(-BEND, BEND), dice.between(-TAPER, TAPER)
     aspect, shear = dice.between(*ASPECT), dice.between(-SHEAR, SHEAR)
     mirror = -aspect if dice.chance(0.5) else aspect
     (cos, sin), extent = turn(dice, TILT), dice.between(*EXTENT)
     x, y = points
-    x = x * (1 + taper * y) + bend * (y * y)
-    x, y = mirror * x + shear * y, y / aspect
-    posed = np.empty_like(points)
-    posed[0] = cos * x - sin * y
-    posed[1] = sin * x + cos * y
-    low = posed.min(1).tolist()
-    span = (posed.max(1) - low).tolist()
+    x = x + y * (taper * x + bend * y)
+    posed = np.empty((len(x), 2))
+    posed[:, 0] = cos * mirror * x + (cos * shear - sin / aspect) * y
+    posed[:, 1] = sin * mirror * x + (sin * shear + cos / aspect) * y
+    low, high = posed.min(0).tolist(), posed.max(0).tolist()
+    span = high[0] - low[0], high[1] - low[1]
     scale = extent / max(span)
-    for axis in (0, 1):
-        room = 0.96 - span[axis] * scale
-        posed[axis] = posed[axis] * scale + (0.02 + room * dice.between(0, 1) - low[axis] * scale)
+    room = [1 - 2 * MARGIN - scale * side for side in span]
+    posed *= scale
+    posed += [MARGIN + free * dice.between(0, 1) - start * scale for free, start in zip(room, low, strict=True)]
     return posed
 
 
 @lru_cache(maxsize=1)
 def poses() -> np.ndarray:
-    """Fragments turned and squeezed in advance, (poses, 2, FRAGMENT_POINTS) in half sides of their box."""
+    """Fragments turned and squeezed in advance, (poses, FRAGMENT_POINTS, 2) in half sides of their box."""
     dice, found = Dice(17), []
     for x, y in np.repeat(fragments(), 32, 0):
         squeeze, (cos, sin) = dice.between(0.7, 1.4), turn(dice, 1.0)
         x, y = x * squeeze, y / squeeze
         found.append((cos * x - sin * y, sin * x + cos * y))
-    return np.array(found)
+    return np.array(found).transpose(0, 2, 1).copy()
 
 
 def _scattered(behind: int, before: int, edge: np.ndarray, dice: Dice) -> tuple[np.ndarray, list[int]]:
-    """Points (2, N) and tints of fragments: `behind` of them anywhere, `before` with their centres on the edge."""
+    """Points (N, 2) and tints of fragments: `behind` of them anywhere, `before` with their centres on `edge` (M, 2)."""
     kinds, sizes, places, tints = [], [], [], []
     for number in range(behind + before):
         kinds.append(dice.word() * len(poses()) >> 32)
@@ -112,9 +113,9 @@ def _scattered(behind: int, before: int, edge: np.ndarray, dice: Dice) -> tuple[
             places.append((dice.between(0, 1), dice.between(0, 1)))
         else:
             sizes.append(dice.between(*OCCLUDER_EXTENT) / 2)
-            places.append(edge[:, dice.word() * edge.shape[1] >> 32])
-    pieces = poses()[kinds] * np.array(sizes)[:, None, None] + np.array(places)[:, :, None]
-    return pieces.transpose(1, 0, 2).reshape(2, -1), tints
+            places.append(edge[dice.word() * len(edge) >> 32])
+    pieces = poses()[kinds] * np.array(sizes)[:, None, None] + np.array(places)[:, None, :]
+    return pieces.reshape(-1, 2), tints
 
 
 PRESSURE = {CLUTTER: 110, OTHER: 140, BODY: 240, LINES: 170, ACCENT: 220}
@@ -147,9 +148,9 @@ class Raster:
         return pieces[:behind] + thing + pieces[behind:]
 
     def canvas(self, line: float = 0.022) -> np.ndarray:
-        """What each point shows, FINE times as fine as the image: uint8 (height, width, 4), 255 in one plane or in none.
+        """What each point shows, FINE times as fine as the image: uint8 (side, side, 4), 255 in one plane or in none.
 
-        Inner lines, `line` image sides wide, are of the accent's plane.
+        Inner lines, `line` image sides wide, lie in the accent's plane.
         """
         canvas = np.zeros((self.size * FINE, self.size * FINE, 4), np.uint8)
         for role, contours in self._order(self._pixels(FINE)):
@@ -162,10 +163,10 @@ class Raster:
 
     def pencil(self, dice: Dice) -> np.ndarray:
         """Outlines and inner lines, the object's gone over twice by an unsteady hand: uint8 (size, size)."""
-        thick = max(1, round(self.size * 0.014))
+        thick = max(1, round(self.size * 0.011))
         canvas = np.zeros((self.size, self.size), np.uint8)
         grow = dice.between(0.97, 1.03)
-        shift = (dice.between(-0.015, 0.015) + (1 - grow) / 2, dice.between(-0.015, 0.015) + (1 - grow) / 2)
+        shift = (dice.between(-0.018, 0.018) + (1 - grow) / 2, dice.between(-0.018, 0.018) + (1 - grow) / 2)
         first, again = self._order(self._pixels(1)), self._order(self._pixels(1, grow, shift))
         for (role, contours), (_, second) in zip(first, again, strict=True):
             if role != LINES:
@@ -184,6 +185,7 @@ class Raster:
         for parts in (self.scene.trace.body, self.scene.trace.accent):
             if parts:
                 cv2.fillPoly(plane, [pixels[part] for part in parts], 255, 8, SUBPIXEL)
+        # An odd square's mean is never half way between two integers, so that all builds of OpenCV round it alike.
         width = max(3, round(self.size * 0.12) | 1)
         plane = cv2.blur(cv2.blur(plane, (width, width)), (width, width))
         return Cushion(plane, margin, self.size, self.scene.light)
@@ -196,7 +198,7 @@ def halved(canvas: np.ndarray) -> np.ndarray:
 
 def ink(canvas: np.ndarray) -> np.ndarray:
     """Lines where a canvas changes from one plane to another: uint8 (size, size)."""
-    reach = max(1, round(canvas.shape[0] * 0.018))
+    reach = max(1, round(canvas.shape[0] * 0.012))
     brush = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     first, second, third, fourth = cv2.split(cv2.morphologyEx(canvas, cv2.MORPH_GRADIENT, brush))
     return halved(cv2.max(cv2.max(first, second), cv2.max(third, fourth)))

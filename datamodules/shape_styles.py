@@ -88,7 +88,8 @@ def mixed(canvas: np.ndarray, ground: np.ndarray, colours: list[RGB]) -> tuple[n
     clutter, other, body, accent = cv2.split(halved(canvas))
     seen = cv2.add(body, accent)
     left = cv2.subtract(255 - seen, cv2.add(clutter, other))
-    parts = np.array([left, cv2.multiply(left, ground, scale=1 / 255), clutter, other, body, accent], np.float32)
+    blend = left.astype(np.uint16) * ground >> 8
+    parts = np.array([left, blend, clutter, other, body, accent], np.float32)
     weights = np.rint(np.array(colours, np.float32))
     weights[1] -= weights[0]
     picture = weights.T @ parts.reshape(6, -1)
@@ -123,7 +124,11 @@ def photo(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, n
     size, lamp = raster.size, raster.scene.light
     dark, light = (strayed(colour, 12, dice) for colour in dice.pick(SURROUNDINGS))
     middle = tuple((a + b) // 2 for a, b in zip(dark, light, strict=True))
-    albedo = apart(ALBEDOS, (dark, middle, light), 120, dice)
+    contrast = dice.between(0.3, 0.9)
+    dark, light = (
+        tuple(m + contrast * (c - m) for c, m in zip(colour, middle, strict=True)) for colour in (dark, light)
+    )
+    albedo = apart(ALBEDOS, (dark, middle, light), 140, dice)
     second = apart(ALBEDOS, (albedo,), 70, dice)
     clutter = [strayed(apart(ALBEDOS, (albedo,), 80, dice), 20, dice) for _ in range(2)]
     ground = turned(textures.surfaces[dice.pick(_SURFACES)], size, dice)
@@ -151,7 +156,7 @@ def photo(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, n
     np.maximum(relief, 0, out=relief)
     relief *= np.float32(dice.between(0, 300))
     picture += relief
-    picture += cut(textures.grain, size, dice) * np.float32(dice.between(0.08, 0.3))
+    picture += cut(textures.grain, size, dice) * np.float32(dice.between(0.06, 0.24))
     return film(picture), seen
 
 
@@ -169,7 +174,7 @@ def painting(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray
     at = dice.word() % 2
     grounds = palette[at : at + 2]
     colour = apart(palette[3:], grounds, 140, dice)
-    accent = apart(palette, (colour,), 90, dice)
+    accent = apart(palette, (colour, *grounds), 90, dice)
     clutter = [strayed(apart(palette, (colour,), 120, dice), 14, dice) for _ in range(2)]
     clouds = turned(textures.surfaces[dice.pick(("plaster", "sky", "foliage"))], size, dice)
     colours = [*(strayed(tint, 10, dice) for tint in grounds), *clutter, strayed(colour, 14, dice), accent]

@@ -101,7 +101,9 @@ def wood(side: int, seed: int) -> np.ndarray:
 def boards(side: int, seed: int) -> np.ndarray:
     down, _ = places(side)
     tone = white(seed, 64)[np.floor(down * 4).astype(int) % 64] / 255.0
-    return step(wave(down * 4), 0.1, 0.1) * (0.3 + 0.35 * tone + 0.35 * layered(side, seed + 1, (30, 2, 1.0), (12, 1, 1.0)))
+    return step(wave(down * 4), 0.1, 0.1) * (
+        0.3 + 0.35 * tone + 0.35 * layered(side, seed + 1, (30, 2, 1.0), (12, 1, 1.0))
+    )
 
 
 def woven(side: int, seed: int) -> np.ndarray:
@@ -144,40 +146,39 @@ SURFACES = {
 
 
 class Strokes:
-    """Overlapping brush strokes: for every texel, which way and how far its stroke's centre lies, and how it looks.
+    """Overlapping brush strokes: for every texel, where its stroke takes its colour, and how it looks.
 
     Attributes:
-        down, across: offset to the centre in texels, int32. tone: one byte a stroke, in each of three colours (3, ...).
-        ridge: relief of the bristles, int16, about -64 to 64.
+        down, across: int32 (side, side), a third of the way to the stroke's centre in texels. With all of the way,
+            nothing would be left of small outlines.
+        tone: int8 (3, side, side), how far the stroke's colour strays. ridge: int16 (side, side), the bristles' relief,
+            about -64 to 64.
     """
 
     def __init__(self, side: int, seed: int, length: float, width: float):
-        unit = side / WIDTH
+        unit, count = side / WIDTH, int(4 * WIDTH * WIDTH / (length * width))
+        x, y, wander, reach = (PCG64(SeedSequence([29, seed])).random_raw(4 * count) >> 11).reshape(4, -1) / 2.0**53
+        x, y = x * side, y * side
         flow = layered(side, seed, (1, 1, 1.0), (2, 2, 0.5)) * 2.2 - 1.1
-        count = int(5 * WIDTH * WIDTH / (length * width))
-        dice = Dice(29, seed)
+        t = flow[y.astype(int), x.astype(int)] + 0.4 * wander - 0.2
+        cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+        half = 0.5 * (length - width) * unit * (0.6 + 0.6 * reach)
+        ends = np.stack([x - half * cos, y - half * sin, x + half * cos, y + half * sin], 1) * 16
         ids = np.full((side, side), -1, np.int32)
-        strokes = np.zeros((count, 4))
-        for number in range(count):
-            y, x = dice.between(0, side), dice.between(0, side)
-            t = flow[int(y), int(x)] + dice.between(-0.2, 0.2)
-            cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-            half = 0.5 * (length - width) * unit * dice.between(0.6, 1.2)
-            ends = [(int(16 * (x + s * half * cos)), int(16 * (y + s * half * sin))) for s in (-1, 1)]
-            cv2.line(ids, *ends, number, max(1, round(width * unit)), 8, 4)
-            strokes[number] = y, x, cos, sin
+        for number, (x0, y0, x1, y1) in enumerate(ends.astype(np.int32).tolist()):
+            cv2.line(ids, (x0, y0), (x1, y1), number, max(1, round(width * unit)), 8, 4)
+
         rows, columns = np.arange(side)[:, None], np.arange(side)[None, :]
-        y, x, cos, sin = strokes[ids].transpose(2, 0, 1)
-        y, x = np.where(ids < 0, rows, y), np.where(ids < 0, columns, x)  # bare canvas
-        self.down = np.rint((y - rows) / 3).astype(np.int32)
-        self.across = np.rint((x - columns) / 3).astype(np.int32)
+        bare = ids < 0
+        down, across = np.where(bare, 0, y[ids] - rows), np.where(bare, 0, x[ids] - columns)
+        self.down = np.rint(down / 3).astype(np.int32)
+        self.across = np.rint(across / 3).astype(np.int32)
         tone = white(seed + 1, count, 4).astype(np.int32)
         # A stroke is lighter or darker first, and only then of another hue.
         self.tone = ((2 * tone[:, :1] + tone[:, 1:]) // 3 - 128).astype(np.int8)[ids].transpose(2, 0, 1).copy()
-        off = ((columns - x) * sin - (rows - y) * cos) / (width * unit)
+        off = (down * cos[ids] - across * sin[ids]) / (width * unit)
         bristle = white(seed + 2, 4096)[(ids * 13 + np.floor(off * 7).astype(np.int32)) % 4096] / 255.0 - 0.5
         self.ridge = np.rint(52 * bristle + 90 * off * np.abs(off)).astype(np.int16)
-
 
     def centres(self, window: tuple, size: int) -> np.ndarray:
         """For each pixel of a window of `size` x `size` texels the pixel at its stroke's centre, (size * size,)."""
@@ -227,7 +228,7 @@ PATTERNS = {
     "halftone": lambda side: dots(side, 9, 0.34),
     "stripes": lambda side: step(wave(sum(places(side)) * 3.5), 0.5, 0.25),
     "bars": lambda side: step(wave(places(side)[1] * 4 + 0 * places(side)[0]), 0.5, 0.2),
-    "checks": lambda side: (sum(np.floor(place * 5) for place in places(side)) % 2),
+    "checks": lambda side: sum(np.floor(place * 5) for place in places(side)) % 2,
     "hills": lambda side: step(wave(places(side)[0] + 0.35 * wave(places(side)[1] * 1.3)), 0.5, 0.04),
     "clouds": lambda side: step(layered(side, 21, (3, 2, 1.0), (6, 5, 0.5)), 0.52, 0.05),
 }
@@ -239,10 +240,10 @@ PATTERNS = {
 def hatching(side: int, seed: int, spacing: float, slope: tuple[float, float]) -> np.ndarray:
     """Pencil strokes side by side, `spacing` image sides apart, along `slope`; a little uneven, with gaps."""
     down, across = places(side)
-    drift = 0.05 * smooth(side, (6, 6), seed) + 0.012 * smooth(side, (40, 40), seed + 1)
+    drift = 0.05 * smooth(side, (6, 6), seed) + 0.02 * smooth(side, (60, 60), seed + 1)
     phase = (down * slope[0] + across * slope[1] + drift) / spacing
     pressure = layered(side, seed + 2, (4, 4, 1.0), (9, 9, 0.8))
-    return step(wave(phase), 0.6, 0.5) * step(pressure, 0.3, 0.5)
+    return step(wave(phase), 0.7, 0.5) * step(pressure, 0.3, 0.5)
 
 
 HATCHES = ((0.8, 0.6), (0.6, 0.8), (0.8, -0.6), (0.6, -0.8), (0.28, 0.96), (0.96, -0.28))
@@ -258,11 +259,12 @@ class Textures:
         self.surfaces = {name: _bytes(make(side)) for name, make in SURFACES.items()}
         self.patterns = {name: _bytes(make(side)) for name, make in PATTERNS.items()}
         self.strokes = tuple(
-            Strokes(side, 100 + 8 * index, *shape) for index, shape in enumerate(((0.14, 0.05), (0.17, 0.055), (0.11, 0.045)))
+            Strokes(side, 100 + 8 * index, *shape)
+            for index, shape in enumerate(((0.14, 0.05), (0.17, 0.055), (0.11, 0.045)))
         )
         self.canvas = _bytes(0.7 * woven_canvas(side) + 0.3 * layered(side, 31, (12, 12, 1.0)))
-        self.paper = _bytes(layered(side, 41, (30, 30, 1.0), (12, 12, 0.6), (2, 2, 0.3)))
-        self.hatches = tuple(_bytes(hatching(side, 50 + 3 * i, 0.07, slope)) for i, slope in enumerate(HATCHES))
+        self.paper = _bytes(layered(side, 41, (72, 72, 1.0), (30, 30, 0.9), (12, 12, 0.6), (2, 2, 0.3)))
+        self.hatches = tuple(_bytes(hatching(side, 50 + 3 * i, 0.06, slope)) for i, slope in enumerate(HATCHES))
         self.grain = _bell(61, side)
 
 

@@ -1,4 +1,4 @@
-"""Shapes: objects that differ in their outline, drawn on the fly in four styles, so that style and class can be crossed.
+"""Shapes: objects that differ in outline, drawn on the fly in four styles, so that style and class can be crossed.
 
 A small controlled laboratory for what a classifier makes of style: a photograph, a painting, a cartoon or a pencil
 sketch of an apple, a bell, a bird, ... among fragments that are nothing. Colour, texture and light are picked alike for
@@ -123,7 +123,10 @@ def _check(split: str, length: int | None, size: int, styles: tuple[str, ...], c
 
 
 def _weights(joint: np.ndarray | Sequence[Sequence[float]] | None, classes: int, styles: int) -> np.ndarray:
-    weights = np.ones((classes, styles)) if joint is None else np.array(joint, np.float64)
+    try:
+        weights = np.ones((classes, styles)) if joint is None else np.array(joint, np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError("joint must hold numbers in equally long rows, classes by styles.") from error
     if weights.shape != (classes, styles):
         raise DataError(f"joint must be of shape ({classes}, {styles}), classes by styles, not {weights.shape}.")
     if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
@@ -134,7 +137,8 @@ def _weights(joint: np.ndarray | Sequence[Sequence[float]] | None, classes: int,
 def _cells(length: int, weights: np.ndarray, split: int) -> np.ndarray:
     """Which cell of `weights` each sample is of, int64: a class's cells follow one another, so that with even weights
     the class does not depend on the styles."""
-    ends = np.cumsum(weights) / weights.sum() * 2.0**32
+    ends = np.cumsum(weights)
+    ends = ends / ends[-1] * 2.0**32
     places = (np.arange(length, dtype=np.uint64) * GOLDEN + (2 * split + 1) * 2**29) % 2**32
     cells = np.searchsorted(ends, places.astype(np.float64), side="right")
     return np.minimum(cells, np.flatnonzero(weights)[-1])

@@ -101,12 +101,14 @@ GRIDS = {
 STRENGTHS = (0.5, 1.0)
 
 SMOKE = {
+    "additive": {},
+    "weight-decay": {},
     "grid": {"depths": [26], "widths": [0.25], "sizes": [32, 40]},
     "efficientnet": {"networks": ["b0", "b1"]},
 }
 """The few networks of a smoke test."""
 
-LAPTOP_EPOCHS = {"additive": 24, "weight-decay": 12, "grid": 6, "efficientnet": 4}
+LAPTOP_EPOCHS = {"additive": 16, "weight-decay": 12, "grid": 6, "efficientnet": 4}
 LAPTOP_IMAGES = {"additive": 3000, "weight-decay": 3000, "grid": 1000, "efficientnet": 1000}
 
 
@@ -211,7 +213,8 @@ def main() -> None:
 def run(flags: Flags) -> DataFrame | None:
     """Train and judge what the study compares; returns the results."""
     if flags.smoke:
-        flags = smoked(flags, **{name: getattr(flags, name) or few for name, few in SMOKE.get(flags.study, {}).items()})
+        few = {name: getattr(flags, name) or value for name, value in SMOKE[flags.study].items()}
+        flags = smoked(flags, **few)
     if flags.on_shapes and flags.images is None:
         flags = dataclasses.replace(flags, images=LAPTOP_IMAGES[flags.study])
     studies = {"additive": additive, "weight-decay": weight_decay, "grid": grid, "efficientnet": efficientnet}
@@ -246,7 +249,7 @@ def name_of(label: str) -> str:
 def additive(flags: Flags, recipe: ClassificationRecipe) -> DataFrame | None:
     """Table 1: training, regularisation and architecture, one step at a time."""
     arms = {
-        name_of(label): arm_of(flags, recipe, {"step": label, "kind": kind, "paper": paper})
+        name_of(label): arm_of(flags, recipe, {"row": label, "kind": kind, "paper": paper})
         for label, kind, paper, recipe in additive_recipes(recipe)
     }
     question = "Is it training, regularisation or architecture that makes a residual network better?"
@@ -292,7 +295,7 @@ def grid_candidates(flags: Flags, recipe: ClassificationRecipe) -> dict[str, dic
         groups[network] = {}
         for lr, strength in product(flags.lrs or [recipe.lr], flags.strengths or STRENGTHS):
             candidate = f"lr {lr:g}, strength {strength:g}"
-            facts = {"network": network, "candidate": candidate, "depth": depth, "width": width, "size": size}
+            facts = {"network": network, "candidate": candidate, "layers": depth, "width": width, "size": size}
             tried = strengthened(dataclasses.replace(sized, lr=lr), strength)
             groups[network][f"{network}-lr{lr:g}-strength{strength:g}"] = arm_of(
                 flags, tried, facts | {"lr": lr, "strength": strength}
@@ -312,7 +315,7 @@ def strengthened(recipe: ClassificationRecipe, strength: float) -> Classificatio
         recipe,
         dropout=min(0.9, strength * recipe.dropout),
         stochastic_depth=min(0.9, strength * recipe.stochastic_depth),
-        randaugment=(layers, strength * magnitude) if strength else None,
+        randaugment=(layers, round(strength * magnitude)) if strength else None,
     )
 
 
@@ -365,10 +368,10 @@ def counted(flags: Flags, arm: Arm, opened: Opened) -> Arm:
     from lightning_modules.backbones import complexity
 
     try:
-        parameters, multiply_adds = complexity(build(flags, arm, opened).net, arm.recipe.image_size)
+        parameters, flops = complexity(build(flags, arm, opened).net, arm.recipe.image_size)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return dataclasses.replace(arm, facts=arm.facts | {"parameters": parameters, "multiply_adds": multiply_adds})
+    return dataclasses.replace(arm, facts=arm.facts | {"parameters": parameters, "flops": flops})
 
 
 def timed(flags: Flags, arm: Arm, opened: Opened, folder, name: str, seed: int) -> None:
@@ -391,7 +394,7 @@ def cost_table(results: DataFrame) -> Table:
     facts = results.drop_duplicates("network").set_index("network").loc[top1.index.get_level_values("network")]
     latencies = results[results["measure"] == "latency"].groupby(["network", "seed"])["value"].mean()
     scores = top1.to_frame("top-1")
-    scores["M multiply-adds"] = facts["multiply_adds"].to_numpy() / 1e6
+    scores["MFLOPs"] = facts["flops"].to_numpy() / 1e6
     scores["M parameters"] = facts["parameters"].to_numpy() / 1e6
     scores["ms an image"] = latencies.reindex(scores.index)
     for fact in ("lr", "strength"):
@@ -399,8 +402,10 @@ def cost_table(results: DataFrame) -> Table:
             scores[fact] = facts[fact].to_numpy()
     costs = [column for column in scores if column != "top-1"]
     batch = results.loc[results["measure"] == "latency", "condition"].iloc[0]
-    legend = f"top-1 accuracy in percent. ms an image: measured latency, {batch}, float32, median of several passes."
-    digits = {column: 2 for column in costs if column != "M multiply-adds"}
+    legend = (
+        f"top-1 accuracy in percent. FLOPs: multiply-adds of an image. ms an image: measured in inference, {batch}."
+    )
+    digits = {column: 2 for column in costs if column != "MFLOPs"}
     return table_of(scores[[*costs, "top-1"]], legend, corner="network", unranked=frozenset(costs), digits=digits)
 
 

@@ -95,8 +95,8 @@ def additive_scores(results: DataFrame) -> DataFrame:
     import pandas as pd
 
     clean = results[(results["part"] == "clean") & (results["measure"] == "top1")]
-    top1 = (100 * clean.set_index(["step", "seed"])["value"]).unstack("seed")
-    steps = clean.drop_duplicates("step").set_index("step")[["kind", "paper"]]
+    top1 = (100 * clean.set_index(["row", "seed"])["value"]).unstack("seed")
+    steps = clean.drop_duplicates("row").set_index("row")[["kind", "paper"]]
     top1 = top1.loc[steps.index]
     gains, papers = top1.diff(), steps["paper"].diff()
     for label, kinds in KINDS.items():
@@ -107,7 +107,7 @@ def additive_scores(results: DataFrame) -> DataFrame:
     scores = pd.concat(
         {"top-1": top1.reindex(gains.index).stack(future_stack=True), "gain": gains.stack(future_stack=True)}, axis=1
     )
-    scores[PAPERS_GAIN] = papers.reindex(scores.index.get_level_values("step")).to_numpy()
+    scores[PAPERS_GAIN] = papers.reindex(scores.index.get_level_values("row")).to_numpy()
     return scores
 
 

@@ -137,8 +137,8 @@ def _curves(ax: Axes, rows: DataFrame, looks: dict[str, Look]) -> None:
         )  # fmt: skip
     ax.set_xticks(sorted(rows["severity"].unique()))
     ax.xaxis.set_major_formatter("{x:.0f}")
-    ax.set_ylim(0, 100)
-    ax.set_yticks([0, 50, 100])
+    ax.set_ylim(bottom=0)
+    ax.yaxis.get_major_locator().set_params(nbins=4)
 
 
 def _dress(ax: Axes, title: str, bold: bool = False) -> None:

@@ -26,7 +26,8 @@ timm has the depths of the paper's final family; 26, 300 and 400 occur in its sc
 """
 
 TORCHVISION = tuple(torchvision.models.list_models(module=torchvision.models))
-TORCHVISION_OPTIONS = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}  # logits alone
+_LOGITS_ALONE = {"aux_logits": False, "init_weights": True}
+TORCHVISION_OPTIONS = {"googlenet": _LOGITS_ALONE, "inception_v3": _LOGITS_ALONE}
 
 _TINY_RESNET = {"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)}
 BACKBONE_FAMILIES: dict[str, dict[str, Any]] = {

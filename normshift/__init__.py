@@ -1,5 +1,7 @@
 """Normalization layers that survive a change of domain, of batch size, of a few pixels; plain torch."""
 
+from normshift.antialias import antialias
+from normshift.blur_pool import BlurPool2d
 from normshift.checkpoints import load_official
 from normshift.divergence import Divergence, feature_divergence
 from normshift.gates import Gate, gates, parameter_groups
@@ -20,12 +22,14 @@ __all__ = [
     "BatchInstanceNorm1d",
     "BatchInstanceNorm2d",
     "BatchInstanceNorm3d",
+    "BlurPool2d",
     "Divergence",
     "Gate",
     "IBN2d",
     "SwitchNorm1d",
     "SwitchNorm2d",
     "SwitchNorm3d",
+    "antialias",
     "convert",
     "feature_divergence",
     "gates",

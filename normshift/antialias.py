@@ -153,29 +153,23 @@ class _FloorBlurPool2d(BlurPool2d):
 def _max_blur(name: str, pool: nn.MaxPool2d) -> Callable[[int], MaxBlurPool2d]:
     if pool.return_indices:
         raise ValueError(f"antialias cannot blur {name!r}: it returns indices, which mean nothing behind a blur.")
-    _rounds_up(name, pool)
-    return partial(MaxBlurPool2d, pool)
-
-
-def _rounds_up(name: str, pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:
-    padding, kernel, dilation = _pair(pool.padding), _pair(pool.kernel_size), _pair(getattr(pool, "dilation", 1))
-    for p, k, d, s in zip(padding, kernel, dilation, _stride(pool), strict=True):
-        if pool.ceil_mode and p + s > d * (k - 1) + 1:  # torch then drops windows that lie in the padding alone
+    settings = _pair(pool.padding), _pair(pool.kernel_size), _pair(pool.dilation), _stride(pool)
+    for padding, kernel, dilation, stride in zip(*settings, strict=True):
+        if pool.ceil_mode and padding + stride > dilation * (kernel - 1) + 1:  # torch drops windows without a pixel
             raise ValueError(f"antialias does not know the size that {name!r} gives: {pool}.")
-    return bool(pool.ceil_mode)
+    return partial(MaxBlurPool2d, pool)
 
 
 def _average_blur(name: str, pool: nn.AvgPool2d) -> Callable[[int], BlurPool2d]:
     """What takes the place of an average pool and gives maps of the same size."""
-    window = _pair(pool.kernel_size), _stride(pool), _pair(pool.padding)
+    kernel, stride, padding = _pair(pool.kernel_size), _stride(pool), _pair(pool.padding)
     same = type(pool).__name__.endswith("Same")  # timm's, whose output is always (H - 1) // stride + 1
-    ceil_mode = _rounds_up(name, pool)
-    if window == ((2, 2), (2, 2), (0, 0)) and not (ceil_mode or same):
-        return lambda filter_size: _FloorBlurPool2d(None, filter_size, 2)
-    if window[:2] == ((2, 2), (2, 2)) and (ceil_mode or same) and not any(window[2]):
-        return lambda filter_size: BlurPool2d(None, filter_size, 2)
-    if window[0] in ((1, 1), (3, 3)) and (same or window[2] == tuple(k // 2 for k in window[0])):
-        return lambda filter_size: BlurPool2d(None, filter_size, window[1], ceil_mode=ceil_mode)
+    if kernel == stride == (2, 2) and padding == (0, 0):
+        kind = BlurPool2d if pool.ceil_mode or same else _FloorBlurPool2d
+        return lambda filter_size: kind(None, filter_size, 2)
+    centred = same or (padding == tuple(k // 2 for k in kernel) and not pool.ceil_mode)
+    if kernel in ((1, 1), (3, 3)) and centred:
+        return lambda filter_size: BlurPool2d(None, filter_size, stride)
     raise ValueError(
         f"antialias knows average pools of 2x2 with stride 2, and of 1x1 or padded 3x3; {name!r} is {pool}. "
         "Where it pools the whole map, make it an nn.AdaptiveAvgPool2d(1)."
@@ -272,7 +266,8 @@ class _Flow:
     def _activation(self, name: str) -> tuple[str, fx.Node | None]:
         """The activation behind a module, through norms and out of containers: its graph's owner, and its node there.
 
-        Behind an activation, the empty slots that timm keeps for this very purpose are passed too.
+        Behind an activation, the empty slots that timm keeps for this very purpose are passed too, and functions, where
+        no blur can stand.
         """
         owner = self._owner(name)
         node, active = self._call(owner, name), False
@@ -283,7 +278,7 @@ class _Flow:
                 node = self._call(owner, name)
                 continue
             role = self._role(owner, user)
-            if role is None or (active and role != "empty"):
+            if role is None or (active and role != "empty" and user.op == "call_module"):
                 break
             node, active = user, active or role == "activation"
         return owner, node if active else None

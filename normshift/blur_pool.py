@@ -23,7 +23,6 @@ class BlurPool2d(nn.Module):
         channels: C; None takes maps of any number of channels.
         filter_size: k, 1 to 7; 1 is plain subsampling.
         stride: of both axes, or (vertical, horizontal).
-        ceil_mode: round the output's size up, as the pools of torch do with the argument of that name.
 
     Attributes:
         filter: (C or 1, 1, k, k). It is a constant, so it stays out of the state dict: the checkpoint of a network
@@ -35,18 +34,16 @@ class BlurPool2d(nn.Module):
         ValueError: on a filter size that does not exist, channels or a stride below 1, or an input of another shape.
     """
 
-    def __init__(
-        self, channels: int | None, filter_size: int = 4, stride: int | tuple[int, int] = 2, *, ceil_mode: bool = False
-    ):
+    def __init__(self, channels: int | None, filter_size: int = 4, stride: int | tuple[int, int] = 2):
         super().__init__()
-        if filter_size not in FILTER_SIZES:
+        if not isinstance(filter_size, int) or filter_size not in FILTER_SIZES:
             raise ValueError(f"filter_size is {FILTER_SIZES[0]} to {FILTER_SIZES[-1]}, got {filter_size!r}.")
         if channels is not None and channels < 1:
             raise ValueError(f"BlurPool2d needs at least 1 channel, got channels={channels}.")
         strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
         if len(strides) != 2 or min(strides) < 1:
             raise ValueError(f"stride is a number of 1 or more, or a pair of them; got {stride!r}.")
-        self.channels, self.filter_size, self.stride, self.ceil_mode = channels, filter_size, strides, ceil_mode
+        self.channels, self.filter_size, self.stride = channels, filter_size, strides
         self.register_buffer("filter", torch.empty(channels or 1, 1, filter_size, filter_size), persistent=False)
         self.reset_parameters()
 
@@ -60,7 +57,7 @@ class BlurPool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        if self.filter_size == 1 and not self.ceil_mode:
+        if self.filter_size == 1:
             return x[..., :: self.stride[0], :: self.stride[1]]
         padding, mode = self._padding(*x.shape[-2:])
         weight = self.filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)  # exact in half precision too
@@ -69,8 +66,7 @@ class BlurPool2d(nn.Module):
         return _blur(x, weight, self.stride, padding, mode)
 
     def extra_repr(self) -> str:
-        ceil = ", ceil_mode=True" if self.ceil_mode else ""
-        return f"{self.channels}, filter_size={self.filter_size}, stride={self.stride}{ceil}"
+        return f"{self.channels}, filter_size={self.filter_size}, stride={self.stride}"
 
     def _check(self, x: Tensor) -> None:
         shape = tuple(x.shape)
@@ -86,11 +82,8 @@ class BlurPool2d(nn.Module):
     def _padding(self, height: int, width: int) -> tuple[tuple[int, int, int, int], str]:
         """(left, right, top, bottom) and the mode that this size of map allows."""
         before, after = (self.filter_size - 1) // 2, self.filter_size // 2
-        right, bottom = after, after
-        if self.ceil_mode:
-            bottom, right = after + (1 - height) % self.stride[0], after + (1 - width) % self.stride[1]
-        mode = "reflect" if max(before, bottom) < height and max(before, right) < width else "replicate"
-        return (before, right, before, bottom), mode
+        mode = "reflect" if after < height and after < width else "replicate"
+        return (before, after, before, after), mode
 
 
 class MaxBlurPool2d(nn.Module):
@@ -111,14 +104,27 @@ class MaxBlurPool2d(nn.Module):
 
     def __init__(self, pool: nn.MaxPool2d, filter_size: int = 4):
         super().__init__()
-        self.blur = BlurPool2d(None, filter_size, pool.stride, ceil_mode=pool.ceil_mode)
+        self.blur = BlurPool2d(None, filter_size, pool.stride)
         self.pool = copy.deepcopy(pool)
         self.pool.stride = (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return self.blur(_Frugal.apply(x, self.pool))
-        return self.blur(self.pool(x))
+            return self.blur(_Frugal.apply(x, self._dense))
+        return self.blur(self._dense(x))
+
+    def _dense(self, x: Tensor) -> Tensor:
+        if self.pool.ceil_mode:  # the last window may reach beyond the border, to where it finds nothing
+            beyond = [self._beyond(axis, x.shape[axis]) for axis in (-1, -2)]
+            x = F.pad(x, (0, beyond[0], 0, beyond[1]), value=-torch.inf)
+        return self.pool(x)
+
+    def _beyond(self, axis: int, size: int) -> int:
+        kernel, padding, dilation = (
+            value[axis] if isinstance(value, (tuple, list)) else value
+            for value in (self.pool.kernel_size, self.pool.padding, self.pool.dilation)
+        )
+        return -(size + 2 * padding - dilation * (kernel - 1) - 1) % self.blur.stride[axis]
 
 
 class _Frugal(torch.autograd.Function):

@@ -182,9 +182,9 @@ def test_every_norm_and_statistic_has_its_own_colour():
 @pytest.mark.parametrize("norm", ["sn", "sn-in-ln", "bin"])
 def test_gates_of_a_deep_network_are_drawn_quickly(norm):
     frame = gates(norm, layers=64, epochs=1, seeds=1, channels=512)
-    begin = time.perf_counter()
+    begin = time.process_time()
     draw_gates(frame).savefig(BytesIO())
-    assert time.perf_counter() - begin < 4  # about half a second on a quiet machine
+    assert time.process_time() - begin < 4  # seconds of one core; about half a second it takes
     with pytest.raises(ValueError, match="recorded once"):
         draw_gate_movement(frame)
     with pytest.raises(ValueError, match="empty"):
@@ -293,7 +293,7 @@ def test_columns_of_like_numbers_share_an_axis(tmp_path):
     (run / "table.json").write_text(table.to_json())
     large, small, rate, error, parameters = axes(sections(write_report(run))["The result as a picture"])
     assert large == small and "50" in large and "90" in large
-    assert "3000" in rate and "4000" in rate and error[-1] == "90" and "50" not in error and parameters[-1] == "25"
+    assert "3000" in rate and "4000" in rate and error[-1] == "90.0" and "50" not in error and parameters[-1] == "25"
 
 
 def alternatives(section: str) -> list[str]:
@@ -332,8 +332,15 @@ def test_many_arms_are_split_into_panels(tmp_path):
     assert "table.json is missing" in html["Result"]
 
 
-def test_help_is_quick():
+def test_help_does_not_wait_for_what_draws():
     script = Path(__file__).parents[2] / "experiments" / "report.py"
-    begin = time.perf_counter()
-    answer = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
-    assert "RUN" in answer.stdout and time.perf_counter() - begin < 1
+    code = f"""
+import runpy, sys
+sys.argv = ["report.py", "--help"]
+try:
+    runpy.run_path({str(script)!r}, run_name="__main__")
+except SystemExit:
+    print("heavy:", sorted({{"torch", "numpy", "pandas", "matplotlib", "PIL", "jinja2"}} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "RUN" in answer and "heavy: []" in answer

@@ -17,7 +17,7 @@ from datamodules.perturbations import NOISES, PERTURBATIONS
 from datamodules.transforms import MEAN, STD
 from lightning_modules import robustness_views as views
 from lightning_modules.imagenet_c import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS, ALEXNET_FLIP_PROBABILITIES
-from lightning_modules.robustness import PARTS, Judged, compares_with_alexnet, evaluate, summary
+from lightning_modules.robustness import PARTS, Judged, evaluate
 from lightning_modules.robustness_measures import (
     calibration_error,
     corruption_errors,
@@ -28,6 +28,7 @@ from lightning_modules.robustness_measures import (
     relative_mean_corruption_error,
     top5_distance,
 )
+from lightning_modules.robustness_summary import compares_with_alexnet, summary
 
 PUBLISHED_AVERAGES = {
     "gaussian_noise": 0.886, "shot_noise": 0.894, "impulse_noise": 0.923, "defocus_blur": 0.820, "glass_blur": 0.826,
@@ -184,7 +185,7 @@ def test_calibration_error_by_bins():
 
 
 def test_calibration_error_keeps_certainty_in_the_last_bin():
-    # one bin: |3/4 - (1 + 1 + 0.96 + 0.96)/4| = 0.23; with 1.0 in a bin of its own it would be 0.48 + 0.25 ...
+    # |3/4 - (1 + 1 + 0.96 + 0.96) / 4|; with 1 in a bin of its own it would be (2 |1/2 - 1| + 2 |1 - 0.96|) / 4
     assert calibration_error([1, 1, 0.96, 0.96], [True, False, True, True]) == pytest.approx(0.23)
     assert calibration_error([1.0, 1.0], [True, True]) == 0
 
@@ -348,14 +349,16 @@ def test_networks_of_several_sizes_are_judged_each_at_its_own():
         assert values(rows, network=name, measure="top1") == [(top == samples.labels).mean()]
 
 
-def test_nothing_is_left_behind():
+def test_nothing_is_left_behind(capsys):
     net = Brightest().train()
     net.norm.eval()  # one part was in another mode
     before = {key: value.clone() for key, value in net.state_dict().items()}
     torch.manual_seed(5)
     random.seed(5)
     np.random.seed(5)
-    evaluate([judged(net)], noise(3), PARTS, severities=(1,), frames=2, workers=1)
+    evaluate([judged(net)], noise(3), PARTS, severities=(1,), frames=2, progress=True)
+    evaluate([judged(net)], noise(3), ["consistency"], workers=1)
+    assert "judged 100 % (consistency)" in capsys.readouterr().out  # a log, not a terminal
     drawn = torch.rand(2), random.random(), np.random.rand()
     torch.manual_seed(5)
     random.seed(5)

@@ -1,0 +1,215 @@
+"""The classification studies from their command lines to their tables, on the embedded shapes and on small folders."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import normshift
+from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
+from experiments.classification_study import Opened
+from experiments.flags import one_sentence, parse
+from experiments.judged_table import judged_table
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.pseudo_labels import predictions
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+STUDIES = {
+    study.__name__.rpartition(".")[2]: study for study in (cls_imagenet, cls_batch_size, cls_cifar, cls_office_home)
+}
+TINY = "--recipe smoke --backbone cifar_resnet8 --width 0.25 --images 40 --max-steps 2 --workers 0 --wandb disabled"
+
+
+def run(study, line: str) -> pd.DataFrame:
+    return study.run(parse(study.Flags, "", line.split()))
+
+
+def refused(study, capsys, line: str) -> str:
+    """The one sentence that a command line ends in."""
+    with pytest.raises(SystemExit) as stopped, one_sentence():
+        run(study, line)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
+    return error
+
+
+@pytest.fixture(scope="module")
+def pacs(tmp_path_factory) -> Path:
+    """Two domains of three classes, ten images each, told apart by brightness."""
+    root, numbers = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for domain in ("photo", "sketch"):
+        for label, name in enumerate(("dog", "elephant", "giraffe")):
+            folder = root / "pacs" / domain / name
+            folder.mkdir(parents=True)
+            for index in range(10):
+                image = numbers.integers(0, 60, (40, 48, 3)) + 60 * label
+                cv2.imwrite(str(folder / f"{index}.png"), image.astype(np.uint8))
+    return root
+
+
+def test_a_table_of_norms_and_blur(tmp_path):
+    line = f"{TINY} --norm bn sn --antialias 0 3 --seeds 2 --judge shifts consistency --out {tmp_path / 'run'}"
+    results = run(cls_imagenet, line)
+    assert list(dict.fromkeys(results.network)) == ["bn", "bn-blur3", "sn", "sn-blur3"]
+    assert set(results.part) == {"clean", "shifts", "consistency"}
+    assert set(results[results.part == "shifts"].condition) >= {"rgb+50", "r+50", "std/1.5", "painted"}
+    assert results[results.measure != "loss"].value.between(0, 1).all()
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert re.search(r"\| bn-blur3 \| 2 \|.*±", table) and "shift consistency" in table and "loss to shifts" in table
+    tracked = pd.read_parquet(tmp_path / "run" / "gates.parquet")
+    assert set(tracked.arm) == {"sn", "sn-blur3"} and set(tracked.seed) == {0, 1}
+    metrics = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert {"train/loss", "shapes/top1", "shapes/top5"} <= set(metrics)
+    assert "What do a norm" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_goes_on_with_more_norms(tmp_path, capsys):
+    line = f"{TINY} --out {tmp_path / 'run'}"
+    first = run(cls_cifar, f"{line} --norm bn")
+    assert "pass --resume" in refused(cls_cifar, capsys, f"{line} --norm bn")
+    both = run(cls_cifar, f"{line} --norm bn gn --resume")
+    kept = both[both.norm == "bn"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first.reset_index(drop=True), check_exact=False)
+    assert set(both.norm) == {"bn", "gn"}
+
+
+def test_processes_that_take_turns_make_the_same_steps(tmp_path):
+    """Group norm sees one image: 4 x 2 images in turns must train the network that 1 x 8 at once do."""
+    line = "--recipe smoke --backbone cifar_resnet8 --width 0.25 --images 40 --max-steps 3 --workers 0 --wandb disabled"
+    run(cls_batch_size, f"{line} --norm gn bn --settings 1x8 4x2 --out {tmp_path}/run")
+    states = {
+        arm: ClassificationModule.load_from_checkpoint(
+            f"{tmp_path}/run/{arm}-seed0/checkpoints/model.ckpt"
+        ).state_dict()
+        for arm in ("gn-1x8", "gn-4x2", "bn-1x8", "bn-4x2")
+    }
+    for key, value in states["gn-1x8"].items():
+        torch.testing.assert_close(states["gn-4x2"][key], value, rtol=1e-4, atol=1e-5, msg=key)
+    moved = [
+        key for key, value in states["bn-1x8"].items() if not torch.allclose(states["bn-4x2"][key], value, rtol=1e-3)
+    ]
+    assert moved  # batch norm's statistics are of two images at a time
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert "1x8" in table and "4x2" in table and "fall" in table
+
+
+@pytest.mark.parametrize(
+    ("line", "columns"),
+    [
+        ("", ["photo", "sketch", "mean"]),
+        ("--setting leave-one-out", ["photo", "sketch", "mean"]),
+        ("--setting transfer", ["photo-to-sketch", "sketch-to-photo", "mean"]),
+        ("--setting transfer --adapt dann --source photo", ["photo-to-sketch", "mean"]),
+    ],
+)
+def test_domains_at_once_unseen_and_in_place_of_another(line, columns, pacs, tmp_path):
+    common = f"{TINY.replace('--images 40', '')} --crop resized --data pacs --data-root {pacs} --norm bn"
+    results = run(cls_office_home, f"{common} {line} --out {tmp_path / 'run'}")
+    table = cls_office_home.table(results)
+    assert table.header()[2:] == columns
+    cells = table.cells.xs("mean", axis=1, level=1).iloc[0]
+    assert cells["mean"] == pytest.approx(cells.drop("mean").mean())
+
+
+def test_held_out_images_are_never_learned(pacs):
+    flags = parse(cls_office_home.Flags, "", f"--data pacs --data-root {pacs} --setting leave-one-out".split())
+    domains = ("pacs/photo", "pacs/sketch")
+    arms = cls_office_home.leave_one_out(flags, domains)
+    assert arms["without-photo"] == {"train": "pacs/sketch", "judged": ("pacs/photo:all",)}
+    recipe = cls_office_home.chosen_recipe(flags, "office-home")
+    opened = Opened(flags)
+    assert len(opened("pacs/photo:all", "val", recipe).samples) == 30
+    assert len(opened("pacs/photo", "train", recipe).samples) + len(opened("pacs/photo", "val", recipe).samples) == 30
+    joined = opened("pacs/photo+pacs/sketch", "train", recipe)
+    assert len(joined.samples) == 48 and joined.classes == ("dog", "elephant", "giraffe")
+
+
+def test_a_student_learns_what_its_teacher_is_sure_of(pacs, tmp_path, capsys):
+    common = f"{TINY.replace('--images 40', '')} --crop resized --data pacs/photo --data-root {pacs} --norm bn"
+    run(cls_imagenet, f"{common} --out {tmp_path / 'teacher'}")
+    teacher = tmp_path / "teacher" / "bn-seed0" / "checkpoints" / "model.ckpt"
+    capsys.readouterr()
+    line = f"{common} --teacher {teacher} --unlabelled pacs/sketch"
+    run(cls_imagenet, f"{line} --confidence 0 --out {tmp_path / 'all'}")
+    assert "labels 24 of 24 images of pacs/sketch" in capsys.readouterr().out
+    run(cls_imagenet, f"{line} --confidence 1 --out {tmp_path / 'none'}")
+    assert "labels 0 of 24" in capsys.readouterr().out
+    module = ClassificationModule.load_from_checkpoint(teacher, map_location="cpu").eval()
+    images = [(np.full((36, 36, 3), shade, np.uint8), 0) for shade in (0, 128, 255)]
+    labels, sure = predictions(module, images)
+    assert labels.shape == sure.shape == (3,) and ((sure >= 1 / 3) & (sure <= 1)).all()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_smoke(name, tmp_path):
+    results = run(STUDIES[name], f"--smoke --norm bn --max-steps 1 --out {tmp_path / 'run'}")
+    assert set(results.norm) == {"bn"} and (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
+    rows = [("clean", "clean", 0.8), ("shifts", "rgb+50", 0.5), ("shifts", "r+50", 0.6), ("shifts", "std/1.5", 0.7)]
+    rows += [("shifts", "painted", 0.1)]  # not one of the three
+    frame = pd.DataFrame(rows, columns=["part", "condition", "value"]).assign(network="bn", seed=0, measure="top1")
+    cells = judged_table(frame).cells.xs("mean", axis=1, level=1).loc["bn"]
+    assert cells["loss to shifts"] == pytest.approx(80 - 60) and cells["painted"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "sentence"),
+    [
+        ("cls_cifar", "--norm batchnrm", r"unknown norm 'batchnrm': choose from bn, syncbn"),
+        ("cls_cifar", "--backbone resnet5O --norm bn", r"unknown backbone 'resnet5O'"),
+        ("cls_cifar", "--recipe imagenet", r"--recipe imagenet: choose from auto, ibn-step"),
+        ("cls_cifar", "--images 40 --batch-size 64", r"shapes: 40 images to train on are fewer than the 64"),
+        ("cls_cifar", "--crop middle", r"--crop middle: choose resized, padded, random or centre"),
+        ("cls_cifar", "--weights nowhere.pth", r"--weights nowhere\.pth: no such file"),
+        ("cls_cifar", "--data nowhere", r"unknown set 'nowhere': choose from imagenet"),
+        ("cls_cifar", "--data imagenet --data-root nowhere", r"nowhere/imagenet.*--data shapes needs nothing on disk"),
+        ("cls_imagenet", "--antialias 9", r"--antialias 9: filter sizes are 1 to 7"),
+        ("cls_imagenet", "--teacher x.ckpt", r"--teacher and --unlabelled go together"),
+        ("cls_imagenet", "--judge noise", r"--judge noise: choose from shifts"),
+        ("cls_batch_size", "--settings 8by32", r"--settings 8by32: write PROCESSESxIMAGES"),
+        ("cls_batch_size", "--batch-size 8", r"--batch-size: here the settings say it"),
+        ("cls_office_home", "--setting all", r"--setting all: choose mixed, leave-one-out or transfer"),
+        ("cls_office_home", "--adapt dann", r"goes with --setting transfer"),
+        ("cls_office_home", "--setting transfer --source Art", r"--source Art: shapes has photo, painting"),
+        ("cls_office_home", "--data cifar10", r"no set of several domains"),
+    ],
+)
+def test_what_cannot_be_run_ends_in_one_sentence(name, line, sentence, capsys):
+    assert re.search(sentence, refused(STUDIES[name], capsys, line))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_help_is_complete_and_does_not_wait_for_torch(name):
+    code = f"""
+import runpy, sys
+sys.argv = ["{name}.py", "--help"]
+try:
+    runpy.run_path({str(EXPERIMENTS / f"{name}.py")!r}, run_name="__main__")
+except SystemExit:
+    print("heavy:", sorted({{"torch", "numpy", "pandas", "cv2"}} & set(sys.modules)))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in out
+    described = " ".join(out.split())
+    for field in dataclasses.fields(STUDIES[name].Flags):
+        assert f"--{field.name.replace('_', '-')} " in described
+    assert " ".join(normshift.NORMS) in described
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_judge_together(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line = f"{EXPERIMENTS / 'cls_batch_size.py'} --smoke --norm bn sn --settings 2x4 --out {tmp_path / 'run'}"
+    subprocess.run([*torchrun, *line.split()], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert set(pd.read_csv(tmp_path / "run" / "results.csv").norm) == {"bn", "sn"}
