@@ -18,9 +18,9 @@ CLUTTER, OTHER, BODY, ACCENT, LINES = range(5)
 """What is drawn: clutter of two tints, and the object's body, accent and inner lines. All but the lines have a plane of
 their own in a canvas; what they leave is the ground."""
 
-TILT = 0.31
-"""Tangent of half the largest rotation: 34 degrees to either side."""
-EXTENT = (0.56, 0.92)
+TILT = 0.33
+"""Tangent of half the largest rotation: 37 degrees to either side."""
+EXTENT = (0.52, 0.9)
 """The object's longer side in image sides."""
 MARGIN = 0.02
 """What the object keeps from the image's edge, in image sides."""
@@ -118,7 +118,7 @@ def _scattered(behind: int, before: int, edge: np.ndarray, dice: Dice) -> tuple[
     return pieces.reshape(-1, 2), tints
 
 
-PRESSURE = {CLUTTER: 110, OTHER: 140, BODY: 240, LINES: 170, ACCENT: 220}
+PRESSURE = {CLUTTER: 170, OTHER: 210, BODY: 235, LINES: 170, ACCENT: 220}
 """How dark a pencil draws each."""
 
 _ONE = ((255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255))
@@ -148,7 +148,7 @@ class Raster:
         return pieces[:behind] + thing + pieces[behind:]
 
     def canvas(self, line: float = 0.022) -> np.ndarray:
-        """What each point shows, FINE times as fine as the image: uint8 (side, side, 4), 255 in one plane or in none.
+        """What each point shows, FINE times as fine as the image: uint8 (side, side, 4), 255 for the planes to share.
 
         Inner lines, `line` image sides wide, lie in the accent's plane.
         """
@@ -156,7 +156,7 @@ class Raster:
         for role, contours in self._order(self._pixels(FINE)):
             if role == LINES:
                 thick = max(1, round(self.size * FINE * line))
-                cv2.polylines(canvas, contours, False, _ONE[ACCENT], thick, 8, SUBPIXEL)
+                cv2.polylines(canvas, contours, False, _ONE[ACCENT], thick, cv2.LINE_AA, SUBPIXEL)
             else:
                 cv2.fillPoly(canvas, contours, _ONE[role], 8, SUBPIXEL)
         return canvas

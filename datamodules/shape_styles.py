@@ -11,7 +11,7 @@ from datamodules.shape_scenes import Raster, halved, ink, slope
 from datamodules.shape_textures import PATTERNS, SURFACES, Textures
 from datamodules.street_scenes import Dice
 
-RGB = tuple[int, int, int]
+RGB = tuple[float, float, float]
 
 SURROUNDINGS = (
     ((34, 46, 24), (116, 132, 66)), ((52, 44, 30), (150, 128, 92)), ((70, 68, 64), (168, 164, 156)),
@@ -43,13 +43,14 @@ FLATS = (
     (250, 70, 70), (255, 150, 40), (255, 216, 50), (110, 210, 70), (40, 190, 160), (50, 160, 250), (90, 100, 240),
     (180, 90, 240), (250, 110, 190), (255, 250, 240), (150, 230, 240), (255, 190, 150), (190, 240, 150),
 )  # fmt: skip
-"""What comics are printed in."""
+"""What comics are outlined with, and what they are printed in."""
 
 PAPERS = ((246, 244, 238), (238, 232, 216), (228, 228, 226), (244, 240, 232), (214, 206, 190), (226, 232, 236))
 PENCILS = ((52, 52, 56), (36, 34, 34), (76, 74, 78), (66, 50, 42), (44, 48, 62))
+"""What is drawn on, and with: graphite, charcoal, sepia."""
 
 
-def column(colour: tuple[float, float, float]) -> np.ndarray:
+def column(colour: RGB) -> np.ndarray:
     return np.array(colour, np.float32).reshape(3, 1, 1)
 
 
@@ -122,21 +123,8 @@ def ramp(size: int, x: float, y: float) -> np.ndarray:
 def photo(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
     """Rough surfaces under a lamp: soft shadows, cushioned shading, a gloss, white balance, and the sensor's noise."""
     size, lamp = raster.size, raster.scene.light
-    dark, light = (strayed(colour, 12, dice) for colour in dice.pick(SURROUNDINGS))
-    middle = tuple((a + b) // 2 for a, b in zip(dark, light, strict=True))
-    contrast = dice.between(0.3, 0.9)
-    dark, light = (
-        tuple(m + contrast * (c - m) for c, m in zip(colour, middle, strict=True)) for colour in (dark, light)
-    )
-    albedo = apart(ALBEDOS, (dark, middle, light), 140, dice)
-    second = apart(ALBEDOS, (albedo,), 70, dice)
-    clutter = [strayed(apart(ALBEDOS, (albedo,), 80, dice), 20, dice) for _ in range(2)]
     ground = turned(textures.surfaces[dice.pick(_SURFACES)], size, dice)
-    colours = [dark, light, *clutter, strayed(albedo, 16, dice), strayed(second, 16, dice)]
-    exposure, warmth = dice.between(0.85, 1.3), dice.between(-0.1, 0.1)
-    balance = exposure * (1 + warmth), exposure, exposure * (1 - warmth)
-    exposed = [tuple(level * gain for level, gain in zip(colour, balance, strict=True)) for colour in colours]
-    picture, left, seen = mixed(raster.canvas(), ground, exposed)
+    picture, left, seen = mixed(raster.canvas(), ground, _exposed(dice))
 
     cushion = raster.cushion()
     relief = cushion.relief() * (seen * np.float32(1 / 255))
@@ -161,6 +149,22 @@ def photo(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, n
 
 
 _SURFACES = tuple(SURFACES)
+
+
+def _exposed(dice: Dice) -> list[RGB]:
+    """A photograph's colours, as `mixed` wants them, with its exposure and white balance."""
+    ends = [strayed(colour, 12, dice) for colour in dice.pick(SURROUNDINGS)]
+    middle = tuple((a + b) // 2 for a, b in zip(*ends, strict=True))
+    contrast = dice.between(0.3, 0.9)
+    ground = [tuple(m + contrast * (level - m) for level, m in zip(end, middle, strict=True)) for end in ends]
+    albedo = apart(ALBEDOS, (*ground, middle), 140, dice)
+    accent = apart(ALBEDOS, (albedo,), 70, dice)
+    clutter = [strayed(apart(ALBEDOS, (albedo,), 80, dice), 20, dice) for _ in range(2)]
+    colours = [*ground, *clutter, strayed(albedo, 16, dice), strayed(accent, 16, dice)]
+    exposure, warmth = dice.between(0.85, 1.3), dice.between(-0.1, 0.1)
+    balance = exposure * (1 + warmth), exposure, exposure * (1 - warmth)
+    return [tuple(level * gain for level, gain in zip(colour, balance, strict=True)) for colour in colours]
+
 
 # ---------------------------------------------------------------------------------------------------------- painting
 
@@ -235,26 +239,27 @@ _PATTERNS = tuple(PATTERNS)
 
 
 def sketch(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
-    """Pencil on paper: outlines gone over twice, hatching where the light does not fall, smudges."""
-    size = raster.size
+    """Pencil on paper: outlines gone over twice, hatching where the light does not fall and in the cast shadow."""
+    size, cushion = raster.size, raster.cushion()
     clutter, _, body, accent = cv2.split(halved(raster.canvas()))
     seen = cv2.add(body, accent)
-    own = seen * np.float32(1 / 255)
-    relief = raster.cushion().relief()
+    relief = cushion.relief()
     hatches = [turned(dice.pick(textures.hatches), size, dice) for _ in range(3)]
     tone = np.float32(dice.between(0.2, 0.9)) - relief * np.float32(3)
     np.minimum(np.maximum(tone, 0, out=tone), 1, out=tone)
-    tone *= hatches[0] * np.float32(dice.between(0.2, 0.55) / 255)
+    tone *= hatches[0] * np.float32(dice.between(0.2, 0.55) / 65025)
     cross = relief * np.float32(-4) - np.float32(0.3)
     np.minimum(np.maximum(cross, 0, out=cross), 1, out=cross)
-    cross *= hatches[1] * np.float32(0.5 / 255)
+    cross *= hatches[1] * np.float32(0.5 / 65025)
     tone += cross
-    tone *= own
-    tone += hatches[2] * (clutter * np.float32(dice.between(0, 0.4) / 65025))
-    tone += raster.pencil(dice) * np.float32(dice.between(0.65, 0.95) / 255)
+    tone *= seen
+    behind = cv2.max(clutter, cv2.min(cushion.moved(dice.between(0.05, 0.11)), 255 - seen))
+    tone += hatches[2] * (behind * np.float32(dice.between(0, 0.5) / 65025))
+    tone += raster.pencil(dice) * np.float32(dice.between(0.4, 0.9) / 255)
     paper = cut(textures.paper, size, dice) * np.float32(1 / 255)
     tone *= paper * np.float32(0.7) + np.float32(0.55)
     np.minimum(tone, 1, out=tone)
+
     sheet, lead = strayed(dice.pick(PAPERS), 10, dice), dice.pick(PENCILS)
     paper *= np.float32(14)
     paper += ramp(size, dice.between(-8, 8), dice.between(-8, 8))

@@ -165,8 +165,10 @@ class Strokes:
         half = 0.5 * (length - width) * unit * (0.6 + 0.6 * reach)
         ends = np.stack([x - half * cos, y - half * sin, x + half * cos, y + half * sin], 1) * 16
         ids = np.full((side, side), -1, np.int32)
+        # At least 2: how OpenCV steps along a line of one pixel has changed with its version 5.
+        thick = max(2, round(width * unit))
         for number, (x0, y0, x1, y1) in enumerate(ends.astype(np.int32).tolist()):
-            cv2.line(ids, (x0, y0), (x1, y1), number, max(1, round(width * unit)), 8, 4)
+            cv2.line(ids, (x0, y0), (x1, y1), number, thick, 8, 4)
 
         rows, columns = np.arange(side)[:, None], np.arange(side)[None, :]
         bare = ids < 0

