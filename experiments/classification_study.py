@@ -324,6 +324,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
         trainer.validate(module, data, verbose=False)
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
     if trainer.is_global_zero:
+        module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         folder.finish(name, seed, {"results": [*module.results(), *judged_further(flags, arm, opened, module, name)]})
         last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
         end_wandb(trainer)

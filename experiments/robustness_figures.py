@@ -92,13 +92,16 @@ def _errors(part, results: DataFrame, looks: dict[str, Look]) -> float:
     if part is None:
         return height
     part.suptitle("error by severity of the corruption, per cent (smaller is better)", fontsize=10, color=INK)
-    grid = part.subplots(-(-(len(names) + 1) // COLUMNS), COLUMNS, sharex=True, sharey=True).flat
+    axes = part.subplots(-(-(len(names) + 1) // COLUMNS), COLUMNS, sharex=True, sharey=True)
+    grid = axes.flat
     for ax, name in zip(grid, [*names, None], strict=False):
         of_it = rows if name is None else rows[rows["condition"] == name]
         _curves(ax, of_it, looks)
         _dress(ax, "mean of all" if name is None else name.replace("_", " "), bold=name is None)
     for ax in list(grid):
         ax.set_visible(False)
+    axes.flat[0].set_ylim(bottom=0)  # at last: it ends the fitting of the shared axis to the lines
+    axes.flat[0].yaxis.get_major_locator().set_params(nbins=4)
     return height
 
 
@@ -137,8 +140,6 @@ def _curves(ax: Axes, rows: DataFrame, looks: dict[str, Look]) -> None:
         )  # fmt: skip
     ax.set_xticks(sorted(rows["severity"].unique()))
     ax.xaxis.set_major_formatter("{x:.0f}")
-    ax.set_ylim(bottom=0)
-    ax.yaxis.get_major_locator().set_params(nbins=4)
 
 
 def _dress(ax: Axes, title: str, bold: bool = False) -> None:

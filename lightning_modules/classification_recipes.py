@@ -173,7 +173,7 @@ CLASSIFICATION_RECIPES = {
     ),
     # Ours, for the embedded shapes on a laptop: images are drawn at 36 pixels and cropped to 32.
     "laptop": ClassificationRecipe(
-        backbone="cifar_resnet20", image_size=32, crop="random", resize=36, batch_size=64, epochs=12, lr=0.1,
+        backbone="cifar_resnet8", image_size=32, crop="random", resize=36, batch_size=64, epochs=8, lr=0.1,
         lr_batch=64, schedule="cosine", warmup_epochs=1, weight_decay=5e-4, nesterov=True,
     ),
     # Proves in seconds that everything fits together; learns nothing.

@@ -21,13 +21,13 @@ from datamodules.shapes import CLASSES, LENGTHS, STYLES, Shapes, contact_sheet
 from datamodules.street_scenes import Dice
 
 DIGESTS = {
-    ("photo", 32, 0): (827259728, 3085413216),
-    ("photo", 64, 513): (3308803977, 265347091),
-    ("painting", 32, 1): (3630273149, 209836338),
-    ("cartoon", 32, 2): (695605586, 3651707232),
-    ("cartoon", 128, 3): (1501385621, 1454677764),
-    ("sketch", 32, 4): (2596715588, 1125140489),
-    ("sketch", 36, 5): (752360349, 2535013459),
+    ("photo", 32, 0): (3515444070, 870639386),
+    ("photo", 64, 513): (654668440, 1022854143),
+    ("painting", 32, 1): (1927258256, 3388279901),
+    ("cartoon", 32, 2): (3084467125, 2830837612),
+    ("cartoon", 128, 3): (144606269, 1192921968),
+    ("sketch", 32, 4): (1275923442, 4263814340),
+    ("sketch", 36, 5): (3083682284, 2614422217),
 }
 """CRC-32 of image and mask of some samples: a machine that draws differently shows here."""
 
@@ -179,14 +179,22 @@ def inside(scene, size: int) -> np.ndarray:
     return thing.reshape(size, size)
 
 
-@pytest.mark.parametrize("style, least", [("photo", 0.85), ("painting", 0.7), ("cartoon", 0.85), ("sketch", 0.85)])
-def test_the_mask_is_the_visible_part_of_the_outline(style, least):
-    world = Shapes(size=64, styles=style, classes=20)
+def spread(mask: np.ndarray, reach: int) -> np.ndarray:
+    """The mask and all within `reach` pixels of it."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1))) > 0
+
+
+@pytest.mark.parametrize("style, reach", [("photo", 1), ("painting", 3), ("cartoon", 1), ("sketch", 1)])
+def test_the_mask_is_the_visible_part_of_the_outline(style, reach):
+    """To within a pixel but for the tips of points; a painting's edges follow its strokes."""
+    world = Shapes(size=64, styles=style, classes=18)
     hidden = 0
     for index in range(24):
         scene = plan(world.classes[world.labels[index]], Dice(0, 0, index, 1))
         hidden += len(scene.tints) > scene.behind
-        assert overlap(inside(scene, 64), world.mask(index)) > least
+        truth, mask = inside(scene, 64), world.mask(index)
+        assert max((mask & ~spread(truth, reach)).sum(), (truth & ~spread(mask, reach)).sum()) <= 3
+        assert overlap(mask, truth) > 0.7
     assert 0 < hidden < 24
 
 
@@ -206,8 +214,7 @@ def test_the_picture_changes_where_the_mask_says_the_object_is(style):
         assert not nothing.any()
         mask = seen >= 128
         changed = np.abs(image.astype(int) - without).sum(-1) > 40
-        near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
-        assert changed[~near].mean() < (0.4 if style == "photo" else 0.02)
+        assert changed[~spread(mask, 2)].mean() < {"photo": 0.4, "sketch": 0.15}.get(style, 0.02)
         found.append(changed[mask].mean())
     assert np.median(found) > (0.3 if style == "sketch" else 0.85)
 
@@ -226,7 +233,7 @@ def test_objects_are_whole_and_mostly_visible():
         scene = plan(CLASSES[index % 20], Dice(3, 0, index, 1))
         thing = scene.points[: scene.trace.points.shape[1]]
         assert thing.min() > 0.019 and thing.max() < 0.981
-        assert 0.55 < np.ptp(thing, axis=0).max() < 0.93
+        assert 0.51 < np.ptp(thing, axis=0).max() < 0.91
         if index < 60:
             whole = inside(scene._replace(tints=scene.tints[: scene.behind]), 48).sum()
             assert inside(scene, 48).sum() > 0.6 * whole

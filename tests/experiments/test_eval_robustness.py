@@ -260,6 +260,21 @@ def test_picture_of_one_part_alone():
         draw_robustness(rows.assign(part="other", measure="other"), cast({"a": {}}).looks)
 
 
+def test_picture_shows_every_error():
+    about = {"arm": "a", "part": "corruptions", "measure": "error"}
+    rows = pd.DataFrame(
+        {"seed": seed, "condition": c, "severity": s, "value": s * worse / 5, **about}
+        for c, worse in (("fog", 0.1), ("snow", 0.9), ("frost", 0.4))
+        for s in (1, 3, 5)
+        for seed in (0, 1)
+    )
+    figure = draw_robustness(rows, cast({"a": {}}).looks)
+    lines = {ax.get_title(loc="left"): ax.lines[0].get_ydata() for ax in figure.axes if ax.lines}
+    np.testing.assert_allclose(lines["snow"], [18, 54, 90])
+    np.testing.assert_allclose(lines["mean of all"], [100 * s * 1.4 / 15 for s in (1, 3, 5)])
+    assert all(ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= 90 for ax in figure.axes)
+
+
 def test_help_is_quick_to_say():
     """Nothing heavy is imported before the flags are parsed."""
     import subprocess
