@@ -4,7 +4,9 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 STUDY = $(RUN) experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
-.PHONY: demo test test-slow table setup
+SHAPES = --seeds 3 --out runs/shapes-
+
+.PHONY: demo test test-slow table shapes setup
 
 demo: setup  ## the main job on data it makes itself: a table, and runs/demo-*/report.html
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -18,6 +20,13 @@ test-slow: setup  ## the tests that take longer, or several processes
 table: setup  ## the tables in README: every norm, three seeds, without and with colour augmentation
 	$(STUDY) --seeds 3 --no-augment-colour --out runs/streets
 	$(STUDY) --seeds 3 --out runs/streets-augmented
+
+shapes: setup  ## the tables of the embedded shapes in README: five claims, three seeds each
+	$(RUN) experiments/cls_batch_size.py --norm bn sn --epochs 4 $(SHAPES)batch
+	$(RUN) experiments/cls_office_home.py --norm bn bin $(SHAPES)styles
+	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --judge shifts $(SHAPES)light
+	$(RUN) experiments/cls_imagenet.py --norm bn --antialias 0 4 --judge consistency $(SHAPES)blur
+	$(RUN) experiments/cls_resnet_rs.py $(SHAPES)additive
 
 setup:
 	@cmp -s requirements.txt $(VENV)/made-from || ( \
