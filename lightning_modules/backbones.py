@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+import normshift
 from lightning_modules.cifar_networks import CIFAR_NETWORKS, cifar_network
-from normshift import convert, norm_layers
 
 RESNET_RS_BLOCKS = {
     26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
@@ -109,12 +109,10 @@ def build_backbone(
     network = _source(name)(name, classes, pretrained, regularisers, width, architecture)
     if small_images:
         _fit_small_images(network, name)
-    if norm != "bn" or norm_layers(network):
-        network = convert(network, norm)
+    if norm != "bn" or normshift.norm_layers(network):
+        network = normshift.convert(network, norm)
     if antialias is not None:
-        from normshift.antialias import antialias as without_aliasing
-
-        network = without_aliasing(network, filter_size=antialias)
+        network = normshift.antialias(network, filter_size=antialias)
     return network
 
 

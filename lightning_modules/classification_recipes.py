@@ -59,7 +59,7 @@ class ClassificationRecipe:
             warmup_epochs=self.warmup_epochs * share,
         )
 
-    def fitted(self, images: int, max_steps: int | None = None, judgements: int = 10) -> ClassificationRecipe:
+    def fitted(self, images: int, max_steps: int | None = None, judgements: int = 5) -> ClassificationRecipe:
         """The recipe for so many training images: the last, incomplete batch of an epoch is left out.
 
         Args:

@@ -48,8 +48,9 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     Raises:
         ValueError: naming the keys that are left over in the checkpoint, missing from it, or of another shape.
     """
-    published = {k: v for k, v in unwrapped(state_dict).items() if not any(fnmatchcase(k, pattern) for pattern in ignore)}
-    published = _renamed(published, model)
+    every = unwrapped(state_dict).items()
+    kept = {key: value for key, value in every if not any(fnmatchcase(key, pattern) for pattern in ignore)}
+    published = _renamed(kept, model)
     norms = norm_layers(model)
     plain = _plain_batch_norms(norms, published)
     wanted = _wanted(model, plain)

@@ -32,7 +32,7 @@ from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, RES
 
 SCRIPT = Path(cls_resnet_rs.__file__)
 PAPER = CLASSIFICATION_RECIPES["resnet-rs-200-256"]
-TINY = "--smoke --images 16 --workers 0 --wandb disabled"
+TINY = "--smoke --workers 0 --wandb disabled"
 
 
 def flags(line: str = "") -> Flags:
@@ -244,6 +244,20 @@ def test_a_finished_run_is_noticed_before_anything_is_picked(monkeypatch, tmp_pa
         picked(chosen, "study", "question", grid_candidates(chosen, finished(chosen)))
 
 
+@pytest.mark.parametrize(
+    ("begun", "strengths", "resumes"), [(True, "0.5 1", True), (False, "0.5 1", False), (False, "1", True)]
+)
+def test_a_run_that_was_interrupted_while_picking_goes_on_to_train(begun, strengths, resumes, monkeypatch, tmp_path):
+    line = f"--study grid --depths 26 --widths 1 --sizes 32 --strengths {strengths} --resume --out {tmp_path / 'run'}"
+    if begun:
+        (tmp_path / "run" / "26-x1-32px-seed0").mkdir(parents=True)
+    passed_on = []
+    monkeypatch.setattr(cls_resnet_rs, "picked", lambda *_: {})
+    monkeypatch.setattr(cls_resnet_rs, "scaled", lambda flags, *_: passed_on.append(flags.resume))
+    run(flags(line))
+    assert passed_on == [resumes]  # with one candidate there is nothing to pick, and no run is an error to be told
+
+
 def test_a_grid_scales_what_it_says_and_the_strength_all_three_regularisers():
     chosen = flags("--study grid --recipe resnet-rs-350-256 --depths 300 --widths 1.5 --sizes 128 --strengths 0.5 2 0")
     arms = list(grid_candidates(chosen, finished(chosen))["300-x1.5-128px"].values())
@@ -306,7 +320,7 @@ def test_latency_joins_the_results_of_a_training():
 @pytest.mark.parametrize(
     ("line", "rows"),
     [
-        ("--study additive --width 0.125", 11),
+        ("--study additive --width 0.125 --epochs 1", 11),
         ("--study weight-decay --width 0.125 --max-steps 1", 10),
         ("--study efficientnet --networks b0 --max-steps 1", 1),
     ],
