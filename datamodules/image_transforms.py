@@ -132,11 +132,17 @@ class RandAugment:
     Args:
         layers: operations that each image goes through.
         magnitude: their strength, 10 being the full scale.
+
+    Raises:
+        ValueError: the magnitude is below 3, where TensorFlow's scale leaves posterized images no bits.
     """
 
     def __init__(self, layers: int, magnitude: int):
         from timm.data.auto_augment import rand_augment_transform  # slow to import
 
+        magnitude = round(magnitude)
+        if magnitude < 3:
+            raise ValueError(f"RandAugment's magnitude is 3 or more, not {magnitude}")
         mean = tuple(round(255 * value) for value in MEAN)
         self._augment = rand_augment_transform(
             f"rand-n{layers}-m{magnitude}-mmax{max(10, magnitude)}-p1.0",

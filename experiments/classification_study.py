@@ -234,6 +234,7 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
         if arm.norm == "syncbn" and accelerator == "cpu" and world > 1:
             raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
         network = (arm.norm, arm.antialias, arm.recipe.backbone, arm.recipe.width, arm.recipe.stochastic_depth)
+        network = (*network, str(arm.recipe.architecture))
         if network in built:
             continue
         built.add(network)

@@ -33,6 +33,9 @@ PACKAGES = (
     "albumentations",
 )
 
+LOGGED = {"arm", "seed", "step", "epoch", "layer", "depth", "statistic", "label", "value"}
+"""Columns of the gathered frames, which facts would overwrite."""
+
 
 class RunFolder:
     """`OUT/` with config.yaml and arms.json, and `OUT/ARM-seedN/` with metrics.csv, gates.parquet, checkpoints and
@@ -62,6 +65,11 @@ class RunFolder:
         arm_flags: Collection[str] = ("norm",),
     ):
         self.path, self.arms = path, arms
+        taken = {name for facts in arms.values() for name in facts} & LOGGED
+        if taken:
+            raise ValueError(
+                f"a fact cannot be called {', '.join(sorted(taken))}: metrics and gates have such columns."
+            )
         for arm in arms:
             if not re.fullmatch(r"[\w+=,@][\w+=,@.-]*", arm):
                 raise UsageError(

@@ -50,6 +50,7 @@ BACKBONE_FAMILIES: dict[str, dict[str, Any]] = {
     "cifar-resnet": {"name": "cifar_resnet8", "width": 0.5},
     "cifar-resnet-bottleneck": {"name": "cifar_resnet11", "width": 0.5},
     "cifar-preresnet": {"name": "cifar_preresnet8", "width": 0.5},
+    "cifar-preresnet-bottleneck": {"name": "cifar_preresnet11", "width": 0.5},
     "cifar-wide-resnet": {"name": "cifar_wrn10_2", "width": 0.5},
     "cifar-resnext": {"name": "cifar_resnext11_2x16", "width": 0.25},
     "cifar-densenet": {"name": "cifar_densenet_bc10_8"},

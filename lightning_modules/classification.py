@@ -69,6 +69,7 @@ class ClassificationModule(pl.LightningModule):
             stochastic_depth=recipe.stochastic_depth,
             width=recipe.width,
             small_images=recipe.small_images,
+            **recipe.architecture,
         )
         if sync_norm:
             self.net = synchronize(self.net)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class ClassificationRecipe:
     trains: str = "network"  # or "head": the classifier alone, on a network in evaluation mode
     width: float = 1.0  # channels, times the backbone's own
     small_images: bool = False  # a 3x3 stem without pooling, in place of ImageNet's
+    architecture: dict = field(default_factory=dict)  # further keyword arguments of `build_backbone`
     epoch_steps: int | None = None  # optimiser steps of an epoch; set where the data's size is known
     judge_epochs: int = 1  # epochs from one judgement to the next
 

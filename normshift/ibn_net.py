@@ -126,7 +126,9 @@ def normalize_sum(model: nn.Module, name: str) -> None:
     graph = _BlockTracer().trace(block)
     total = _additions(graph)[-1]
     last_norm = [m for m in block.children() if channels_of(m) and hasattr(m, "eps")][-1]
-    block.IN = _like(last_norm, InstanceNorm2d(channels_of(last_norm), eps=last_norm.eps))
+    convs = [m for m in block.children() if isinstance(m, nn.Conv2d)]  # before a conv, a norm has that one's inputs
+    channels = convs[-1].out_channels if convs else channels_of(last_norm)
+    block.IN = _like(last_norm, InstanceNorm2d(channels, eps=last_norm.eps))
     with graph.inserting_after(total):
         normalized = graph.call_module("IN", (total,))
     total.replace_all_uses_with(normalized, delete_user_cb=lambda user: user is not normalized)
