@@ -137,7 +137,7 @@ class RandAugment:
         ValueError: the magnitude is below 3, where TensorFlow's scale leaves posterized images no bits.
     """
 
-    def __init__(self, layers: int, magnitude: int):
+    def __init__(self, layers: int, magnitude: float):
         from timm.data.auto_augment import rand_augment_transform  # slow to import
 
         magnitude = round(magnitude)
