@@ -8,6 +8,7 @@ from datamodules.cifar_sets import CIFAR
 from datamodules.image_files import DataError
 from datamodules.image_sets import ImageNet, ImageNetC, ImageNetP
 from datamodules.in_memory import InMemory
+from datamodules.joined import Joined
 from datamodules.multi_domain import DOMAIN_SETS, MultiDomain
 
 NAMES = (
@@ -48,7 +49,8 @@ def open_images(
     """Open a split of a set.
 
     Args:
-        name: one of `NAMES`; a set of several domains alone means all of them, joined.
+        name: one of `NAMES`; a set of several domains alone means all of them, joined. `NAME:SPLIT` overrides `split`,
+            and `NAME+NAME` joins domains of one set.
         split: "train" or "val"; "test" where one is published.
         data_root: the folder whose subfolders are the real sets, each under its name.
         size: side of the images that `shapes` draws, 32 by default; a set on disk keeps its own.
@@ -58,6 +60,12 @@ def open_images(
         MissingDataError: the set is not on disk.
         DataError: an unknown name or split, or a set that is not in order on disk.
     """
+    if "+" in name:
+        opened = [open_images(part, split, data_root, size=size, length=length) for part in name.split("+")]
+        return ImageDomain(name, Joined(*(part.samples for part in opened)), opened[0].classes)
+    given = name
+    name, _, wanted = name.partition(":")
+    split = wanted or split
     set_name, *parts = name.split("/")
     root = Path(data_root) / set_name
     if name == "imagenet":
@@ -77,7 +85,7 @@ def open_images(
         samples = _shapes(name, parts, split, size, length)
     else:
         raise DataError(f"unknown set {name!r}: choose from {', '.join(NAMES)}.")
-    return ImageDomain(name, samples, tuple(samples.classes))
+    return ImageDomain(given, samples, tuple(samples.classes))
 
 
 def domains_of(set_name: str, data_root: str | Path) -> tuple[str, ...]:

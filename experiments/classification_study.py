@@ -22,8 +22,10 @@ if TYPE_CHECKING:  # these load torch; a command line that asks for --help need 
     from experiments.tables import Table
     from lightning_modules.classification_recipes import ClassificationRecipe
 
-PARTS = ("shifts", "consistency", "corruptions", "perturbations")
-"""What a network can be judged on besides clean images; see `lightning_modules.robustness`."""
+LEAST = {
+    "image_size": 16, "images": 20, "width": 0.05, "lr": 1e-12, "weight_decay": 0, "mixup": 0, "cutmix": 0,
+    "ema_decay": 0,
+}  # fmt: skip
 
 
 @dataclass
@@ -54,8 +56,14 @@ class ClassificationFlags(RunFlags):
     """Learning rate at the recipe's reference batch size; other batch sizes scale it linearly."""
     weight_decay: float | None = None
     """Weight decay."""
-    judge: list[str] = field(default_factory=list)
-    """What to be judged on besides clean images: shifts consistency corruptions perturbations."""
+    mixup: float | None = None
+    """Alpha of mixup's Beta distribution, 0 for none; with cutmix as well, either is drawn for each batch."""
+    cutmix: float | None = None
+    """Alpha of cutmix's, 0 for none."""
+    ema_decay: float | None = None
+    """Decay of the averaged weights and buffers that are judged, 0 for none."""
+    small_images: bool = False
+    """Give a ResNet a 3x3 stem without pooling, for images of 32 pixels or so."""
     images: int | None = None
     """Training images of the embedded shapes; a quarter as many are judged on."""
 
@@ -64,13 +72,14 @@ class ClassificationFlags(RunFlags):
         self.norm = list(dict.fromkeys(self.norm))
         if not self.norm:
             raise UsageError("--norm: name one norm or more, such as --norm bn ibn-a sn.")
-        for name, low in (("image_size", 16), ("images", 20), ("width", 0.05), ("lr", 1e-12), ("weight_decay", 0)):
+        for name, low in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: it must be {low:g} or more.")
-        for part in self.judge:
-            if part not in PARTS:
-                raise UsageError(f"--judge {part}: choose from {', '.join(PARTS)}.")
+        if self.crop not in (None, "resized", "padded", "random", "centre"):
+            raise UsageError(f"--crop {self.crop}: choose resized, padded, random or centre.")
+        if self.ema_decay is not None and self.ema_decay >= 1:
+            raise UsageError(f"--ema-decay {self.ema_decay}: it must be below 1.")
         if self.weights not in ("none", "imagenet") and not Path(self.weights).is_file():
             raise UsageError(f"--weights {self.weights}: no such file; pass none, imagenet or a checkpoint.")
 
@@ -89,8 +98,9 @@ class Arm:
     judged: tuple[str, ...]  # the domains it is judged on
     facts: dict  # what tells it from the other arms, as columns of the results
     antialias: int | None = None
+    judge: tuple[str, ...] = ()  # parts of `lightning_modules.robustness` besides "clean"
     adapt_to: str | None = None  # a domain whose images are learned from without their labels
-    processes: int = 1  # whose gradients make one step; more than there are take turns on those that there are
+    processes: int | None = None  # that share a step, where a study says it; more than there are take turns
 
 
 def chosen_recipe(flags: ClassificationFlags, published: str) -> ClassificationRecipe:
@@ -101,19 +111,22 @@ def chosen_recipe(flags: ClassificationFlags, published: str) -> ClassificationR
     if name not in CLASSIFICATION_RECIPES:
         raise UsageError(f"--recipe {name}: choose from auto, {', '.join(CLASSIFICATION_RECIPES)}.")
     recipe = CLASSIFICATION_RECIPES[name]
-    parts = ("backbone", "image_size", "crop", "width", "lr", "weight_decay", "batch_size")
-    given = {part: getattr(flags, part) for part in parts if getattr(flags, part) is not None}
+    parts = {f.name for f in dataclasses.fields(recipe)} & {f.name for f in dataclasses.fields(flags)} - {"epochs"}
+    said = {part: getattr(flags, part) for part in parts}
+    given = {part: value for part, value in said.items() if value is not None and value is not False}
     if "image_size" in given and recipe.resize:
         given["resize"] = round(given["image_size"] * recipe.resize / recipe.image_size)
-    if given.get("crop", "resized") not in ("resized", "padded", "random", "centre"):
-        raise UsageError(f"--crop {flags.crop}: choose resized, padded, random or centre.")
+    if recipe.crop == "random" and not flags.on_shapes:  # drawn images alone have the size that crops are cut from
+        given = {"crop": "resized"} | given
     recipe = dataclasses.replace(recipe, **given)
     return recipe.lasting(flags.epochs) if flags.epochs else recipe
 
 
 def smoked(flags: ClassificationFlags, **parts) -> ClassificationFlags:
     """The flags of a few seconds' run on a few small shapes; norms, backbone and the like stay."""
-    return dataclasses.replace(flags, data="shapes", recipe="smoke", images=64, workers=0, wandb="disabled", **parts)
+    return dataclasses.replace(
+        flags, data="shapes", recipe="smoke", weights="none", images=64, workers=0, wandb="disabled", **parts
+    )
 
 
 def run_arms(
@@ -175,36 +188,30 @@ class Opened:
         self.flags, self.domains = flags, {}
 
     def __call__(self, name: str, split: str, recipe: ClassificationRecipe):
-        """A domain: `NAME` in the split given, `NAME:SPLIT` in another, or several, `NAME+NAME`, as one.
-
-        Embedded images are drawn at the size that the recipe cuts its crops from.
+        """A domain's split; embedded images are drawn at the size that the recipe cuts its crops from.
 
         Raises:
             UsageError: the set is not on disk; it says what runs without data.
         """
         key = (name, split, recipe.resize or recipe.image_size)
         if key not in self.domains:
-            self.domains[key] = self._joined(*key) if "+" in name else self._open(*key)
+            self.domains[key] = self._open(*key)
         return self.domains[key]
-
-    def _joined(self, name: str, split: str, size: int):
-        from datamodules.image_domains import ImageDomain
-        from datamodules.joined import Joined
-
-        parts = [self._open(part, split, size) for part in name.split("+")]
-        return ImageDomain(name, Joined(*(part.samples for part in parts)), parts[0].classes)
 
     def _open(self, name: str, split: str, size: int):
         from datamodules.image_domains import open_images
         from datamodules.image_files import MissingDataError
 
-        name, _, wanted = name.partition(":")
-        split, count = wanted or split, self.flags.images
+        count = self.flags.images
         length = count if split == "train" or not count else max(10, count // 4)
         try:
             return open_images(name, split, self.flags.data_root, size=size, length=length)
         except MissingDataError as error:
             raise UsageError(f"{str(error).rstrip('.')}; --data shapes needs nothing on disk.") from error
+
+
+REMEMBERED = 0.2
+"""Share of its beginning that an average of weights may still hold when it is judged."""
 
 
 def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
@@ -214,7 +221,19 @@ def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
         recipe = arm.recipe.fitted(images, flags.max_steps)
     except ValueError as error:
         raise UsageError(f"{arm.train}: {error}") from error
+    if recipe.ema_decay and recipe.ema_decay**recipe.max_steps > REMEMBERED and not flags.smoke:
+        share = 100 * recipe.ema_decay**recipe.max_steps
+        raise UsageError(
+            f"an average of decay {recipe.ema_decay:g} would be {share:.0f} % its first step's weights after "
+            f"{recipe.max_steps} steps: train longer, or pass a lower --ema-decay, 0 for none."
+        )
+    if arm.adapt_to and len(opened(arm.adapt_to, "train", recipe).samples) < recipe.batch_size:
+        raise UsageError(f"{arm.adapt_to} has fewer images than the {recipe.batch_size} of one step to adapt to.")
     return dataclasses.replace(arm, recipe=recipe)
+
+
+BUILDS = ("backbone", "width", "dropout", "stochastic_depth", "small_images", "trains", "architecture")
+"""Parts of a recipe that a network is built from."""
 
 
 def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> None:
@@ -226,15 +245,15 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
     accelerator, count = devices(flags)
     world, built = count * flags.nodes, set()
     for arm in arms.values():
-        if arm.recipe.batch_size % turns(arm, world)[0]:
+        shares = turns(arm, world)[0]
+        if arm.recipe.batch_size % shares:
             raise UsageError(
-                f"--batch-size {arm.recipe.batch_size} cannot be shared by {max(world, arm.processes)} processes: "
-                f"pass a multiple of {max(world, arm.processes)}."
+                f"--batch-size {arm.recipe.batch_size} cannot be shared by {shares} processes: pass a multiple of it."
             )
         if arm.norm == "syncbn" and accelerator == "cpu" and world > 1:
             raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
-        network = (arm.norm, arm.antialias, arm.recipe.backbone, arm.recipe.width, arm.recipe.stochastic_depth)
-        network = (*network, str(arm.recipe.architecture))
+        built_of = [getattr(arm.recipe, part) for part in BUILDS]
+        network = str((arm.norm, arm.antialias, arm.adapt_to is None, built_of))
         if network in built:
             continue
         built.add(network)
@@ -251,10 +270,10 @@ def turns(arm: Arm, world: int) -> tuple[int, int]:
     Raises:
         UsageError: an arm's processes cannot be shared by those that there are.
     """
-    if arm.processes == 1:
+    if arm.processes is None:
         return world, 1
     if arm.processes % world:
-        raise UsageError(f"{arm.processes} processes' batches cannot be shared by the {world} processes there are.")
+        raise UsageError(f"a step shared by {arm.processes} cannot be made by the {world} processes that there are.")
     return arm.processes, arm.processes // world
 
 
@@ -299,7 +318,6 @@ def loaded(flags: ClassificationFlags, arm: Arm, opened: Opened, world: int):
 
 def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder, name: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
-    import torch
     from pytorch_lightning.callbacks import EMAWeightAveraging
 
     from experiments.trainers import devices, end_wandb, make_trainer
@@ -318,9 +336,10 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
         measure="top1",
         accumulate=turns(arm, world)[1],
     )
-    torch.manual_seed(seed + 10_007 * trainer.global_rank)  # processes start from one network and draw other samples
     last = part / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
+    for average in averaging:
+        average.on_train_end(trainer, module)  # a training that had ended before it was resumed does not come to this
     if module.judged_at != trainer.global_step:
         trainer.validate(module, data, verbose=False)
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
@@ -332,8 +351,8 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
 
 
 def judged_further(flags: ClassificationFlags, arm: Arm, opened: Opened, module, name: str) -> list[dict]:
-    """What `--judge` asks for besides clean images, on each of the arm's domains."""
-    if not flags.judge:
+    """What the arm is to be judged on besides clean images, on each of its domains."""
+    if not arm.judge:
         return []
     from datamodules.transforms import MEAN, STD
     from experiments.trainers import loader_workers
@@ -344,7 +363,7 @@ def judged_further(flags: ClassificationFlags, arm: Arm, opened: Opened, module,
     rows = []
     for domain in arm.judged:
         samples = opened(domain, "val", recipe).samples
-        for row in evaluate([network], samples, flags.judge, workers=loader_workers(flags)):
+        for row in evaluate([network], samples, arm.judge, workers=loader_workers(flags)):
             rows.append({"domain": domain} | {key: value for key, value in row.items() if key != "network"})
     return rows
 

@@ -55,6 +55,8 @@ class Flags(ClassificationFlags):
         super().__post_init__()
         if self.batch_size is not None:
             raise UsageError("--batch-size: here the settings say it; pass --settings 8x32 8x2, for example.")
+        if self.sync_norm or "syncbn" in self.norm:
+            raise UsageError("--sync-norm and syncbn: here a norm sees its own process' images alone; leave them out.")
         for setting in self.settings:
             if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", setting):
                 raise UsageError(f"--settings {setting}: write PROCESSESxIMAGES, such as 8x32.")

@@ -39,6 +39,8 @@ from experiments.judged_table import judged_table
 if TYPE_CHECKING:
     from datamodules.image_domains import ImageDomain
 
+PARTS = ("shifts", "consistency", "corruptions", "perturbations")
+"""What a network can be judged on besides clean images; see `lightning_modules.robustness`."""
 QUESTION = "What do a norm, blur before subsampling and a recipe each do to a classifier, and to what it withstands?"
 
 
@@ -50,6 +52,8 @@ class Flags(ClassificationFlags):
     """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
     antialias: list[int] = field(default_factory=lambda: [0])
     """Filter sizes of the blur before subsampling, 1 to 7; 0 is the plain network."""
+    judge: list[str] = field(default_factory=list)
+    """What to be judged on besides clean images: shifts consistency corruptions perturbations."""
     teacher: str | None = None
     """Checkpoint of a network that labels the images of --unlabelled; those it is sure of are learned as well."""
     unlabelled: str | None = None
@@ -59,6 +63,9 @@ class Flags(ClassificationFlags):
 
     def __post_init__(self):
         super().__post_init__()
+        for part in self.judge:
+            if part not in PARTS:
+                raise UsageError(f"--judge {part}: choose from {', '.join(PARTS)}.")
         for size in self.antialias:
             if not 0 <= size <= 7:
                 raise UsageError(f"--antialias {size}: filter sizes are 1 to 7, and 0 for the plain network.")
@@ -66,6 +73,10 @@ class Flags(ClassificationFlags):
             raise UsageError("--teacher and --unlabelled go together: pass both or neither.")
         if self.teacher is not None and not Path(self.teacher).is_file():
             raise UsageError(f"--teacher {self.teacher}: no such checkpoint.")
+        if self.unlabelled and self.unlabelled.partition(":")[2] not in ("", "train"):
+            raise UsageError(
+                f"--unlabelled {self.unlabelled}: what is learned comes from a train split; leave :SPLIT out."
+            )
         if not 0 <= self.confidence <= 1:
             raise UsageError(f"--confidence {self.confidence}: it is a probability, from 0 to 1.")
 
@@ -85,7 +96,7 @@ def run(flags: Flags):
         for size in dict.fromkeys(flags.antialias):
             name = f"{norm}-blur{size}" if size else norm
             facts = {"network": name, "norm": norm, "backbone": recipe.backbone, "antialias": size}
-            arms[name] = Arm(recipe, norm, flags.data, (flags.data,), facts, antialias=size or None)
+            arms[name] = Arm(recipe, norm, flags.data, (flags.data,), facts, size or None, tuple(flags.judge))
     opened = Taught(flags) if flags.teacher else Opened(flags)
     return run_arms(flags, "cls_imagenet", QUESTION, arms, judged_table, opened=opened, arm_flags=("norm", "antialias"))
 
@@ -94,6 +105,7 @@ class Taught(Opened):
     """The domains, where what is learned is joined by the unlabelled images that the teacher is sure of."""
 
     def _open(self, name: str, split: str, size: int) -> ImageDomain:
+        from experiments.trainers import loader_workers
         from lightning_modules.pseudo_labels import with_pseudo_labels
 
         domain = super()._open(name, split, size)
@@ -101,7 +113,9 @@ class Taught(Opened):
             return domain
         unlabelled = super()._open(self.flags.unlabelled, "train", size)
         try:
-            joined, kept = with_pseudo_labels(domain, unlabelled, self.flags.teacher, self.flags.confidence)
+            joined, kept = with_pseudo_labels(
+                domain, unlabelled, self.flags.teacher, self.flags.confidence, loader_workers(self.flags)
+            )
         except ValueError as error:
             raise UsageError(f"--teacher {self.flags.teacher}: {error}") from error
         print(f"{self.flags.teacher} labels {kept} of {len(unlabelled.samples)} images of {unlabelled.name}")

@@ -103,7 +103,8 @@ def run(flags: Flags):
 
 def mixed(flags: Flags, domains: tuple[str, ...]) -> dict[str, dict]:
     """All domains at once; judged on what is held out of each."""
-    return {"": {"train": flags.data, "judged": domains}}
+    train = flags.data if flags.on_shapes else "+".join(domains)  # those on disk
+    return {"": {"train": train, "judged": domains}}
 
 
 def leave_one_out(flags: Flags, domains: tuple[str, ...]) -> dict[str, dict]:

@@ -91,13 +91,14 @@ its choices in a figure alone (Figure 5)."""
 
 LAPTOP = {
     "backbone": "resnetrs26", "width": 0.25, "weight_decay": 2e-4, "decay_norms": False, "label_smoothing": 0.1,
-    "stochastic_depth": 0.05, "randaugment": (1, 10), "dropout": 0.1, "ema_decay": 0.99,
+    "stochastic_depth": 0.05, "randaugment": (1, 10), "dropout": 0.1, "ema_decay": 0.98, "batch_size": 32,
+    "architecture": {"layers": (1, 1, 1, 1)},
 }  # fmt: skip
 """What the recipe `laptop` is completed by, so that every step has something to add. Ours: lightly regularised, because
 the network is small."""
 ON_SHAPES = {
     # study: (pixels, training images, epochs)
-    "additive": (32, 2000, 12),
+    "additive": (48, 1500, 8),
     "weight-decay": (32, 3000, 12),
     "grid": (32, 3000, 9),
     "efficientnet": (64, 1600, 8),

@@ -176,12 +176,25 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
         said = ", ".join(f"{network.source} on {data}" for data, network in sets.items())
         raise UsageError(f"the networks were trained on different sets ({said}): say by --data which to judge them on.")
     data = flags.data or next(iter(sets), "imagenet")
+    refuse_seen(data, [network for found in trained.values() for network in found])
     sizes = {n.judged.resize or n.judged.size for found in trained.values() for n in found} or {32}
     domain = opened(flags, data, max(sizes))
     networks = []
     for given in flags.networks:
         networks += trained.get(given) or [named_network(given, flags.weights == "imagenet", domain)]
     return distinct(networks), domain
+
+
+def refuse_seen(data: str, networks: list[Network]) -> None:
+    """A network that learned all images of a domain has none there to be judged on."""
+    for network in networks:
+        learned = [part.removesuffix(":all") for part in (network.trained_on or "").split("+") if part.endswith(":all")]
+        for asked in (part.partition(":")[0] for part in data.split("+")):
+            if any(f"{asked}/".startswith(f"{one}/") or f"{one}/".startswith(f"{asked}/") for one in learned):
+                raise UsageError(
+                    f"{network.source} has learned all images of {', '.join(learned)}: "
+                    "say by --data what else to judge it on, such as another domain, NAME:all."
+                )
 
 
 def opened(flags: Flags, data: str, size: int) -> ImageDomain:

@@ -119,7 +119,12 @@ def _from_file(flags: type[Flags], path: str) -> Flags:
     if unknown:
         raise UsageError(f"--config {path} holds {', '.join(sorted(unknown))}, which this study does not know.")
     try:
-        return flags(**{key: tuple(value) if key == "crop" and value else value for key, value in values.items()})
+        return flags(
+            **{
+                key: tuple(value) if key == "crop" and isinstance(value, list) else value
+                for key, value in values.items()
+            }
+        )
     except TypeError as error:
         raise UsageError(f"--config {path} holds a value of the wrong kind: {error}.") from error
 

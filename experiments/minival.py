@@ -34,6 +34,10 @@ def divided(count: int, share: float = SHARE) -> tuple[ndarray, ndarray]:
     return np.sort(order[:held]), np.sort(order[held:])
 
 
+GRID_FLAGS = ("depths", "widths", "sizes")
+"""Flags that choose the networks, to which a resumed picking may add."""
+
+
 class Minival(Opened):
     """The domains, where a part of the training images is held out and takes the place of those that are judged."""
 
@@ -70,11 +74,11 @@ def picked(
     import torch.distributed as processes
 
     arms = {name: arm for group in candidates.values() if len(group) > 1 for name, arm in group.items()}
-    own = dataclasses.replace(flags, seeds=1, judge=[], out=f"{flags.out}{SUFFIX}")
+    own = dataclasses.replace(flags, seeds=1, out=f"{flags.out}{SUFFIX}")
     if arms:
         if begun(flags, study) and not flags.resume and not flags.smoke:
             raise UsageError(f"{folder_of(flags, study)} holds a run already: pass --resume, or another --out.")
-        run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=())
+        run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=GRID_FLAGS)
         if processes.is_initialized():
             processes.barrier()  # the first process alone writes the results
     scores = {name: score(folder_of(own, study), name, flags.seed) for name in arms}

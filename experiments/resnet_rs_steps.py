@@ -50,7 +50,8 @@ STEPS = (
 )
 """Table 1 of the paper. More epochs overfit there until regularisation follows, dropout until weight decay is lowered.
 
-timm's plain ResNets already have one of ResNet-D's four parts, the stride in a block's 3x3 convolution.
+timm's plain ResNets already have one of ResNet-D's four parts, the stride in a block's 3x3 convolution. A network of
+another width than its own keeps the deep stem in all rows.
 """
 MILESTONES = (30 / 90, 60 / 90, 80 / 90)
 """Of the schedule in steps, as shares of its epochs. [unverified] for the paper, as are its baseline's 90 epochs."""
@@ -89,7 +90,10 @@ def without(recipe: ClassificationRecipe, step: Step) -> ClassificationRecipe:
     """The recipe with what was there before a step in its place."""
     before = step.before | {name: times * getattr(recipe, name) for name, times in step.before_times.items()}
     if "architecture" in before:
-        before["architecture"] = recipe.architecture | before["architecture"]
+        plain = before["architecture"]
+        if recipe.width != 1:  # timm does not narrow a plain stem: beside narrow stages it would be another network
+            plain = {part: value for part, value in plain.items() if part != "stem_type"}
+        before["architecture"] = recipe.architecture | plain
     return dataclasses.replace(recipe, **before)
 
 

@@ -162,8 +162,6 @@ def run(flags: Flags):
 
 def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
-    import torch
-
     from experiments.trainers import end_wandb, make_trainer
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.predictions import save_predictions
@@ -172,7 +170,6 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     module = build(flags, recipe, data, norm)
     about = {"norm": norm, "seed": seed, "source": flags.source, "target": flags.target} | dataclasses.asdict(recipe)
     trainer = make_trainer(flags, part, recipe, [GateTracker(part, {"norm": norm, "seed": seed})], about)
-    torch.manual_seed(seed + 10_007 * trainer.global_rank)  # processes start from one network and draw other samples
     last = part / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
     if module.judged_at != trainer.global_step:

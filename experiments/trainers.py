@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import RunFlags, UsageError
@@ -27,6 +29,16 @@ for advice in (
     "There is a wandb run already in progress",
 ):
     warnings.filterwarnings("ignore", message=advice)
+
+
+class OwnDraws(pl.Callback):
+    """Lets every process draw other crops and flips, dropouts and mixes.
+
+    Lightning gives all of them one seed, from which they start with one network.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        torch.manual_seed(torch.initial_seed() + 10_007 * trainer.global_rank)
 
 
 def devices(flags: RunFlags) -> tuple[str, int]:
@@ -82,7 +94,8 @@ def make_trainer(
         accelerator=accelerator,
         devices=count,
         num_nodes=flags.nodes,
-        strategy="ddp" if count * flags.nodes > 1 else "auto",
+        # one process may judge for hours on what `--judge` asks for, while the others wait
+        strategy=DDPStrategy(timeout=timedelta(days=1)) if count * flags.nodes > 1 else "auto",
         precision=flags.precision,
         max_steps=recipe.max_steps,
         max_epochs=math.ceil(recipe.max_steps / recipe.epoch_steps),
@@ -97,6 +110,7 @@ def make_trainer(
             LearningRateMonitor("step"),
             RichProgressBar(),
             JudgementLine(folder.name, measure),
+            OwnDraws(),
             *callbacks,
         ],
         enable_model_summary=False,

@@ -100,6 +100,9 @@ class ClassificationModule(pl.LightningModule):
             self.net.eval()  # features that move with the batch would be no features to judge
         return self
 
+    def on_train_start(self) -> None:
+        self.train()  # Lightning keeps the modes that modules have; a frozen network's must be set
+
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         if not hasattr(self, DISCRIMINATOR):  # of an adversarial training: of no use to who only classifies
             state = checkpoint["state_dict"]

@@ -14,7 +14,7 @@ from lightning_modules.classification import ClassificationModule
 
 
 def with_pseudo_labels(
-    labelled: ImageDomain, unlabelled: ImageDomain, teacher: str, confidence: float
+    labelled: ImageDomain, unlabelled: ImageDomain, teacher: str, confidence: float, workers: int = 0
 ) -> tuple[ImageDomain, int]:
     """A set joined by those unlabelled images that a teacher is sure of, under the teacher's labels.
 
@@ -23,6 +23,7 @@ def with_pseudo_labels(
     Args:
         teacher: checkpoint of a `ClassificationModule`.
         confidence: least probability of the teacher's label.
+        workers: loader processes.
 
     Returns:
         The joined set and how many images it has gained.
@@ -33,7 +34,8 @@ def with_pseudo_labels(
     module = load_classifier(teacher)
     if module.classes != labelled.classes:
         raise ValueError(f"it knows {len(module.classes)} classes, not the {len(labelled.classes)} of {labelled.name}.")
-    labels, sure = predictions(module, unlabelled.samples)
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    labels, sure = predictions(module, unlabelled.samples, workers)
     kept = np.flatnonzero(sure >= confidence)
     samples = Joined(labelled.samples, Relabelled(unlabelled.samples, kept, labels[kept]))
     return ImageDomain(f"{labelled.name}+{unlabelled.name}", samples, labelled.classes), len(kept)
@@ -54,11 +56,11 @@ def load_classifier(path: str) -> ClassificationModule:
 
 
 @torch.inference_mode()
-def predictions(module: ClassificationModule, samples) -> tuple[np.ndarray, np.ndarray]:
+def predictions(module: ClassificationModule, samples, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The class of each image and its probability: int64 and float32 (len(samples),)."""
     images = Transformed(samples, JudgedImage(module.recipe.image_size, module.recipe.resize))
     labels, sure = [], []
-    for batch, _ in DataLoader(images, 128):
+    for batch, _ in DataLoader(images, 128, num_workers=workers):
         found = module(batch.to(module.device)).float().softmax(1).max(1)
         labels.append(found.indices.cpu())
         sure.append(found.values.cpu())

@@ -168,10 +168,12 @@ def _judge(group: list[Judged], each: Pass, batch_size: int, workers: int, advan
 def _scores(one: Judged, shown: Tensor, batch_size: int) -> Tensor:
     """Scores (N, K, classes) of views uint8 (N, K, size, size, 3)."""
     like = next(one.net.parameters(), torch.empty(0))
-    mean, std = (torch.tensor(values, device=like.device).view(3, 1, 1) for values in (one.mean, one.std))
+    mean, std = (
+        torch.tensor(values, device=like.device, dtype=like.dtype).view(3, 1, 1) for values in (one.mean, one.std)
+    )
     scores = []
     for part in shown.flatten(0, 1).split(batch_size):
-        images = part.to(like.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        images = part.to(like.device, non_blocking=True).permute(0, 3, 1, 2).to(like.dtype).div_(255)
         scores.append(one.net(((images - mean) / std).contiguous()))
     return torch.cat(scores).unflatten(0, shown.shape[:2])
 

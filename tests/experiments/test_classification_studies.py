@@ -15,7 +15,7 @@ import torch
 
 import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
-from experiments.classification_study import Opened
+from experiments.classification_study import Opened, chosen_recipe
 from experiments.flags import one_sentence, parse
 from experiments.judged_table import judged_table
 from lightning_modules.classification import ClassificationModule
@@ -154,6 +154,34 @@ def test_a_student_learns_what_its_teacher_is_sure_of(pacs, tmp_path, capsys):
     assert labels.shape == sure.shape == (3,) and ((sure >= 1 / 3) & (sure <= 1)).all()
 
 
+def test_a_training_that_had_ended_is_judged_on_its_average(tmp_path, monkeypatch):
+    """Stopped between the last step and the results: what is judged and kept must still be the averaged weights."""
+    line = f"{TINY.replace('--max-steps 2', '--max-steps 30')} --norm bn --ema-decay 0.9 --lr 1"
+    whole = run(cls_cifar, f"{line} --out {tmp_path / 'whole'}")
+    file = "cifar_resnet8-bn-seed0/checkpoints/model.ckpt"
+    kept = torch.load(tmp_path / "whole" / file, weights_only=True)["state_dict"]
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClassificationModule, "results", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(cls_cifar, f"{line} --out {tmp_path / 'run'}")
+    monkeypatch.undo()
+    again = run(cls_cifar, f"{line} --out {tmp_path / 'run'} --resume")
+    pd.testing.assert_frame_equal(again.reset_index(drop=True), whole.reset_index(drop=True))
+    torch.testing.assert_close(torch.load(tmp_path / "run" / file, weights_only=True)["state_dict"], kept)
+
+
+def test_flags_reach_the_recipe():
+    line = "--mixup 0.2 --cutmix 1 --ema-decay 0 --weight-decay 0 --small-images --image-size 48 --epochs 4"
+    recipe = chosen_recipe(parse(cls_imagenet.Flags, "", line.split()), "ibn-step")
+    assert (recipe.mixup, recipe.cutmix, recipe.ema_decay, recipe.weight_decay) == (0.2, 1, 0, 0)
+    assert recipe.small_images and (recipe.image_size, recipe.resize) == (48, 54) and recipe.epochs == 4
+    real = chosen_recipe(parse(cls_imagenet.Flags, "", ["--data", "pacs", "--recipe", "laptop"]), "ibn-step")
+    assert real.crop == "resized"  # photographs have no size that crops could be cut from
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_smoke(name, tmp_path):
     results = run(STUDIES[name], f"--smoke --norm bn --max-steps 1 --out {tmp_path / 'run'}")
@@ -184,6 +212,13 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
         ("cls_imagenet", "--judge noise", r"--judge noise: choose from shifts"),
         ("cls_batch_size", "--settings 8by32", r"--settings 8by32: write PROCESSESxIMAGES"),
         ("cls_batch_size", "--batch-size 8", r"--batch-size: here the settings say it"),
+        ("cls_batch_size", "--sync-norm", r"a norm sees its own process' images alone"),
+        (
+            "cls_imagenet",
+            "--ema-decay 0.9999 --images 400 --norm bn",
+            r"would be 100 % its first step's weights after 4\d",
+        ),
+        ("cls_imagenet", "--unlabelled pacs:val --teacher README.md", r"comes from a train split"),
         ("cls_office_home", "--setting all", r"--setting all: choose mixed, leave-one-out or transfer"),
         ("cls_office_home", "--adapt dann", r"goes with --setting transfer"),
         ("cls_office_home", "--setting transfer --source Art", r"--source Art: shapes has photo, painting"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ import yaml
 from datamodules.image_domains import open_images
 from experiments import judged_networks
 from experiments.arm_looks import cast
-from experiments.eval_robustness import Flags, run
-from experiments.flags import one_sentence, parse
+from experiments.eval_robustness import Flags, refuse_seen, run
+from experiments.flags import UsageError, one_sentence, parse
 from experiments.judged_networks import preprocessing, trained_networks
 from experiments.robustness_figures import draw_robustness
 from lightning_modules.classification import ClassificationModule
@@ -282,3 +283,12 @@ def test_help_is_quick_to_say():
 
     code = "import sys, experiments.eval_robustness; print([m for m in ('torch', 'pandas', 'cv2') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("data", ["pacs/photo", "pacs", "pacs/photo:all", "pacs/sketch:all+pacs/photo:val"])
+def test_images_that_a_network_has_learned_are_refused(data):
+    network = SimpleNamespace(source="model.ckpt", trained_on="pacs/photo:all")
+    with pytest.raises(UsageError, match="has learned all images of pacs/photo"):
+        refuse_seen(data, [network])
+    refuse_seen("pacs/sketch:all", [network])
+    refuse_seen(data, [SimpleNamespace(source="model.ckpt", trained_on="pacs/photo")])  # its train split
