@@ -12,7 +12,7 @@ demo: setup  ## the main job on data it makes itself: a table, and runs/demo-*/r
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: setup  ## the tests, in a few minutes
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile
 
 test-slow: setup  ## the tests that take longer, or several processes
 	$(RUN) -m pytest -m slow
@@ -22,11 +22,11 @@ table: setup  ## the tables in README: every norm, three seeds, without and with
 	$(STUDY) --seeds 3 --out runs/streets-augmented
 
 shapes: setup  ## the tables of the embedded shapes in README: five claims, three seeds each
-	$(RUN) experiments/cls_batch_size.py --norm bn sn --epochs 4 $(SHAPES)batch
 	$(RUN) experiments/cls_office_home.py --norm bn bin $(SHAPES)styles
 	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --judge shifts $(SHAPES)light
-	$(RUN) experiments/cls_imagenet.py --norm bn --antialias 0 4 --judge consistency $(SHAPES)blur
-	$(RUN) experiments/cls_resnet_rs.py $(SHAPES)additive
+	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --judge consistency $(SHAPES)blur
+	$(RUN) experiments/cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 4 $(SHAPES)batch
+	$(RUN) experiments/cls_resnet_rs.py --data shapes/photo $(SHAPES)additive
 
 setup:
 	@cmp -s requirements.txt $(VENV)/made-from || ( \
