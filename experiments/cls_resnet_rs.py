@@ -98,7 +98,7 @@ LAPTOP = {
 the network is small."""
 ON_SHAPES = {
     # study: (pixels, training images, epochs)
-    "additive": (48, 1500, 8),
+    "additive": (32, 2000, 12),
     "weight-decay": (32, 3000, 12),
     "grid": (32, 3000, 9),
     "efficientnet": (64, 1600, 8),
