@@ -14,7 +14,10 @@ Eight GPUs, with data/imagenet on disk (not run here):
 
 A laptop, nothing on disk (the embedded shapes):
 
-    python experiments/cls_batch_size.py
+    python experiments/cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 4 --seeds 3
+
+Took 40 minutes on one of two busy cores: from 32 images to 2 bn falls from 54.7 +- 3.1 to 21.6 +- 1.4, sn from
+39.6 +- 4.9 to 27.4 +- 3.4.
 
 A setting is PROCESSESxIMAGES: how many processes share a step, and how many images each of them normalises together.
 The learning rate is scaled linearly with their product. Where there are fewer processes than a setting names, they take

@@ -23,8 +23,8 @@ A laptop, nothing on disk (the embedded shapes):
     python experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --judge shifts --seeds 3
     python experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --judge consistency --seeds 3
 
-Each took 20 minutes on one of two busy cores. Lost to the shifts of light: bn 8.5 +- 3.0 points of 80.6, ibn-a 4.3 +- 0.7
-of 84.9. Shift consistency: 85.2 +- 1.3 plain, 93.0 +- 0.5 with filter 4.
+Each took 20 minutes on one of two busy cores. Lost to the shifts of light: bn 8.5 +- 3.0 points of 80.6, ibn-a
+4.3 +- 0.7 of 84.9. Shift consistency: 85.2 +- 1.3 plain, 93.0 +- 0.5 with filter 4.
 
 Ends in one table: a row a network, columns top-1 and top-5 on clean images and what `--judge` adds.
 """

@@ -17,8 +17,8 @@ A laptop, nothing on disk (the embedded shapes, a ResNet-26 of a quarter of its 
 
     python experiments/cls_resnet_rs.py --seeds 3
 
-MEASURED: (to be filled in: training and regularisation +_._ points, architecture +_._, three seeds, __ minutes.)
-Where training is this short, more epochs bring most.
+Not measured to its end: about 27 minutes a seed on one core. A shorter trial (one seed, 48 pixels, ten epochs of 2,000
+images, four blocks) stayed close to chance: baseline 11.2 %, with more epochs 21.0 %, with all regularisers 14.2 %.
 
 The studies, each of which ends in one table:
 
@@ -92,13 +92,12 @@ its choices in a figure alone (Figure 5)."""
 LAPTOP = {
     "backbone": "resnetrs26", "width": 0.25, "weight_decay": 2e-4, "decay_norms": False, "label_smoothing": 0.1,
     "stochastic_depth": 0.05, "randaugment": (1, 10), "dropout": 0.1, "ema_decay": 0.98, "batch_size": 32,
-    "architecture": {"layers": (1, 1, 1, 1)},
 }  # fmt: skip
 """What the recipe `laptop` is completed by, so that every step has something to add. Ours: lightly regularised, because
 the network is small."""
 ON_SHAPES = {
     # study: (pixels, training images, epochs)
-    "additive": (32, 2000, 12),
+    "additive": (32, 3000, 24),
     "weight-decay": (32, 3000, 12),
     "grid": (32, 3000, 9),
     "efficientnet": (64, 1600, 8),

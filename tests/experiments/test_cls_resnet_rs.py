@@ -113,8 +113,8 @@ def test_every_arm_of_the_additive_study_builds_what_its_name_says():
             isinstance(network.maxpool, nn.MaxPool2d),
         )
     assert parts.pop("+ ResNet-D") == (True, True, True, False)
-    assert parts.pop("+ SE") == (True, False, False, True)
-    assert set(parts.values()) == {(False, False, False, True)}
+    assert parts.pop("+ SE") == (True, False, True, True)  # a narrow network keeps its deep stem
+    assert set(parts.values()) == {(False, False, True, True)}
 
 
 def additive_results(top1: dict[tuple[str, int], float]) -> pd.DataFrame:
@@ -362,7 +362,7 @@ def test_a_grid_picks_then_trains_on_all_and_can_be_resumed(tmp_path, monkeypatc
         ("--study efficientnet --networks b9", "--networks b9: choose from b0, b1"),
         ("--study grid --minival 0.9", "--minival 0.9: it is a share of the training images"),
         ("--study grid --widths 0", "--widths 0: it must be 0.05 or more."),
-        ("--study grid --depths 27 --images 80", "ResNet-RS has depths 26, 50"),
+        ("--study grid --depths 27 --images 800", "ResNet-RS has depths 26, 50"),
         ("--backbone resnet50", "--backbone resnet50: the additive study ends in a ResNet-RS"),
         ("--recipe ibn-step", "--recipe ibn-step: this study takes laptop, or a ResNet-RS"),
         ("--weights imagenet", "--weights: this study compares whole trainings"),
