@@ -107,7 +107,7 @@ def table(results: DataFrame):
     if len(sized) > 1:
         scores[FALL] = scores[sized[-1]] - scores[sized[0]]
         legend += f" {FALL}: {sized[-1]} minus {sized[0]}, smaller is better."
-    return table_of(scores, legend, smaller=frozenset({FALL}))
+    return table_of(scores, legend, smaller=frozenset({FALL} & set(scores.columns)))
 
 
 if __name__ == "__main__":

@@ -188,6 +188,15 @@ def test_smoke(name, tmp_path):
     assert set(results.norm) == {"bn"} and (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.parametrize("settings", [["1x8"], ["1x2", "1x8"]])
+def test_a_fall_takes_two_settings(settings):
+    shares = {"1x8": 0.75, "1x2": 0.5}
+    rows = [{"norm": "bn", "seed": 0, "setting": name, "value": shares[name]} for name in settings]
+    table = cls_batch_size.table(pd.DataFrame(rows).assign(part="clean", measure="top1"))
+    cells = table.cells.xs("mean", axis=1, level=1).loc["bn"]
+    assert cells.to_dict() == {name: 100 * shares[name] for name in settings} | ({"fall": 25} if settings[1:] else {})
+
+
 def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
     rows = [("clean", "clean", 0.8), ("shifts", "rgb+50", 0.5), ("shifts", "r+50", 0.6), ("shifts", "std/1.5", 0.7)]
     rows += [("shifts", "painted", 0.1)]  # not one of the three
