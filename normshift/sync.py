@@ -1,31 +1,34 @@
-"""The batch's moments over all processes, with gradients that flow back to each."""
+"""The batch's moments, of one process or of all, with gradients that flow back to each."""
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from normshift.engine import Moments, pooled
+from normshift.engine import Batch, Moments
+from normshift.formulas import pooled
 
 
-def world_moments(moments: Moments) -> tuple[Tensor, Tensor, int | Tensor]:
-    """Pool (N, C) moments over the batch of every process.
+def pooled_batch(moments: Moments, everywhere: bool) -> tuple[Batch, int | Tensor]:
+    """Pool (N, C) moments over the batch, or over the batches of all processes.
 
-    One all-gather of 2C + 1 numbers forward and one all-reduce backward, as in torch's SyncBatchNorm; batches and
-    maps may differ in size between the processes.
+    Between processes: one all-gather of 2C + 1 numbers forward and one all-reduce backward, as in torch's
+    SyncBatchNorm; batches and maps may differ in size between the processes.
 
     Returns:
-        mean and variance (1, C), and the number of values of a channel that they were taken over.
+        the statistics, and the number of values of a channel that they were taken over.
     """
-    mean, var, count = pooled(moments, 0)
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return mean, var, count
+    rows = moments.mean.shape[0]
+    mean, var = pooled(*moments[:2], 0)
+    count = rows * moments.positions
+    if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return Batch(mean, var, 1 / rows), count
     local = torch.cat([mean[0], var[0], mean.new_tensor([count])])
     means, variances, counts = _AllGather.apply(local).split([mean.shape[1], mean.shape[1], 1], dim=1)
     total = counts.sum()
     share = counts / total
     world_mean = (share * means).sum(0, keepdim=True)
     world_var = (share * (variances + (means - world_mean).square())).sum(0, keepdim=True)  # law of total variance
-    return world_mean, world_var, total
+    return Batch(world_mean, world_var, moments.positions / total, everywhere=True), total
 
 
 class _AllGather(torch.autograd.Function):
