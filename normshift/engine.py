@@ -10,6 +10,7 @@ The passes are `normshift.kernels`; the formulas, each a few lines, are `normshi
 `N` is the batch, `C` the channels, `P` the number of spatial positions of one map (1 for an (N, C) input).
 """
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -43,7 +44,7 @@ class Formula:
     def gradient(
         self, moments: Moments, batch: "Batch | None", parameters: tuple[Tensor, ...], dscale: Tensor, dshift: Tensor
     ) -> list[Tensor | None]:
-        """Gradients by moments' mean and var (N, C), batch's mean and var (1, C), and the parameters, None for 0."""
+        """Gradients by moments' mean and var (N, C), batch's mean and var (C,), and the parameters, None for 0."""
         sources = [*moments[:2], *(batch[:2] if batch else ()), *parameters]
         with torch.enable_grad():
             leaves = [source.detach().requires_grad_() for source in sources]
@@ -57,7 +58,7 @@ class Formula:
 
 
 class Batch(NamedTuple):
-    """Statistics of a batch, (1, C) each: pooled moments in training, running averages in evaluation."""
+    """Statistics of a batch, (C,) each: pooled moments in training, running averages in evaluation."""
 
     mean: Tensor
     var: Tensor
@@ -67,9 +68,9 @@ class Batch(NamedTuple):
     def gradient(self, moments: Moments, dmean: Tensor, dvar: Tensor) -> tuple[Tensor, Tensor]:
         """From the gradients by these to those by the moments of the maps that were pooled."""
         if self.everywhere:
-            both = torch.cat([dmean, dvar])
+            both = torch.stack([dmean, dvar])
             torch.distributed.all_reduce(both)
-            dmean, dvar = both.split(1)
+            dmean, dvar = both
         dmean, dvar = dmean * self.share, dvar * self.share
         return torch.addcmul(dmean, moments.mean - self.mean, dvar, value=2), dvar.expand_as(moments.var)
 
@@ -139,7 +140,7 @@ class _Normalize(torch.autograd.Function):
 
 def _statistics(take, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
     """Moments, of those channels alone whose formula needs them, and the batch's statistics."""
-    positions, channels, kind = x[0, 0].numel(), x.shape[1], kernels.statistics_type(x)
+    positions, channels, kind = math.prod(x.shape[2:]), x.shape[1], kernels.statistics_type(x)
     training = source is None or source.training
     own = formula.own_moments(channels, training)
     if own == slice(0, channels):
@@ -226,7 +227,7 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dmean: Tensor, dvar: Tensor):
         x, mean = ctx.saved_tensors
-        positions = x[0, 0].numel()
+        positions = math.prod(x.shape[2:])
         slope, offset = dvar * (2 / positions), dmean / positions
         return torch.addcmul(kernels.over(offset, x), x - kernels.over(mean, x), kernels.over(slope, x)).to(x.dtype)
 

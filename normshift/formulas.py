@@ -7,6 +7,7 @@ Written throughout: `total` for the gradient by the scale in both of its places,
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -46,10 +47,10 @@ class BatchFormula(Formula):
     def gradient(self, moments, batch, parameters, dscale, dshift):
         rsigma = torch.rsqrt(batch.var + self.eps)
         scale = parameters[0] * rsigma
-        total = torch.addcmul(dscale, dshift, moments.mean - batch.mean).sum(0, keepdim=True)
-        dbias = dshift.sum(0, keepdim=True)
-        dvar = total * scale * rsigma.square() * -0.5
-        return [dshift * scale, None, -scale * dbias, dvar, (total * rsigma)[0], dbias[0]]
+        dweight = torch.addcmul(dscale, dshift, moments.mean - batch.mean).sum(0) * rsigma
+        dbias = dshift.sum(0)
+        dvar = dweight * scale * rsigma * -0.5
+        return [dshift * scale, None, -scale * dbias, dvar, dweight, dbias]
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,47 @@ class BatchInstanceFormula(Formula):
     def gradient(self, moments, batch, parameters, dscale, dshift):
         weight, _, rho = parameters
         of_batch, of_instance = torch.rsqrt(batch.var + self.eps), torch.rsqrt(moments.var + self.eps)
-        batch_scale = weight * rho * of_batch
-        total = torch.addcmul(dscale, dshift, moments.mean - batch.mean).sum(0, keepdim=True)
+        batch_weight = weight * rho
+        batch_scale = batch_weight * of_batch
+        by_batch = torch.addcmul(dscale, dshift, moments.mean - batch.mean).sum(0) * of_batch
         through = dscale * of_instance
-        instance_total, dbias = through.sum(0), dshift.sum(0, keepdim=True)
-        batch_total = (total * of_batch)[0]
-        dvar = through * of_instance.square_() * (weight * (1 - rho) * -0.5)
-        dbatch_var = total * batch_scale * of_batch.square() * -0.5
-        dweight = torch.lerp(instance_total, batch_total, rho)
-        drho = weight * (batch_total - instance_total)
-        return [dshift * batch_scale, dvar, -batch_scale * dbias, dbatch_var, dweight, dbias[0], drho]
+        by_instance, dbias = through.sum(0), dshift.sum(0)
+        dvar = through.mul_(of_instance.square_()).mul_((weight - batch_weight) * -0.5)
+        dbatch_var = by_batch * batch_scale * of_batch * -0.5
+        dweight = torch.lerp(by_instance, by_batch, rho)
+        drho = weight * (by_batch - by_instance)
+        return [dshift * batch_scale, dvar, -batch_scale * dbias, dbatch_var, dweight, dbias, drho]
+
+
+@dataclass(frozen=True)
+class InstanceBatchFormula(Formula):
+    """Instance norm for some channels, batch norm for the others (Pan et al., ECCV 2018): gates that stay at 0 and 1.
+
+    Its parameters are the weights and biases of the first `split` channels, then of the rest.
+    """
+
+    eps: float
+    split: int
+    instance_first: bool
+
+    def __call__(self, moments, batch, *parameters):
+        return BatchInstanceFormula(self.eps)(moments, batch, *self._gated(parameters))
+
+    def own_moments(self, channels, training):
+        if training:
+            return slice(0, channels)
+        return slice(0, self.split) if self.instance_first else slice(self.split, channels)
+
+    def gradient(self, moments, batch, parameters, dscale, dshift):
+        by_gated = BatchInstanceFormula(self.eps).gradient(moments, batch, self._gated(parameters), dscale, dshift)
+        weights, biases = (v.tensor_split([self.split]) for v in by_gated[4:6])
+        return [*by_gated[:4], weights[0], biases[0], weights[1], biases[1]]
+
+    def _gated(self, parameters) -> tuple[Tensor, Tensor, Tensor]:
+        weight, bias = torch.cat(parameters[::2]), torch.cat(parameters[1::2])
+        rho = torch.zeros_like(weight)
+        (rho[self.split :] if self.instance_first else rho[: self.split]).fill_(1)
+        return weight, bias, rho
 
 
 @dataclass(frozen=True)
@@ -87,34 +119,26 @@ class SwitchFormula(Formula):
     groups: int
 
     def __call__(self, moments, batch, weight, bias, mean_weight, var_weight):
-        mean, var = self._mixed(self._found(moments, batch), mean_weight.softmax(0), var_weight.softmax(0))
+        means, variances = zip(*(self._statistic(name, moments, batch) for name in self.statistics), strict=True)
+        mean, var = _mixed(means, mean_weight.softmax(0)), _mixed(variances, var_weight.softmax(0))
         scale = weight * torch.rsqrt(var + self.eps)
         return scale, torch.addcmul(bias, scale, moments.mean - mean)
 
     def gradient(self, moments, batch, parameters, dscale, dshift):
         weight, _, *logits = parameters
-        found, shares = self._found(moments, batch), [v.softmax(0) for v in logits]
-        mixed_mean, mixed_var = self._mixed(found, *shares)
-        rsigma = torch.rsqrt(mixed_var + self.eps)
-        scale = weight * rsigma
-        through = torch.addcmul(dscale, dshift, moments.mean - mixed_mean).mul_(rsigma)  # total / sigma
-        dmean = dshift * scale
-        by_mean, by_var = -dmean, through * scale * rsigma * -0.5  # by the mixtures
-        # As shares sum to 1, a softmax's gradient is unmoved by what is taken off all statistics: the mixture, here,
-        # without which a mean far from 0 would drown the differences between the statistics.
-        dlogits = [
-            share * torch.stack([(by * (v - mixed)).sum() for v in values])
-            for share, by, mixed, values in zip(
-                shares, (by_mean, by_var), (mixed_mean, mixed_var), zip(*found, strict=True), strict=True
-            )
-        ]
+        mean_shares, var_shares = (v.softmax(0) for v in logits)
+        means, variances = zip(*(self._statistic(name, moments, batch) for name in self.statistics), strict=True)
+        mean, var = _mixed(means, mean_shares), _mixed(variances, var_shares)
+        rsigma = torch.rsqrt(var + self.eps)
+        through = torch.addcmul(dscale, dshift, moments.mean - mean).mul_(rsigma)
+        dweight = through.sum(0)
+        dmean = dshift * (weight * rsigma)
+        by_mean, by_var = -dmean, through.mul_(rsigma.square_()).mul_(weight * -0.5)  # by the mixtures
         gradients = [dmean, None, None, None]
-        for at, name in enumerate(self.statistics):
-            self._distribute(name, moments, found[at], shares[0][at] * by_mean, shares[1][at] * by_var, gradients)
-        return [*gradients, through.sum(0), dshift.sum(0), *dlogits]
-
-    def _found(self, moments: Moments, batch: Batch | None) -> list[tuple[Tensor, Tensor]]:
-        return [self._statistic(name, moments, batch) for name in self.statistics]
+        for name, found, *shares in zip(self.statistics, means, mean_shares, var_shares, strict=True):
+            self._distribute(name, moments, found, by_mean, by_var, shares, gradients)
+        dlogits = _by_logits(means, mean, mean_shares, by_mean), _by_logits(variances, var, var_shares, by_var)
+        return [*gradients, dweight, dshift.sum(0), *dlogits]
 
     def _statistic(self, name: str, moments: Moments, batch: Batch | None) -> tuple[Tensor, Tensor]:
         """Mean and variance that broadcast to (N, C)."""
@@ -127,78 +151,35 @@ class SwitchFormula(Formula):
         grouped = [m.unflatten(1, (self.groups, -1)) for m in moments[:2]]
         return tuple(m.expand_as(grouped[0]).flatten(1) for m in pooled(*grouped, 2))
 
-    @staticmethod
-    def _mixed(found, mean_shares: Tensor, var_shares: Tensor) -> tuple[Tensor, Tensor]:
-        means, variances = zip(*found, strict=True)
-        return tuple(
-            sum(share * value for share, value in zip(shares.unbind(), values, strict=True))
-            for shares, values in ((mean_shares, means), (var_shares, variances))
-        )
-
-    def _distribute(self, name: str, moments: Moments, found, by_mean: Tensor, by_var: Tensor, gradients: list) -> None:
-        """Add what one statistic's gradients, (N, C) before they are summed, are by the moments and the batch."""
+    def _distribute(self, name: str, moments: Moments, found, by_mean, by_var, shares, gradients: list) -> None:
+        """Add what the mixtures' gradients are by the moments and the batch, by way of one statistic."""
         if name == "bn":
-            gradients[2:4] = by_mean.sum(0, keepdim=True), by_var.sum(0, keepdim=True)
+            gradients[2:4] = (by.sum(0) * share for by, share in zip((by_mean, by_var), shares, strict=True))
             return
-        if name == "in":
-            of_mean, of_var = by_mean, by_var
-        elif name == "ln":
-            of_mean, of_var = pooled_gradient(moments.mean, found[0], 1, by_mean, by_var)
+        if name == "ln":
+            by_mean, by_var = pooled_gradient(moments.mean, found, 1, by_mean, by_var, shares)
+        elif name == "gn":
+            split = (v.unflatten(1, (self.groups, -1)) for v in (moments.mean, found, by_mean, by_var))
+            mean, found, *by = split
+            by_mean, by_var = (v.flatten(1) for v in pooled_gradient(mean, found, 2, *by, shares))
         else:
-            split = [v.unflatten(1, (self.groups, -1)) for v in (moments.mean, found[0], by_mean, by_var)]
-            of_mean, of_var = (v.flatten(1) for v in pooled_gradient(split[0], split[1], 2, *split[2:]))
-        gradients[0] = gradients[0] + of_mean
-        gradients[1] = of_var if gradients[1] is None else gradients[1] + of_var
+            by_mean, by_var = by_mean * shares[0], by_var * shares[1]
+        gradients[0] = gradients[0] + by_mean
+        gradients[1] = by_var if gradients[1] is None else gradients[1] + by_var
 
 
-@dataclass(frozen=True)
-class SideBySide(Formula):
-    """One formula for the first channels and another for the rest, each with two parameters."""
-
-    first: Formula
-    second: Formula
-    split: int
-
-    def __call__(self, moments, batch, *parameters):
-        halves = zip(
-            (self.first, self.second), self._halves(moments, batch), (parameters[:2], parameters[2:]), strict=True
-        )
-        found = [formula(*half, *of_half) for formula, half, of_half in halves]
-        rows = moments.mean.shape[0]
-        return tuple(torch.cat([v.expand(rows, -1) for v in values], 1) for values in zip(*found, strict=True))
-
-    def own_moments(self, channels, training):
-        first = self.first.own_moments(self.split, training)
-        second = self.second.own_moments(channels - self.split, training)
-        own = [range(channels)[first], range(channels)[self.split :][second]]
-        own = [channels for channels in own if len(channels)]
-        return slice(own[0].start, own[-1].stop) if own else slice(0, 0)
-
-    def gradient(self, moments, batch, parameters, dscale, dshift):
-        halves = zip(
-            (self.first, self.second),
-            self._halves(moments, batch),
-            (parameters[:2], parameters[2:]),
-            *(v.tensor_split([self.split], 1) for v in (dscale, dshift)),
-            strict=True,
-        )
-        first, second = (formula.gradient(*half, of_half, *by) for formula, half, of_half, *by in halves)
-        like = (*moments[:2], *batch[:2])
-        joined = (
-            None if a is None and b is None else torch.cat(_zeros_where_none(a, b, v, self.split), 1)
-            for a, b, v in zip(first[:4], second[:4], like, strict=True)
-        )
-        return [*joined, *first[4:], *second[4:]]
-
-    def _halves(self, moments: Moments, batch: Batch):
-        own = zip(*(m.tensor_split([self.split], 1) for m in moments[:2]), strict=True)
-        shared = zip(*(b.tensor_split([self.split], 1) for b in batch[:2]), strict=True)
-        return [(Moments(*m, moments.positions), Batch(*b, *batch[2:])) for m, b in zip(own, shared, strict=True)]
+def _mixed(values, shares: Tensor) -> Tensor:
+    first, *rest = zip(values, shares.unbind(), strict=True)
+    return reduce(lambda mixed, term: torch.addcmul(mixed, *term), rest, torch.mul(*first))
 
 
-def _zeros_where_none(first: Tensor | None, second: Tensor | None, like: Tensor, split: int) -> list[Tensor]:
-    zeros = like.new_zeros(()).expand_as(like).tensor_split([split], 1)
-    return [zero if value is None else value for value, zero in zip((first, second), zeros, strict=True)]
+def _by_logits(values, mixed: Tensor, shares: Tensor, by_mixed: Tensor) -> Tensor:
+    """The gradient by the logits of a mixture's shares.
+
+    As shares sum to 1, it is unmoved by what is taken off all values: the mixture, here, without which a mean far from 0
+    would drown the differences between the values.
+    """
+    return shares * torch.stack([((value - mixed) * by_mixed).sum() for value in values])
 
 
 def pooled(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -206,14 +187,15 @@ def pooled(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
     Never `E[x^2] - mean^2`, which cancels where the mean is large against the spread.
     """
-    between, pooled_mean = torch.var_mean(mean, dim, correction=0, keepdim=True)
-    return pooled_mean, var.mean(dim, keepdim=True) + between
+    pooled_mean = mean.mean(dim, keepdim=True)
+    between = mean - pooled_mean
+    return pooled_mean, torch.addcmul(var, between, between).mean(dim, keepdim=True)
 
 
-def pooled_gradient(
-    mean: Tensor, pooled_mean: Tensor, dim: int, by_mean: Tensor, by_var: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The gradients by `pooled`'s arguments, from those by its results; these are summed over `dim` first."""
-    size = mean.shape[dim]
-    by_mean, by_var = (v.sum(dim, keepdim=True) / size for v in (by_mean, by_var))
+def pooled_gradient(mean: Tensor, pooled_mean: Tensor, dim: int, by_mean: Tensor, by_var: Tensor, shares) -> tuple:
+    """The gradients by `pooled`'s arguments, from those by its results times `shares`; these are summed over `dim`."""
+    by_mean, by_var = (
+        by.sum(dim, keepdim=True) * (share / mean.shape[dim])
+        for by, share in zip((by_mean, by_var), shares, strict=True)
+    )
     return torch.addcmul(by_mean, mean - pooled_mean, by_var, value=2), by_var.expand_as(mean)

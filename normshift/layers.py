@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from normshift.engine import Batch, BatchSource, Formula, Moments, normalize
-from normshift.formulas import BatchFormula, BatchInstanceFormula, InstanceFormula, SideBySide, SwitchFormula
+from normshift.formulas import BatchFormula, BatchInstanceFormula, InstanceBatchFormula, InstanceFormula, SwitchFormula
 from normshift.sync import pooled_batch
 from normshift.unit_interval import keep_in_unit_interval
 
@@ -99,17 +99,17 @@ class RunningStatistics:
 
     def running(self, dtype: torch.dtype) -> Batch:
         """The running averages, as copies, which a later step leaves as they are in a graph."""
-        return Batch(*(v.to(dtype, copy=True)[None] for v in (self.running_mean, self.running_var)))
+        return Batch(*(v.to(dtype, copy=True) for v in (self.running_mean, self.running_var)))
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
-        """Let the running averages follow moments of shape (1, C), taken over `count` values a channel."""
+        """Let the running averages follow moments that were taken over `count` values a channel."""
         if "num_batches_tracked" in self._buffers:
             self.num_batches_tracked += 1
         if not self.correction and count > 1:
             var = var * (count / (count - 1))
-        self.running_mean.lerp_(mean[0].to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(var[0].to(self.running_var.dtype), self.momentum)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
 
 
 class InstanceNorm(AffineNorm):
@@ -298,7 +298,7 @@ class IBN2d(Norm):
         return tuple(p for name in self.parts() for p in getattr(self, name).formula_parameters())
 
     def formula(self):
-        return SideBySide(*(getattr(self, name).formula() for name in self.parts()), self.first)
+        return InstanceBatchFormula(self.eps, self.first, self.instance_first)
 
     def batch_source(self):
         return self
@@ -318,7 +318,7 @@ class IBN2d(Norm):
         return Batch(*(nn.functional.pad(v, sides) for v in batch[:2]))
 
     def _of_batch_norm(self, channels: Tensor) -> Tensor:
-        return channels[:, self.first :] if self.instance_first else channels[:, : self.first]
+        return channels[self.first :] if self.instance_first else channels[: self.first]
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, ratio={self.ratio}, eps={self.eps}"

@@ -18,16 +18,16 @@ def pooled_batch(moments: Moments, everywhere: bool) -> tuple[Batch, int | Tenso
         the statistics, and the number of values of a channel that they were taken over.
     """
     rows = moments.mean.shape[0]
-    mean, var = pooled(*moments[:2], 0)
+    mean, var = (v[0] for v in pooled(*moments[:2], 0))
     count = rows * moments.positions
     if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return Batch(mean, var, 1 / rows), count
-    local = torch.cat([mean[0], var[0], mean.new_tensor([count])])
-    means, variances, counts = _AllGather.apply(local).split([mean.shape[1], mean.shape[1], 1], dim=1)
+    local = torch.cat([mean, var, mean.new_tensor([count])])
+    means, variances, counts = _AllGather.apply(local).split([len(mean), len(mean), 1], dim=1)
     total = counts.sum()
     share = counts / total
-    world_mean = (share * means).sum(0, keepdim=True)
-    world_var = (share * (variances + (means - world_mean).square())).sum(0, keepdim=True)  # law of total variance
+    world_mean = (share * means).sum(0)
+    world_var = (share * (variances + (means - world_mean).square())).sum(0)  # law of total variance
     return Batch(world_mean, world_var, moments.positions / total, everywhere=True), total
 
 
