@@ -11,6 +11,7 @@ The passes are `normshift.kernels`; the formulas, each a few lines, are `normshi
 """
 
 import math
+from types import ModuleType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -41,6 +42,10 @@ class Formula:
         """The channels whose scale or shift depends on each image's own moments."""
         return slice(0, channels)
 
+    def loop(self) -> "kernels.Mixture | kernels.Gates | None":
+        """What compiled loops know this formula as, where they do."""
+        return None
+
     def gradient(
         self, moments: Moments, batch: "Batch | None", parameters: tuple[Tensor, ...], dscale: Tensor, dshift: Tensor
     ) -> list[Tensor | None]:
@@ -65,14 +70,13 @@ class Batch(NamedTuple):
     share: float | Tensor | None = None  # a map's share of the positions pooled; None for running averages
     everywhere: bool = False  # whether that is all processes' batches
 
-    def gradient(self, moments: Moments, dmean: Tensor, dvar: Tensor) -> tuple[Tensor, Tensor]:
-        """From the gradients by these to those by the moments of the maps that were pooled."""
+    def collected(self, dmean: Tensor, dvar: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients by these, of all who took part."""
         if self.everywhere:
             both = torch.stack([dmean, dvar])
             torch.distributed.all_reduce(both)
             dmean, dvar = both
-        dmean, dvar = dmean * self.share, dvar * self.share
-        return torch.addcmul(dmean, moments.mean - self.mean, dvar, value=2), dvar.expand_as(moments.var)
+        return dmean, dvar
 
 
 class BatchSource(Protocol):
@@ -80,8 +84,8 @@ class BatchSource(Protocol):
 
     training: bool
 
-    def batch(self, moments: Moments, observe: bool) -> Batch:
-        """Those of these maps, for training. `observe`: whether the running averages follow."""
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        """Those of these maps, for training, pooled by `home`. `observe`: whether the running averages follow."""
 
     def running(self, dtype: torch.dtype) -> Batch:
         """The running averages, for evaluation."""
@@ -110,13 +114,17 @@ def normalize(
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, formula: Formula, source: BatchSource | None, correction: int, *parameters: Tensor):
-        moments, batch = _statistics(kernels.moments, x, formula, source, correction)
-        scale, shift = formula(moments, batch, *_cast(parameters, moments))
-        scale, shift = (v.expand_as(moments.mean).contiguous() for v in (scale, shift))
-        ctx.formula, ctx.source, ctx.correction = formula, source, correction
+        home = kernels.home_of(x)
+        moments, batch = _statistics(home.moments, home, x, formula, source, correction)
+        in_kind = _cast(parameters, moments)
+        if home.LOOPS and (loop := formula.loop()):
+            scale, shift = loop.evaluate(moments, batch, in_kind)
+        else:
+            scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *in_kind))
+        ctx.home, ctx.formula, ctx.source, ctx.correction = home, formula, source, correction
         ctx.positions, ctx.batch_kind = moments.positions, batch and batch[2:]
         ctx.save_for_backward(x, *moments[:2], scale, *(batch[:2] if batch else ()), *parameters)
-        return kernels.scale_shift(x, moments.mean, scale, shift)
+        return home.scale_shift(x, moments.mean, scale, shift)
 
     @staticmethod
     def backward(ctx, dy: Tensor):
@@ -126,19 +134,20 @@ class _Normalize(torch.autograd.Function):
         moments, batch = Moments(mean, var, ctx.positions), None
         if ctx.batch_kind:
             batch, rest = Batch(*rest[:2], *ctx.batch_kind), rest[2:]
-        dshift, dscale = kernels.reductions(dy, x, mean)
-        found = ctx.formula.gradient(moments, batch, _cast(rest, moments), dscale, dshift)
+        dshift, dscale = ctx.home.reductions(dy, x, mean)
+        hand = (ctx.home.LOOPS and ctx.formula.loop()) or ctx.formula
+        found = hand.gradient(moments, batch, _cast(rest, moments), dscale, dshift)
         gradients = (
             g.to(p.dtype) if needed and g is not None else None
             for g, p, needed in zip(found[4:], rest, ctx.needs_input_grad[4:], strict=True)
         )
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, *gradients
-        slope, offset = _through_moments(moments, batch, found[:4], scale, dshift, ctx.correction)
-        return kernels.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
+        slope, offset = _through_moments(ctx, moments, batch, found[:4], scale, dshift)
+        return ctx.home.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
 
 
-def _statistics(take, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
+def _statistics(take, home: ModuleType, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
     """Moments, of those channels alone whose formula needs them, and the batch's statistics."""
     positions, channels, kind = math.prod(x.shape[2:]), x.shape[1], kernels.statistics_type(x)
     training = source is None or source.training
@@ -147,12 +156,12 @@ def _statistics(take, x: Tensor, formula: Formula, source: BatchSource | None, c
         moments = Moments(*take(x), positions)
         if correction:
             moments = moments._replace(var=moments.var * _corrected(positions))
-        batch = source and (source.batch(moments, observe=True) if training else source.running(kind))
+        batch = source and (source.batch(moments, home, observe=True) if training else source.running(kind))
         return moments, batch
     batch = source.running(kind)
     fixed = [v.repeat(x.shape[0], 1) for v in batch[:2]]
     if own.stop > own.start:
-        for part, found in zip(fixed, take(x[:, own]), strict=True):
+        for part, found in zip(fixed, take(kernels.laid_out(x[:, own])), strict=True):
             part[:, own] = found
     return Moments(*fixed, positions), batch
 
@@ -161,19 +170,14 @@ def _corrected(positions: int) -> float:
     return positions / (positions - 1)
 
 
-def _through_moments(moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor, correction: int):
+def _through_moments(ctx, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor):
     """(slope, offset) of `dx = scale * dy + slope * (x - mean) + offset`: what reaches x through its moments."""
-    dmean, dvar, dbatch_mean, dbatch_var = found
-    through_mean = torch.mul(scale, dshift).neg_() if dmean is None else torch.addcmul(dmean, scale, dshift, value=-1)
+    of_mean = 1 / moments.positions
+    of_var = 2 * of_mean * (_corrected(moments.positions) if ctx.correction else 1)
+    pooled = None
     if batch and batch.share is not None:
-        of_means, of_vars = batch.gradient(moments, dbatch_mean, dbatch_var)
-        through_mean = through_mean + of_means
-        dvar = of_vars if dvar is None else dvar + of_vars
-    if dvar is None:
-        slope = torch.zeros_like(scale)
-    else:
-        slope = dvar * (2 / moments.positions * (_corrected(moments.positions) if correction else 1))
-    return slope.contiguous(), through_mean / moments.positions
+        pooled = (batch.mean, *batch.collected(*found[2:]), float(batch.share))
+    return ctx.home.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
 
 
 def _differentiable_gradient(ctx, dy: Tensor):
@@ -200,8 +204,8 @@ class _Replay:
     def __init__(self, source: BatchSource, batch: Batch):
         self.training, self._source, self._batch = batch.share is not None, source, batch
 
-    def batch(self, moments: Moments, observe: bool) -> Batch:
-        return self._source.batch(moments, observe=False)
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        return self._source.batch(moments, home, observe=False)
 
     def running(self, dtype: torch.dtype) -> Batch:
         return self._batch
@@ -209,7 +213,7 @@ class _Replay:
 
 def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tensor:
     """The same as differentiable operations, of which the moments alone are a kernel."""
-    moments, batch = _statistics(_Moments.apply, x, formula, source, correction)
+    moments, batch = _statistics(_Moments.apply, kernels.reference, x, formula, source, correction)
     scale, shift = formula(moments, batch, *_cast(parameters, moments))
     mean, scale, shift = (kernels.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
     return torch.addcmul(shift, x - mean, scale).to(x.dtype)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from normshift.engine import Batch, Formula, Moments
+from normshift.kernels import Gates, Mixture
+from normshift.kernels.reference import pooled
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class InstanceFormula(Formula):
 
     def __call__(self, moments, batch, weight, bias):
         return weight * torch.rsqrt(moments.var + self.eps), bias
+
+    def loop(self):
+        return Mixture((0,), self.eps)
 
     def gradient(self, moments, batch, parameters, dscale, dshift):
         rsigma = torch.rsqrt(moments.var + self.eps)
@@ -44,6 +49,9 @@ class BatchFormula(Formula):
     def own_moments(self, channels, training):
         return slice(0, channels) if training else slice(0, 0)
 
+    def loop(self):
+        return Mixture((-1,), self.eps)
+
     def gradient(self, moments, batch, parameters, dscale, dshift):
         rsigma = torch.rsqrt(batch.var + self.eps)
         scale = parameters[0] * rsigma
@@ -63,6 +71,9 @@ class BatchInstanceFormula(Formula):
         batch_scale = weight * rho * torch.rsqrt(batch.var + self.eps)
         instance_scale = weight * (1 - rho) * torch.rsqrt(moments.var + self.eps)
         return batch_scale + instance_scale, torch.addcmul(bias, batch_scale, moments.mean - batch.mean)
+
+    def loop(self):
+        return Gates(self.eps)
 
     def gradient(self, moments, batch, parameters, dscale, dshift):
         weight, _, rho = parameters
@@ -98,6 +109,10 @@ class InstanceBatchFormula(Formula):
             return slice(0, channels)
         return slice(0, self.split) if self.instance_first else slice(self.split, channels)
 
+    def loop(self):
+        rest = 2**31 if self.instance_first else 0
+        return Gates(self.eps, *sorted((self.split, rest)))
+
     def gradient(self, moments, batch, parameters, dscale, dshift):
         by_gated = BatchInstanceFormula(self.eps).gradient(moments, batch, self._gated(parameters), dscale, dshift)
         weights, biases = (v.tensor_split([self.split]) for v in by_gated[4:6])
@@ -124,6 +139,10 @@ class SwitchFormula(Formula):
         scale = weight * torch.rsqrt(var + self.eps)
         return scale, torch.addcmul(bias, scale, moments.mean - mean)
 
+    def loop(self):
+        codes = {"in": 0, "bn": -1, "ln": 1, "gn": self.groups}
+        return Mixture(tuple(codes[name] for name in self.statistics), self.eps)
+
     def gradient(self, moments, batch, parameters, dscale, dshift):
         weight, _, *logits = parameters
         mean_shares, var_shares = (v.softmax(0) for v in logits)
@@ -147,9 +166,9 @@ class SwitchFormula(Formula):
         if name == "in":
             return moments[:2]
         if name == "ln":
-            return pooled(*moments[:2], 1)
+            return pooled(*moments[:2], 1, keepdim=True)
         grouped = [m.unflatten(1, (self.groups, -1)) for m in moments[:2]]
-        return tuple(m.expand_as(grouped[0]).flatten(1) for m in pooled(*grouped, 2))
+        return tuple(m.expand_as(grouped[0]).flatten(1) for m in pooled(*grouped, 2, keepdim=True))
 
     def _distribute(self, name: str, moments: Moments, found, by_mean, by_var, shares, gradients: list) -> None:
         """Add what the mixtures' gradients are by the moments and the batch, by way of one statistic."""
@@ -176,20 +195,10 @@ def _mixed(values, shares: Tensor) -> Tensor:
 def _by_logits(values, mixed: Tensor, shares: Tensor, by_mixed: Tensor) -> Tensor:
     """The gradient by the logits of a mixture's shares.
 
-    As shares sum to 1, it is unmoved by what is taken off all values: the mixture, here, without which a mean far from 0
-    would drown the differences between the values.
+    As shares sum to 1, it is unmoved by what is taken off all values: the mixture, here, without which a mean far from
+    0 would drown the differences between the values.
     """
     return shares * torch.stack([((value - mixed) * by_mixed).sum() for value in values])
-
-
-def pooled(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Moments over a further axis of moments, by the law of total variance; that axis is kept, with size 1.
-
-    Never `E[x^2] - mean^2`, which cancels where the mean is large against the spread.
-    """
-    pooled_mean = mean.mean(dim, keepdim=True)
-    between = mean - pooled_mean
-    return pooled_mean, torch.addcmul(var, between, between).mean(dim, keepdim=True)
 
 
 def pooled_gradient(mean: Tensor, pooled_mean: Tensor, dim: int, by_mean: Tensor, by_var: Tensor, shares) -> tuple:

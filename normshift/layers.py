@@ -1,6 +1,7 @@
 """Norm layers: each is a formula, with its parameters and, where it takes a batch's statistics, running averages."""
 
 from numbers import Real
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -90,11 +91,11 @@ class RunningStatistics:
     def batch_source(self):
         return self
 
-    def batch(self, moments: Moments, observe: bool) -> Batch:
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
         """The batch's statistics, which the running averages follow if asked to."""
-        batch, count = pooled_batch(moments, self.sync)
+        batch, count = pooled_batch(moments, home, self.sync)
         if observe:
-            self.observe(*batch[:2], count)
+            self.observe(*batch[:2], count, home)
         return batch
 
     def running(self, dtype: torch.dtype) -> Batch:
@@ -102,14 +103,12 @@ class RunningStatistics:
         return Batch(*(v.to(dtype, copy=True) for v in (self.running_mean, self.running_var)))
 
     @torch.no_grad()
-    def observe(self, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
+    def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, home: ModuleType) -> None:
         """Let the running averages follow moments that were taken over `count` values a channel."""
         if "num_batches_tracked" in self._buffers:
             self.num_batches_tracked += 1
-        if not self.correction and count > 1:
-            var = var * (count / (count - 1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+        unbiased = count / (count - 1) if not self.correction and count > 1 else 1
+        home.follow(self.running_mean, self.running_var, mean, var, self.momentum, unbiased)
 
 
 class InstanceNorm(AffineNorm):
@@ -303,11 +302,11 @@ class IBN2d(Norm):
     def batch_source(self):
         return self
 
-    def batch(self, moments: Moments, observe: bool) -> Batch:
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
         """Statistics of all channels, of which batch norm takes its own."""
-        batch, count = pooled_batch(moments, self.BN.sync)
+        batch, count = pooled_batch(moments, home, self.BN.sync)
         if observe:
-            self.BN.observe(*(self._of_batch_norm(v) for v in batch[:2]), count)
+            self.BN.observe(*(self._of_batch_norm(v) for v in batch[:2]), count, home)
         return batch
 
     def running(self, dtype: torch.dtype) -> Batch:

@@ -1,24 +1,29 @@
 """The batch's moments, of one process or of all, with gradients that flow back to each."""
 
+from types import ModuleType
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from normshift.engine import Batch, Moments
-from normshift.formulas import pooled
 
 
-def pooled_batch(moments: Moments, everywhere: bool) -> tuple[Batch, int | Tensor]:
+def pooled_batch(moments: Moments, home: ModuleType, everywhere: bool) -> tuple[Batch, int | Tensor]:
     """Pool (N, C) moments over the batch, or over the batches of all processes.
 
     Between processes: one all-gather of 2C + 1 numbers forward and one all-reduce backward, as in torch's
     SyncBatchNorm; batches and maps may differ in size between the processes.
 
+    Args:
+        home: who pools them: one of `normshift.kernels`.
+        everywhere: over all processes.
+
     Returns:
         the statistics, and the number of values of a channel that they were taken over.
     """
     rows = moments.mean.shape[0]
-    mean, var = (v[0] for v in pooled(*moments[:2], 0))
+    mean, var = home.pooled(*moments[:2])
     count = rows * moments.positions
     if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return Batch(mean, var, 1 / rows), count

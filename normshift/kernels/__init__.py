@@ -1,10 +1,23 @@
-"""Four passes over an activation, and who makes them: compiled C++ on CPUs, Triton on CUDA, plain torch everywhere.
+"""Passes over an activation, and who makes them: compiled C++ on CPUs, Triton on CUDA, plain torch everywhere.
 
 `x` is (N, C, *spatial) with P positions in a map, or (N, C), where P is 1. Statistics and vectors are (N, C),
-contiguous, in float32 (float64 for a float64 `x`). The homes are modules with the four functions below, and agree up
-to rounding; `NORMSHIFT_KERNELS=torch` in the environment leaves all to plain torch.
+contiguous, in float32 (float64 for a float64 `x`). A home is a module with these functions; all agree up to rounding,
+and `NORMSHIFT_KERNELS=torch` in the environment leaves everything to plain torch.
 
-As operators (`torch.ops.normshift.moments`, ...) the same functions go through `torch.compile` and `torch.export`.
+    moments(x)                                            mean and biased variance of every map
+    scale_shift(x, mean, scale, shift)                    scale * (x - mean) + shift, laid out as x
+    reductions(dy, x, mean)                               sums of dy and of dy * (x - mean) over the positions
+    input_gradient(dy, x, mean, scale, slope, offset)     scale * dy + slope * (x - mean) + offset, laid out as x
+
+and, on N x C numbers,
+
+    pooled(mean, var)                                     moments over the images, (C,) each, from those of each image
+    follow(running_mean, running_var, mean, var, momentum, unbiased)
+                                                          running averages take `momentum` of new moments
+    through_moments(...)                                  slope and offset of the input's gradient
+
+The four passes are also operators (`torch.ops.normshift.moments`, ...), which `torch.compile` and `torch.export` keep
+whole.
 """
 
 import functools
@@ -15,43 +28,13 @@ import torch
 from torch import Tensor
 
 from normshift.kernels import compiled, reference
+from normshift.kernels.loops import Gates, Mixture
 from normshift.kernels.reference import over, statistics_type
 
-__all__ = ["home_of", "input_gradient", "laid_out", "moments", "over", "reductions", "scale_shift", "statistics_type"]
+__all__ = ["Gates", "Mixture", "home_of", "laid_out", "over", "reference", "statistics_type"]
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 """Types that compiled kernels take; the others are plain torch's."""
-
-
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every map, centred before it is squared: two (N, C) vectors."""
-    x = laid_out(x)
-    return home_of(x).moments(x)
-
-
-def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """`scale * (x - mean) + shift`, in the shape, type and layout of `x`."""
-    x = laid_out(x)
-    return home_of(x).scale_shift(x, mean, scale, shift)
-
-
-def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of `dy` and of `dy * (x - mean)` over the positions: the gradients by shift and by scale, (N, C) each."""
-    x = laid_out(x)
-    return home_of(x).reductions(dy, x, mean)
-
-
-def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    """`scale * dy + slope * (x - mean) + offset`, in the shape, type and layout of `x`."""
-    x = laid_out(x)
-    return home_of(x).input_gradient(dy, x, mean, scale, slope, offset)
-
-
-def laid_out(x: Tensor) -> Tensor:
-    """`x` itself where its maps are dense planes or channels-last rows, as every home takes it; otherwise a copy."""
-    if x.dim() == 2 or _is_dense(x, range(1, x.dim())) or _is_dense(x, (*range(2, x.dim()), 1)):
-        return x
-    return x.contiguous()
 
 
 def home_of(x: Tensor) -> ModuleType:
@@ -64,6 +47,15 @@ def home_of(x: Tensor) -> ModuleType:
     if x.device.type == "cpu":
         return compiled if compiled.load() else reference
     return (_triton() if x.is_cuda else None) or reference
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """`x` itself where its maps are dense planes or channels-last rows, as every home takes it; otherwise a copy."""
+    if x.is_contiguous() or x.dim() == 2:
+        return x
+    if _is_dense(x, (*range(2, x.dim()), 1)) or _is_dense(x, range(1, x.dim())):
+        return x
+    return x.contiguous()
 
 
 @functools.cache
@@ -87,16 +79,37 @@ def _is_dense(x: Tensor, axes) -> bool:
 
 # ---------------------------------------------------------------------------------------------- operators for compilers
 
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    x = laid_out(x)
+    return home_of(x).moments(x)
+
+
+def _scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    x = laid_out(x)
+    return home_of(x).scale_shift(x, mean, scale, shift)
+
+
+def _reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    x = laid_out(x)
+    return home_of(x).reductions(dy, x, mean)
+
+
+def _input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    x = laid_out(x)
+    return home_of(x).input_gradient(dy, x, mean, scale, slope, offset)
+
+
 _vectors = "(Tensor, Tensor)"
 _library = torch.library.Library("normshift", "DEF")
 for _function, _arguments, _returns in (
-    (moments, "Tensor x", _vectors),
-    (scale_shift, "Tensor x, Tensor mean, Tensor scale, Tensor shift", "Tensor"),
-    (reductions, "Tensor dy, Tensor x, Tensor mean", _vectors),
-    (input_gradient, "Tensor dy, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor offset", "Tensor"),
+    (_moments, "Tensor x", _vectors),
+    (_scale_shift, "Tensor x, Tensor mean, Tensor scale, Tensor shift", "Tensor"),
+    (_reductions, "Tensor dy, Tensor x, Tensor mean", _vectors),
+    (_input_gradient, "Tensor dy, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor offset", "Tensor"),
 ):
-    _library.define(f"{_function.__name__}({_arguments}) -> {_returns}")
-    _library.impl(_function.__name__, _function, "CompositeExplicitAutograd")
+    _library.define(f"{_function.__name__[1:]}({_arguments}) -> {_returns}")
+    _library.impl(_function.__name__[1:], _function, "CompositeExplicitAutograd")
 
 
 def _two_vectors(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
+from normshift.kernels import reference
+
+SOURCES = [Path(__file__).with_name(name) for name in ("cpu_kernels.cpp", "cpu_formulas.cpp")]
 
 VECTORS = {
     # torch's name for what the processor can do: what makes a compiler, and ATen's vector types, use it
@@ -22,20 +24,37 @@ VECTORS = {
 }
 
 
+ops = torch.ops.normshift_cpu
+LOOPS = True  # formulas are loops here, too
+
+
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.ops.normshift_cpu.moments(x)
+    return ops.moments(x)
 
 
 def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return torch.ops.normshift_cpu.scale_shift(x, mean, scale, shift)
+    return ops.scale_shift(x, mean, scale, shift)
 
 
 def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.ops.normshift_cpu.reductions(dy, x, mean)
+    return ops.reductions(dy, x, mean)
 
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    return torch.ops.normshift_cpu.input_gradient(dy, x, mean, scale, slope, offset)
+    return ops.input_gradient(dy, x, mean, scale, slope, offset)
+
+
+def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    return ops.pooled(mean, var)
+
+
+def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased: float):
+    home = ops if running_mean.dtype == torch.float32 and running_mean.is_contiguous() else reference
+    home.follow(running_mean, running_var, mean, var, momentum, unbiased)
+
+
+def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
+    return ops.through_moments(mean, scale, dshift, dmean, dvar, *(pooled or (None, None, None, 0.0)), of_mean, of_var)
 
 
 @cache
@@ -58,7 +77,7 @@ def _library() -> Path:
     from filelock import FileLock
 
     capability = torch.backends.cpu.get_cpu_capability()
-    kind = (SOURCE.read_text(), torch.__version__, capability, platform.machine())
+    kind = (*(source.read_text() for source in SOURCES), torch.__version__, capability, platform.machine())
     built = _cache() / f"cpu_kernels-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}.so"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +103,8 @@ def _build(built: Path, capability: str) -> None:
     try:
         build_extension(
             built.stem,
-            [str(SOURCE)],
-            extra_cflags=["-O3", *vectors, *flags, *openmp],
+            [str(source) for source in SOURCES],
+            extra_cflags=["-O3", "-fno-math-errno", "-fno-trapping-math", *vectors, *flags, *openmp],
             extra_ldflags=openmp,
             build_directory=folder,
             is_python_module=False,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+LOOPS = False
 
 
 def statistics_type(x: Tensor) -> torch.dtype:
@@ -58,6 +59,39 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
     dx = torch.addcmul(over(torch.addcmul(offset, slope, mean, value=-1), x), x, over(slope, x))
     return dx.addcmul_(dy.to(dx.dtype), over(scale, x)).to(x.dtype)
+
+
+def pooled(mean: Tensor, var: Tensor, dim: int = 0, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """Moments over a further axis of moments, by the law of total variance.
+
+    Never `E[x^2] - mean^2`, which cancels where the mean is large against the spread.
+    """
+    centre = mean.mean(dim, keepdim=True)
+    between = mean - centre
+    return centre if keepdim else centre.squeeze(dim), torch.addcmul(var, between, between).mean(dim, keepdim=keepdim)
+
+
+def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased) -> None:
+    """Let running averages take `momentum` of new moments (C,), of the variance times `unbiased`."""
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_var.lerp_((var * unbiased).to(running_var.dtype), momentum)
+
+
+def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
+    """`slope` and `offset` of the input's gradient: what reaches it through moments.
+
+    Args:
+        dmean, dvar: gradients by each map's own, None for 0.
+        pooled: the batch's mean, the gradients by its mean and variance, and a map's share of it; None without a batch.
+        of_mean, of_var: what of them reaches a position: by the mean, and by the variance for each unit of distance.
+    """
+    by_mean = torch.mul(scale, dshift).neg_() if dmean is None else torch.addcmul(dmean, scale, dshift, value=-1)
+    if pooled:
+        batch_mean, dbatch_mean, dbatch_var, share = pooled
+        of_batch = dbatch_var * share
+        by_mean = torch.addcmul(by_mean, mean - batch_mean, of_batch, value=2).add_(dbatch_mean, alpha=share)
+        dvar = of_batch.expand_as(mean) if dvar is None else dvar + of_batch
+    return torch.zeros_like(mean) if dvar is None else dvar * of_var, by_mean * of_mean
 
 
 def over(vector: Tensor, x: Tensor) -> Tensor:
