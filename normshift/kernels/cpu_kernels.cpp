@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -96,6 +97,45 @@ inline void write_some(T* x, const Pair& value, int64_t count) {
   else write(x, value, count);
 }
 
+// Values on their way to memory, past the caches where an activation is larger than those: a cache would first read
+// what is about to be overwritten.
+inline void stream(float* x, const Vec& value) {
+#if defined(CPU_CAPABILITY_AVX512)
+  _mm512_stream_ps(x, value);
+#elif defined(CPU_CAPABILITY_AVX2)
+  _mm256_stream_ps(x, value);
+#else
+  value.store(x);
+#endif
+}
+
+template <typename T>
+struct Writer {
+  static constexpr int64_t LARGE = 8 * 1024 * 1024;  // bytes
+  bool streams;
+
+  // To `values` values at y, in lines of `length` that lie without gaps.
+  Writer(const T* y, int64_t values, int64_t length) {
+    bool aligned = reinterpret_cast<uintptr_t>(y) % sizeof(Vec) == 0 && length % W == 0;
+    streams = std::is_same_v<T, float> && aligned && values * int64_t(sizeof(T)) >= LARGE;
+  }
+  void operator()(T* y, const Pair& value, int64_t count) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (streams && count == STEP) {
+        stream(y, value.a);
+        stream(y + W, value.b);
+        return;
+      }
+    }
+    write_some(y, value, count);
+  }
+  ~Writer() {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+    if (streams) _mm_sfence();
+#endif
+  }
+};
+
 // ------------------------------------------------------------------------------------------------------------ layouts
 
 struct Map {
@@ -152,6 +192,15 @@ void each_piece(const Map& map, int64_t pieces, const F& f) {
   });
 }
 
+// f(first row, how many) for short rows four at a time, a constant, and for others one by one: what is kept for a channel
+// is then read, and written, once for four rows. Long rows would be four streams from memory.
+template <typename F>
+void row_tiles(int64_t begin, int64_t end, int64_t C, const F& f) {
+  int64_t row = begin;
+  for (; C <= 128 && row + 4 <= end; row += 4) f(row, std::integral_constant<int, 4>{});
+  for (; row < end; ++row) f(row, std::integral_constant<int, 1>{});
+}
+
 // ------------------------------------------------------------------------------------------------------------ moments
 
 struct Spread {
@@ -200,17 +249,25 @@ void add_rows(const T* x, int64_t rows, int64_t C, int64_t before, float* mean, 
   int64_t padded = (C + STEP - 1) / STEP * STEP;
   float *here = scratch, *apart = scratch + padded;
   std::fill_n(scratch, 2 * padded, 0.f);
-  for (int64_t row = 0; row < rows; ++row) {
-    steps(C, [&](int64_t c, int64_t count) { write(here + c, read(here + c) + read_some(x + row * C + c, count)); });
-  }
+  row_tiles(0, rows, C, [&](int64_t row, auto tile) {
+    steps(C, [&](int64_t c, int64_t count) {
+      Pair total;
+      for (int r = 0; r < tile; ++r) total = total + read_some(x + (row + r) * C + c, count);
+      write(here + c, read(here + c) + total);
+    });
+  });
   Pair share(1.f / float(rows));
   steps(padded, [&](int64_t c, int64_t) { write(here + c, read(here + c) * share); });
-  for (int64_t row = 0; row < rows; ++row) {
+  row_tiles(0, rows, C, [&](int64_t row, auto tile) {
     steps(C, [&](int64_t c, int64_t count) {
-      Pair d = read_some(x + row * C + c, count) - read(here + c);
-      write(apart + c, fma(d, d, read(apart + c)));
+      Pair centre = read(here + c), total;
+      for (int r = 0; r < tile; ++r) {
+        Pair d = read_some(x + (row + r) * C + c, count) - centre;
+        total = fma(d, d, total);
+      }
+      write(apart + c, read(apart + c) + total);
     });
-  }
+  });
   Pair part(float(rows) / float(before + rows)), between(float(rows) * float(before) / float(before + rows));
   steps(padded, [&](int64_t c, int64_t) {
     Pair d = read(here + c) - read(mean + c);
@@ -277,14 +334,19 @@ void row_reductions(
     std::copy_n(mean + n * C, C, centre);
     for (int64_t start = begin; start < end; start += chunk) {  // sums of chunks, then of these: fewer roundings
       std::fill_n(sums, 2 * padded, 0.f);
-      for (int64_t row = start; row < std::min(start + chunk, end); ++row) {
+      row_tiles(start, std::min(start + chunk, end), C, [&](int64_t row, auto tile) {
         const T *dys = dy + n * dy_stride + row * C, *xs = x + n * x_stride + row * C;
         steps(C, [&](int64_t c, int64_t count) {
-          Pair d = read_some(dys + c, count), apart = read_some(xs + c, count) - read(centre + c);
-          write(sums + c, read(sums + c) + d);
-          write(sums + padded + c, fma(d, apart, read(sums + padded + c)));
+          Pair middle = read(centre + c), plain, weighted;
+          for (int r = 0; r < tile; ++r) {
+            Pair d = read_some(dys + r * C + c, count);
+            plain = plain + d;
+            weighted = fma(d, read_some(xs + r * C + c, count) - middle, weighted);
+          }
+          write(sums + c, read(sums + c) + plain);
+          write(sums + padded + c, read(sums + padded + c) + weighted);
         });
-      }
+      });
       steps(2 * padded, [&](int64_t c, int64_t) { write(totals + c, read(totals + c) + read(sums + c)); });
     }
   });
@@ -307,12 +369,13 @@ template <typename T>
 void planes_scaled(
     const Map& map, const T* x, int64_t x_stride, const float* mean, const float* scale, const float* shift, T* y,
     int64_t y_stride) {
+  Writer<T> put(y, map.N * map.C * map.P, map.P);
   each_plane(map, [&](int64_t n, int64_t c, int64_t i) {
     const T* xs = x + n * x_stride + c * map.P;
     T* ys = y + n * y_stride + c * map.P;
     Pair centre(mean[i]), factor(scale[i]), offset(shift[i]);
     steps(map.P, [&](int64_t p, int64_t count) {
-      write_some(ys + p, fma(read_some(xs + p, count) - centre, factor, offset), count);
+      put(ys + p, fma(read_some(xs + p, count) - centre, factor, offset), count);
     });
   });
 }
@@ -322,6 +385,7 @@ void rows_scaled(
     const Map& map, const T* x, int64_t x_stride, const float* mean, const float* scale, const float* shift, T* y,
     int64_t y_stride) {
   int64_t C = map.C;
+  Writer<T> put(y, map.N * C * map.P, C);
   each_piece(map, map.pieces(), [&](int64_t n, int64_t begin, int64_t end, int64_t) {
     const float *centre = mean + n * C, *factor = scale + n * C, *offset = shift + n * C;
     for (int64_t row = begin; row < end; ++row) {
@@ -329,7 +393,7 @@ void rows_scaled(
       T* ys = y + n * y_stride + row * C;
       steps(C, [&](int64_t c, int64_t count) {
         Pair apart = read_some(xs + c, count) - read_some(centre + c, count);
-        write_some(ys + c, fma(apart, read_some(factor + c, count), read_some(offset + c, count)), count);
+        put(ys + c, fma(apart, read_some(factor + c, count), read_some(offset + c, count)), count);
       });
     }
   });
@@ -339,13 +403,14 @@ template <typename T>
 void plane_gradient(
     const Map& map, const T* dy, int64_t dy_stride, const T* x, int64_t x_stride, const float* mean,
     const float* scale, const float* slope, const float* offset, T* dx, int64_t dx_stride) {
+  Writer<T> put(dx, map.N * map.C * map.P, map.P);
   each_plane(map, [&](int64_t n, int64_t c, int64_t i) {
     const T *dys = dy + n * dy_stride + c * map.P, *xs = x + n * x_stride + c * map.P;
     T* dxs = dx + n * dx_stride + c * map.P;
     Pair centre(mean[i]), factor(scale[i]), tilt(slope[i]), rest(offset[i]);
     steps(map.P, [&](int64_t p, int64_t count) {
       Pair through = fma(read_some(xs + p, count) - centre, tilt, rest);
-      write_some(dxs + p, fma(read_some(dys + p, count), factor, through), count);
+      put(dxs + p, fma(read_some(dys + p, count), factor, through), count);
     });
   });
 }
@@ -355,6 +420,7 @@ void row_gradient(
     const Map& map, const T* dy, int64_t dy_stride, const T* x, int64_t x_stride, const float* mean,
     const float* scale, const float* slope, const float* offset, T* dx, int64_t dx_stride) {
   int64_t C = map.C;
+  Writer<T> put(dx, map.N * C * map.P, C);
   each_piece(map, map.pieces(), [&](int64_t n, int64_t begin, int64_t end, int64_t) {
     const float *centre = mean + n * C, *factor = scale + n * C, *tilt = slope + n * C, *rest = offset + n * C;
     for (int64_t row = begin; row < end; ++row) {
@@ -363,7 +429,7 @@ void row_gradient(
       steps(C, [&](int64_t c, int64_t count) {
         Pair apart = read_some(xs + c, count) - read_some(centre + c, count);
         Pair through = fma(apart, read_some(tilt + c, count), read_some(rest + c, count));
-        write_some(dxs + c, fma(read_some(dys + c, count), read_some(factor + c, count), through), count);
+        put(dxs + c, fma(read_some(dys + c, count), read_some(factor + c, count), through), count);
       });
     }
   });
