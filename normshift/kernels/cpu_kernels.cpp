@@ -167,7 +167,7 @@ struct Map {
   int64_t rows_a_chunk(int64_t bytes) const { return std::clamp<int64_t>(CHUNK / (C * bytes), 1, P); }
   // Into how many pieces the rows of a map are cut: enough for a dozen cores, where the maps alone are not.
   int64_t pieces() const {
-    int64_t wanted = (15 + N) / N, worthwhile = C * P / GRAIN;
+    int64_t wanted = (15 + N) / N, worthwhile = C * P / (4 * GRAIN);
     return std::clamp<int64_t>(std::min(wanted, worthwhile), 1, P);
   }
 };
@@ -243,6 +243,18 @@ void plane_moments(const Map& map, const T* x, int64_t stride, float* mean, floa
   });
 }
 
+// Means and sums of squares of `rows` rows, merged into those of `before` rows, channel by channel.
+inline void merge_rows(
+    const float* more_mean, const float* more_squares, int64_t rows, int64_t before, int64_t padded, float* mean,
+    float* squares) {
+  Pair part(float(rows) / float(before + rows)), between(float(rows) * float(before) / float(before + rows));
+  steps(padded, [&](int64_t c, int64_t) {
+    Pair d = read(more_mean + c) - read(mean + c);
+    write(squares + c, fma(d * d, between, read(squares + c) + read(more_squares + c)));
+    write(mean + c, fma(d, part, read(mean + c)));
+  });
+}
+
 // Mean and sum of squares of some rows, channel by channel, merged into what was there for `before` rows.
 template <typename T>
 void add_rows(const T* x, int64_t rows, int64_t C, int64_t before, float* mean, float* squares, float* scratch) {
@@ -268,12 +280,7 @@ void add_rows(const T* x, int64_t rows, int64_t C, int64_t before, float* mean, 
       write(apart + c, read(apart + c) + total);
     });
   });
-  Pair part(float(rows) / float(before + rows)), between(float(rows) * float(before) / float(before + rows));
-  steps(padded, [&](int64_t c, int64_t) {
-    Pair d = read(here + c) - read(mean + c);
-    write(squares + c, fma(d * d, between, read(squares + c) + read(apart + c)));
-    write(mean + c, fma(d, part, read(mean + c)));
-  });
+  merge_rows(here, apart, rows, before, padded, mean, squares);
 }
 
 template <typename T>
@@ -288,19 +295,18 @@ void row_moments(const Map& map, const T* x, int64_t stride, float* mean, float*
       add_rows(rows, std::min(chunk, end - row), map.C, row - begin, piece_mean, piece_squares, scratch.data());
     }
   });
-  for (int64_t n = 0; n < map.N; ++n) {
-    for (int64_t c = 0; c < map.C; ++c) {
-      Spread all;
-      for (int64_t k = 0; k < pieces; ++k) {
-        const float* piece = &found[(n * pieces + k) * 2 * padded];
-        int64_t rows = (k + 1) * map.P / pieces - k * map.P / pieces;
-        Spread part{piece[c], piece[padded + c], rows};
-        all = k ? merged(all, part) : part;
+  at::parallel_for(0, map.N, std::max<int64_t>(1, GRAIN / (map.C * pieces)), [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      float *all_mean = &found[n * pieces * 2 * padded], *all_squares = all_mean + padded;
+      for (int64_t k = 1; k < pieces; ++k) {
+        const float *piece_mean = all_mean + k * 2 * padded, *piece_squares = piece_mean + padded;
+        int64_t before = k * map.P / pieces, rows = (k + 1) * map.P / pieces - before;
+        merge_rows(piece_mean, piece_squares, rows, before, padded, all_mean, all_squares);
       }
-      mean[n * map.C + c] = all.mean;
-      var[n * map.C + c] = all.sum / float(map.P);
+      std::copy_n(all_mean, map.C, mean + n * map.C);
+      for (int64_t c = 0; c < map.C; ++c) var[n * map.C + c] = all_squares[c] / float(map.P);
     }
-  }
+  });
 }
 
 // --------------------------------------------------------------------------------------------------------- reductions
@@ -350,17 +356,18 @@ void row_reductions(
       steps(2 * padded, [&](int64_t c, int64_t) { write(totals + c, read(totals + c) + read(sums + c)); });
     }
   });
-  for (int64_t n = 0; n < map.N; ++n) {
-    for (int64_t c = 0; c < C; ++c) {
-      float plain = 0, weighted = 0;
-      for (int64_t k = 0; k < pieces; ++k) {
-        plain += found[(n * pieces + k) * 2 * padded + c];
-        weighted += found[((n * pieces + k) * 2 + 1) * padded + c];
+  at::parallel_for(0, map.N, std::max<int64_t>(1, GRAIN / (C * pieces)), [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      float* totals = &found[n * pieces * 2 * padded];
+      for (int64_t k = 1; k < pieces; ++k) {
+        steps(2 * padded, [&](int64_t c, int64_t) {
+          write(totals + c, read(totals + c) + read(totals + k * 2 * padded + c));
+        });
       }
-      dshift[n * C + c] = plain;
-      dscale[n * C + c] = weighted;
+      std::copy_n(totals, C, dshift + n * C);
+      std::copy_n(totals + padded, C, dscale + n * C);
     }
-  }
+  });
 }
 
 // ---------------------------------------------------------------------------------------------------------- pointwise
