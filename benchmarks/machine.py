@@ -15,10 +15,19 @@ from pathlib import Path
 PACKAGES = ("torchvision", "triton", "timm", "segmentation-models-pytorch")
 """Whose versions are recorded beside torch's, where they are installed."""
 
+KEEPING = "glibc.malloc.trim_threshold=1099511627776:glibc.malloc.mmap_threshold=4294967296"
+"""Read by glibc when a process starts."""
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one")
     parser.add_argument("--threads", type=positive, metavar="N", help="on the CPU; all cores, if not given")
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="on the CPU: freed memory stays with the process, as jemalloc and tcmalloc have it, and is not faulted in "
+        "again page by page (glibc)",
+    )
     parser.add_argument("--rounds", type=positive, metavar="N", help="samples of each candidate")
     parser.add_argument("--seed", type=int, default=0, help="of the order of candidates, and of all values")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and the machine to it")
@@ -36,6 +45,8 @@ def prepare(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Settle device, threads and seed; what cannot be had is said before anything is measured."""
     if flags.json and (flags.json.is_dir() or not flags.json.parent.is_dir()):
         parser.error(f"--json {flags.json}: that is a folder, or in none that exists")
+    if flags.keep_memory and "GLIBC_TUNABLES" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"GLIBC_TUNABLES": KEEPING})
     import torch  # late: --help and wrong flags need not wait for it
 
     if flags.device == "cuda" and not torch.cuda.is_available():

@@ -59,7 +59,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=NORMS, metavar="NORM", help=", ".join(NORMS))
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, metavar="FORM", help=", ".join(FORMS))
     parser.add_argument("--shapes", nargs="+", type=_shape, metavar="CxHxW", help="the 12 of a ResNet-50, if not given")
-    parser.add_argument("--batch-size", type=machine.positive, metavar="N", help="8, on a GPU 64, if not given")
+    parser.add_argument("--batch-size", type=machine.positive, metavar="N", help="32, on a GPU 64, if not given")
     parser.add_argument(
         "--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, metavar="LAYOUT", help=", ".join(LAYOUTS)
     )
@@ -71,7 +71,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     machine.add_flags(parser)
     flags = parser.parse_args(arguments)
     machine.prepare(parser, flags)
-    ordinary = {"shapes": RESNET50, "batch_size": 64 if flags.device == "cuda" else 8, "rounds": 15, "min_ms": 20.0}
+    ordinary = {"shapes": RESNET50, "batch_size": 64 if flags.device == "cuda" else 32, "rounds": 15, "min_ms": 20.0}
     for name, value in (QUICK if flags.quick else ordinary).items():
         setattr(flags, name, getattr(flags, name) or value)
     return flags
