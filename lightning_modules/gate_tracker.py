@@ -19,10 +19,10 @@ BINS = 32
 class GateTracker(pl.Callback):
     """Records SN's shares and BIN's rho before training and after each epoch, and logs them along the way.
 
-    Writes `gates.parquet` (see `GateRecord`) after each epoch, and `gates.png`. To W&B, every few steps, the measures of
-    `GateMeasures` in the keys of `LayerLog`: `gates/mean/bn` and the like; after each epoch histograms of rho,
-    `gates/rho/histogram` and, hidden, by layer; and pictures: `gates/map`, layer by epoch, and `gates/across_layers`. A
-    network without gates leaves no trace.
+    Writes `gates.parquet` (see `GateRecord`) after each epoch, and `gates.png`. To W&B go, every few steps, the
+    measures of `GateMeasures` in the keys of `LayerLog`, `gates/mean/bn` and the like; after each epoch histograms of rho,
+    `gates/rho/histogram` and, hidden, by layer; and pictures, `gates/map`, layer by epoch, and `gates/across_layers`.
+    A network without gates leaves no trace.
 
     Args:
         folder: where `gates.parquet` and `gates.png` go.
@@ -120,7 +120,8 @@ class GateMeasures:
         places: what the values are.
 
     Attributes:
-        layers: depth and name of each layer that has gates. names: of the measures.
+        layers: depth and name of each layer that has gates. names: of the measures. histogram_keys: of each
+            layer's rho.
     """
 
     def __init__(self, places: list[Place]):
@@ -139,7 +140,7 @@ class GateMeasures:
         self._channels = np.array([len(place.labels) for place in rhos])
         self._rho = np.concatenate([np.arange(p.slice.start, p.slice.stop) for p in rhos]) if rhos else None
         self._rho_rows = np.array([row[place.depth, place.layer] for place in rhos])
-        self._rho_keys = [f"layers/gates/rho/histogram/{layer_key(place.depth, place.layer)}" for place in rhos]
+        self.histogram_keys = [f"layers/gates/rho/histogram/{layer_key(place.depth, place.layer)}" for place in rhos]
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """The measures (measures, layers); NaN where a layer has no such gates."""
@@ -155,10 +156,6 @@ class GateMeasures:
                 measured[i, self._rho_rows] = sums / self._channels
         return measured
 
-    @property
-    def histogram_keys(self) -> list[str]:
-        return self._rho_keys
-
     def histograms(self, values: np.ndarray) -> dict:
         """W&B's histograms of rho by key: of each layer, and of all channels."""
         if self._rho is None:
@@ -169,5 +166,5 @@ class GateMeasures:
         bins = np.minimum((values[self._rho] * BINS).astype(int), BINS - 1)  # 1 itself is in the last
         which = np.repeat(np.arange(len(self._channels)), self._channels)
         counts = np.bincount(which * BINS + bins, minlength=BINS * len(self._channels)).reshape(-1, BINS)
-        each = zip([*self._rho_keys, "gates/rho/histogram"], [*counts, counts.sum(0)], strict=True)
+        each = zip([*self.histogram_keys, "gates/rho/histogram"], [*counts, counts.sum(0)], strict=True)
         return {key: wandb.Histogram(np_histogram=(count, edges)) for key, count in each}

@@ -94,7 +94,7 @@ class LayerLog:
 
 
 def layer_key(depth: int, name: str) -> str:
-    """A layer in a W&B key, such as `007_layer2_0_bn1`: in order of depth, and without the dots that W&B reads as paths.
+    """A layer in a W&B key, such as `007_layer2_0_bn1`: in order of depth, without the dots that W&B takes for paths.
 
     Lightning's and this house's own prefixes say nothing of a layer and are left out.
     """
