@@ -20,9 +20,9 @@ class GateTracker(pl.Callback):
     """Records SN's shares and BIN's rho before training and after each epoch, and logs them along the way.
 
     Writes `gates.parquet` (see `GateRecord`) after each epoch, and `gates.png`. To W&B go, every few steps, the
-    measures of `GateMeasures` in the keys of `LayerLog`, `gates/mean/bn` and the like; after each epoch histograms of rho,
-    `gates/rho/histogram` and, hidden, by layer; and pictures, `gates/map`, layer by epoch, and `gates/across_layers`.
-    A network without gates leaves no trace.
+    measures of `GateMeasures` in the keys of `LayerLog`, `gates/mean/bn` and the like; after each epoch histograms of
+    rho, `gates/rho/histogram` and, hidden, by layer; and pictures, `gates/map`, layer by epoch, and
+    `gates/across_layers`. A network without gates leaves no trace.
 
     Args:
         folder: where `gates.parquet` and `gates.png` go.
