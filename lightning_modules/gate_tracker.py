@@ -97,13 +97,14 @@ class GateTracker(pl.Callback):
     def _draw(self) -> dict:
         """Draw the pictures; what of them goes to W&B."""
         self._drawn = self.record.times[-1][0]
-        figure = draw_gates(self.record.last())
-        figure.savefig(self.folder / "gates.png", dpi=120)
+        across, by_epoch = self.folder / "gates.png", self.folder / "gates-by-epoch.png"
+        draw_gates(self.record.last()).savefig(across, dpi=120)
         if not self._runs:
             return {}
         import wandb
 
-        return {"gates/across_layers": wandb.Image(figure), "gates/map": wandb.Image(self.log.picture())}
+        self.log.picture().savefig(by_epoch)
+        return {"gates/across_layers": wandb.Image(str(across)), "gates/map": wandb.Image(str(by_epoch))}
 
     def _to_wandb(self, step: int, logged: dict) -> None:
         for run in self._runs if logged else []:
