@@ -170,7 +170,9 @@ PARTS = [
         "Domain gap", "What every norm keeps on the source and on the targets, and what it loses between.", domain_gap
     ),
     Part("Gates over time", "Which statistics the switchable norms turn to, averaged over layers.", gates_over_time),
-    Part("Gates by layer", "The same layer by layer, from the input (dark names first) to the output.", gates_by_layer),
+    Part(
+        "Gates by layer", "The same layer by layer; the number in a layer's name counts from the input.", gates_by_layer
+    ),
     Part("Gates of single layers", "The curves of one layer together.", single_layers, is_open=False),
     Part("Batch-size study", "What is left of a norm when fewer images are normalised together.", batch_sizes),
     Part("Robustness", "Accuracy under shifts, corruptions, perturbations; needs runs with `--judge`.", robustness),

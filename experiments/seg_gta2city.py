@@ -165,6 +165,7 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     from experiments.wandb_outcome import log_outcome
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.halves_tracker import HalvesTracker
+    from lightning_modules.layer_log import hide, wandb_runs
     from lightning_modules.predictions import predictions, save_predictions, side_by_side
 
     part = folder.part(norm, seed)
@@ -173,6 +174,10 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     about["images_together"] = recipe.batch_size // (1 if flags.sync_norm else devices(flags)[1] * flags.nodes)
     trackers = [GateTracker(part, {"norm": norm, "seed": seed}), HalvesTracker()]
     trainer = make_trainer(flags, part, recipe, trackers, about)
+    for run in wandb_runs(trainer):  # dozens of panels; the table of results holds them as well
+        for domain in data.judged:
+            for name in domain.label_space.classes:
+                hide(run, f"{domain.name}/iou/{name}")
     last = part / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
     if module.judged_at != trainer.global_step:
