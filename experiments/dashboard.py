@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TITLE = "NormShift"
 STEP = "trainer/global_step"
-LABELS = ("in", "ln", "bn", "gn")
+LABELS = ("in", "ln", "bn")
 
 
 @dataclass
@@ -78,7 +78,7 @@ def gates_over_time(flags: Flags) -> list:
     shares = {"mean": "SN's mean", "var": "SN's variance"}
     return [
         *(
-            line(f"{title}: shares, mean of layers", *(f"gates/{statistic}/{label}" for label in LABELS[:3]))
+            line(f"{title}: shares, mean of layers", *(f"gates/{statistic}/{label}" for label in LABELS))
             for statistic, title in shares.items()
         ),
         line("BIN's rho: share of channels near 0 and near 1", "gates/rho/near_0", "gates/rho/near_1"),

@@ -39,6 +39,7 @@ class GateTracker(pl.Callback):
         self._reader = GateReader(module)
         if not self._reader.places or not trainer.is_global_zero:
             return
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._measures = GateMeasures(self._reader.places)
         self.record = GateRecord(self._reader.places, self.columns)
         self.log = LayerLog("gates", self._measures.layers, self._measures.names, limits=(0, 1))
@@ -81,7 +82,6 @@ class GateTracker(pl.Callback):
         measured = self._measures(values)
         self.record.add(epoch, step, values)
         self.log.remember(epoch, measured)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.record.write(self.folder / "gates.parquet")
         logged = self._draw() if is_drawn(trainer, epoch) else {}
         if self._runs:
