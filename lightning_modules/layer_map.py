@@ -40,7 +40,7 @@ def draw_layer_map(
     for i, ax in enumerate(grid.flat):
         ax.set_visible(i < len(measures))
         if i < len(measures):
-            low, high = limits or (None, None)
+            low, high = limits or _range(values[:, i])
             image = ax.imshow(values[:, i].T, aspect="auto", interpolation="nearest", vmin=low, vmax=high)
             ax.set_title(measures[i], loc="left", fontsize=9, fontweight="bold")
             ax.set_xticks(*_ticks(epochs))
@@ -52,6 +52,13 @@ def draw_layer_map(
                 figure.colorbar(image, ax=ax, pad=0.02).ax.tick_params(length=0, labelsize=6.5)
     figure.tight_layout(pad=0.6)
     return figure
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """What the ends of the colours stand for, never so close that rounding errors would shine."""
+    low, high = np.nanmin(values), np.nanmax(values)
+    spare = max(0.0, 0.01 - (high - low)) / 2
+    return low - spare, high + spare
 
 
 def _ticks(epochs: Sequence[int]) -> tuple[list[int], list[int]]:
