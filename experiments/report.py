@@ -186,7 +186,7 @@ def _flags(config: dict) -> dict[str, str]:
     return {
         name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in config.items()
-        if name not in ABOUT and value is not None
+        if name not in ABOUT and value not in (None, [])
     }
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command li
 PICTURE_WIDTH = 320
 """Pixels to which wider predictions are reduced."""
 
-NARROW = 5.5
+NARROW = 4.3
 """Inches to which wide figures shrink for phones, the least at which their titles and legends still fit."""
 
 INK = "#3d4650"
@@ -112,6 +112,7 @@ def draw_curves(metrics: DataFrame, column: str, title: str, looks: dict[str, Lo
         _line(ax, looks[arm], i, steps[common.index], common.mean(axis=1))
     if top is not None:
         ax.set_ylim(0, top)
+    ax.set_xlim(0, 1.03 * max(1, metrics["step"].max()))  # of the whole run, so that all curves have one time
     ax.set_xlabel("step")
     return figure
 
