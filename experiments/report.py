@@ -57,6 +57,7 @@ def write_report(run: Path) -> Path:
         question=question,
         colours={arm: look.colour for arm, look in loaded.cast.looks.items()},
         keys={name: svg_uri(draw_key(look)) for name, look in loaded.cast.key.items()},
+        unfinished=unfinished(loaded),
         result=_result(loaded),
         sections=_sections(loaded),
         pictures=pictures,
@@ -117,6 +118,24 @@ def class_tables(run: Run) -> list[tuple[str, list[str], list[Row]]]:
                 body.append((str(name).removeprefix("iou/"), cells))
             tables.append((str(domain), list(means.columns), body))
     return tables
+
+
+NAMED = 6
+"""Trainings that are named where several are unfinished."""
+
+
+def unfinished(run: Run) -> str:
+    """What the page says at its top of a run that has not come to its end; "" of one that has."""
+    begun = [f"{name} (last logged at step {step})" for name, step in run.unfinished.items() if step is not None]
+    waiting = [name for name, step in run.unfinished.items() if step is None]
+    parts = [
+        f"{what} {', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
+        for what, names in (("begun but not finished:", begun), ("nothing logged yet:", waiting))
+        if names
+    ]
+    if not parts:
+        return ""
+    return f"This run had not come to its end when this page was made; {'; '.join(parts)}. --resume goes on with it."
 
 
 def _result(run: Run) -> dict | None:

@@ -65,11 +65,9 @@ class Panel:
     def shares(self) -> list[int]:
         """What the legend says of the last frame, in per cent; the template's script has the same formula."""
         layers = self.frames[-1]
-        if self.ridged:
-            ends = [[sum(shares[:NEAR_BINS]), sum(shares[-NEAR_BINS:])] for shares in layers]
-        else:
-            ends = layers
-        return [round(100 * sum(part) / len(layers) / WHOLE) for part in zip(*ends, strict=True)]
+        sides = [[sum(shares[:NEAR_BINS]), sum(shares[-NEAR_BINS:])] for shares in layers]
+        told = zip(*(sides if self.ridged else layers), strict=True)
+        return [round(100 * sum(part) / len(layers) / WHOLE) for part in told]
 
 
 @dataclass
@@ -94,7 +92,7 @@ class Slides:
 
     @property
     def names(self) -> list[str]:
-        """What stands beside each ridge: the end of the layer's name, or nothing where the rows are too low for that."""
+        """What stands beside each ridge: the end of its layer's name; where rows are low, where a stage begins."""
         if len(self.layers) <= MOST_NAMES:
             return [".".join(layer.split(".")[-3:]) for layer in self.layers]
         begins = {begin: name for name, begin, _ in self.stages}

@@ -194,8 +194,8 @@ def gate_section(run: Run) -> Section | None:
         "the share of channels, so that a few show, too."
     )
     moved = (
-        "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes at the end "
-        "had not settled."
+        "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
+        "at the end had not settled."
     )
     arms = list(run.gates["arm"].unique())
     for arm in arms[:MOST]:

@@ -180,7 +180,7 @@ def ridges(rows: DataFrame) -> DataFrame:
 
 
 def _rho_panel(ax: Axes, rows: DataFrame) -> None:
-    """A ridge a layer, its foot at the layer's depth; as wide as the square root of the share, so that few show, too."""
+    """A ridge a layer, its foot at the layer's depth; as wide as the root of the share, so that a few show, too."""
     import numpy as np
 
     spread = ridges(rows)
