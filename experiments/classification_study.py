@@ -315,6 +315,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
 
     from experiments.trainers import devices, end_wandb, make_trainer
     from lightning_modules.gate_tracker import GateTracker
+    from lightning_modules.predictions import save_answers
 
     part, recipe = folder.part(name, seed), arm.recipe
     world = devices(flags)[1] * flags.nodes
@@ -338,6 +339,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
+        save_answers(module, data, folder.path / "predictions", name)
         folder.finish(name, seed, {"results": [*module.results(), *judged_further(flags, arm, opened, module, name)]})
         last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
         end_wandb(trainer)

@@ -24,10 +24,6 @@ OVERLAP = 2.4
 """Rows that a ridge reaches up where all channels of a layer agree."""
 
 
-NEAR_BINS = round(NEAR * RIDGE_BINS)
-"""Bins in which a channel has chosen the side of the instance, or of the batch."""
-
-
 MOST_NAMES = 40
 """Layers of which each has its name beside its ridge; of more, the stages alone."""
 
@@ -39,6 +35,7 @@ class Panel:
     title: str
     labels: list[tuple[str, str]]  # what the parts of a bar are, and their colours; for a ridge, what is counted
     frames: list[list[list[int]]]
+    shares: list[list[int]]  # what the legend says of each frame, in per cent of the layers, or of their channels
     ridged: bool
 
     @property
@@ -61,14 +58,6 @@ class Panel:
             drawn.append(f"M0 {foot:g}L{'L'.join(points)}L{RIDGE_BINS} {foot:g}Z")
         return drawn
 
-    @property
-    def shares(self) -> list[int]:
-        """What the legend says of the last frame, in per cent; the template's script has the same formula."""
-        layers = self.frames[-1]
-        sides = [[sum(shares[:NEAR_BINS]), sum(shares[-NEAR_BINS:])] for shares in layers]
-        told = zip(*(sides if self.ridged else layers), strict=True)
-        return [round(100 * sum(part) / len(layers) / WHOLE) for part in told]
-
 
 @dataclass
 class Slides:
@@ -86,8 +75,8 @@ class Slides:
     @property
     def data(self) -> str:
         """What the script needs, as JSON without a character that HTML minds."""
-        panels = [{"ridged": panel.ridged, "frames": panel.frames} for panel in self.panels]
-        about = {"epochs": self.epochs, "whole": WHOLE, "overlap": OVERLAP, "near": NEAR_BINS}
+        panels = [{"ridged": p.ridged, "frames": p.frames, "shares": p.shares} for p in self.panels]
+        about = {"epochs": self.epochs, "whole": WHOLE, "overlap": OVERLAP}
         return json.dumps(about | {"panels": panels}, separators=(",", ":"))
 
     @property
@@ -112,19 +101,30 @@ def slides(arm: str, gates: DataFrame) -> Slides:
     panels = []
     for statistic, rows in gates.groupby("statistic", sort=False):
         each = [rows[rows["epoch"] == epoch] for epoch in epochs]
-        if statistic == "rho":
-            ends = [(f"below {NEAR:g}", STATISTIC_COLOURS["in"]), (f"above {1 - NEAR:g}", STATISTIC_COLOURS["bn"])]
-            panels.append(Panel("rho", ends, [_thousandths(ridges(frame)) for frame in each], True))
-        else:
-            labels = [(name, STATISTIC_COLOURS.get(name, NORM_COLOURS["sn"])) for name in rows["label"].unique()]
-            mixed = [
-                frame.pivot_table(index="depth", columns="label", values="value", aggfunc="mean", sort=False)
-                for frame in each
-            ]
-            title = {"mean": "mean", "var": "variance"}.get(statistic, statistic)
-            frames = [_thousandths(frame.sort_index()[[name for name, _ in labels]]) for frame in mixed]
-            panels.append(Panel(title, labels, frames, False))
+        panels.append(_rho_panel(each) if statistic == "rho" else _share_panel(statistic, each))
     return Slides(arm, epochs, layers, stages(layers), panels)
+
+
+def _rho_panel(frames: list[DataFrame]) -> Panel:
+    ends = [(f"below {NEAR:g}", STATISTIC_COLOURS["in"]), (f"above {1 - NEAR:g}", STATISTIC_COLOURS["bn"])]
+    sides = [
+        [rows["value"].lt(NEAR).groupby(rows["depth"]).mean(), rows["value"].gt(1 - NEAR).groupby(rows["depth"]).mean()]
+        for rows in frames
+    ]
+    shares = [[round(100 * side.mean()) for side in both] for both in sides]
+    return Panel("rho", ends, [_thousandths(ridges(rows)) for rows in frames], shares, True)
+
+
+def _share_panel(statistic: str, frames: list[DataFrame]) -> Panel:
+    names = list(frames[0]["label"].unique())
+    mixed = [
+        rows.pivot_table(index="depth", columns="label", values="value", aggfunc="mean").sort_index()[names]
+        for rows in frames
+    ]
+    labels = [(name.upper(), STATISTIC_COLOURS.get(name, NORM_COLOURS["sn"])) for name in names]
+    shares = [[round(100 * share) for share in frame.mean()] for frame in mixed]
+    title = {"mean": "mean", "var": "variance"}.get(statistic, statistic)
+    return Panel(title, labels, [_thousandths(frame) for frame in mixed], shares, False)
 
 
 def _spread(epochs: list[int]) -> list[int]:
@@ -135,4 +135,4 @@ def _spread(epochs: list[int]) -> list[int]:
 
 
 def _thousandths(shares: DataFrame) -> list[list[int]]:
-    return (WHOLE * shares).round().astype(int).values.tolist()
+    return (WHOLE * shares.fillna(0)).round().astype(int).values.tolist()

@@ -63,8 +63,9 @@ def drop_section(run: Run) -> Section:
         return section
     ranked = scores.groupby("norm")[DROP].mean().sort_values(ascending=False).index
     targets = results.loc[results["role"] == "target", "domain"].unique()
-    lost = draw_drops(scores, ranked, "what is lost")
-    heights = draw_heights(scores, ranked, targets, "from where to where")
+    looks = {norm: run.cast.of_row(norm) for norm in ranked}
+    lost = draw_drops(scores, ranked, looks, "what is lost")
+    heights = draw_heights(scores, ranked, looks, targets, "from where to where")
     section.drawings = [
         Drawing(
             "What is lost: points of mIoU from the source to the mean of the targets, least on top; a bar is the mean "

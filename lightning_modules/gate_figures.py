@@ -7,7 +7,7 @@ safe to draw inside a training run.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
@@ -34,6 +34,9 @@ STATISTIC_COLOURS = {name: NORM_COLOURS[name] for name in ("in", "ln", "bn", "gn
 
 NEAR = 0.1
 """A rho below this, or above one minus this, counts as having chosen a side."""
+
+LEAST_STAGES = 3
+"""Stages of a network that has any worth telling apart."""
 
 _INK, _FAINT = "#3d4650", "#d7dce1"
 
@@ -166,17 +169,23 @@ def _share_panel(ax: Axes, rows: DataFrame) -> None:
 
 
 RIDGE_BINS = 40
-"""Bins of rho in a ridge; a whole number of them is NEAR either end."""
+"""Bins of rho in a ridge."""
 
 
 def ridges(rows: DataFrame) -> DataFrame:
-    """How rho is spread in each layer: a row a depth, a column a bin of [0, 1], the share of the channels in it."""
+    """How rho is spread in each layer: a row a depth, a column a bin of [0, 1], the share of the channels in it.
+
+    Each channel counts for its bin and, less, for the two to either side: in layers of few channels, too, a ridge is
+    to be seen rather than single channels. What would leave [0, 1] stays in the last bins.
+    """
     import numpy as np
     import pandas as pd
 
     bins = (rows["value"].clip(0, 1) * RIDGE_BINS).astype(int).clip(upper=RIDGE_BINS - 1)
     counts = pd.crosstab(rows["depth"], bins).reindex(columns=np.arange(RIDGE_BINS), fill_value=0)
-    return counts.div(counts.sum(axis=1), axis=0)
+    padded = np.pad(counts.div(counts.sum(axis=1), axis=0), ((0, 0), (2, 2)), mode="symmetric")
+    smooth = sum(weight / 16 * padded[:, i : i + RIDGE_BINS] for i, weight in enumerate((1, 4, 6, 4, 1)))
+    return pd.DataFrame(smooth, counts.index)
 
 
 def _rho_panel(ax: Axes, rows: DataFrame) -> None:
@@ -257,15 +266,10 @@ def stages(layers: list[str]) -> list[tuple[str, int, int]]:
     """The stages of a network whose layers have these module names: a short name, the first layer, and one past the
     last."""
     prefixes = _prefixes(layers)
-    starts = [i for i, prefix in enumerate(prefixes) if i == 0 or prefix != prefixes[i - 1]]
-    return [
-        (
-            next((word for word in reversed(prefixes[begin].split(".")) if not word.isdigit()), prefixes[begin]),
-            begin,
-            end,
-        )
-        for begin, end in pairwise([*starts, len(layers)])
-    ]
+    names = [next((w for w in reversed(prefix.split(".")) if not w.isdigit()), prefix) for prefix in prefixes]
+    apart = names if len(list(groupby(names))) >= LEAST_STAGES else prefixes  # blocks.0, blocks.1 are not all one
+    starts = [i for i, stage in enumerate(apart) if i == 0 or stage != apart[i - 1]]
+    return [(names[begin], begin, end) for begin, end in pairwise([*starts, len(layers)])]
 
 
 def _prefixes(names: list[str]) -> list[str]:

@@ -20,17 +20,10 @@ pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no browser here: install Debian's chromium and chromium-driver"
 )
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 DESKTOP, PHONE = 1280, 390
 
 UNDRAWN = """
@@ -138,11 +131,13 @@ def test_the_slider_moves_the_ridges(page, run):
         rho = gates[(gates["arm"] == "bin") & (gates["epoch"] == epoch)]["value"]
         told = [int(share.text) for share in arm.find_elements(By.CSS_SELECTOR, ".panel output")]
         assert told == pytest.approx([100 * (rho < 0.1).mean(), 100 * (rho > 0.9).mean()], abs=0.6)
-        for depth, path in enumerate(shapes[epoch]):  # seen from above, a ridge is highest where most channels are
+        for depth, path in enumerate(shapes[epoch]):
             here = gates[(gates["arm"] == "bin") & (gates["epoch"] == epoch) & (gates["depth"] == depth)]["value"]
-            most = (here * 40).astype(int).value_counts()
-            heights = {float(p.split()[0]) - 0.5: float(p.split()[1]) for p in path[1:-1].split("L")[1:-1]}
-            assert min(heights, key=heights.get) in most[most == most.max()].index
+            points = [tuple(map(float, point.split())) for point in path[1:-1].split("L")]
+            foot, (places, tops) = points[0][1], zip(*points[1:-1], strict=True)
+            shares = [(foot - top) ** 2 for top in tops]  # a ridge is as high as the root of the share
+            middle = sum(x * share for x, share in zip(places, shares, strict=True)) / sum(shares) / 40
+            assert middle == pytest.approx(here.mean(), abs=0.02)
     assert len(paths) == 6 and all(a != b for a, b in zip(shapes[0], shapes[2], strict=True))
 
 
