@@ -79,8 +79,8 @@ def pictures(runs: list[Run], shown: list[list[tuple[str, list]]]) -> list[tuple
     for name, run, found in zip(run_names([run.path for run in runs]), runs, shown, strict=True):
         for domain, examples in found:
             for example in examples:
-                scene = tuple(uri for what, uri in example if what not in run.arms)  # image and truth
-                row = domains.setdefault(domain, {}).setdefault(scene, [pair for pair in example if pair[1] in scene])
+                seen = [(what, told) for what, told in example if what not in run.arms]  # the image and the truth
+                row = domains.setdefault(domain, {}).setdefault(tuple(seen), seen)
                 row += [(label(name, what), uri) for what, uri in example if what in run.arms]
     return [(domain, list(rows.values())) for domain, rows in domains.items()]
 

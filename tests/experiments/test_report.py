@@ -243,6 +243,24 @@ def test_report_of_classifiers(tmp_path):
     assert re.search(r'row">sn-b2</th><td>sn</td><td>2</td>', html["How it was run"])
 
 
+def test_answers_of_classifiers_stand_below_their_images(tmp_path):
+    run = classifiers(tmp_path / "run")
+    predictions = run / "predictions"
+    predictions.mkdir()
+    for index in (0, 1):
+        Image.new("RGB", (36, 36)).save(predictions / f"shapes-photo-{index}-image.png")
+    head = "domain,image,truth,answer,probability\n"
+    (predictions / "bn-b32.csv").write_text(f"{head}shapes-photo,0,50,50,0.93\nshapes-photo,1,mug,<bell>,0.4\n")
+    (predictions / "sn-b2.csv").write_text(f"{head}shapes-photo,0,50,mug,0.5\nshapes-photo,1,m")  # cut off
+    (predictions / "sn-b32.csv").touch()
+    html = sections(write_report(run))["Predictions"]
+    told = [re.sub(r"<.*?>", "", figure).split("\n") for figure in re.findall(r"<figure>(.*?)</figure>", html, re.S)]
+    assert [[line for line in lines if line] for lines in told] == [
+        ["50", "bn-b32: ✓ 50, 93 %", "sn-b2: ✗ mug, 50 %"], ["mug", "bn-b32: ✗ &lt;bell&gt;, 40 %"]
+    ]  # fmt: skip
+    assert html.count("<img") == 2
+
+
 def axes(section: str) -> list[list[str]]:
     """The numbers along the lower axis of each figure."""
     svgs = [b64decode(uri).decode() for uri in re.findall(r'src="data:image/svg\+xml;base64,(.*?)"', section)]
