@@ -169,7 +169,7 @@ def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
         columns = {f"{domain}/{measure}": domain for domain in run.domains if f"{domain}/{measure}" in measured}
         best = run.metrics[[*columns]].max().max()
         for column, domain in columns.items():  # one scale for all domains: the drop can be seen
-            yield column, f"{domain}: {name}", 105 * best
+            yield column, f"{domain}: {name}", max(105 * best, 1)
 
 
 def gate_section(run: Run) -> Section | None:
