@@ -154,11 +154,10 @@ def run_arms(
     Returns:
         The results; None on all processes but the first.
     """
-    import pytorch_lightning as pl  # after parsing: --help must not wait for it
-    from pytorch_lightning.utilities import rank_zero_only
+    from pytorch_lightning.utilities import rank_zero_only  # after parsing: --help must not wait for it
 
-    from experiments.report import write_report
     from experiments.run_folder import RunFolder
+    from experiments.train_arms import train_arms
 
     started = time.time()
     out = out_folder(flags, study)
@@ -168,17 +167,11 @@ def run_arms(
     arms = {name: fitted(flags, arm, opened) for name, arm in arms.items()}
     check(flags, arms, opened)
     folder = RunFolder(out, flags, question, {}, {name: arm.facts for name, arm in arms.items()}, arm_flags)
-    for seed in range(flags.seed, flags.seed + flags.seeds):
-        for name, arm in arms.items():
-            if not folder.is_finished(name, seed):
-                pl.seed_everything(seed, workers=True, verbose=False)
-                (train or train_and_judge)(flags, arm, opened, folder, name, seed)
-    if rank_zero_only.rank:
-        return None
-    results = folder.gather((time.time() - started) / 60, table)
-    table(results).print()
-    print(f"report: {write_report(folder.path)}")
-    return results
+
+    def train_one(name: str, seed: int) -> None:
+        (train or train_and_judge)(flags, arms[name], opened, folder, name, seed)
+
+    return train_arms(folder, train_one, table, started)
 
 
 class Opened:
@@ -324,7 +317,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     from experiments.wandb_outcome import log_outcome
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.halves_tracker import HalvesTracker
-    from lightning_modules.predictions import classified
+    from lightning_modules.predictions import classified, save_answers
 
     part, recipe = folder.part(name, seed), arm.recipe
     world = devices(flags)[1] * flags.nodes
@@ -350,6 +343,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         results = [*module.results(), *judged_further(flags, arm, opened, module, name)]
+        save_answers(module, data, folder.path / "predictions", name)
         folder.finish(name, seed, {"results": results})
         log_outcome(trainer, results, classified(module, data))
         last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from experiments.report_gates import Slides
     from experiments.report_run import Run
     from experiments.tables import Table
 
 
 LIKE = 3
 """Columns of a table share an axis where the largest number of one is less than this many times that of the next."""
+
+
+SLIDER_BYTES = 600_000
+"""What the gates' sliders may take of a page."""
 
 
 @dataclass
@@ -38,6 +43,7 @@ class Drawing:
     images: list[tuple[str, str]]  # (data URI, what it shows in a few words)
     heading: str = ""
     narrow: str = ""  # data URI of a wide figure as a phone shows it
+    slides: Slides | None = None  # the gates, which the page draws itself
 
 
 @dataclass
@@ -61,8 +67,9 @@ def drop_section(run: Run) -> Section:
         return section
     ranked = scores.groupby("norm")[DROP].mean().sort_values(ascending=False).index
     targets = results.loc[results["role"] == "target", "domain"].unique()
-    lost = draw_drops(scores, ranked, "what is lost")
-    heights = draw_heights(scores, ranked, targets, "from where to where")
+    looks = {norm: run.cast.of_row(norm) for norm in ranked}
+    lost = draw_drops(scores, ranked, looks, "what is lost")
+    heights = draw_heights(scores, ranked, looks, targets, "from where to where")
     section.drawings = [
         Drawing(
             "What is lost: points of mIoU from the source to the mean of the targets, least on top; a bar is the mean "
@@ -162,12 +169,13 @@ def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
         columns = {f"{domain}/{measure}": domain for domain in run.domains if f"{domain}/{measure}" in measured}
         best = run.metrics[[*columns]].max().max()
         for column, domain in columns.items():  # one scale for all domains: the drop can be seen
-            yield column, f"{domain}: {name}", 105 * best
+            yield column, f"{domain}: {name}", max(105 * best, 1)
 
 
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
-    from lightning_modules.gate_figures import NEAR, draw_gate_movement, draw_gates
+    from experiments.report_gates import slides
+    from lightning_modules.gate_figures import draw_gate_movement
 
     section = Section("What the gates learned")
     if run.gates is None:
@@ -181,24 +189,33 @@ def gate_section(run: Run) -> Section | None:
         )
         return section
     shares = (
-        "As last recorded, averaged over seeds: how each layer divides its trust between the moments of the instance "
-        "(IN), the layer (LN) and, where it may, the batch (BN). The shares start equal; what is not equal was learned."
+        "How each layer divides its trust between the moments of the instance (IN), the layer (LN) and, where it may, "
+        "the batch (BN); averaged over seeds, and in the legend over layers. The shares start equal; what is not equal "
+        "was learned."
     )
-    quantiles = (
-        "As last recorded, over the channels of each layer: rho is 1 where a channel uses the batch's moments, 0 where "
-        f"the instance's; it starts at 1. Below: how many channels are within {NEAR:g} of either side."
+    spread = (
+        "How rho is spread over the channels of each layer, from the input at the top to the output: 1 where a channel "
+        "uses the batch's moments, 0 where the instance's; it starts at 1. A ridge is as high as the square root of "
+        "the share of channels, so that a few show, too."
     )
     moved = (
-        "The way there, for early, middle and late layers; a thin line is one seed. What still slopes at the end "
-        "had not settled."
+        "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
+        "at the end had not settled."
     )
-    arms = list(run.gates["arm"].unique())
+    arms, said = list(run.gates["arm"].unique()), set()
+
+    def once(caption: str) -> str:
+        new = caption not in said
+        said.add(caption)
+        return caption if new else ""
+
     for arm in arms[:MOST]:
         gates = run.gates[run.gates["arm"] == arm]
-        caption = quantiles if (gates["statistic"] == "rho").all() else shares
-        section.drawings.append(_wide(draw_gates(gates), f"gates of {arm} by depth", caption, heading=arm))
+        caption = once(spread if (gates["statistic"] == "rho").all() else shares)
+        shown = slides(arm, gates, SLIDER_BYTES // min(len(arms), MOST))
+        section.drawings.append(Drawing(caption, [], arm, slides=shown))
         if gates["epoch"].nunique() > 1:
-            section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {arm} over epochs", moved))
+            section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {arm} over epochs", once(moved)))
     if len(arms) > MOST:
         rest = ", ".join(arms[MOST:])
         section.drawings[-1].caption += f" Not shown, but in gates.parquet: {rest}."

@@ -1,7 +1,8 @@
-"""Pictures of what a network sees: the image, the truth and the prediction."""
+"""What a network makes of a few images, beside the truth: in pictures if it segments, in words if it classifies."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +51,7 @@ def save_predictions(found: list[Prediction], folder: Path, norm: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for one in found:
-        stem = f"{one.domain.replace(':', '-')}-{one.index}"
+        stem = f"{file_name(one.domain)}-{one.index}"
         if not (folder / f"{stem}-{norm}.png").exists():
             _write(folder / f"{stem}-image.png", one.image)
             _write(folder / f"{stem}-truth.png", one.truth)
@@ -79,6 +80,37 @@ def classified(module, data: ClassificationData, count: int = 8) -> Iterator[tup
             verdict = "rightly" if guess == int(label) else f"truth {domain.classes[int(label)]}"
             yield picture, f"{domain.name}: {domain.classes[guess]}, {verdict}"
     module.train(training)
+
+
+@torch.no_grad()
+def save_answers(module, data: ClassificationData, folder: Path, arm: str, count: int = 6) -> None:
+    """Write DOMAIN-i-image.png for a few images of every judged domain, and what the network calls them to ARM.csv.
+
+    A row an image: domain, image (the i of the picture), truth, answer, probability (of the answer, in [0, 1]). A file
+    that is there already stays, so that with several seeds the first one's answers are shown.
+    """
+    file = folder / f"{arm}.csv"
+    if file.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    transform, training, rows = JudgedImage(data.size, data.resize), module.training, []
+    module.eval()
+    for domain in data.judged:
+        name, samples = file_name(domain.name), domain.samples
+        for i in range(min(count, len(samples))):
+            image, label = samples[i * len(samples) // count if len(samples) > count else i]
+            chances = module(transform(image)[None].to(module.device)).float().softmax(1)[0]
+            best = int(chances.argmax())
+            _write(folder / f"{name}-{i}-image.png", image)
+            rows.append((name, i, domain.classes[label], domain.classes[best], round(chances[best].item(), 4)))
+    with file.open("w", newline="") as opened:
+        csv.writer(opened).writerows([("domain", "image", "truth", "answer", "probability"), *rows])
+    module.train(training)
+
+
+def file_name(domain: str) -> str:
+    """A domain's name as part of a file's."""
+    return domain.replace(":", "-").replace("/", "-")
 
 
 def colour(label: np.ndarray, space: LabelSpace) -> np.ndarray:

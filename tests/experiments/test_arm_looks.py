@@ -25,6 +25,14 @@ def test_elsewhere_arms_take_colours_in_turn_and_no_two_of_a_panel_look_alike():
     assert len(set(cast({str(i): {} for i in range(MOST)}).looks.values())) == MOST  # nothing known of them
 
 
+def test_arms_of_one_norm_share_its_colour_and_nothing_else():
+    shown = cast({f"{norm}-b{batch}": {"norm": norm, "batch": batch} for norm in ("bn", "sn") for batch in (32, 8, 2)})
+    for norm in ("bn", "sn"):
+        looks = [look for arm, look in shown.looks.items() if arm.startswith(norm)]
+        assert {look.colour for look in looks} == {NORM_COLOURS[norm]} and len(set(looks)) == 3
+        assert len({look.dash for look in looks}) == 3
+
+
 def test_many_arms_are_split_where_each_panel_has_each_norm_once():
     arms = {f"{norm}-b{batch}": {"norm": norm, "batch": batch} for batch in (32, 2, 1) for norm in NORMS}
     shown = cast(arms)
