@@ -101,7 +101,7 @@ def normalize(
         formula: maps moments and parameters to `(scale, shift)`.
         parameters: tensors the formula depends on, in any floating type; they reach it in the statistics' type.
         source: where the formula's batch statistics come from; None where it takes none.
-        correction: what the moments' variances are to be divided by P less.
+        correction: 1 where variances are sums divided by P - 1, 0 where by P.
 
     Returns:
         `scale * (x - mean) + shift`, with the shape, type and layout of `x`. It can be differentiated twice.
@@ -176,7 +176,8 @@ def _through_moments(ctx, moments: Moments, batch: Batch | None, found, scale: T
     of_var = 2 * of_mean * (_corrected(moments.positions) if ctx.correction else 1)
     pooled = None
     if batch and batch.share is not None:
-        pooled = (batch.mean, *batch.collected(*found[2:]), float(batch.share))
+        by_batch = (torch.zeros_like(batch.mean) if g is None else g for g in found[2:])
+        pooled = (batch.mean, *batch.collected(*by_batch), float(batch.share))
     return ctx.home.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
 
 

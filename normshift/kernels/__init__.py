@@ -42,7 +42,7 @@ def home_of(x: Tensor) -> ModuleType:
     wanted = os.environ.get("NORMSHIFT_KERNELS", "auto")
     if wanted not in ("auto", "torch"):
         raise ValueError(f"NORMSHIFT_KERNELS={wanted}: it is auto, or torch for plain torch alone.")
-    if wanted == "torch" or x.dtype not in NARROW or x.dim() == 2:
+    if wanted == "torch" or x.dtype not in NARROW or x.dim() == 2 or not reference.is_plain(x):
         return reference
     if x.device.type == "cpu":
         return compiled if compiled.load() else reference

@@ -16,11 +16,16 @@ def statistics_type(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def is_plain(x: Tensor) -> bool:
+    """Whether this is a tensor with memory of its own, and not another kind: a fake one, or one of several machines."""
+    return type(x) in (Tensor, torch.nn.Parameter)
+
+
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.to(statistics_type(x))
     if x.dim() == 2:
         return x.clone(), torch.zeros_like(x)
-    if x.device.type != "cpu":
+    if not _on_cpu(x):
         return torch.var_mean(x, _spatial(x), correction=0)[::-1]
     if _in_planes(x):
         planes = _as_one_image(x)
@@ -32,7 +37,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    if x.device.type != "cpu" or x.dtype != mean.dtype or not _in_planes(x):
+    if not _on_cpu(x) or x.dtype != mean.dtype or not _in_planes(x):
         offset = torch.addcmul(shift, scale, mean, value=-1)
         return torch.addcmul(over(offset, x), x, over(scale, x)).to(x.dtype)
     y, planes = torch.empty_like(x, memory_format=torch.contiguous_format), _as_one_image(x)
@@ -46,7 +51,7 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     dy, x = dy.to(mean.dtype), x.to(mean.dtype)
     if x.dim() == 2:
         return dy.clone(), dy * (x - mean)
-    if x.device.type != "cpu":
+    if not _on_cpu(x):
         return dy.sum(_spatial(x)), (dy * (x - over(mean, x))).sum(_spatial(x))
     if _in_planes(x):
         dshift, dscale = _sums(_as_one_image(dy.contiguous()), _as_one_image(x), mean.reshape(-1))
@@ -97,6 +102,10 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
 def over(vector: Tensor, x: Tensor) -> Tensor:
     """An (N, C) tensor shaped to broadcast over the spatial axes of x."""
     return vector.reshape(vector.shape + (1,) * (x.dim() - 2))
+
+
+def _on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and is_plain(x)
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:
