@@ -95,6 +95,18 @@ def norm_look(norm: str) -> Look:
     return Look(NORM_COLOURS.get(norm, "#777777"), *NORM_LINES.get(norm, (SOLID, "o")))
 
 
+def looks_by_norm(norms: dict[str, str]) -> dict[str, Look]:
+    """The looks of arms, given the norm of each: its norm's colour; where a norm has several arms, the first wears its
+    dash and marker too and the others take other ones in turn."""
+    looks: dict[str, Look] = {}
+    for arm, norm in norms.items():
+        own = norm_look(norm)
+        worn = [looks[other] for other in looks if norms[other] == norm]
+        free = (line for line in (own[1:], *LINES) if Look(own.colour, *line) not in worn)
+        looks[arm] = Look(own.colour, *next(free, own[1:]))
+    return looks
+
+
 def _by_norm(norms: dict[str, str]) -> dict[str, Look]:
     return {arm: norm_look(norm) for arm, norm in norms.items()}
 

@@ -114,6 +114,43 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
     return figure
 
 
+MOST_HISTOGRAMS = 12
+"""Layers that a figure shows one by one; of a deeper network, so many at even distances."""
+
+
+def draw_rho_histograms(frame: DataFrame) -> Figure:
+    """How BIN's rho is spread over the channels of each layer at the last step, a panel a layer, seeds together.
+
+    Args:
+        frame: tidy gates of one or more seeds; those of SN are passed over.
+
+    Raises:
+        ValueError: where none of them is a rho.
+    """
+    import numpy as np
+
+    rho = frame[frame["statistic"] == "rho"]
+    if rho.empty:
+        raise ValueError("no rho to draw: the frame has none of BIN's gates.")
+    rho = _told_apart(rho)
+    last = rho[rho["step"] == rho.groupby(["norm", "seed"])["step"].transform("max")]
+    layers = last.drop_duplicates("depth").set_index("depth")["layer"].sort_index()
+    shown = layers.iloc[np.linspace(0, len(layers) - 1, min(len(layers), MOST_HISTOGRAMS)).round().astype(int)]
+    figure, axes = _sheet([1.3] * -(-len(shown) // 4), columns=4)
+    for ax, (depth, layer) in zip(axes, shown.items(), strict=False):
+        values = last.loc[last["depth"] == depth, "value"]
+        ax.hist(values, 20, (0, 1), weights=[1 / len(values)] * len(values), color=NORM_COLOURS["bin"], rwidth=0.9)
+        ax.set_title(f"{depth}  {layer.removeprefix('net.')}", loc="left", fontsize=8.5, color=_INK)
+        ax.set_ylim(0, 1)
+        ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    for ax in axes[len(shown) :]:
+        ax.set_visible(False)
+    for ax in axes[max(0, len(shown) - 4) : len(shown)]:
+        ax.tick_params(labelbottom=True)
+        ax.set_xticks([0, 0.5, 1], ["instance", "0.5", "batch"])
+    return figure
+
+
 def quiet(ax: Axes) -> None:
     """Take away what does not carry data: the box, the tick marks, dark grid lines."""
     ax.spines[["top", "right", "left"]].set_visible(False)
