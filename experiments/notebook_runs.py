@@ -39,7 +39,8 @@ def ensure_run(name: str, command: str, small: str = "") -> Path:
     if size == "small" and _finished(runs / name):
         folder = runs / name  # what shows more is there already
     study, *flags = shlex.split(command.replace(f"{ROOT}/", ""))
-    flags += {"smoke": ["--smoke"], "small": shlex.split(small), "full": []}[size] if folder.name != name else []
+    if folder.name != name:
+        flags += shlex.split(small) + (["--smoke"] if size == "smoke" else [])
     out = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     line = [f"experiments/{study}", *flags, "--out", str(out)]
     print("python", shlex.join(line))

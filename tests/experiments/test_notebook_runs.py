@@ -55,7 +55,7 @@ def test_full_runs_are_preferred_and_smoke_runs_lie_elsewhere(root, monkeypatch)
     monkeypatch.setenv("NORMSHIFT_RUNS", str(root / "elsewhere"))
     smoke = ensure_run("a", f"study.py {full}", small="--epochs 1")
     assert smoke == root / "elsewhere" / "a-smoke"
-    assert arguments(smoke) == ["runs/notebooks/a", "--smoke", "--out", "elsewhere/a-smoke"]
+    assert arguments(smoke) == ["runs/notebooks/a", "--epochs", "1", "--smoke", "--out", "elsewhere/a-smoke"]
 
 
 def test_half_a_run_goes_on(root):
