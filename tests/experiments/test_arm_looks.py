@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.arm_looks import COLOURS, LINES, MOST, NORM_LINES, PLAIN, cast
+from experiments.arm_looks import COLOURS, LINES, MOST, NORM_LINES, PLAIN, cast, looks_by_norm, norm_look
 from lightning_modules.gate_figures import NORM_COLOURS
 from normshift import NORMS
 
@@ -46,3 +46,11 @@ def test_what_no_fact_splits_is_cut_off(facts):
     shown = cast({f"arm{i}": facts for i in range(MOST + 3)})
     assert [len(group) for group in shown.groups.values()] == [MOST] and len(shown.key) == MOST
     assert shown.left_out == [f"arm{i}" for i in range(MOST, MOST + 3)]
+
+
+def test_arms_of_one_norm_share_its_colour_and_look_apart():
+    norms = {f"{norm}-{size}": norm for norm in ("bn", "sn") for size in range(4)}
+    looks = looks_by_norm(norms)
+    assert looks["bn-0"] == norm_look("bn") and looks["sn-0"] == norm_look("sn")
+    assert all(look.colour == NORM_COLOURS[norms[arm]] for arm, look in looks.items())
+    assert len({str(look) for look in looks.values()}) == len(norms)
