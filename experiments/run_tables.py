@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from experiments.arm_looks import Look, looks_by_norm
@@ -117,9 +118,9 @@ def unfinished(path: Path) -> list[str]:
 def read_wandb(*paths: str, api=None) -> RunTables:
     """The same tables from W&B: each path, ENTITY/PROJECT/RUN, is one training; those of one study belong together.
 
-    W&B holds a little less than the folder. `results` are the last judgement of each network on clean images, facts
-    but the norm are in `configs` alone, and there is no divergence. Of BIN it has histograms: each rho comes back as
-    the middle of its bin, its label the channel's rank. `depth` is a layer's place among the gated ones, by its name.
+    W&B holds a little less than the folder. Facts but the norm are in `configs` alone, and there is no divergence by
+    layer. Layers are called as in W&B's keys ("layer2_0_bn1"). Of BIN it has histograms: each rho comes back as the
+    middle of its bin, its label the channel's rank.
 
     Args:
         api: a `wandb.Api`; by default one of the account that is logged in.
@@ -130,35 +131,33 @@ def read_wandb(*paths: str, api=None) -> RunTables:
     import pandas as pd
     import wandb
 
-    runs = []
+    labels, found = ["arm", "norm", "seed"], {"results": [], "metrics": [], "gates": [], "configs": []}
     for path in paths:
         try:
             api = api or wandb.Api()
             run = api.run(path)
             state, config, rows = run.state, dict(run.config), list(run.scan_history())
+            judged = _logged_table(run, rows, "results")
         except (wandb.errors.Error, ValueError) as error:
             raise UsageError(f"{path} cannot be had from W&B: {' '.join(str(error).split())}") from error
         if state != "finished":
             raise UsageError(f"{path} is half a run: W&B says that it is {state}.")
-        runs.append((config, rows))
-    if not runs:
+        whose = {"arm": str(config.get("arm", config["norm"])), "norm": config["norm"], "seed": config["seed"]}
+        found["results"] += [whose | row for row in judged]
+        found["metrics"] += [whose | row for row in _logged(rows)]
+        found["gates"] += [whose | row for row in _gates(rows)]
+        found["configs"].append(whose | _plain(config, whose))
+    if not paths:
         raise UsageError("name the W&B runs to read, each as ENTITY/PROJECT/RUN.")
-    frames: dict[str, list] = {"metrics": [], "gates": [], "configs": []}
-    for config, rows in runs:
-        labels = {"arm": str(config.get("arm", config["norm"])), "norm": config["norm"], "seed": config["seed"]}
-        frames["metrics"] += [labels | row for row in _logged(rows)]
-        frames["gates"] += [labels | row for row in _gates(rows)]
-        frames["configs"].append(labels | _plain(config, labels))
-    metrics = pd.DataFrame(frames["metrics"], columns=["arm", "norm", "seed", *METRICS])
-    configs = pd.DataFrame(frames["configs"])
+    results = pd.DataFrame(found["results"]) if found["results"] else pd.DataFrame(columns=[*labels, *RESULTS])
     return RunTables(
         name=" ".join(paths),
-        arms={row["arm"]: {"norm": row["norm"]} for row in frames["configs"]},
-        results=_judged_last(metrics),
-        metrics=metrics,
-        gates=pd.DataFrame(frames["gates"], columns=["arm", "norm", "seed", *GATES]),
-        divergence=pd.DataFrame(columns=["arm", "norm", "seed", *DIVERGENCE]),
-        configs=configs,
+        arms={row["arm"]: {"norm": row["norm"]} for row in found["configs"]},
+        results=results if set(RESULTS) <= {*results} else _long(results, [*labels, "domain", "role"], "measure"),
+        metrics=pd.DataFrame(found["metrics"], columns=[*labels, *METRICS]),
+        gates=pd.DataFrame(found["gates"], columns=[*labels, *GATES]),
+        divergence=pd.DataFrame(columns=[*labels, *DIVERGENCE]),
+        configs=pd.DataFrame(found["configs"]),
     )
 
 
@@ -204,36 +203,47 @@ def _plain(settings: Mapping, taken: Iterable[str]) -> dict:
     return {name: text(value) for name, value in settings.items() if name not in taken}
 
 
-def _logged(rows: list[dict]) -> Iterable[dict]:
-    """W&B's history as rows of `metrics`."""
+STEP = "trainer/global_step"
+
+
+def _logged_table(run, rows: list[dict], key: str) -> Iterable[dict]:
+    """The rows of a table as it was last logged to a W&B run."""
+    file = next((row[key]["path"] for row in reversed(rows) if key in row), None)
+    if file is None:
+        return []
+    with TemporaryDirectory() as folder, run.file(file).download(root=folder) as opened:
+        table = json.load(opened)
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
+def _logged(rows: list[dict]) -> Iterator[dict]:
+    """W&B's history as rows of `metrics`: numbers, but those of single layers."""
     for row in rows:
-        time = {"step": row.get("trainer/global_step"), "epoch": row.get("epoch")}
+        time = {"step": row.get(STEP), "epoch": row.get("epoch")}
         for metric, value in row.items():
-            known = metric in ("epoch", "trainer/global_step") or metric.startswith(("_", "gates"))
-            if not known and isinstance(value, (int, float)):
+            plain = metric not in ("epoch", STEP) and not metric.startswith(("_", "layers/"))
+            if plain and isinstance(value, (int, float)):
                 yield time | {"metric": metric, "value": value}
 
 
-def _gates(rows: list[dict]) -> Iterable[dict]:
-    """W&B's history as rows of `gates`."""
-    found = []
+GATE_KEY = re.compile(r"layers/gates/(?:(mean|var)/([^/]+)|rho/histogram)/(\d+)_(.+)")
+"""SN's statistic and label, where it is SN's; depth and layer."""
+
+
+def _gates(rows: list[dict]) -> Iterator[dict]:
+    """W&B's history as rows of `gates`, those of the steps that ended an epoch."""
+    only_gates = ("_", "gates/", "layers/", "epoch", STEP)
+    epochs = {row[STEP]: row["epoch"] for row in rows if "epoch" in row and all(k.startswith(only_gates) for k in row)}
     for row in rows:
-        time = {"epoch": row.get("epoch"), "step": row.get("trainer/global_step")}
         for key, value in row.items():
-            if match := re.fullmatch(r"gates/(mean|var)/([^/]+)/(.+)", key):
-                found.append((match[3], time, match[1], [(match[2], value)]))
-            elif key.startswith("gates/rho/"):
-                found.append((key.removeprefix("gates/rho/"), time, "rho", enumerate(_middles(value))))
-    depths = {layer: depth for depth, layer in enumerate(sorted({layer for layer, *_ in found}, key=_place))}
-    for layer, time, statistic, values in found:
-        place = {"layer": layer, "depth": depths[layer], "statistic": statistic}
-        yield from (time | place | {"label": str(label), "value": value} for label, value in values)
-
-
-def _place(layer: str) -> tuple:
-    """Sorts layers by name from input to output: numbers as numbers, and what decodes after what encodes."""
-    words = re.split(r"(\d+)", layer)  # text and numbers in turn
-    return "decoder" in layer, [int(word) if i % 2 else word for i, word in enumerate(words)]
+            match = GATE_KEY.fullmatch(key)
+            if match is None or row[STEP] not in epochs:
+                continue
+            statistic, label, depth, layer = match.groups()
+            place = {"epoch": epochs[row[STEP]], "step": row[STEP], "layer": layer, "depth": int(depth)}
+            values = [(label, value)] if label else enumerate(_middles(value))
+            for label, each in values:
+                yield place | {"statistic": statistic or "rho", "label": str(label), "value": each}
 
 
 def _middles(histogram: dict) -> list[float]:
@@ -245,11 +255,3 @@ def _middles(histogram: dict) -> list[float]:
         edges = histogram["bins"]
     counted = zip(histogram["values"], edges, edges[1:], strict=False)
     return [(low + high) / 2 for count, low, high in counted for _ in range(int(count))]
-
-
-def _judged_last(metrics: DataFrame) -> DataFrame:
-    """The last value of each network's measures on each domain, as rows of `results`."""
-    judged = metrics[~metrics["metric"].str.match(r"train/|lr-")]
-    last = judged.drop_duplicates(["arm", "seed", "metric"], keep="last")
-    names = last["metric"].str.extract(r"^(?P<domain>.+?)/(?P<measure>iou/.+|[^/]+)$")
-    return last[["arm", "norm", "seed"]].assign(**names, part="clean", value=last["value"]).reset_index(drop=True)

@@ -1,6 +1,7 @@
 """A run's tables, from a folder filled by hand and from a stand-in for W&B's Api."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -100,14 +101,32 @@ def test_what_is_no_finished_run_is_refused(folder, tmp_path):
         read_folder(folder.path)
 
 
-class FakeRun:
-    """What `wandb.Api().run` returns: its `state`, `config` and `scan_history`."""
+TABLE = "media/table/results_9_0123.table.json"
 
-    def __init__(self, state: str, config: dict, history: list[dict]):
-        self.state, self.config, self.history = state, config, history
+
+class FakeFile:
+    def __init__(self, name: str, text: str):
+        self.name, self.text = name, text
+
+    def download(self, root: str):
+        file = Path(root, self.name)
+        file.parent.mkdir(parents=True)
+        file.write_text(self.text)
+        return file.open()
+
+
+class FakeRun:
+    """What `wandb.Api().run` returns: its `state`, `config`, `scan_history` and `file`."""
+
+    def __init__(self, state: str, config: dict, history: list[dict], results: pd.DataFrame | None = None):
+        self.state, self.config, self.history, self.results = state, config, history, results
 
     def scan_history(self):
         return iter({"_step": i, "_runtime": 1.0, "_timestamp": 2.0, **row} for i, row in enumerate(self.history))
+
+    def file(self, name: str) -> FakeFile:
+        assert name == TABLE
+        return FakeFile(name, self.results.to_json(orient="split", index=False))
 
 
 class FakeApi:
@@ -121,68 +140,84 @@ class FakeApi:
         return self.runs[name]
 
 
-def history(gates: list[dict]) -> list[dict]:
-    """What a training logs."""
+STEP = "trainer/global_step"
+
+
+def history(before: dict, half_way: dict, after: dict) -> list[dict]:
+    """What a training of one epoch of ten steps logs, given its gates at three times."""
     return [
-        {"epoch": 0, "trainer/global_step": 0, "gates": {"_type": "image-file"}} | gates[0],
-        {"trainer/global_step": 4, "lr-SGD/weights": 0.1},
-        {"trainer/global_step": 4, "epoch": 0, "train/loss": 1.5},
-        {"trainer/global_step": 4, "epoch": 0, "shapes/photo/top1": 0.2, "streets-city/iou/road": 0.1},
-        {"epoch": 1, "trainer/global_step": 5, "gates": {"_type": "image-file"}} | gates[1],
-        {"trainer/global_step": 9, "epoch": 1, "shapes/photo/top1": 0.4, "streets-city/iou/road": 0.3},
+        {"epoch": 0, STEP: 0, "gates/map": {"_type": "image-file"}} | before,
+        {STEP: 4, "lr-SGD/weights": 0.1},
+        {STEP: 5} | half_way,
+        {STEP: 4, "epoch": 0, "train/loss": 1.5},
+        {STEP: 10} | after,
+        {STEP: 9, "epoch": 0, "shapes/photo/top1": 0.4},
+        {STEP: 10, "epoch": 1, "gates/map": {"_type": "image-file"}},
+        {STEP: 10, "final/top1": 0.4, "results": {"_type": "table-file", "path": TABLE}},
     ]
 
 
 def switch(share: float) -> dict:
-    layers = ("net.layer10.bn1", "net.layer2.bn1", "decoder.bn")
-    return {f"gates/mean/{label}/{layer}": share for label in ("in", "bn") for layer in layers}
+    layers = ("002_layer1_0_bn2", "010_bn")
+    single = {f"layers/gates/mean/{label}/{layer}": share for label in ("in", "bn") for layer in layers}
+    return single | {f"gates/mean/{label}": share for label in ("in", "bn")}
 
 
 def batch_instance(counts: list[int]) -> dict:
+    histogram = {"_type": "histogram", "values": counts}
     return {
-        "gates/rho/net.bn1": {"_type": "histogram", "values": counts, "bins": [0, 0.5, 1]},
-        "gates/rho/net.bn2": {
-            "_type": "histogram",
-            "values": counts,
-            "packedBins": {"min": 0, "size": 0.5, "count": 2},
-        },
-        "gates/rho_mean/net.bn1": 0.5,
+        "layers/gates/rho/histogram/000_bn1": histogram | {"bins": [0, 0.5, 1]},
+        "layers/gates/rho/histogram/001_bn2": histogram | {"packedBins": {"min": 0, "size": 0.5, "count": 2}},
+        "layers/gates/rho/mean/000_bn1": 0.5,
+        "gates/rho/histogram": histogram | {"bins": [0, 0.5, 1]},
     }
 
 
 @pytest.fixture
 def api() -> FakeApi:
     common = {"seed": 1, "lr": 0.1, "crop": [96, 192]}
+    tidy = {"domain": "shapes/photo", "part": "clean", "condition": "clean", "measure": ["top1", "top5"]}
+    wide = {"domain": "streets-city", "role": "target", "miou": [0.5], "iou/sky": [None]}
     return FakeApi(
-        switch=FakeRun("finished", {"norm": "sn", **common}, history([switch(0.5), switch(0.25)])),
+        switch=FakeRun(
+            "finished", {"norm": "sn", **common}, history(*map(switch, (0.5, 0.4, 0.25))), pd.DataFrame(wide)
+        ),
         gated=FakeRun(
             "finished",
             {"arm": "r8-bin", "norm": "bin", "backbone": "r8", **common},
-            history([batch_instance([0, 3]), batch_instance([1, 2])]),
+            history(batch_instance([0, 3]), {}, batch_instance([1, 2])),
+            pd.DataFrame(tidy | {"value": [0.4, 0.9]}),
         ),
         crashed=FakeRun("crashed", {"norm": "bn", **common}, []),
     )
 
 
+@pytest.mark.parametrize(("name", "measured"), [("switch", {"miou": 0.5}), ("gated", {"top1": 0.4, "top5": 0.9})])
+def test_results_from_wandb(name, measured, api):
+    results = read_wandb(f"me/normshift/{name}", api=api).results
+    assert results.set_index("measure")["value"].to_dict() == measured
+    assert list(results)[:4] == ["arm", "norm", "seed", "domain"]
+
+
 def test_the_same_tables_from_wandb(api):
-    run = read_wandb("me/normshift/switch", "me/normshift/gated", api=api)
-    assert run.arms == {"sn": {"norm": "sn"}, "r8-bin": {"norm": "bin"}}
-    for table in (run.results, run.metrics, run.gates, run.divergence, run.configs):
+    run = read_wandb("me/normshift/gated", "me/normshift/switch", api=api)
+    assert run.arms == {"r8-bin": {"norm": "bin"}, "sn": {"norm": "sn"}}
+    for table in (run.metrics, run.gates, run.divergence, run.configs):
         assert list(table)[:3] == ["arm", "norm", "seed"]
-    assert set(run.metrics.metric) == {"lr-SGD/weights", "train/loss", "shapes/photo/top1", "streets-city/iou/road"}
-    judged = run.results[run.results.arm == "sn"].set_index(["domain", "measure"])["value"]
-    assert judged.to_dict() == {("shapes/photo", "top1"): 0.4, ("streets-city", "iou/road"): 0.3}
-    assert list(run.configs["crop"]) == ["96 192"] * 2 and list(run.configs["backbone"])[1] == "r8"
+    bare = {"lr-SGD/weights", "train/loss", "shapes/photo/top1", "final/top1"}
+    assert set(run.metrics[run.metrics.arm == "r8-bin"].metric) == bare
+    assert set(run.metrics[run.metrics.arm == "sn"].metric) == bare | {"gates/mean/in", "gates/mean/bn"}
+    assert list(run.configs["crop"]) == ["96 192"] * 2 and run.configs["backbone"][0] == "r8"
 
 
-def test_gates_from_wandb(api):
+def test_gates_from_wandb_are_those_at_the_ends_of_epochs(api):
     gates = read_wandb("me/normshift/switch", "me/normshift/gated", api=api).gates
-    depths = gates[gates.norm == "sn"].groupby("layer")["depth"].first()
-    assert depths.to_dict() == {"net.layer2.bn1": 0, "net.layer10.bn1": 1, "decoder.bn": 2}
-    shares = gates[(gates.norm == "sn") & (gates.step == 5)]
+    assert set(zip(gates.epoch, gates.step, strict=True)) == {(0, 0), (1, 10)}
+    shares = gates[(gates.norm == "sn") & (gates.epoch == 1)]
+    assert set(zip(shares.depth, shares.layer, strict=True)) == {(2, "layer1_0_bn2"), (10, "bn")}
     assert set(shares.label) == {"in", "bn"} and (shares.value == 0.25).all() and set(shares.statistic) == {"mean"}
-    rho = gates[(gates.norm == "bin") & (gates.step == 5)]
-    assert set(rho.layer) == {"net.bn1", "net.bn2"} and set(rho.statistic) == {"rho"}
+    rho = gates[(gates.norm == "bin") & (gates.epoch == 1)]
+    assert set(rho.layer) == {"bn1", "bn2"} and set(rho.statistic) == {"rho"}
     for _, values in rho.groupby("layer"):
         assert list(values.value) == [0.25, 0.75, 0.75] and list(values.label) == ["0", "1", "2"]
 
