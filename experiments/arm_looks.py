@@ -1,6 +1,7 @@
 """How the arms of a study look in its figures, and which of them share a panel.
 
-Where each norm has one arm, an arm wears its norm's colour, dash and marker, the same in every report. Elsewhere arms
+Where each norm has one arm, an arm wears its norm's colour, dash and marker, the same in every report. Where norms have
+several arms, all of them wear its colour, and take dashes and markers in turn. Arms of one norm, or of unknown ones,
 take colours in turn, from an order that readers who see few colours can tell apart, and dashes and markers after that:
 printed in grey, too, ten lines must still be ten.
 """
@@ -76,7 +77,7 @@ def cast(arms: dict[str, dict]) -> Cast:
     """
     norms = {arm: facts.get("norm") for arm, facts in arms.items()}
     if len(arms) <= MOST:
-        looks = _by_norm(norms) if _told_apart(norms.values()) else _in_turn(arms)
+        looks = _by_norm(norms) if _told_apart(norms.values()) else _within_norms(norms) or _in_turn(arms)
         return Cast(looks, looks, {"": list(arms)}, [])
     splits = list(filter(None, (_split(arms, fact) for fact in _facts(arms))))
     for groups in splits:
@@ -95,20 +96,18 @@ def norm_look(norm: str) -> Look:
     return Look(NORM_COLOURS.get(norm, "#777777"), *NORM_LINES.get(norm, (SOLID, "o")))
 
 
-def looks_by_norm(norms: dict[str, str]) -> dict[str, Look]:
-    """The looks of arms, given the norm of each: its norm's colour; where a norm has several arms, the first wears its
-    dash and marker too and the others take other ones in turn."""
-    looks: dict[str, Look] = {}
-    for arm, norm in norms.items():
-        own = norm_look(norm)
-        worn = [looks[other] for other in looks if norms[other] == norm]
-        free = (line for line in (own[1:], *LINES) if Look(own.colour, *line) not in worn)
-        looks[arm] = Look(own.colour, *next(free, own[1:]))
-    return looks
-
-
 def _by_norm(norms: dict[str, str]) -> dict[str, Look]:
     return {arm: norm_look(norm) for arm, norm in norms.items()}
+
+
+def _within_norms(norms: dict[str, str]) -> dict[str, Look] | None:
+    """Each norm's colour, with another dash and marker for each of its arms; None where that tells too little apart."""
+    members: dict[str, list[str]] = {}
+    for arm, norm in norms.items():
+        members.setdefault(norm, []).append(arm)
+    if len(members) < 2 or not members.keys() <= NORM_LINES.keys() or max(map(len, members.values())) > len(LINES):
+        return None
+    return {arm: Look(norm_look(norm).colour, *LINES[members[norm].index(arm)]) for arm, norm in norms.items()}
 
 
 def _in_turn(arms: dict[str, dict]) -> dict[str, Look]:

@@ -154,11 +154,10 @@ def run_arms(
     Returns:
         The results; None on all processes but the first.
     """
-    import pytorch_lightning as pl  # after parsing: --help must not wait for it
-    from pytorch_lightning.utilities import rank_zero_only
+    from pytorch_lightning.utilities import rank_zero_only  # after parsing: --help must not wait for it
 
-    from experiments.report import write_report
     from experiments.run_folder import RunFolder
+    from experiments.train_arms import train_arms
 
     started = time.time()
     out = Path(flags.out.replace("NAME", f"{study}-smoke" if flags.smoke else study))
@@ -168,17 +167,11 @@ def run_arms(
     arms = {name: fitted(flags, arm, opened) for name, arm in arms.items()}
     check(flags, arms, opened)
     folder = RunFolder(out, flags, question, {}, {name: arm.facts for name, arm in arms.items()}, arm_flags)
-    for seed in range(flags.seed, flags.seed + flags.seeds):
-        for name, arm in arms.items():
-            if not folder.is_finished(name, seed):
-                pl.seed_everything(seed, workers=True, verbose=False)
-                (train or train_and_judge)(flags, arm, opened, folder, name, seed)
-    if rank_zero_only.rank:
-        return None
-    results = folder.gather((time.time() - started) / 60, table)
-    table(results).print()
-    print(f"report: {write_report(folder.path)}")
-    return results
+
+    def train_one(name: str, seed: int) -> None:
+        (train or train_and_judge)(flags, arms[name], opened, folder, name, seed)
+
+    return train_arms(folder, train_one, table, started)
 
 
 class Opened:
@@ -322,6 +315,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
 
     from experiments.trainers import devices, end_wandb, make_trainer
     from lightning_modules.gate_tracker import GateTracker
+    from lightning_modules.predictions import save_answers
 
     part, recipe = folder.part(name, seed), arm.recipe
     world = devices(flags)[1] * flags.nodes
@@ -345,6 +339,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
+        save_answers(module, data, folder.path / "predictions", name)
         folder.finish(name, seed, {"results": [*module.results(), *judged_further(flags, arm, opened, module, name)]})
         last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
         end_wandb(trainer)

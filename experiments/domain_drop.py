@@ -52,14 +52,14 @@ def verdict(table: Table) -> str:
     drops = table.cells[DROP].dropna(subset=["mean"]).sort_values("mean")
     if drops.empty:
         return "No norm has been judged on a source and on every target yet, so there is no drop to compare."
-    first, name = drops.iloc[0], str(drops.index[0]).upper()  # in capitals: "in loses least" would not read
+    first, name = drops.iloc[0], _called(drops.index[0])
     if len(drops) == 1:
         return f"{name} loses {first['mean']:.1f} points from source to targets; there is no other norm to compare."
     second = drops.iloc[1]
-    gap = f"{second['mean'] - first['mean']:.1f} fewer than {str(drops.index[1]).upper()}"
+    gap = f"{second['mean'] - first['mean']:.1f} fewer than {_called(drops.index[1])}"
     loses = f"{name} loses least, {first['mean']:.1f} points from source to targets"
     rest = drops.iloc[1:].iterrows()
-    tied = [str(norm).upper() for norm, row in rest if row["mean"] - first["mean"] <= _spread(first, row)]
+    tied = [_called(norm) for norm, row in rest if row["mean"] - first["mean"] <= _spread(first, row)]
     if min(first["n"], second["n"]) < 2:
         loses += f", {gap}, but with one seed a difference of chance cannot be told from a real one"
     elif tied:
@@ -69,13 +69,20 @@ def verdict(table: Table) -> str:
     return f"{loses}; {_highest(table, drops.index[0])}."
 
 
+def _called(row: str) -> str:
+    """A norm in capitals: "in loses least" would not read. What else a row may be called stays as it is."""
+    from normshift.registry import NORMS
+
+    return row.upper() if row in NORMS else str(row)
+
+
 def _highest(table: Table, favourite: str) -> str:
     """Who is best on the targets: losing little from a poor source is no victory."""
     means = table.cells[TARGETS, "mean"].dropna()
     best = means.idxmax()
     if best == favourite:
         return f"it is also the highest on the targets, {means[best]:.1f}"
-    return f"the highest on the targets is {str(best).upper()}, {means[best]:.1f} against its {means[favourite]:.1f}"
+    return f"the highest on the targets is {_called(best)}, {means[best]:.1f} against its {means[favourite]:.1f}"
 
 
 def _spread(a, b) -> float:

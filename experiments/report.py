@@ -2,9 +2,17 @@
 
     python experiments/report.py runs/seg_gta2city
 
-Reads config.yaml, arms.json, table.json, results.csv, metrics.csv, gates.parquet, divergence.csv and predictions/,
-whichever of them there are, of any study; a run that was stopped half-way gets a report of what it had done. The page
-needs no network.
+Reads config.yaml, arms.json, table.json, predictions/ and what the single trainings have left, whichever of them there
+are, of any study; a run that was stopped half-way, or is under way, gets a report of what it had done. The page needs
+no network.
+
+    python experiments/report.py runs/streets runs/streets-augmented
+
+of several runs writes each one's report, and beside their folders side-by-side.html, one page for all of them.
+
+    python experiments/report.py runs/seg_gta2city --gates gates.png
+
+draws the gates as they were last recorded, of all arms on one sheet, for a text.
 """
 
 from __future__ import annotations
@@ -43,20 +51,51 @@ def write_report(run: Path) -> Path:
     Raises:
         ValueError: where the folder holds none of config.yaml, results.csv and metrics.csv, or tables without arms.
     """
+    loaded = read_run(Path(run))
+    report = loaded.path / "report.html"
+    report.write_text(_html(loaded, loaded.path.resolve().name, *_title(loaded), *prediction_pictures(loaded)), "utf-8")
+    return report
+
+
+def write_side_by_side(runs: list[Path]) -> Path:
+    """Write one page for several runs into the folder that holds them all, and return its path.
+
+    Raises:
+        ValueError: as `write_report` does; and where there are fewer than two runs, or one of them twice.
+    """
+    from experiments.report_side_by_side import joined, pictures, run_names
+
+    loaded = [read_run(Path(run)) for run in runs]
+    whole = joined(loaded)
+    found = [prediction_pictures(run, PICTURE_BYTES // len(runs)) for run in loaded]
+    shown, left_out = pictures(loaded, [pictures_ for pictures_, _ in found]), sum(count for _, count in found)
+    names = run_names([run.path for run in loaded])
+    questions = list(dict.fromkeys(str(run.config["question"]) for run in loaded if run.config.get("question")))
+    page = whole.path / "side-by-side.html"
+    html = _html(whole, f"{len(runs)} runs", " beside ".join(names), " ".join(questions), shown, left_out)
+    page.write_text(html, encoding="utf-8")
+    return page
+
+
+def _html(loaded: Run, over: str, title: str, question: str, pictures: list, left_out: int) -> str:
+    """The page.
+
+    Args:
+        over: what stands over the title. pictures, left_out: as `prediction_pictures` returns them.
+    """
     from jinja2 import Environment, FileSystemLoader
 
-    loaded = read_run(Path(run))
-    pictures, left_out = prediction_pictures(loaded)
     templates = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    title, question = _title(loaded)
-    html = page.get_template("report.html.j2").render(
+    return page.get_template("report.html.j2").render(
         run=loaded,
+        over=over,
         config=loaded.config,
         title=title,
         question=question,
         colours={arm: look.colour for arm, look in loaded.cast.looks.items()},
         keys={name: svg_uri(draw_key(look)) for name, look in loaded.cast.key.items()},
+        unfinished=unfinished(loaded),
         result=_result(loaded),
         sections=_sections(loaded),
         pictures=pictures,
@@ -67,35 +106,58 @@ def write_report(run: Path) -> Path:
         flags=_flags(loaded.config),
         facts=_facts(loaded.arms),
     )
-    report = loaded.path / "report.html"
-    report.write_text(html, encoding="utf-8")
-    return report
 
 
-def prediction_pictures(run: Run) -> tuple[list[tuple[str, list[list[tuple[str, str]]]]], int]:
-    """Each domain's examples, an example being (what, data URI) for image, truth and arms; and how many did not fit.
+def prediction_pictures(
+    run: Run, budget: int | None = None
+) -> tuple[list[tuple[str, list[list[tuple[str, str]]]]], int]:
+    """Each domain's examples, and how many did not fit. An example is (what, data URI) for image, truth and arms; of
+    classifiers, truth and arms are told in words.
 
     Every domain gets its first example before any gets a second.
+
+    Args:
+        budget: bytes that they may weigh together; by default PICTURE_BYTES.
     """
     examples = []
     for file in (run.path / "predictions").glob("*-image.png"):
         domain, _, index = file.name.removesuffix("-image.png").rpartition("-")
         if domain and index.isdigit():
             examples.append((int(index), domain))
-    order = {domain: i for i, domain in enumerate(run.domains)}
+    order = {name: i for i, domain in enumerate(run.domains) for name in (domain, re.sub("[:/]", "-", domain))}
+    answers = {} if run.segments else answers_told(run)
     shown: dict[str, list] = {domain: [] for domain in sorted({d for _, d in examples}, key=lambda d: order.get(d, 99))}
-    budget, left_out = PICTURE_BYTES, 0
+    budget, left_out = PICTURE_BYTES if budget is None else budget, 0
     for index, domain in sorted(examples, key=lambda e: (e[0], order.get(e[1], 99))):
         stem = run.path / "predictions" / f"{domain}-{index}"
         files = {what: Path(f"{stem}-{what}.png") for what in ("image", "truth", *run.arms)}
         found = {what: picture_uri(file, photograph=what == "image") for what, file in files.items()}
-        uris = [(what, uri) for what, uri in found.items() if uri]
-        budget -= sum(len(uri) for _, uri in uris)
+        found |= answers.get((domain, index), {})
+        told = [(what, uri) for what, uri in found.items() if uri]
+        budget -= sum(len(uri) for _, uri in told)
         if budget < 0:
             left_out += 1
-        elif uris:
-            shown[domain].append(uris)
+        elif told:
+            shown[domain].append(told)
     return [(domain, rows) for domain, rows in shown.items() if rows], left_out
+
+
+def answers_told(run: Run) -> dict[tuple[str, int], dict[str, str]]:
+    """What classifiers call an image, by domain and index: the truth, and each arm's answer."""
+    import pandas as pd
+
+    told: dict[tuple[str, int], dict[str, str]] = {}
+    for arm in run.arms:
+        try:
+            rows = pd.read_csv(run.path / "predictions" / f"{arm}.csv", dtype={"truth": str, "answer": str})
+            rows = rows.dropna()
+            for row in rows.itertuples():
+                mark = "✓" if row.truth == row.answer else "✗"
+                example = told.setdefault((str(row.domain), int(row.image)), {"truth": row.truth})
+                example[arm] = f"{mark} {row.answer}, {100 * row.probability:.0f} %"
+        except (OSError, ValueError, AttributeError):  # not there, empty, or cut off in the middle
+            continue
+    return told
 
 
 def class_tables(run: Run) -> list[tuple[str, list[str], list[Row]]]:
@@ -117,6 +179,24 @@ def class_tables(run: Run) -> list[tuple[str, list[str], list[Row]]]:
                 body.append((str(name).removeprefix("iou/"), cells))
             tables.append((str(domain), list(means.columns), body))
     return tables
+
+
+NAMED = 6
+"""Trainings that are named where several are unfinished."""
+
+
+def unfinished(run: Run) -> str:
+    """What the page says at its top of a run that has not come to its end; "" of one that has."""
+    begun = [f"{name} (last logged at step {step})" for name, step in run.unfinished.items() if step is not None]
+    waiting = [name for name, step in run.unfinished.items() if step is None]
+    parts = [
+        f"{what} {', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
+        for what, names in (("begun but not finished:", begun), ("nothing logged yet:", waiting))
+        if names
+    ]
+    if not parts:
+        return ""
+    return f"This run had not come to its end when this page was made; {'; '.join(parts)}. --resume goes on with it."
 
 
 def _result(run: Run) -> dict | None:
@@ -186,22 +266,43 @@ def _flags(config: dict) -> dict[str, str]:
     return {
         name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in config.items()
-        if name not in ABOUT and value is not None
+        if name not in ABOUT and value not in (None, [])
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write report.html, one self-contained page, into a run's folder.")
+    parser = argparse.ArgumentParser(
+        description="Write report.html, one self-contained page, into a run's folder; for several runs, each its own, "
+        "and beside them side-by-side.html, one page for all."
+    )
     parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="folder of a run, such as runs/seg_gta2city")
+    parser.add_argument("--gates", type=Path, metavar="FILE", help="draw the gates of a run's arms into a picture, too")
     flags = parser.parse_args()
-    failed = False
-    for run in flags.run:
+    if flags.gates and len(flags.run) > 1:
+        parser.error("--gates draws those of one run: name one.")
+    written, failed = [], False
+    for run in dict.fromkeys(flags.run):
         try:
             print(write_report(run))
+            written.append(run)
+            if flags.gates:
+                print(_draw_gates(run, flags.gates))
         except (OSError, ValueError) as error:
             print(f"report: {error}", file=sys.stderr)
             failed = True
+    if len(written) > 1:
+        print(write_side_by_side(written))
     sys.exit(failed)
+
+
+def _draw_gates(run: Path, picture: Path) -> Path:
+    from lightning_modules.gate_figures import draw_gates
+
+    gates = read_run(run).gates
+    if gates is None:
+        raise ValueError(f"{run} has no gates to draw.")
+    draw_gates(gates.assign(norm=gates["arm"])).savefig(picture, dpi=110)  # arms may share a norm
+    return picture
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import Look, norm_look
+from experiments.arm_looks import Look
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command li
 PICTURE_WIDTH = 320
 """Pixels to which wider predictions are reduced."""
 
-NARROW = 5.5
+NARROW = 4.3
 """Inches to which wide figures shrink for phones, the least at which their titles and legends still fit."""
 
 INK = "#3d4650"
@@ -34,14 +34,14 @@ MARKERS = 7
 """Markers along a line: enough to follow it, too few to hide it."""
 
 
-def draw_drops(scores: DataFrame, ranked: list[str], title: str) -> Figure:
+def draw_drops(scores: DataFrame, ranked: list[str], looks: dict[str, Look], title: str) -> Figure:
     """A bar a norm: its drop, mean over seeds, and a dot for each seed; the first of `ranked` at the bottom."""
     from experiments.domain_drop import DROP
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     reach = max(scores[DROP].max(), 0.1)
     for y, norm in enumerate(ranked):
-        seeds, colour = scores.loc[[norm], DROP], norm_look(norm).colour
+        seeds, colour = scores.loc[[norm], DROP], looks[norm].colour
         ax.barh(y, seeds.mean(), 0.56, color=colour, alpha=0.45, linewidth=0)
         ax.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
         ax.text(max(seeds.max(), 0) + 0.03 * reach, y, f"{seeds.mean():.1f}", va="center", fontsize=8.5, color=INK)
@@ -50,14 +50,16 @@ def draw_drops(scores: DataFrame, ranked: list[str], title: str) -> Figure:
     return figure
 
 
-def draw_heights(scores: DataFrame, ranked: list[str], targets: list[str], title: str) -> Figure:
+def draw_heights(
+    scores: DataFrame, ranked: list[str], looks: dict[str, Look], targets: list[str], title: str
+) -> Figure:
     """A line a norm, from its mIoU on the source (dot) to the mean of its targets (ring); each tick is one target."""
     from experiments.domain_drop import DROP, TARGETS
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     means = scores.groupby("norm").mean()
     for y, norm in enumerate(ranked):
-        row, colour = means.loc[norm], norm_look(norm).colour
+        row, colour = means.loc[norm], looks[norm].colour
         source = row[TARGETS] + row[DROP]
         ax.plot([row[TARGETS], source], [y, y], color=colour, linewidth=2, alpha=0.6)
         ax.plot([row[target] for target in targets], [y] * len(targets), "|", color=colour, markersize=9)
@@ -112,6 +114,7 @@ def draw_curves(metrics: DataFrame, column: str, title: str, looks: dict[str, Lo
         _line(ax, looks[arm], i, steps[common.index], common.mean(axis=1))
     if top is not None:
         ax.set_ylim(0, top)
+    ax.set_xlim(0, 1.03 * max(1, metrics["step"].max()))  # of the whole run, so that all curves have one time
     ax.set_xlabel("step")
     return figure
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.arm_looks import Cast, cast
+from experiments.run_parts import RESULT, gathered, part_folder
 from lightning_modules.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Run:
     metrics: DataFrame | None
     gates: DataFrame | None
     divergence: DataFrame | None
+    unfinished: dict[str, int | None] = field(default_factory=dict)
+    """Trainings that have left no result, and the last step that each has logged, None where it has logged nothing."""
 
     @cached_property
     def cast(self) -> Cast:
@@ -83,12 +86,51 @@ def read_run(path: Path) -> Run:
         table = Table.from_json((path / "table.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         table = None
-    frames = [_frame(path / name, columns) for name, columns in FRAMES.items()]
-    return Run(path, config if isinstance(config, dict) else {}, _arms(path / "arms.json", frames), table, *frames)
+    config = config if isinstance(config, dict) else {}
+    arms, seeds = _written(path / "arms.json"), _seeds(path, config)
+    parts = gathered(path, arms, seeds)  # before the gathered files: those are written when a training ends
+    frames = [_frame(path / name, parts.get(name.partition(".")[0]), columns) for name, columns in FRAMES.items()]
+    unfinished = _unfinished(path, arms, seeds, frames[list(FRAMES).index("metrics.csv")])
+    return Run(path, config, _arms(arms, frames), table, *frames, unfinished)
 
 
-def _frame(file: Path, columns: tuple[str, ...]) -> DataFrame | None:
-    """A table of the run, of which rows that lack one of the columns are left out; None where there is nothing."""
+def _seeds(path: Path, config: dict) -> list[int]:
+    """The seeds of the run's flags; where those are lost, the seeds of its trainings' folders."""
+    first, count = config.get("seed"), config.get("seeds")
+    if isinstance(first, int) and isinstance(count, int):
+        return list(range(first, first + count))
+    ends = [folder.name.rpartition("-seed")[2] for folder in path.glob("*-seed*")]
+    return sorted({int(end) for end in ends if end.isdigit()})
+
+
+def _unfinished(path: Path, arms: dict, seeds: list[int], metrics: DataFrame | None) -> dict[str, int | None]:
+    folders = {(arm, seed): part_folder(path, arm, seed) for seed in seeds for arm in arms}
+    if not any(folder.exists() for folder in folders.values()):
+        return {}  # a folder that was tidied up, or has nothing yet, does not say what came of its trainings
+    last = {} if metrics is None else metrics.groupby(["arm", "seed"])["step"].max().to_dict()
+    left = {of: folder for of, folder in folders.items() if not (folder / RESULT).exists()}
+    return {folder.name: int(last[of]) if of in last else None for of, folder in left.items()}
+
+
+def _frame(file: Path, rows: DataFrame | None, columns: tuple[str, ...]) -> DataFrame | None:
+    """A table of the run, of which rows that lack one of the columns are left out; None where there is nothing.
+
+    Args:
+        file: where it was gathered. rows: what is in the trainings' own folders, which then counts.
+    """
+    import pandas as pd
+
+    table = _read(file) if rows is None else rows.reset_index(drop=True)
+    if table is None or not set(columns) <= set(table.columns):
+        return None
+    for column in table.columns.difference(TEXTS):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        table[column] = numbers if numbers.notna().any() else table[column]  # a study's column may well be text
+    table = table.dropna(subset=list(columns)).reset_index(drop=True)
+    return table if len(table) else None
+
+
+def _read(file: Path) -> DataFrame | None:
     import pandas as pd
 
     names = {"arm": str, "norm": str, "domain": str}  # an arm called 50 is no number
@@ -102,21 +144,18 @@ def _frame(file: Path, columns: tuple[str, ...]) -> DataFrame | None:
             f"{file.parent} was written before tables had a column arm: repeat its command with --resume, which "
             "trains nothing again and writes them anew."
         )
-    if not set(columns) <= set(table.columns):
-        return None
-    for column in table.columns.difference(TEXTS):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        table[column] = numbers if numbers.notna().any() else table[column]  # a study's column may well be text
-    table = table.dropna(subset=list(columns)).reset_index(drop=True)
-    return table if len(table) else None
+    return table
 
 
-def _arms(file: Path, frames: list[DataFrame | None]) -> dict[str, dict]:
-    """The arms of arms.json and what else was measured; of those the norm alone is known."""
+def _written(arms: Path) -> dict[str, dict]:
     try:
-        written = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(arms.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        written = {}
+        return {}
+
+
+def _arms(written: dict[str, dict], frames: list[DataFrame | None]) -> dict[str, dict]:
+    """The arms of arms.json and what else was measured; of those the norm alone is known."""
     arms = dict(written)
     for frame in frames:
         if frame is not None:

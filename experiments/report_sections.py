@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from experiments.report_gates import Slides
     from experiments.report_run import Run
     from experiments.tables import Table
 
@@ -38,6 +39,7 @@ class Drawing:
     images: list[tuple[str, str]]  # (data URI, what it shows in a few words)
     heading: str = ""
     narrow: str = ""  # data URI of a wide figure as a phone shows it
+    slides: Slides | None = None  # the gates, which the page draws itself
 
 
 @dataclass
@@ -61,8 +63,9 @@ def drop_section(run: Run) -> Section:
         return section
     ranked = scores.groupby("norm")[DROP].mean().sort_values(ascending=False).index
     targets = results.loc[results["role"] == "target", "domain"].unique()
-    lost = draw_drops(scores, ranked, "what is lost")
-    heights = draw_heights(scores, ranked, targets, "from where to where")
+    looks = {norm: run.cast.of_row(norm) for norm in ranked}
+    lost = draw_drops(scores, ranked, looks, "what is lost")
+    heights = draw_heights(scores, ranked, looks, targets, "from where to where")
     section.drawings = [
         Drawing(
             "What is lost: points of mIoU from the source to the mean of the targets, least on top; a bar is the mean "
@@ -167,7 +170,8 @@ def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
 
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
-    from lightning_modules.gate_figures import NEAR, draw_gate_movement, draw_gates
+    from experiments.report_gates import slides
+    from lightning_modules.gate_figures import draw_gate_movement
 
     section = Section("What the gates learned")
     if run.gates is None:
@@ -181,22 +185,24 @@ def gate_section(run: Run) -> Section | None:
         )
         return section
     shares = (
-        "As last recorded, averaged over seeds: how each layer divides its trust between the moments of the instance "
-        "(IN), the layer (LN) and, where it may, the batch (BN). The shares start equal; what is not equal was learned."
+        "How each layer divides its trust between the moments of the instance (IN), the layer (LN) and, where it may, "
+        "the batch (BN); averaged over seeds, and in the legend over layers. The shares start equal; what is not equal "
+        "was learned."
     )
-    quantiles = (
-        "As last recorded, over the channels of each layer: rho is 1 where a channel uses the batch's moments, 0 where "
-        f"the instance's; it starts at 1. Below: how many channels are within {NEAR:g} of either side."
+    spread = (
+        "How rho is spread over the channels of each layer, from the input at the top to the output: 1 where a channel "
+        "uses the batch's moments, 0 where the instance's; it starts at 1. A ridge is as high as the square root of "
+        "the share of channels, so that a few show, too."
     )
     moved = (
-        "The way there, for early, middle and late layers; a thin line is one seed. What still slopes at the end "
-        "had not settled."
+        "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
+        "at the end had not settled."
     )
     arms = list(run.gates["arm"].unique())
     for arm in arms[:MOST]:
         gates = run.gates[run.gates["arm"] == arm]
-        caption = quantiles if (gates["statistic"] == "rho").all() else shares
-        section.drawings.append(_wide(draw_gates(gates), f"gates of {arm} by depth", caption, heading=arm))
+        caption = spread if (gates["statistic"] == "rho").all() else shares
+        section.drawings.append(Drawing(caption, [], arm, slides=slides(arm, gates)))
         if gates["epoch"].nunique() > 1:
             section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {arm} over epochs", moved))
     if len(arms) > MOST:

@@ -10,7 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,8 +20,8 @@ import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import ABOUT, UsageError
+from experiments.run_parts import RESULT, gathered, part_folder
 from experiments.tables import Table
-from experiments.trainers import read_metrics
 
 PACKAGES = (
     "torch",
@@ -102,10 +102,14 @@ class RunFolder:
 
     def part(self, arm: str, seed: int) -> Path:
         """The subfolder of one training."""
-        return self.path / f"{arm}-seed{seed}"
+        return part_folder(self.path, arm, seed)
+
+    @property
+    def seeds(self) -> range:
+        return range(self._config["seed"], self._config["seed"] + self._config["seeds"])
 
     def is_finished(self, arm: str, seed: int) -> bool:
-        return (self.part(arm, seed) / "result.json").exists()
+        return (self.part(arm, seed) / RESULT).exists()
 
     def finish(self, arm: str, seed: int, result: dict[str, list[dict]]) -> None:
         """Keep a training's results: lists of rows under the names of the tables they go to, "results" and
@@ -114,7 +118,7 @@ class RunFolder:
         self.part(arm, seed).mkdir(parents=True, exist_ok=True)
         partial = self.part(arm, seed) / "result.partial"
         partial.write_text(text)
-        partial.rename(self.part(arm, seed) / "result.json")  # a half-written result must not count as finished
+        partial.rename(self.part(arm, seed) / RESULT)  # a half-written result must not count as finished
 
     def gather(self, minutes: float, table: Callable[[pd.DataFrame], Table | None]) -> pd.DataFrame:
         """Write metrics.csv, gates.parquet, results.csv, divergence.csv, table.md and table.json; returns the results.
@@ -125,23 +129,13 @@ class RunFolder:
             minutes: how long this call of the study took.
             table: makes the closing table of the results; None where there is nothing to show yet.
         """
-        parts = list(self._parts())
-        logged = [_labelled(frame, labels) for labels, part in parts if (frame := read_metrics(part)) is not None]
-        if logged:
-            pd.concat(logged).to_csv(self.path / "metrics.csv", index=False)
-        tracked = [(labels, file) for labels, part in parts if (file := part / "gates.parquet").exists()]
-        if tracked:
-            gates = pd.concat([_labelled(pd.read_parquet(file), labels) for labels, file in tracked])
-            gates.to_parquet(self.path / "gates.parquet", index=False)
-        found = [(labels, file) for labels, part in parts if (file := part / "result.json").exists()]
-        kept = [(labels, json.loads(file.read_text())) for labels, file in found]
-        gathered = {}
-        for name in ("results", "divergence"):
-            frames = [_labelled(pd.DataFrame(result[name]), labels) for labels, result in kept if result.get(name)]
-            if frames:
-                gathered[name] = pd.concat(frames)
-                gathered[name].to_csv(self.path / f"{name}.csv", index=False)
-        results = gathered.get("results", pd.DataFrame())
+        tables = gathered(self.path, self.arms, self.seeds)
+        for name, rows in tables.items():
+            if name == "gates":
+                rows.to_parquet(self.path / "gates.parquet", index=False)
+            else:
+                rows.to_csv(self.path / f"{name}.csv", index=False)
+        results = tables.get("results", pd.DataFrame())
         closing = table(results) if len(results) else None
         if closing is not None:
             (self.path / "table.md").write_text(closing.markdown() + "\n")
@@ -149,12 +143,6 @@ class RunFolder:
         self._config["minutes"] = round(self._minutes_before + minutes, 1)
         self._write_config()
         return results
-
-    def _parts(self) -> Iterator[tuple[dict, Path]]:
-        """The columns that label each training's rows, and its folder."""
-        for arm, facts in self.arms.items():
-            for seed in range(self._config["seed"], self._config["seed"] + self._config["seeds"]):
-                yield {"arm": arm, **facts, "seed": seed}, self.part(arm, seed)
 
     def _write_config(self) -> None:
         self.config_file.write_text(yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True))
@@ -181,12 +169,6 @@ class RunFolder:
         self._minutes_before = written.get("minutes", 0.0)
         of_the_start = ("command", "git", "versions", "minutes")  # until `gather` knows the minutes of this call
         self._config |= {key: written[key] for key in of_the_start if key in written}
-
-
-def _labelled(frame: pd.DataFrame, labels: dict) -> pd.DataFrame:
-    """The frame with the labels in front, in place of columns of the same names."""
-    others = [column for column in frame.columns if column not in labels]
-    return frame.assign(**labels)[[*labels, *others]]
 
 
 def _command() -> str:

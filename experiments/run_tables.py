@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import Look, looks_by_norm
+from experiments.arm_looks import Look, cast
 from experiments.flags import UsageError
 
 if TYPE_CHECKING:  # pandas loads slowly; nothing here is needed by a command line that asks for --help
@@ -58,8 +58,8 @@ class RunTables:
 
     @property
     def looks(self) -> dict[str, Look]:
-        """How each arm looks in figures: its norm's colour, and a dash and marker of its own."""
-        return looks_by_norm({arm: str(facts.get("norm")) for arm, facts in self.arms.items()})
+        """How each arm looks in every figure."""
+        return cast(self.arms).looks
 
 
 def read_folder(path: Path | str) -> RunTables:

@@ -102,14 +102,13 @@ def main() -> None:
 
 def run(flags: Flags):
     """Train and judge every norm and seed; returns the results, a table with a row for each norm, seed and domain."""
-    import pytorch_lightning as pl  # after parsing: --help must not wait for it
-    from pytorch_lightning.utilities import rank_zero_only
+    from pytorch_lightning.utilities import rank_zero_only  # after parsing: --help must not wait for it
 
     from datamodules.image_files import MissingDataError
     from datamodules.segmentation import SegmentationData
     from experiments.domain_drop import drop_table
-    from experiments.report import write_report
     from experiments.run_folder import RunFolder
+    from experiments.train_arms import train_arms
     from experiments.trainers import devices, loader_workers
 
     started = time.time()
@@ -147,17 +146,11 @@ def run(flags: Flags):
     arms = {norm: {"norm": norm} for norm in flags.norm}
     folder = RunFolder(out, flags, QUESTION, {"label_space": data.source.label_space.name}, arms)
     data.read_labels()
-    for seed in range(flags.seed, flags.seed + flags.seeds):
-        for norm in flags.norm:
-            if not folder.is_finished(norm, seed):
-                pl.seed_everything(seed, workers=True, verbose=False)
-                train_and_judge(flags, recipe, data, folder, norm, seed)
-    if rank_zero_only.rank:
-        return None
-    results = folder.gather((time.time() - started) / 60, drop_table)
-    drop_table(results).print()
-    print(f"report: {write_report(folder.path)}")
-    return results
+
+    def train(norm: str, seed: int) -> None:
+        train_and_judge(flags, recipe, data, folder, norm, seed)
+
+    return train_arms(folder, train, drop_table, started)
 
 
 def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) -> None:

@@ -7,7 +7,6 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -16,6 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import RunFlags, UsageError
+from experiments.run_parts import set_aside
 from lightning_modules.judgement_line import JudgementLine
 
 # Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
@@ -116,23 +116,6 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module shares samples out itself, and judges none twice
     )
-
-
-def set_aside(metrics: Path) -> None:
-    """Rename what an interrupted training has logged: Lightning's logger begins its file anew."""
-    if metrics.exists():
-        count = len(list(metrics.parent.glob("metrics-*.csv")))
-        metrics.rename(metrics.with_name(f"metrics-{count:03d}.csv"))
-
-
-def read_metrics(folder: Path) -> pd.DataFrame | None:
-    """What a training has logged, from all its parts; steps that were taken again count once."""
-    files = [*sorted(folder.glob("metrics-*.csv")), *folder.glob("metrics.csv")]
-    whole = None
-    for file in files:
-        part = pd.read_csv(file)
-        whole = part if whole is None else pd.concat([whole[whole.step < part.step.min()], part])
-    return whole
 
 
 def end_wandb(trainer: pl.Trainer) -> None:

@@ -7,7 +7,7 @@ safe to draw inside a training run.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
@@ -35,6 +35,9 @@ STATISTIC_COLOURS = {name: NORM_COLOURS[name] for name in ("in", "ln", "bn", "gn
 NEAR = 0.1
 """A rho below this, or above one minus this, counts as having chosen a side."""
 
+LEAST_STAGES = 3
+"""Stages of a network that has any worth telling apart."""
+
 _INK, _FAINT = "#3d4650", "#d7dce1"
 
 
@@ -42,7 +45,7 @@ def draw_gates(frame: DataFrame) -> Figure:
     """The gates across the layers as they stood at the last step of each run in the frame.
 
     SN: two panels, mean and variance; a bar a layer, split into the shares of the statistics, averaged over seeds.
-    BIN: quantiles of rho over the channels (and seeds) of each layer, and how many of them have chosen a side.
+    BIN: ridges, how rho is spread over the channels (and seeds) of each layer, and how many have chosen a side.
 
     Args:
         frame: tidy gates of one or more norms, seeds and steps.
@@ -52,8 +55,7 @@ def draw_gates(frame: DataFrame) -> Figure:
     """
     if frame.empty:
         raise ValueError("no gates to draw: the frame is empty.")
-    frame = _told_apart(frame)
-    last = frame[frame["step"] == frame.groupby(["norm", "seed"])["step"].transform("max")]
+    last = last_recorded(frame)
     panels = [
         panel
         for (norm, statistic), rows in last.groupby(["norm", "statistic"], sort=False)
@@ -75,7 +77,7 @@ def draw_gates(frame: DataFrame) -> Figure:
 
 
 def draw_gate_movement(frame: DataFrame) -> Figure:
-    """How the gates moved during training, in three thirds of the network's depth side by side.
+    """How the gates moved during training, in the first, middle and last third of the layers, side by side.
 
     SN: the shares, averaged over layers; a thin line a seed, a bold one for their mean. BIN: the quantiles of rho.
 
@@ -101,7 +103,7 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
             ax.set_yticks([0, 0.5, 1])
             ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
             if row == 0:
-                ax.set_title(("first", "middle", "last")[i] + " third of the layers", fontsize=9, color=_INK)
+                ax.set_title(("first", "middle", "last")[i] + " third", fontsize=9, color=_INK)
         name = {"mean": "mean", "var": "variance", "rho": "rho"}[statistic]
         axes[3 * row].set_ylabel(f"{norm}: {name}")
     for ax in axes[-3:]:
@@ -114,41 +116,11 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
     return figure
 
 
-MOST_HISTOGRAMS = 12
-"""Layers that a figure shows one by one; of a deeper network, so many at even distances."""
-
-
-def draw_rho_histograms(frame: DataFrame) -> Figure:
-    """How BIN's rho is spread over the channels of each layer at the last step, a panel a layer, seeds together.
-
-    Args:
-        frame: tidy gates of one or more seeds; those of SN are passed over.
-
-    Raises:
-        ValueError: where none of them is a rho.
-    """
-    import numpy as np
-
-    rho = frame[frame["statistic"] == "rho"]
-    if rho.empty:
-        raise ValueError("no rho to draw: the frame has none of BIN's gates.")
-    rho = _told_apart(rho)
-    last = rho[rho["step"] == rho.groupby(["norm", "seed"])["step"].transform("max")]
-    layers = last.drop_duplicates("depth").set_index("depth")["layer"].sort_index()
-    shown = layers.iloc[np.linspace(0, len(layers) - 1, min(len(layers), MOST_HISTOGRAMS)).round().astype(int)]
-    figure, axes = _sheet([1.3] * -(-len(shown) // 4), columns=4)
-    for ax, (depth, layer) in zip(axes, shown.items(), strict=False):
-        values = last.loc[last["depth"] == depth, "value"]
-        ax.hist(values, 20, (0, 1), weights=[1 / len(values)] * len(values), color=NORM_COLOURS["bin"], rwidth=0.9)
-        ax.set_title(f"{depth}  {layer.removeprefix('net.')}", loc="left", fontsize=8.5, color=_INK)
-        ax.set_ylim(0, 1)
-        ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
-    for ax in axes[len(shown) :]:
-        ax.set_visible(False)
-    for ax in axes[max(0, len(shown) - 4) : len(shown)]:
-        ax.tick_params(labelbottom=True)
-        ax.set_xticks([0, 0.5, 1], ["instance", "0.5", "batch"])
-    return figure
+def last_recorded(frame: DataFrame) -> DataFrame:
+    """The gates as they stood at the last step of each training in the frame."""
+    frame = _told_apart(frame)
+    training = ["arm" if "arm" in frame else "norm", "seed"]
+    return frame[frame["step"] == frame.groupby(training)["step"].transform("max")]
 
 
 def quiet(ax: Axes) -> None:
@@ -196,12 +168,41 @@ def _share_panel(ax: Axes, rows: DataFrame) -> None:
     _legend(ax, columns=shares.shape[1])
 
 
+RIDGE_BINS = 40
+"""Bins of rho in a ridge."""
+
+
+def ridges(rows: DataFrame) -> DataFrame:
+    """How rho is spread in each layer: a row a depth, a column a bin of [0, 1], the share of the channels in it.
+
+    Each channel counts for its bin and, less, for the two to either side: in layers of few channels, too, a ridge is
+    to be seen rather than single channels. What would leave [0, 1] stays in the last bins.
+    """
+    import numpy as np
+    import pandas as pd
+
+    bins = (rows["value"].clip(0, 1) * RIDGE_BINS).astype(int).clip(upper=RIDGE_BINS - 1)
+    counts = pd.crosstab(rows["depth"], bins).reindex(columns=np.arange(RIDGE_BINS), fill_value=0)
+    padded = np.pad(counts.div(counts.sum(axis=1), axis=0), ((0, 0), (2, 2)), mode="symmetric")
+    smooth = sum(weight / 16 * padded[:, i : i + RIDGE_BINS] for i, weight in enumerate((1, 4, 6, 4, 1)))
+    return pd.DataFrame(smooth, counts.index)
+
+
 def _rho_panel(ax: Axes, rows: DataFrame) -> None:
-    quantiles = rows.groupby("depth")["value"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
-    _rho_band(ax, quantiles)
+    """A ridge a layer, its foot at the layer's depth; as wide as the root of the share, so that a few show, too."""
+    import numpy as np
+
+    spread = ridges(rows)
+    colour, middles = NORM_COLOURS["bin"], (np.arange(RIDGE_BINS) + 0.5) / RIDGE_BINS
+    for depth, shares in spread[::-1].iterrows():  # from the right, so that a ridge covers what is behind it
+        width = 1.6 * np.sqrt(shares)
+        ax.fill_betweenx(middles, depth - 0.4, depth - 0.4 + width, color=colour, alpha=0.8, linewidth=0)
+        ax.plot(depth - 0.4 + width, middles, color="white", linewidth=0.6)
+    medians = rows.groupby("depth")["value"].median()
+    ax.plot(medians.index, medians, "_", color=_INK, markersize=8, label="median")
     ax.set_ylim(-0.02, 1.02)
     ax.set_yticks([0, 0.5, 1], ["0  instance", "0.5", "1  batch"])
-    _legend(ax, columns=3)
+    _legend(ax, columns=1)
 
 
 def _sides_panel(ax: Axes, rows: DataFrame) -> None:
@@ -248,12 +249,9 @@ def _legend(ax: Axes, columns: int) -> None:
 
 def _mark_stages(axes: list[Axes], layers: Series) -> None:
     """A gap where a stage of the network begins, and the stages' names below the last panel."""
-    stages = _stages(list(layers))
-    starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
-    for begin, end in pairwise([*starts, len(stages)]):
+    for name, begin, end in stages(list(layers)):
         left, right = layers.index[begin] - 0.5, layers.index[end - 1] + 0.5
-        name = next((word for word in reversed(stages[begin].split(".")) if not word.isdigit()), stages[begin])
-        if (right - left) / len(stages) > 0.014 * len(name):  # a narrower one's name would run into its neighbour's
+        if (right - left) / len(layers) > 0.014 * len(name):  # a narrower one's name would run into its neighbour's
             for ax in axes:
                 for edge in {left, right} - {layers.index[0] - 0.5, layers.index[-1] + 0.5}:
                     ax.axvline(edge, color="white", linewidth=3)
@@ -264,12 +262,22 @@ def _mark_stages(axes: list[Axes], layers: Series) -> None:
     axes[-1].xaxis.labelpad = 14
 
 
-def _stages(names: list[str]) -> list[str]:
+def stages(layers: list[str]) -> list[tuple[str, int, int]]:
+    """The stages of a network whose layers have these module names: a short name, the first layer, and one past the
+    last."""
+    prefixes = _prefixes(layers)
+    names = [next((w for w in reversed(prefix.split(".")) if not w.isdigit()), prefix) for prefix in prefixes]
+    apart = names if len(list(groupby(names))) >= LEAST_STAGES else prefixes  # blocks.0, blocks.1 are not all one
+    starts = [i for i, stage in enumerate(apart) if i == 0 or stage != apart[i - 1]]
+    return [(names[begin], begin, end) for begin, end in pairwise([*starts, len(layers)])]
+
+
+def _prefixes(names: list[str]) -> list[str]:
     """The prefix of each module name that cuts the network into the most stages, twelve or fewer."""
     best = [""] * len(names)
     for words in range(1, 5):
-        stages = [".".join(name.split(".")[:-1][:words]) or name for name in names]
-        if 1 + sum(a != b for a, b in pairwise(stages)) > 12:
+        prefixes = [".".join(name.split(".")[:-1][:words]) or name for name in names]
+        if 1 + sum(a != b for a, b in pairwise(prefixes)) > 12:
             break
-        best = stages
+        best = prefixes
     return best

@@ -60,7 +60,9 @@ class GateTracker(pl.Callback):
         places = pd.DataFrame(each, columns=PLACE).to_dict("list")
         self.frames.append(self._frame(time, places, [value for gate in found for value in gate.values.tolist()]))
         self.folder.mkdir(parents=True, exist_ok=True)
-        pd.concat(self.frames).to_parquet(self.folder / "gates.parquet", index=False)
+        partial = self.folder / "gates.partial"  # a run killed while it writes keeps the epochs before
+        pd.concat(self.frames).to_parquet(partial, index=False)
+        partial.replace(self.folder / "gates.parquet")
         figure = draw_gates(self.frames[-1])
         figure.savefig(self.folder / "gates.png", dpi=120)
         for logger in trainer.loggers:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.arm_looks import COLOURS, LINES, MOST, NORM_LINES, PLAIN, cast, looks_by_norm, norm_look
+from experiments.arm_looks import COLOURS, LINES, MOST, NORM_LINES, PLAIN, cast
 from lightning_modules.gate_figures import NORM_COLOURS
 from normshift import NORMS
 
@@ -23,6 +23,14 @@ def test_elsewhere_arms_take_colours_in_turn_and_no_two_of_a_panel_look_alike():
     assert len(set(shown.looks.values())) == MOST and len(set(LINES)) == len(LINES)
     assert shown.of_row("step3") == shown.looks["step3"] and shown.of_row("bn") == PLAIN
     assert len(set(cast({str(i): {} for i in range(MOST)}).looks.values())) == MOST  # nothing known of them
+
+
+def test_arms_of_one_norm_share_its_colour_and_nothing_else():
+    shown = cast({f"{norm}-b{batch}": {"norm": norm, "batch": batch} for norm in ("bn", "sn") for batch in (32, 8, 2)})
+    for norm in ("bn", "sn"):
+        looks = [look for arm, look in shown.looks.items() if arm.startswith(norm)]
+        assert {look.colour for look in looks} == {NORM_COLOURS[norm]} and len(set(looks)) == 3
+        assert len({look.dash for look in looks}) == 3
 
 
 def test_many_arms_are_split_where_each_panel_has_each_norm_once():
@@ -46,11 +54,3 @@ def test_what_no_fact_splits_is_cut_off(facts):
     shown = cast({f"arm{i}": facts for i in range(MOST + 3)})
     assert [len(group) for group in shown.groups.values()] == [MOST] and len(shown.key) == MOST
     assert shown.left_out == [f"arm{i}" for i in range(MOST, MOST + 3)]
-
-
-def test_arms_of_one_norm_share_its_colour_and_look_apart():
-    norms = {f"{norm}-{size}": norm for norm in ("bn", "sn") for size in range(4)}
-    looks = looks_by_norm(norms)
-    assert looks["bn-0"] == norm_look("bn") and looks["sn-0"] == norm_look("sn")
-    assert all(look.colour == NORM_COLOURS[norms[arm]] for arm, look in looks.items())
-    assert len({str(look) for look in looks.values()}) == len(norms)

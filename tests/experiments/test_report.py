@@ -1,6 +1,5 @@
 """The report of a run: of segmentation, with all its chapters, and of classification, with those it has."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,79 +10,23 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
 
 from experiments import report
-from experiments.domain_drop import drop_table
 from experiments.report import main, prediction_pictures, write_report
 from experiments.report_run import read_run
 from experiments.run_folder import RunFolder
 from experiments.tables import table_of
 from lightning_modules.gate_figures import NORM_COLOURS, STATISTIC_COLOURS, draw_gate_movement, draw_gates
 from normshift import NORMS
-from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, results
-
-
-def gates(norm: str, layers: int = 6, epochs: int = 3, seeds: int = 2, channels: int = 8) -> pd.DataFrame:
-    dice = np.random.default_rng(0)
-    rows = []
-    for seed, epoch, depth in np.ndindex(seeds, epochs, layers):
-        about = {
-            "arm": norm,
-            "norm": norm,
-            "seed": seed,
-            "epoch": epoch,
-            "step": 10 * epoch,
-            "layer": f"net.layer{depth // 2}.{depth}",
-        }
-        if norm == "bin":
-            values = [("rho", str(channel), dice.random()) for channel in range(channels)]
-        else:
-            labels = ("in", "ln", "bn") if norm == "sn" else ("in", "ln")
-            shares = {statistic: dice.dirichlet([1.0] * len(labels)) for statistic in ("mean", "var")}
-            values = [(s, label, share) for s in shares for label, share in zip(labels, shares[s], strict=True)]
-        rows += [about | {"depth": depth, "statistic": s, "label": label, "value": v} for s, label, v in values]
-    return pd.DataFrame(rows)
+from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, finished_run, gates
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run of three norms and two seeds."""
-    run = tmp_path / "night-drive"
-    (run / "predictions").mkdir(parents=True)
-    config = {
-        "source": SOURCE, "target": list(TARGETS), "norm": list(MIOU), "seeds": 2, "label_space": "street",
-        "question": "Which norm sees <best> at night?", "command": "python experiments/seg_gta2city.py --norm bn sn",
-        "machine": "a laptop", "git": "abc1234", "versions": {"torch": "2.11.0"}, "minutes": 3.2,
-    }  # fmt: skip
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    (run / "arms.json").write_text(json.dumps({norm: {"norm": norm} for norm in MIOU}))
-    (run / "table.json").write_text(drop_table(results()).to_json())
-    results().to_csv(run / "results.csv", index=False)
-    metrics, divergence = [], []
-    for norm, seed in ((norm, seed) for norm in MIOU for seed in (0, 1)):
-        one = {"arm": norm, "norm": norm, "seed": seed}
-        for epoch in (0, 1):
-            metrics += [
-                one | {"epoch": epoch, "step": 5 * epoch + i, "train/loss": 2 - epoch, "lr": 0.1} for i in range(5)
-            ]
-            metrics += [one | {"epoch": epoch, "step": 5 * epoch + 4} | {f"{d}/miou": 0.1 for d in (SOURCE, *TARGETS)}]
-        divergence += [
-            one | {"domain": domain, "layer": f"l{i}", "depth": i, "channels": 4, "mean": i + 1.0, "total": 4 * i + 4.0}
-            for domain in TARGETS
-            for i in range(3)
-        ]
-    pd.DataFrame(metrics).to_csv(run / "metrics.csv", index=False)
-    pd.DataFrame(divergence).to_csv(run / "divergence.csv", index=False)
-    pd.concat([gates("sn"), gates("bin")]).to_parquet(run / "gates.parquet")
-    for domain in (SOURCE, *TARGETS):
-        for what in ("image", "truth", *MIOU):
-            Image.new("RGB", (64, 32), (128, 64, 128)).save(run / "predictions" / f"{domain}-0-{what}.png")
-    return run
+    return finished_run(tmp_path / "night-drive")
 
 
 def sections(page: Path) -> dict[str, str]:
@@ -96,7 +39,7 @@ def test_report_is_whole_and_self_contained(run):
     page = write_report(run)
     html = page.read_text(encoding="utf-8")
     assert page == run / "report.html" and page.stat().st_size < 3_000_000
-    assert not re.findall(r"""(?:src|href)\s*=\s*["']?https?:|url\(|@import|<script|<link""", html)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?https?:|url\(|@import|<script src|<link""", html)
     images = re.findall(r"<img\b[^>]*>", html)
     assert len(images) > 20 and all(re.search(r'src="data:image/', image) for image in images)
     for name in (*MIOU, SOURCE, *TARGETS, "experiments/seg_gta2city.py", "abc1234", "2.11.0", "3 minutes", "sidewalk"):
@@ -109,6 +52,7 @@ def test_report_is_whole_and_self_contained(run):
     ]  # fmt: skip
     assert "27.5 ± 3.5" in sections(page)["Result"]
     assert all("<img" in sections(page)[title] for title in list(sections(page))[1:6])
+    assert 'role="note"' not in html  # which is what an unfinished run has
 
 
 def test_each_file_may_be_missing_empty_or_damaged(run):
@@ -147,6 +91,29 @@ def test_run_killed_halfway(run):
     assert "<img" in html["Training"] and "<img" in html["Predictions"] and "camvid" not in html["Predictions"]
     (run / "arms.json").write_bytes((run / "arms.json").read_bytes()[:15])
     assert list(read_run(run).arms) == ["bn", "sn"]  # what was measured
+
+
+def test_run_killed_without_a_word(tmp_path):
+    """As kill -9 leaves it: trainings have folders, and nothing is gathered."""
+    folder = RunFolder(tmp_path / "run", Flags(), "Which?", {}, CLASSIFIERS)
+    folder.finish("bn-b32", 0, {"results": [{"domain": "photo", "role": "val", "top1": 0.9}]})
+    for arm, steps in (("bn-b32", 8), ("sn-b32", 5)):
+        folder.part(arm, 0).mkdir(exist_ok=True)
+        rows = [{"step": step, "train/loss": 2 - step / 10} for step in range(steps)]
+        pd.DataFrame(rows).to_csv(folder.part(arm, 0) / "metrics.csv", index=False)
+    gates("sn", seeds=1).drop(columns=["arm", "seed"]).to_parquet(folder.part("sn-b32", 0) / "gates.parquet")
+    (folder.part("sn-b2", 0)).mkdir()
+    whole = (folder.part("sn-b32", 0) / "gates.parquet").read_bytes()
+    (folder.part("sn-b2", 0) / "gates.parquet").write_bytes(whole[:100])  # killed while it was written
+    (folder.part("sn-b2", 0) / "metrics.csv").touch()
+    page = write_report(tmp_path / "run")
+    note = re.search(r'role="note">(.*?)</p>', page.read_text())[1]
+    assert "not finished: sn-b32-seed0 (last logged at step 4); nothing logged yet: bn-b2-seed0, " in note
+    assert "bn-b32-seed0" not in note and note.count("seed") == 7 and note.endswith("--resume goes on with it.")
+    html = sections(page)
+    assert "table.json is missing" in html["Result"] and "<img" in html["Training"]
+    assert "sn-b32: mean" in html["What the gates learned"] and "sn-b2: mean" not in html["What the gates learned"]
+    assert not list((tmp_path / "run").glob("*.csv"))  # to look at a run does not change it
 
 
 def test_norms_without_gates(tmp_path):
@@ -274,6 +241,24 @@ def test_report_of_classifiers(tmp_path):
     ]  # fmt: skip
     assert re.findall(r"<h3>(.*?)</h3>", html["What the gates learned"]) == ["sn-b32", "sn-b2"]
     assert re.search(r'row">sn-b2</th><td>sn</td><td>2</td>', html["How it was run"])
+
+
+def test_answers_of_classifiers_stand_below_their_images(tmp_path):
+    run = classifiers(tmp_path / "run")
+    predictions = run / "predictions"
+    predictions.mkdir()
+    for index in (0, 1):
+        Image.new("RGB", (36, 36)).save(predictions / f"shapes-photo-{index}-image.png")
+    head = "domain,image,truth,answer,probability\n"
+    (predictions / "bn-b32.csv").write_text(f"{head}shapes-photo,0,50,50,0.93\nshapes-photo,1,mug,<bell>,0.4\n")
+    (predictions / "sn-b2.csv").write_text(f"{head}shapes-photo,0,50,mug,0.5\nshapes-photo,1,m")  # cut off
+    (predictions / "sn-b32.csv").touch()
+    html = sections(write_report(run))["Predictions"]
+    told = [re.sub(r"<.*?>", "", figure).split("\n") for figure in re.findall(r"<figure>(.*?)</figure>", html, re.S)]
+    assert [[line for line in lines if line] for lines in told] == [
+        ["50", "bn-b32: ✓ 50, 93 %", "sn-b2: ✗ mug, 50 %"], ["mug", "bn-b32: ✗ &lt;bell&gt;, 40 %"]
+    ]  # fmt: skip
+    assert html.count("<img") == 2
 
 
 def axes(section: str) -> list[list[str]]:

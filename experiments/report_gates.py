@@ -1,0 +1,138 @@
+"""The gates of an arm across its layers, epoch by epoch: what the page draws, and its slider moves.
+
+The page draws the last epoch itself, so that it stands without a script as well; the slider redraws it from `data`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lightning_modules.gate_figures import NEAR, NORM_COLOURS, RIDGE_BINS, STATISTIC_COLOURS, ridges, stages
+
+if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+    from pandas import DataFrame
+
+MOST_FRAMES = 25
+"""Epochs that the slider stops at; of a longer training so many, evenly spread."""
+
+WHOLE = 1000
+"""Shares are in thousandths: whole numbers keep the page small."""
+
+OVERLAP = 2.4
+"""Rows that a ridge reaches up where all channels of a layer agree."""
+
+
+MOST_NAMES = 40
+"""Layers of which each has its name beside its ridge; of more, the stages alone."""
+
+
+@dataclass
+class Panel:
+    """One statistic of all layers. A frame holds, layer by layer, the shares of the parts, in thousandths."""
+
+    title: str
+    labels: list[tuple[str, str]]  # what the parts of a bar are, and their colours; for a ridge, what is counted
+    frames: list[list[list[int]]]
+    shares: list[list[int]]  # what the legend says of each frame, in per cent of the layers, or of their channels
+    ridged: bool
+
+    @property
+    def bars(self) -> list[list[tuple[float, float, str]]]:
+        """The last frame as bars: for each layer the top, the height and the colour of each part, in [0, 1]."""
+        drawn = []
+        for shares in self.frames[-1]:
+            tops = [1 - sum(shares[: i + 1]) / WHOLE for i in range(len(shares))]
+            parts = zip(tops, shares, self.labels, strict=True)
+            drawn.append([(round(top, 3), share / WHOLE, colour) for top, share, (_, colour) in parts])
+        return drawn
+
+    @property
+    def paths(self) -> list[str]:
+        """The last frame as ridges; the template's script has the same formula."""
+        drawn = []
+        for row, shares in enumerate(self.frames[-1]):
+            foot = row + OVERLAP
+            points = [f"{x + 0.5:g} {foot - OVERLAP * (s / WHOLE) ** 0.5:.2f}" for x, s in enumerate(shares)]
+            drawn.append(f"M0 {foot:g}L{'L'.join(points)}L{RIDGE_BINS} {foot:g}Z")
+        return drawn
+
+
+@dataclass
+class Slides:
+    """The gates of one arm."""
+
+    arm: str
+    epochs: list[int]
+    layers: list[str]
+    stages: list[tuple[str, int, int]]
+    panels: list[Panel]
+    over = OVERLAP
+    bins = RIDGE_BINS
+    colour = NORM_COLOURS["bin"]
+
+    @property
+    def data(self) -> str:
+        """What the script needs, as JSON without a character that HTML minds."""
+        panels = [{"ridged": p.ridged, "frames": p.frames, "shares": p.shares} for p in self.panels]
+        about = {"epochs": self.epochs, "whole": WHOLE, "overlap": OVERLAP}
+        return json.dumps(about | {"panels": panels}, separators=(",", ":"))
+
+    @property
+    def names(self) -> list[str]:
+        """What stands beside each ridge: the end of its layer's name; where rows are low, where a stage begins."""
+        if len(self.layers) <= MOST_NAMES:
+            return [".".join(layer.split(".")[-3:]) for layer in self.layers]
+        begins = {begin: name for name, begin, _ in self.stages}
+        return [begins.get(i, "") for i in range(len(self.layers))]
+
+
+def slides(arm: str, gates: DataFrame) -> Slides:
+    """The gates of an arm, averaged over the seeds that have come so far; of rho, all their channels together.
+
+    Raises:
+        ValueError: where there are no gates.
+    """
+    if gates.empty:
+        raise ValueError("no gates to show: the frame is empty.")
+    epochs = _spread(sorted(int(epoch) for epoch in gates["epoch"].unique()))
+    layers = gates.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
+    panels = []
+    for statistic, rows in gates.groupby("statistic", sort=False):
+        each = [rows[rows["epoch"] == epoch] for epoch in epochs]
+        panels.append(_rho_panel(each) if statistic == "rho" else _share_panel(statistic, each))
+    return Slides(arm, epochs, layers, stages(layers), panels)
+
+
+def _rho_panel(frames: list[DataFrame]) -> Panel:
+    ends = [(f"below {NEAR:g}", STATISTIC_COLOURS["in"]), (f"above {1 - NEAR:g}", STATISTIC_COLOURS["bn"])]
+    sides = [
+        [rows["value"].lt(NEAR).groupby(rows["depth"]).mean(), rows["value"].gt(1 - NEAR).groupby(rows["depth"]).mean()]
+        for rows in frames
+    ]
+    shares = [[round(100 * side.mean()) for side in both] for both in sides]
+    return Panel("rho", ends, [_thousandths(ridges(rows)) for rows in frames], shares, True)
+
+
+def _share_panel(statistic: str, frames: list[DataFrame]) -> Panel:
+    names = list(frames[0]["label"].unique())
+    mixed = [
+        rows.pivot_table(index="depth", columns="label", values="value", aggfunc="mean").sort_index()[names]
+        for rows in frames
+    ]
+    labels = [(name.upper(), STATISTIC_COLOURS.get(name, NORM_COLOURS["sn"])) for name in names]
+    shares = [[round(100 * share) for share in frame.mean()] for frame in mixed]
+    title = {"mean": "mean", "var": "variance"}.get(statistic, statistic)
+    return Panel(title, labels, [_thousandths(frame) for frame in mixed], shares, False)
+
+
+def _spread(epochs: list[int]) -> list[int]:
+    """The first, the last and others evenly between them, MOST_FRAMES at most."""
+    if len(epochs) <= MOST_FRAMES:
+        return epochs
+    return [epochs[round(i * (len(epochs) - 1) / (MOST_FRAMES - 1))] for i in range(MOST_FRAMES)]
+
+
+def _thousandths(shares: DataFrame) -> list[list[int]]:
+    return (WHOLE * shares.fillna(0)).round().astype(int).values.tolist()

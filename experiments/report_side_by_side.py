@@ -1,0 +1,133 @@
+"""Several runs as one, for a page that shows them side by side.
+
+An arm of the whole is called "RUN · ARM" and looks as it does in its own run's report; figures have a panel a run, on
+axes of one scale where a single report has one scale.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.arm_looks import Cast
+from experiments.report_run import FRAMES, Run, listed
+from experiments.tables import PARTS, Table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+DOMAINS = ("source", "target")
+
+
+def joined(runs: list[Run]) -> Run:
+    """The runs as one, in their order; each is called after its folder, or after as much of its path as tells it apart.
+
+    Raises:
+        ValueError: where there are fewer than two, or one of them twice.
+    """
+    named = dict(zip(run_names([run.path for run in runs]), runs, strict=True))
+    arms = {label(name, arm): {"run": name, **facts} for name, run in named.items() for arm, facts in run.arms.items()}
+    frames = [_frames({name: getattr(run, file.partition(".")[0]) for name, run in named.items()}) for file in FRAMES]
+    unfinished = {label(name, part): step for name, run in named.items() for part, step in run.unfinished.items()}
+    parent = Path(os.path.commonpath([run.path.resolve() for run in runs]))
+    whole = Run(parent, config({name: run.config for name, run in named.items()}), arms, _table(named), *frames)
+    whole.unfinished, whole.cast = unfinished, _cast(named)
+    return whole
+
+
+def run_names(paths: list[Path]) -> list[str]:
+    """The last parts of the paths, as many as tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    if len(parts) < 2 or len(set(parts)) < len(parts):
+        raise ValueError("side by side stand two runs or more, each of them once.")
+    count = next(n for n in range(1, 100) if len({part[-n:] for part in parts}) == len(parts))
+    return ["/".join(part[-count:]) for part in parts]
+
+
+def label(run: str, name: str) -> str:
+    """What a thing of a run is called beside those of other runs."""
+    return f"{run} · {name}"
+
+
+def config(configs: dict[str, dict]) -> dict:
+    """What the runs' config.yaml say: once where they agree, and run by run where they differ."""
+    merged = {}
+    for key in dict.fromkeys(key for each in configs.values() for key in each):
+        values = {name: each.get(key) for name, each in configs.items()}
+        first, *others = values.values()
+        if all(other == first for other in others):
+            merged[key] = first
+        elif key in DOMAINS:
+            merged[key] = list(dict.fromkeys(domain for value in values.values() for domain in listed(value)))
+        elif key == "command":
+            merged[key] = "\n".join(str(value) for value in values.values() if value)
+        elif all(isinstance(value, dict) for value in values.values()):
+            merged[key] = config(values)
+        else:
+            merged[key] = "; ".join(f"{name}: {', '.join(listed(value)) or '–'}" for name, value in values.items())
+    return merged
+
+
+def pictures(runs: list[Run], shown: list[list[tuple[str, list]]]) -> list[tuple[str, list]]:
+    """Each domain's examples from the pages of single runs, those of one scene in one row.
+
+    Args:
+        shown: for each run what `prediction_pictures` found.
+    """
+    domains: dict[str, dict] = {}
+    for name, run, found in zip(run_names([run.path for run in runs]), runs, shown, strict=True):
+        for domain, examples in found:
+            for example in examples:
+                seen = [(what, told) for what, told in example if what not in run.arms]  # the image and the truth
+                row = domains.setdefault(domain, {}).setdefault(tuple(seen), seen)
+                row += [(label(name, what), uri) for what, uri in example if what in run.arms]
+    return [(domain, list(rows.values())) for domain, rows in domains.items()]
+
+
+def _frames(frames: dict[str, DataFrame | None]) -> DataFrame | None:
+    """The frames below one another, their arms renamed; where an arm is its norm, so is that."""
+    import pandas as pd
+
+    renamed = []
+    for name, frame in frames.items():
+        if frame is not None:
+            arms = frame["arm"].map(lambda arm, name=name: label(name, arm))
+            same = "norm" in frame and "statistic" not in frame and (frame["norm"] == frame["arm"]).all()
+            renamed.append(frame.assign(arm=arms, run=name, **({"norm": arms} if same else {})))
+    return pd.concat(renamed, ignore_index=True) if renamed else None
+
+
+def _table(runs: dict[str, Run]) -> Table | None:
+    """The closing tables below one another; a column that a run does not have is not measured there."""
+    import pandas as pd
+
+    tables = {name: run.table for name, run in runs.items() if run.table is not None}
+    if not tables:
+        return None
+    cells = pd.concat([t.cells.rename(lambda row, name=name: label(name, row)) for name, t in tables.items()])
+    columns = dict.fromkeys(column for table in tables.values() for column in table.columns)
+    cells = cells[[(column, part) for column in columns for part in PARTS]]
+    counts = [(column, "n") for column in columns]
+    cells[counts] = cells[counts].fillna(0)
+    legends = list(dict.fromkeys(table.legend for table in tables.values()))
+    return Table(
+        cells,
+        " ".join(legends),
+        " / ".join(dict.fromkeys(table.corner for table in tables.values())),
+        frozenset().union(*(table.smaller for table in tables.values())),
+        frozenset().union(*(table.unranked for table in tables.values())),
+        {column: digits for table in tables.values() for column, digits in table.digits.items()},
+    )
+
+
+def _cast(runs: dict[str, Run]) -> Cast:
+    looks, key, groups, left_out = {}, {}, {}, []
+    for name, run in runs.items():
+        looks |= {label(name, arm): look for arm, look in run.cast.looks.items()}
+        for shown, look in run.cast.key.items():
+            key[shown if key.get(shown, look) == look else label(name, shown)] = look
+        for group, arms in run.cast.groups.items():
+            groups[f"{name}, {group}" if group else name] = [label(name, arm) for arm in arms]
+        left_out += [label(name, arm) for arm in run.cast.left_out]
+    return Cast(looks, key, groups, left_out)

@@ -1,0 +1,87 @@
+"""What the single trainings of a run have left so far, gathered into tidy tables.
+
+Each training has a folder of its own, OUT/ARM-seedN. Nothing here loads torch, and a file that a killed training left
+cut short is passed over: a page can be made of any run, also of one that is under way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+    from pandas import DataFrame
+
+RESULT = "result.json"
+"""The file whose presence says that a training is finished."""
+
+
+def part_folder(run: Path, arm: str, seed: int) -> Path:
+    """The subfolder of one training."""
+    return run / f"{arm}-seed{seed}"
+
+
+def gathered(run: Path, arms: dict[str, dict], seeds: Iterable[int]) -> dict[str, DataFrame]:
+    """The tables "metrics", "gates", "results" and "divergence", those that there is something of.
+
+    Every row begins with the arm, its facts and the seed.
+
+    Args:
+        arms: the things that the run compares, with their facts; their order is that of the rows, seed by seed.
+    """
+    import pandas as pd
+
+    found: dict[str, list] = {}
+    seeds = list(seeds)
+    for arm, facts in arms.items():
+        for seed in seeds:
+            for name, frame in _read_part(part_folder(run, arm, seed)).items():
+                found.setdefault(name, []).append(_labelled(frame, {"arm": arm, **facts, "seed": seed}))
+    return {name: pd.concat(frames) for name, frames in found.items()}
+
+
+def read_metrics(part: Path) -> DataFrame | None:
+    """What a training has logged, from all its parts; steps that were taken again count once."""
+    import pandas as pd
+
+    whole = None
+    for file in [*sorted(part.glob("metrics-*.csv")), *part.glob("metrics.csv")]:
+        logged = _readable(lambda file=file: pd.read_csv(file, on_bad_lines="skip"))
+        if logged is not None and "step" in logged:
+            whole = logged if whole is None else pd.concat([whole[whole.step < logged.step.min()], logged])
+    return whole
+
+
+def set_aside(metrics: Path) -> None:
+    """Rename what an interrupted training has logged: Lightning's logger begins its file anew."""
+    if metrics.exists():
+        count = len(list(metrics.parent.glob("metrics-*.csv")))
+        metrics.rename(metrics.with_name(f"metrics-{count:03d}.csv"))
+
+
+def _read_part(part: Path) -> dict[str, DataFrame]:
+    import pandas as pd
+
+    result = _readable(lambda: json.loads((part / RESULT).read_text())) or {}
+    frames = {
+        "metrics": read_metrics(part),
+        "gates": _readable(lambda: pd.read_parquet(part / "gates.parquet")),
+        **{name: pd.DataFrame(result[name]) for name in ("results", "divergence") if result.get(name)},
+    }
+    return {name: frame for name, frame in frames.items() if frame is not None}
+
+
+def _readable(read: Callable):
+    """What `read` returns; None where the file is not there, empty or cut off in the middle."""
+    try:
+        return read()
+    except (OSError, ValueError):
+        return None
+
+
+def _labelled(frame: DataFrame, labels: dict) -> DataFrame:
+    """The frame with the labels in front, in place of columns of the same names."""
+    others = [column for column in frame.columns if column not in labels]
+    return frame.assign(**labels)[[*labels, *others]]

@@ -1,0 +1,101 @@
+"""Train what a study compares, arm by arm under each seed, and end in its table, its gates and its report.
+
+A run that is cut short, by a crash, Ctrl-C or SIGTERM, leaves a report of what there is; after kill -9,
+`python experiments/report.py RUN` makes it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from experiments.gate_bars import print_gates
+from experiments.report import write_report
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from experiments.run_folder import RunFolder
+    from experiments.tables import Table
+
+
+def train_arms(
+    folder: RunFolder,
+    train: Callable[[str, int], None],
+    table: Callable[[DataFrame], Table | None],
+    started: float,
+) -> DataFrame | None:
+    """Train whatever is not finished yet, and print and write what comes of it.
+
+    Args:
+        train: trains and judges one arm under one seed, which are its arguments.
+        table: makes the closing table of the results.
+        started: when the study began, in seconds since the epoch.
+
+    Returns:
+        The results; None on all processes but the first.
+    """
+    import pytorch_lightning as pl
+    from pytorch_lightning.utilities import rank_zero_only
+
+    def gather(table: Callable[[DataFrame], Table | None]) -> DataFrame:
+        return folder.gather((time.time() - started) / 60, table)
+
+    def so_far(results: DataFrame) -> Table | None:
+        try:
+            return table(results)
+        except (KeyError, IndexError, ValueError):  # a table may need rows that there are not yet
+            return None
+
+    try:
+        with sigterm_exits():
+            for seed in folder.seeds:
+                for arm in folder.arms:
+                    if not folder.is_finished(arm, seed):
+                        pl.seed_everything(seed, workers=True, verbose=False)
+                        train(arm, seed)
+                        if not rank_zero_only.rank:
+                            gather(so_far)  # should the run be killed without a word
+    except BaseException:
+        if not rank_zero_only.rank:
+            _leave_what_there_is(folder, lambda: gather(so_far))
+        raise
+    if rank_zero_only.rank:
+        return None
+    results = gather(table)
+    closing = table(results)
+    if closing is not None:
+        closing.print()
+    print_gates(folder.path)
+    print(f"report: {write_report(folder.path)}")
+    return results
+
+
+@contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM, which a scheduler sends some seconds before it kills, end the run as an exception does."""
+
+    def stop(number: int, _) -> None:
+        sys.exit(128 + number)  # the status by which a shell knows it
+
+    if threading.current_thread() is not threading.main_thread():  # where Python takes no handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave_what_there_is(folder: RunFolder, gather: Callable[[], DataFrame]) -> None:
+    try:
+        gather()
+        print(f"stopped; report of what there is: {write_report(folder.path)}", file=sys.stderr, flush=True)
+    except Exception as error:  # the reason why the run stopped must not be hidden behind it
+        print(f"stopped; no report could be made: {error!r}", file=sys.stderr, flush=True)

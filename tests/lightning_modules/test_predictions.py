@@ -1,0 +1,49 @@
+"""What is left of a network's answers, held against a network whose answers are known."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from datamodules.transforms import MEAN, STD
+from lightning_modules.predictions import save_answers
+
+
+class Brightness(nn.Module):
+    """Calls dark images class 0 and bright ones class 1, surer the further they are from grey."""
+
+    device = torch.device("cpu")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        grey = (images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)).mean((1, 2, 3)) - 0.5
+        return torch.stack([-4 * grey, 4 * grey], 1)
+
+
+def domain(name: str, levels: list[int]) -> SimpleNamespace:
+    """Images of one grey level each, of which every second is called bright."""
+    samples = [(np.full((20, 20, 3), level, np.uint8), i % 2) for i, level in enumerate(levels)]
+    return SimpleNamespace(name=name, samples=samples, classes=("dark", "bright"))
+
+
+def test_answers_are_what_the_network_says(tmp_path):
+    data = SimpleNamespace(
+        size=16, resize=None, judged=[domain("set/photo", list(range(0, 240, 20))), domain("x", [255])]
+    )
+    network = Brightness().train()
+    save_answers(network, data, tmp_path, "arm", count=4)
+    assert network.training
+    rows = pd.read_csv(tmp_path / "arm.csv")
+    assert list(rows["domain"]) == ["set-photo"] * 4 + ["x"] and list(rows["image"]) == [0, 1, 2, 3, 0]
+    levels = np.array([0, 60, 120, 180, 255])  # every third of the twelve
+    assert list(rows["truth"]) == ["dark", "bright", "dark", "bright", "dark"]
+    assert list(rows["answer"]) == ["dark", "dark", "dark", "bright", "bright"]
+    np.testing.assert_allclose(rows["probability"], 1 / (1 + np.exp(-8 * abs(levels / 255 - 0.5))), atol=2e-4)
+    for i, level in enumerate(levels[:4]):
+        assert (cv2.imread(str(tmp_path / f"set-photo-{i}-image.png")) == level).all()
+    before = (tmp_path / "arm.csv").read_bytes()
+    save_answers(network, SimpleNamespace(**vars(data) | {"judged": []}), tmp_path, "arm")
+    assert (tmp_path / "arm.csv").read_bytes() == before  # of the first seed
