@@ -21,11 +21,12 @@ table: setup  ## the tables in README: every norm, three seeds, without and with
 	$(STUDY) --seeds 3 --no-augment-colour --out runs/streets
 	$(STUDY) --seeds 3 --out runs/streets-augmented
 
-shapes: setup  ## the tables of the embedded shapes in README: four claims, three seeds each
+shapes: setup  ## the tables of the embedded shapes in README: five claims, three seeds each
 	$(RUN) experiments/cls_office_home.py --norm bn bin $(SHAPES)styles
 	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --judge shifts $(SHAPES)light
 	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --judge consistency $(SHAPES)blur
 	$(RUN) experiments/cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 4 $(SHAPES)batch
+	$(RUN) experiments/cls_resnet_rs.py --data shapes/photo $(SHAPES)additive
 
 gates: setup  ## the picture of the gates in README
 	$(RUN) experiments/cls_cifar.py --norm sn bin --backbone cifar_resnet20 --epochs 12 --out runs/gates

@@ -16,6 +16,7 @@ import torch
 import torchvision
 from torch import nn
 
+from kept import bytes_kept
 from normshift import antialias
 
 NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "densenet121")
@@ -41,7 +42,7 @@ def main() -> None:
     for name in flags.networks:
         plain = getattr(torchvision.models, name)().to(flags.device, memory_format=layout).train()
         arms = {0: plain} | {size: antialias(copy.deepcopy(plain), size) for size in flags.filters}
-        kept = {size: bytes_kept(network, images) for size, network in arms.items()}
+        kept = {size: kept_by(network, images) for size, network in arms.items()}
         seconds: dict[int, list[float]] = {size: [] for size in arms}
         peaks: dict[int, int] = {}
         for measured in range(flags.rounds + 1):
@@ -74,21 +75,9 @@ def one_pass(network: nn.Module, images: torch.Tensor) -> tuple[float, int]:
     return taken, peak
 
 
-def bytes_kept(network: nn.Module, images: torch.Tensor) -> int:
+def kept_by(network: nn.Module, images: torch.Tensor) -> int:
     """Bytes that autograd keeps for the backward pass, without the network's own and the images."""
-    tensors = (*network.parameters(), *network.buffers(), images)
-    own, kept = {t.untyped_storage().data_ptr() for t in tensors}, {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = network(images)  # held, so that no storage is freed and its address used again
-    del output
-    return sum(kept.values())
+    return bytes_kept(lambda: network(images), (*network.parameters(), *network.buffers(), images))
 
 
 if __name__ == "__main__":

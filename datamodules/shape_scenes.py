@@ -5,6 +5,7 @@ each pixel belongs to the ground, the clutter, the object's body and its accent,
 same everywhere, poses use + - * / only and OpenCV's integer rasteriser draws, so that machines agree to the bit.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -34,8 +35,10 @@ FINE = 2
 """Pixels of a canvas along one of the image."""
 SUBPIXEL = 4
 """Fractional bits of the coordinates that OpenCV gets."""
+HALF = 1 << SUBPIXEL - 1
+"""Half a pixel in such coordinates, which OpenCV counts from a pixel's centre."""
 
-Contours = list[np.ndarray]
+Contours = Sequence[np.ndarray]
 
 
 class Scene(NamedTuple):
@@ -67,55 +70,61 @@ def plan(name: str, dice: Dice) -> Scene:
     trace = traced(name)
     thing = _posed(trace.points, dice)
     behind, before = dice.pick(BEHIND), dice.pick(BEFORE)
-    pieces, tints = _scattered(behind, before, thing[trace.body[0]], dice)
-    return Scene(np.concatenate((thing, pieces)), trace, tints, behind, light)
+    pieces, tints = _scattered(behind, before, thing[:, trace.body[0]], dice)
+    return Scene(np.concatenate((thing, pieces), 1).T.copy(), trace, tints, behind, light)
 
 
 def _posed(points: np.ndarray, dice: Dice) -> np.ndarray:
-    """Points (2, N) bent, tapered, squeezed, sheared, mirrored, turned, scaled and moved: (N, 2), within the image."""
+    """Points (2, N) bent, tapered, squeezed, sheared, mirrored, turned, scaled and moved to lie within the image."""
     bend, taper = dice.between(-BEND, BEND), dice.between(-TAPER, TAPER)
     aspect, shear = dice.between(*ASPECT), dice.between(-SHEAR, SHEAR)
     mirror = -aspect if dice.chance(0.5) else aspect
     (cos, sin), extent = turn(dice, TILT), dice.between(*EXTENT)
-    x, y = points
+    x, y = points[0], points[1]
     x = x + y * (taper * x + bend * y)
-    posed = np.empty((len(x), 2))
-    posed[:, 0] = cos * mirror * x + (cos * shear - sin / aspect) * y
-    posed[:, 1] = sin * mirror * x + (sin * shear + cos / aspect) * y
-    low, high = posed.min(0).tolist(), posed.max(0).tolist()
+    axes = np.array([[cos * mirror, cos * shear - sin / aspect], [sin * mirror, sin * shear + cos / aspect]])
+    posed = axes[:, :1] * x + axes[:, 1:] * y
+    low, high = posed.min(1).tolist(), posed.max(1).tolist()
     span = high[0] - low[0], high[1] - low[1]
     scale = extent / max(span)
-    room = [1 - 2 * MARGIN - scale * side for side in span]
     posed *= scale
-    posed += [MARGIN + free * dice.between(0, 1) - start * scale for free, start in zip(room, low, strict=True)]
+    room = [1 - 2 * MARGIN - scale * side for side in span]
+    shift = [MARGIN + free * dice.between(0, 1) - start * scale for free, start in zip(room, low, strict=True)]
+    posed += np.array(shift)[:, None]
     return posed
 
 
 @lru_cache(maxsize=1)
 def poses() -> np.ndarray:
-    """Fragments turned and squeezed in advance, (poses, FRAGMENT_POINTS, 2) in half sides of their box."""
+    """Fragments turned and squeezed in advance, (2, poses, FRAGMENT_POINTS) in half sides of their box."""
     dice, found = Dice(17), []
     for x, y in np.repeat(fragments(), 32, 0):
         squeeze, (cos, sin) = dice.between(0.7, 1.4), turn(dice, 1.0)
         x, y = x * squeeze, y / squeeze
         found.append((cos * x - sin * y, sin * x + cos * y))
-    return np.array(found).transpose(0, 2, 1).copy()
+    return np.stack(found, 1)
 
 
 def _scattered(behind: int, before: int, edge: np.ndarray, dice: Dice) -> tuple[np.ndarray, list[int]]:
-    """Points (N, 2) and tints of fragments: `behind` of them anywhere, `before` with their centres on `edge` (M, 2)."""
-    kinds, sizes, places, tints = [], [], [], []
+    """Points (2, N) and tints of fragments: `behind` of them anywhere, `before` with their centres on `edge` (2, M)."""
+    kinds, tints, sizes, across, down = [], [], [], [], []
+    known = poses()
     for number in range(behind + before):
-        kinds.append(dice.word() * len(poses()) >> 32)
+        kinds.append(dice.word() * known.shape[1] >> 32)
         tints.append((CLUTTER, OTHER)[dice.word() & 1])
         if number < behind:
             sizes.append(dice.between(*FRAGMENT_EXTENT) / 2)
-            places.append((dice.between(0, 1), dice.between(0, 1)))
+            x, y = dice.between(0, 1), dice.between(0, 1)
         else:
             sizes.append(dice.between(*OCCLUDER_EXTENT) / 2)
-            places.append(edge[dice.word() * len(edge) >> 32])
-    pieces = poses()[kinds] * np.array(sizes)[:, None, None] + np.array(places)[:, None, :]
-    return pieces.reshape(-1, 2), tints
+            x, y = edge[:, dice.word() * edge.shape[1] >> 32].tolist()
+        across.append(x)
+        down.append(y)
+    placed = np.array([sizes, across, down])[..., None]
+    pieces = known.take(kinds, 1)
+    pieces *= placed[0]
+    pieces += placed[1:]
+    return pieces.reshape(2, -1), tints
 
 
 PRESSURE = {CLUTTER: 170, OTHER: 210, BODY: 235, LINES: 170, ACCENT: 220}
@@ -125,24 +134,23 @@ _ONE = ((255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255))
 
 
 class Raster:
-    """A scene at one image size; planes are drawn when a style asks for them, for no style needs all."""
+    """A scene at one image size; planes are drawn when a style asks for them, for no style needs all.
+
+    Attributes:
+        thing: (N, 2) the object's points, in image sides.
+    """
 
     def __init__(self, scene: Scene, size: int):
         self.scene, self.size = scene, size
+        self.thing = scene.points[: scene.trace.points.shape[1]]
 
-    def _pixels(self, fine: int, grow: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-        """All points in fixed-point pixels, `fine` along one of the image's, scaled and then moved by image sides."""
-        unit = self.size * fine * (1 << SUBPIXEL)
-        return (self.scene.points * (unit * grow) + (np.array(shift) * unit - (1 << SUBPIXEL - 1))).astype(np.int32)
-
-    def _order(self, pixels: np.ndarray) -> list[tuple[int, Contours]]:
-        """What there is to draw, from the farthest to the nearest: CLUTTER, OTHER, BODY, ACCENT or LINES, and where."""
-        trace, tints, behind = self.scene.trace, self.scene.tints, self.scene.behind
-        start = trace.points.shape[1]
-        pieces = [
-            (tint, [pixels[start + at * FRAGMENT_POINTS : start + (at + 1) * FRAGMENT_POINTS]])
-            for at, tint in enumerate(tints)
-        ]
+    def _order(self, fine: int) -> list[tuple[int, Contours]]:
+        """What there is to draw, from the farthest to the nearest: CLUTTER, OTHER, BODY, ACCENT or LINES, and where in
+        fixed-point pixels, `fine` along one of the image's."""
+        trace, behind = self.scene.trace, self.scene.behind
+        pixels = (self.scene.points * (self.size * fine << SUBPIXEL) - HALF).astype(np.int32)
+        shapes = pixels[len(self.thing) :].reshape(-1, 1, FRAGMENT_POINTS, 2)
+        pieces = [(tint, shapes[number]) for number, tint in enumerate(self.scene.tints)]
         roles = ((BODY, trace.body), (LINES, trace.lines), (ACCENT, trace.accent))
         thing = [(role, [pixels[part] for part in parts]) for role, parts in roles if parts]
         return pieces[:behind] + thing + pieces[behind:]
@@ -153,7 +161,7 @@ class Raster:
         Inner lines, `line` image sides wide, lie in the accent's plane.
         """
         canvas = np.zeros((self.size * FINE, self.size * FINE, 4), np.uint8)
-        for role, contours in self._order(self._pixels(FINE)):
+        for role, contours in self._order(FINE):
             if role == LINES:
                 thick = max(1, round(self.size * FINE * line))
                 cv2.polylines(canvas, contours, False, _ONE[ACCENT], thick, cv2.LINE_AA, SUBPIXEL)
@@ -163,25 +171,27 @@ class Raster:
 
     def pencil(self, dice: Dice) -> np.ndarray:
         """Outlines and inner lines, the object's gone over twice by an unsteady hand: uint8 (size, size)."""
-        thick = max(1, round(self.size * 0.011))
+        thick, unit = max(1, round(self.size * 0.011)), self.size << SUBPIXEL
         canvas = np.zeros((self.size, self.size), np.uint8)
         grow = dice.between(0.97, 1.03)
-        shift = (dice.between(-0.018, 0.018) + (1 - grow) / 2, dice.between(-0.018, 0.018) + (1 - grow) / 2)
-        first, again = self._order(self._pixels(1)), self._order(self._pixels(1, grow, shift))
-        for (role, contours), (_, second) in zip(first, again, strict=True):
-            if role != LINES:
+        shift = [(dice.between(-0.018, 0.018) + (1 - grow) / 2) * unit - HALF for _ in range(2)]
+        again = (self.thing * (unit * grow) + shift).astype(np.int32)
+        parts = {BODY: self.scene.trace.body, ACCENT: self.scene.trace.accent}
+        for number, (role, contours) in enumerate(self._order(1)):
+            if number and role != LINES:  # the farthest has nothing to hide
                 cv2.fillPoly(canvas, contours, 0, 8, SUBPIXEL)
-            if role in (BODY, ACCENT):
+            if role in parts:
+                second = [again[part] for part in parts[role]]
                 cv2.polylines(canvas, second, True, PRESSURE[role] * 5 // 8, thick, cv2.LINE_AA, SUBPIXEL)
             cv2.polylines(canvas, contours, role != LINES, PRESSURE[role], thick, cv2.LINE_AA, SUBPIXEL)
         return canvas
 
     def cushion(self) -> "Cushion":
         """The whole object, also where it is hidden, as a soft plane."""
-        margin, unit = self.size // 8 + 1, self.size * (1 << SUBPIXEL)
+        margin = self.size // 8 + 1
         plane = np.zeros((self.size + 2 * margin, self.size + 2 * margin), np.uint8)
-        pixels = (self.scene.points[: self.scene.trace.points.shape[1]] * unit).astype(np.int32)
-        pixels += margin * (1 << SUBPIXEL) - (1 << SUBPIXEL - 1)
+        pixels = (self.thing * (self.size << SUBPIXEL)).astype(np.int32)
+        pixels += (margin << SUBPIXEL) - HALF
         for parts in (self.scene.trace.body, self.scene.trace.accent):
             if parts:
                 cv2.fillPoly(plane, [pixels[part] for part in parts], 255, 8, SUBPIXEL)
@@ -199,8 +209,8 @@ def halved(canvas: np.ndarray) -> np.ndarray:
 def ink(canvas: np.ndarray) -> np.ndarray:
     """Lines where a canvas changes from one plane to another: uint8 (size, size)."""
     reach = max(1, round(canvas.shape[0] * 0.012))
-    brush = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    first, second, third, fourth = cv2.split(cv2.morphologyEx(canvas, cv2.MORPH_GRADIENT, brush))
+    edges = cv2.morphologyEx(canvas, cv2.MORPH_GRADIENT, None, iterations=reach)
+    first, second, third, fourth = cv2.split(edges)
     return halved(cv2.max(cv2.max(first, second), cv2.max(third, fourth)))
 
 
@@ -214,15 +224,16 @@ class Cushion(NamedTuple):
 
     def moved(self, reach: float) -> np.ndarray:
         """The silhouette `reach` image sides, at most 0.12, away from the lamp: uint8 (size, size)."""
-        across, down = (self.margin + round(reach * self.size * part) for part in self.light)
+        x, y = self.light
+        across, down = self.margin + round(reach * self.size * x), self.margin + round(reach * self.size * y)
         return self.plane[down : down + self.size, across : across + self.size]
 
     def relief(self) -> np.ndarray:
         """How squarely a cushion of that outline would face the lamp: float32 (size, size), about -1 to 1."""
         reach = max(0.05, 1.0 / self.size)
         plane = self.moved(-reach).astype(np.float32)
-        plane -= self.moved(reach)
-        plane *= np.float32(1 / 200)
+        plane -= self.moved(reach).astype(np.float32)
+        plane *= 1 / 200
         return plane
 
 

@@ -4,6 +4,8 @@ Each takes the scene's raster and the sample's dice, and gives the picture and w
 picked alike for every class. Work is in float32 planes, colour first, element by element.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -11,7 +13,8 @@ from datamodules.shape_scenes import Raster, halved, ink, slope
 from datamodules.shape_textures import PATTERNS, SURFACES, Textures
 from datamodules.street_scenes import Dice
 
-RGB = tuple[float, float, float]
+RGB = Sequence[float]
+"""Red, green and blue."""
 
 SURROUNDINGS = (
     ((34, 46, 24), (116, 132, 66)), ((52, 44, 30), (150, 128, 92)), ((70, 68, 64), (168, 164, 156)),
@@ -71,37 +74,44 @@ def turned(texture: np.ndarray, size: int, dice: Dice) -> np.ndarray:
     return window.T if way & 4 else window
 
 
+def scaled(plane: np.ndarray, by: float) -> np.ndarray:
+    """A plane of integers times a number, float32."""
+    product = plane.astype(np.float32, order="C")
+    product *= by
+    return product
+
+
 def apart(options: tuple[RGB, ...], others: tuple[RGB, ...], distance: int, dice: Dice) -> RGB:
     """A colour that differs from all `others` by `distance` grey levels in sum; after five tries, whatever came."""
     for _ in range(5):
-        colour = dice.pick(options)
-        if all(abs(colour[0] - o[0]) + abs(colour[1] - o[1]) + abs(colour[2] - o[2]) >= distance for o in others):
+        red, green, blue = colour = dice.pick(options)
+        if all(abs(red - r) + abs(green - g) + abs(blue - b) >= distance for r, g, b in others):
             break
     return colour
 
 
-def mixed(canvas: np.ndarray, ground: np.ndarray, colours: list[RGB]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The flat picture times 255, float32 (3, size, size); the ground's share and the object's, uint8 (size, size).
+def mixed(fine: np.ndarray, ground: np.ndarray, colours: Sequence[RGB]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The flat picture times 255, float32 (3, size, size); the object's share and the ground's times 255, float32
+    (2, size, size); and the object's as it is, uint8 (size, size).
 
-    `ground` is uint8 (size, size), from the first of `colours` at 0 to the second at 255; the others are those of
-    CLUTTER, OTHER, BODY and ACCENT. All products and sums are integers below 2**24: exact in any order.
+    `fine` is a canvas halved. `ground` is uint8 (size, size), from the first of `colours` at 0 to the second at 255;
+    the others are those of CLUTTER, OTHER, BODY and ACCENT. Colours are whole numbers, so that all products and sums
+    are integers below 2**24: exact in any order.
     """
-    clutter, other, body, accent = cv2.split(halved(canvas))
+    clutter, other, body, accent = cv2.split(fine)
     seen = cv2.add(body, accent)
-    left = cv2.subtract(255 - seen, cv2.add(clutter, other))
+    left = cv2.subtract(~seen, cv2.add(clutter, other))
     blend = left.astype(np.uint16) * ground >> 8
-    parts = np.array([left, blend, clutter, other, body, accent], np.float32)
-    weights = np.rint(np.array(colours, np.float32))
+    parts = np.array([seen, left, blend, clutter, other, body, accent], np.float32)
+    weights = np.array(colours, np.float32)
     weights[1] -= weights[0]
-    picture = weights.T @ parts.reshape(6, -1)
-    return picture.reshape(3, *seen.shape), left, seen
+    picture = weights.T.dot(parts[1:].reshape(6, -1))
+    return picture.reshape(3, *seen.shape), parts[:2], seen
 
 
 def film(planes: np.ndarray) -> np.ndarray:
     """Planes of float32 to an image of bytes, (size, size, 3)."""
-    np.maximum(planes, 0, out=planes)
-    np.minimum(planes, 255, out=planes)
-    return cv2.merge(list(planes.astype(np.uint8)))
+    return cv2.merge(planes.clip(0, 255, out=planes).astype(np.uint8))
 
 
 def strayed(colour: RGB, by: int, dice: Dice) -> RGB:
@@ -114,7 +124,7 @@ def strayed(colour: RGB, by: int, dice: Dice) -> RGB:
 def ramp(size: int, x: float, y: float) -> np.ndarray:
     """A plane that rises by 2 `x` from left to right and by 2 `y` from top to bottom, 0 in the middle."""
     along = slope(size)
-    return (along * np.float32(y))[:, None] + along * np.float32(x)
+    return (along * y)[:, None] + along * x
 
 
 # ------------------------------------------------------------------------------------------------------------- photo
@@ -124,46 +134,48 @@ def photo(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, n
     """Rough surfaces under a lamp: soft shadows, cushioned shading, a gloss, white balance, and the sensor's noise."""
     size, lamp = raster.size, raster.scene.light
     ground = turned(textures.surfaces[dice.pick(_SURFACES)], size, dice)
-    picture, left, seen = mixed(raster.canvas(), ground, _exposed(dice))
+    picture, shares, seen = mixed(halved(raster.canvas()), ground, _exposed(dice))
+    shares *= 1 / 255
 
     cushion = raster.cushion()
-    relief = cushion.relief() * (seen * np.float32(1 / 255))
-    bumps = turned(textures.surfaces[dice.pick(_SURFACES)], size, dice) * np.float32(dice.between(0.1, 0.4) / 255)
-    bumps -= np.float32(0.25)
-    shadow = cushion.moved(dice.between(0.05, 0.11)) * np.float32(-dice.between(0.35, 0.7) / 255)
+    relief = cushion.relief()
+    relief *= shares[0]
+    bumps = scaled(turned(textures.surfaces[dice.pick(_SURFACES)], size, dice), dice.between(0.1, 0.4) / 255)
+    bumps -= 0.25
+    shadow = scaled(cushion.moved(dice.between(0.05, 0.11)), -dice.between(0.35, 0.7) / 255)
     shadow -= bumps
-    shadow *= left * np.float32(1 / 255)  # on the ground there are shadows, elsewhere bumps
+    shadow *= shares[1]  # on the ground there are shadows, elsewhere bumps
     shadow += bumps
-    shadow += relief * np.float32(dice.between(0.35, 0.7))
+    shadow += relief * dice.between(0.35, 0.7)
     fall = dice.between(0.05, 0.3)
     shadow += ramp(size, lamp[0] * fall, lamp[1] * fall)
-    shadow += np.float32(1)
-    shadow *= np.float32(1 / 255)
+    shadow += 1
+    shadow *= 1 / 255
     picture *= shadow
-    relief -= np.float32(0.3)
+    relief -= 0.3
     np.maximum(relief, 0, out=relief)
-    relief *= np.float32(dice.between(0, 300))
+    relief *= dice.between(0, 300)
     picture += relief
-    picture += cut(textures.grain, size, dice) * np.float32(dice.between(0.06, 0.24))
+    picture += scaled(cut(textures.grain, size, dice), dice.between(0.06, 0.24))
     return film(picture), seen
 
 
 _SURFACES = tuple(SURFACES)
 
 
-def _exposed(dice: Dice) -> list[RGB]:
-    """A photograph's colours, as `mixed` wants them, with its exposure and white balance."""
-    ends = [strayed(colour, 12, dice) for colour in dice.pick(SURROUNDINGS)]
-    middle = tuple((a + b) // 2 for a, b in zip(*ends, strict=True))
+def _exposed(dice: Dice) -> np.ndarray:
+    """A photograph's colours, as `mixed` wants them, with its exposure and white balance: float32 (6, 3)."""
+    dark, light = (strayed(colour, 12, dice) for colour in dice.pick(SURROUNDINGS))
+    middle = [(a + b) // 2 for a, b in zip(dark, light, strict=True)]
     contrast = dice.between(0.3, 0.9)
-    ground = [tuple(m + contrast * (level - m) for level, m in zip(end, middle, strict=True)) for end in ends]
+    ground = [[m + contrast * (level - m) for level, m in zip(end, middle, strict=True)] for end in (dark, light)]
     albedo = apart(ALBEDOS, (*ground, middle), 140, dice)
     accent = apart(ALBEDOS, (albedo,), 70, dice)
     clutter = [strayed(apart(ALBEDOS, (albedo,), 80, dice), 20, dice) for _ in range(2)]
     colours = [*ground, *clutter, strayed(albedo, 16, dice), strayed(accent, 16, dice)]
     exposure, warmth = dice.between(0.85, 1.3), dice.between(-0.1, 0.1)
-    balance = exposure * (1 + warmth), exposure, exposure * (1 - warmth)
-    return [tuple(level * gain for level, gain in zip(colour, balance, strict=True)) for colour in colours]
+    warm, cold = exposure * (1 + warmth), exposure * (1 - warmth)
+    return np.rint(np.array([(r * warm, g * exposure, b * cold) for r, g, b in colours], np.float32))
 
 
 # ---------------------------------------------------------------------------------------------------------- painting
@@ -182,24 +194,23 @@ def painting(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray
     clutter = [strayed(apart(palette, (colour,), 120, dice), 14, dice) for _ in range(2)]
     clouds = turned(textures.surfaces[dice.pick(("plaster", "sky", "foliage"))], size, dice)
     colours = [*(strayed(tint, 10, dice) for tint in grounds), *clutter, strayed(colour, 14, dice), accent]
-    picture, _, seen = mixed(raster.canvas(), clouds, colours)
     relief = raster.cushion().relief()
-    relief *= seen
-    relief *= np.float32(dice.between(50, 90))
-    picture += relief
-    picture *= np.float32(1 / 255)
+    gloss = dice.between(50, 90)
 
     strokes = dice.pick(textures.strokes)
     down, across = dice.word() * (3 * size) >> 32, dice.word() * (3 * size) >> 32
-    window = np.s_[..., down : down + size, across : across + size]
-    centres = strokes.centres(window, size)
-    picture = picture.reshape(3, -1).take(centres, axis=1).reshape(3, size, size)
-    seen = seen.take(centres).reshape(size, size)
+    rows, columns = slice(down, down + size), slice(across, across + size)
+    fine, clouds, relief = strokes.gathered(rows, columns, halved(raster.canvas()), clouds, relief)
+    picture, shares, seen = mixed(fine, clouds, colours)
+    relief *= shares[0]
+    relief *= gloss
+    picture += relief
+    picture *= 1 / 255
 
-    picture += strokes.tone[window] * np.float32(dice.between(0.12, 0.28))
-    surface = strokes.ridge[window] * np.float32(dice.between(0.25, 0.6))
-    surface += cut(textures.canvas, size, dice) * np.float32(dice.between(0.04, 0.14))
-    surface -= np.float32(12)
+    picture += scaled(strokes.tone[:, rows, columns], dice.between(0.12, 0.28))
+    surface = scaled(strokes.ridge[rows, columns], dice.between(0.25, 0.6))
+    surface += scaled(cut(textures.canvas, size, dice), dice.between(0.04, 0.14))
+    surface -= 12
     picture += surface
     varnish = dice.between(0.05, 0.3)
     picture *= column((1.0, 1 - 0.35 * varnish, 1 - varnish))
@@ -218,17 +229,18 @@ def cartoon(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray,
     accent = apart(FLATS, (colour,), 120, dice)
     pattern = turned(textures.patterns[dice.pick(_PATTERNS)], size, dice)
     canvas = raster.canvas(line=0.0)
-    picture, _, seen = mixed(canvas, pattern, [first, second, dice.pick(FLATS), dice.pick(FLATS), colour, accent])
+    colours = [first, second, dice.pick(FLATS), dice.pick(FLATS), colour, accent]
+    picture, shares, seen = mixed(halved(canvas), pattern, colours)
 
     relief = raster.cushion().relief()
-    relief *= seen
-    relief *= np.float32(1 / 32)
-    shade = np.minimum(np.maximum(-1 - relief, 0), 1)
-    shine = np.minimum(np.maximum(relief - np.float32(3), 0), 1)
-    line = ink(canvas) * np.float32(1 / 255)
-    clear = np.float32(1) - line
-    picture *= (np.float32(1) - shade * np.float32(0.3)) * clear * np.float32(1 / 255)
-    picture += shine * clear * np.float32(dice.between(0, 110))
+    relief *= shares[0]
+    relief *= 1 / 32
+    shade = (-1 - relief).clip(0, 1)
+    shine = (relief - 3).clip(0, 1)
+    line = scaled(ink(canvas), 1 / 255)
+    clear = 1 - line
+    picture *= (1 - shade * 0.3) * clear * (1 / 255)
+    picture += shine * clear * dice.between(0, 110)
     picture += column(dice.pick(INKS)) * line
     return film(picture), seen
 
@@ -245,23 +257,27 @@ def sketch(raster: Raster, textures: Textures, dice: Dice) -> tuple[np.ndarray, 
     seen = cv2.add(body, accent)
     relief = cushion.relief()
     hatches = [turned(dice.pick(textures.hatches), size, dice) for _ in range(3)]
-    tone = np.float32(dice.between(0.2, 0.9)) - relief * np.float32(3)
-    np.minimum(np.maximum(tone, 0, out=tone), 1, out=tone)
-    tone *= hatches[0] * np.float32(dice.between(0.2, 0.55) / 65025)
-    cross = relief * np.float32(-4) - np.float32(0.3)
-    np.minimum(np.maximum(cross, 0, out=cross), 1, out=cross)
-    cross *= hatches[1] * np.float32(0.5 / 65025)
-    tone += cross
+    tone = relief * -3
+    tone += dice.between(0.2, 0.9)
+    tone.clip(0, 1, out=tone)
+    tone *= scaled(hatches[0], dice.between(0.2, 0.55) / 65025)
+    relief *= -4
+    relief -= 0.3
+    relief.clip(0, 1, out=relief)
+    relief *= scaled(hatches[1], 0.5 / 65025)
+    tone += relief
     tone *= seen
-    behind = cv2.max(clutter, cv2.min(cushion.moved(dice.between(0.05, 0.11)), 255 - seen))
-    tone += hatches[2] * (behind * np.float32(dice.between(0, 0.5) / 65025))
-    tone += raster.pencil(dice) * np.float32(dice.between(0.4, 0.9) / 255)
-    paper = cut(textures.paper, size, dice) * np.float32(1 / 255)
-    tone *= paper * np.float32(0.7) + np.float32(0.55)
+    behind = cv2.max(clutter, cv2.min(cushion.moved(dice.between(0.05, 0.11)), ~seen))
+    cast = scaled(behind, dice.between(0, 0.5) / 65025)
+    cast *= hatches[2]
+    tone += cast
+    tone += scaled(raster.pencil(dice), dice.between(0.4, 0.9) / 255)
+    paper = scaled(cut(textures.paper, size, dice), 1 / 255)
+    tone *= paper * 0.7 + 0.55
     np.minimum(tone, 1, out=tone)
 
     sheet, lead = strayed(dice.pick(PAPERS), 10, dice), dice.pick(PENCILS)
-    paper *= np.float32(14)
+    paper *= 14
     paper += ramp(size, dice.between(-8, 8), dice.between(-8, 8))
     picture = column([b - a for a, b in zip(sheet, lead, strict=True)]) * tone
     picture += column([value - 8 for value in sheet])

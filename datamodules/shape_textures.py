@@ -149,8 +149,8 @@ class Strokes:
     """Overlapping brush strokes: for every texel, where its stroke takes its colour, and how it looks.
 
     Attributes:
-        down, across: int32 (side, side), a third of the way to the stroke's centre in texels. With all of the way,
-            nothing would be left of small outlines.
+        centre: int16 (side, side, 2), a third of the way (across, down) to the stroke's centre in texels. With all of
+            the way, nothing would be left of small outlines.
         tone: int8 (3, side, side), how far the stroke's colour strays. ridge: int16 (side, side), the bristles' relief,
             about -64 to 64.
     """
@@ -173,8 +173,7 @@ class Strokes:
         rows, columns = np.arange(side)[:, None], np.arange(side)[None, :]
         bare = ids < 0
         down, across = np.where(bare, 0, y[ids] - rows), np.where(bare, 0, x[ids] - columns)
-        self.down = np.rint(down / 3).astype(np.int32)
-        self.across = np.rint(across / 3).astype(np.int32)
+        self.centre = np.rint(np.stack((across, down), -1) / 3).astype(np.int16)
         tone = white(seed + 1, count, 4).astype(np.int32)
         # A stroke is lighter or darker first, and only then of another hue.
         self.tone = ((2 * tone[:, :1] + tone[:, 1:]) // 3 - 128).astype(np.int8)[ids].transpose(2, 0, 1).copy()
@@ -182,17 +181,17 @@ class Strokes:
         bristle = white(seed + 2, 4096)[(ids * 13 + np.floor(off * 7).astype(np.int32)) % 4096] / 255.0 - 0.5
         self.ridge = np.rint(52 * bristle + 90 * off * np.abs(off)).astype(np.int16)
 
-    def centres(self, window: tuple, size: int) -> np.ndarray:
-        """For each pixel of a window of `size` x `size` texels the pixel at its stroke's centre, (size * size,)."""
-        at = np.arange(size, dtype=np.int32)
-        rows = self.down[window] + at[:, None]
-        columns = self.across[window] + at
-        for index in (rows, columns):
-            np.maximum(index, 0, out=index)
-            np.minimum(index, size - 1, out=index)
-        rows *= size
-        rows += columns
-        return rows.ravel()
+    def gathered(self, rows: slice, columns: slice, *planes: np.ndarray) -> list[np.ndarray]:
+        """What planes (size, size, ...) hold at the centres of the strokes in a window of `size` texels, or at the edge
+        where those are outside. Centres are whole pixels: nothing is interpolated."""
+        centres = self.centre[rows, columns] + lattice(len(planes[0]))
+        return [cv2.remap(plane, centres, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE) for plane in planes]
+
+
+@lru_cache(maxsize=8)
+def lattice(size: int) -> np.ndarray:
+    """Every pixel's column and row, int16 (size, size, 2)."""
+    return np.stack(np.meshgrid(*2 * [np.arange(size, dtype=np.int16)]), -1)
 
 
 # ------------------------------------------------------------------------------------------------------------ cartoons

@@ -14,6 +14,7 @@ import numpy as np
 from datamodules.image_files import DataError
 from datamodules.shape_outlines import OUTLINES
 from datamodules.shape_scenes import Raster, plan
+from datamodules.shape_seeds import Seed, seeds
 from datamodules.shape_styles import PAINTERS
 from datamodules.shape_textures import textures
 from datamodules.street_scenes import Dice
@@ -43,7 +44,7 @@ class Shapes:
         classes: how many of CLASSES occur, 2 to 20.
         joint: (classes, styles) weights, at least 0 and not all 0: how often each class comes in each style, in the
             order of `styles`. None: all alike. Counts follow the weights to within a few samples at any length.
-        seed: another seed, other samples.
+        seed: at least 0; another seed, other samples.
 
     Attributes:
         classes: names, (classes,). labels: int64 (length,). styles: names of what occurs. name: "shapes", or
@@ -64,12 +65,14 @@ class Shapes:
         seed: int = 0,
     ):
         self.styles = (styles,) if isinstance(styles, str) else tuple(styles)
-        _check(split, length, size, self.styles, classes)
+        _check(split, length, size, self.styles, classes, seed)
         self.split, self.size, self.seed = split, int(size), seed
         self.length = LENGTHS[split] if length is None else int(length)
         self.classes = CLASSES[:classes]
         self.name = f"shapes/{self.styles[0]}" if len(self.styles) == 1 else "shapes"
-        cells = _cells(self.length, _weights(joint, classes, len(self.styles)), list(LENGTHS).index(split))
+        number = list(LENGTHS).index(split)
+        self._seeds = seeds(seed, number, np.arange(self.length), 1)
+        cells = _cells(self.length, _weights(joint, classes, len(self.styles)), number)
         self.labels = cells // len(self.styles)
         self._style = (cells % len(self.styles)).astype(np.int8)
 
@@ -100,13 +103,13 @@ class Shapes:
         return int(index) % self.length
 
     def _drawn(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        dice = Dice(self.seed, list(LENGTHS).index(self.split), index, 1)
+        dice = Dice(seed=Seed(self._seeds[index]))
         scene = plan(self.classes[self.labels[index]], dice)
         painter = PAINTERS[self.styles[self._style[index]]]
         return painter(Raster(scene, self.size), textures(self.size), dice)
 
 
-def _check(split: str, length: int | None, size: int, styles: tuple[str, ...], classes: int) -> None:
+def _check(split: str, length: int | None, size: int, styles: tuple[str, ...], classes: int, seed: int) -> None:
     if split not in LENGTHS:
         raise DataError(f"Shapes has no split {split!r}: choose one of {', '.join(LENGTHS)}.")
     if length is not None and length < 0:
@@ -120,6 +123,8 @@ def _check(split: str, length: int | None, size: int, styles: tuple[str, ...], c
         raise DataError(f"Shapes needs one style or several different ones, not {styles}.")
     if not 2 <= classes <= len(CLASSES):
         raise DataError(f"Shapes has 2 to {len(CLASSES)} classes, not {classes}.")
+    if seed < 0:
+        raise DataError(f"Shapes cannot have a seed of {seed}: give 0 or more.")
 
 
 def _weights(joint: np.ndarray | Sequence[Sequence[float]] | None, classes: int, styles: int) -> np.ndarray:

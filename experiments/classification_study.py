@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.flags import RunFlags, UsageError
+from experiments.flags import RunFlags, UsageError, out_folder, smoke_wandb
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -124,9 +124,9 @@ def chosen_recipe(flags: ClassificationFlags, published: str) -> ClassificationR
 
 def smoked(flags: ClassificationFlags, **parts) -> ClassificationFlags:
     """The flags of a few seconds' run on a few small shapes; norms, backbone and the like stay."""
-    return dataclasses.replace(
-        flags, data="shapes", recipe="smoke", weights="none", images=64, workers=0, wandb="disabled", **parts
-    )
+    changed = {"data": "shapes", "recipe": "smoke", "weights": "none", "images": 64, "workers": 0}
+    changed |= {"batch_size": flags.batch_size and min(flags.batch_size, 16), "wandb": smoke_wandb(flags)}
+    return dataclasses.replace(flags, **changed | parts)
 
 
 def run_arms(
@@ -160,7 +160,7 @@ def run_arms(
     from experiments.train_arms import train_arms
 
     started = time.time()
-    out = Path(flags.out.replace("NAME", f"{study}-smoke" if flags.smoke else study))
+    out = out_folder(flags, study)
     if flags.smoke and "NAME" in flags.out and not rank_zero_only.rank:
         shutil.rmtree(out, ignore_errors=True)  # nobody goes on with a smoke run
     opened = opened or Opened(flags)
@@ -314,19 +314,22 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     from pytorch_lightning.callbacks import EMAWeightAveraging
 
     from experiments.trainers import devices, end_wandb, make_trainer
+    from experiments.wandb_outcome import log_outcome
     from lightning_modules.gate_tracker import GateTracker
-    from lightning_modules.predictions import save_answers
+    from lightning_modules.halves_tracker import HalvesTracker
+    from lightning_modules.predictions import classified, save_answers
 
     part, recipe = folder.part(name, seed), arm.recipe
     world = devices(flags)[1] * flags.nodes
     data, module = loaded(flags, arm, opened, world), build(flags, arm, opened)
+    together = recipe.batch_size // (1 if flags.sync_norm else turns(arm, world)[0])  # normalised as one batch
     averaging = [EMAWeightAveraging(decay=recipe.ema_decay)] if recipe.ema_decay else []
     trainer = make_trainer(
         flags,
         part,
         recipe,
-        [*averaging, GateTracker(part, {"arm": name, **arm.facts, "seed": seed})],
-        {"arm": name, **arm.facts, "seed": seed, **recipe.plain()},
+        [*averaging, GateTracker(part, {"arm": name, **arm.facts, "seed": seed}), HalvesTracker()],
+        {"arm": name, **arm.facts, "seed": seed, **recipe.plain(), "images_together": together},
         measure="top1",
         accumulate=turns(arm, world)[1],
     )
@@ -339,8 +342,10 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
+        results = [*module.results(), *judged_further(flags, arm, opened, module, name)]
         save_answers(module, data, folder.path / "predictions", name)
-        folder.finish(name, seed, {"results": [*module.results(), *judged_further(flags, arm, opened, module, name)]})
+        folder.finish(name, seed, {"results": results})
+        log_outcome(trainer, results, classified(module, data))
         last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
         end_wandb(trainer)
 

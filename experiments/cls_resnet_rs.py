@@ -13,12 +13,13 @@ Eight GPUs, with data/imagenet on disk (not run here):
         --widths 0.25 0.5 1 1.5 2 --sizes 128 160 224 320 448 --strengths 0.5 1 1.5
     python experiments/cls_resnet_rs.py --data imagenet --gpus 8 --study efficientnet --networks b0 b1 b2 b3 b4 b5 b6 b7
 
-A laptop, nothing on disk (the embedded shapes, a ResNet-26 of a quarter of its width):
+A laptop, nothing on disk (the embedded shapes, a ResNet-8 for CIFAR; 18 to 23 minutes a seed on one of two busy cores):
 
-    python experiments/cls_resnet_rs.py --seeds 3
+    python experiments/cls_resnet_rs.py --data shapes/photo --seeds 3
 
-Not measured to its end: about 27 minutes a seed on one core. A shorter trial (one seed, 48 pixels, ten epochs of 2,000
-images, four blocks) stayed close to chance: baseline 11.2 %, with more epochs 21.0 %, with all regularisers 14.2 %.
+Top-1 is 22.7 ± 3.0 to begin with. Training brings 69.1 ± 4.5 points; regularisation takes 28.1 ± 5.3 away, for in
+1,500 steps the network cannot fit what RandAugment and dropout make of its images; architecture, added to that, takes
+13.8 ± 8.2 more.
 
 The studies, each of which ends in one table:
 
@@ -90,15 +91,20 @@ EFFICIENTNETS = {
 its choices in a figure alone (Figure 5)."""
 
 LAPTOP = {
-    "backbone": "resnetrs26", "width": 0.25, "weight_decay": 2e-4, "decay_norms": False, "label_smoothing": 0.1,
-    "stochastic_depth": 0.05, "randaugment": (1, 10), "dropout": 0.1, "ema_decay": 0.98, "batch_size": 32,
+    "weight_decay": 2e-4, "decay_norms": False, "label_smoothing": 0.1, "stochastic_depth": 0.05,
+    "randaugment": (1, 10), "dropout": 0.1, "ema_decay": 0.98, "batch_size": 32,
 }  # fmt: skip
 """What the recipe `laptop` is completed by, so that every step has something to add. Ours: lightly regularised, because
 the network is small."""
+SMALL_NETWORK = {
+    "backbone": "cifar_resnet8", "architecture": {"squeeze_excitation": True, "averaged_shortcut": True},
+}  # fmt: skip
+"""What joins it in the two studies of one network. Behind an ImageNet stem one pixel is left of 32 in the end, and such
+a network hardly learns in minutes. Of ResNet-D, a CIFAR network has a place for one part: the averaged shortcuts."""
 ON_SHAPES = {
     # study: (pixels, training images, epochs)
-    "additive": (32, 3000, 24),
-    "weight-decay": (32, 3000, 12),
+    "additive": (32, 4000, 12),
+    "weight-decay": (32, 4000, 6),
     "grid": (32, 3000, 9),
     "efficientnet": (64, 1600, 8),
 }
@@ -233,8 +239,11 @@ def finished(flags: Flags) -> ClassificationRecipe:
     recipe = chosen_recipe(flags, STUDIES[flags.study])
     if not at_laptop(flags):
         return recipe
+    parts = LAPTOP
+    if flags.study in ("additive", "weight-decay") and not flags.backbone:
+        parts = LAPTOP | SMALL_NETWORK
     recipe = dataclasses.replace(
-        recipe, **{name: value for name, value in LAPTOP.items() if getattr(flags, name, None) is None}
+        recipe, **{name: value for name, value in parts.items() if getattr(flags, name, None) is None}
     )
     if flags.smoke:
         return recipe

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,17 @@ class RunFlags:
             raise UsageError("--epochs and --max-steps say the same thing twice: pass one of them.")
         if self.wandb not in ("auto", "online", "offline", "disabled"):
             raise UsageError(f"--wandb {self.wandb}: choose from auto, online, offline, disabled.")
+
+
+def out_folder(flags: RunFlags, study: str) -> Path:
+    """OUT, with the study's name for NAME: a smoke run has one of its own, and so has each trial of a W&B sweep."""
+    trial = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    return Path(flags.out.replace("NAME", "-".join([study, *["smoke"] * flags.smoke, *[trial] * (trial is not None)])))
+
+
+def smoke_wandb(flags: RunFlags) -> str:
+    """What a smoke run does with W&B: nothing, unless it was said."""
+    return "disabled" if flags.wandb == "auto" else flags.wandb
 
 
 class _Parser(ArgumentParser):

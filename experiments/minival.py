@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.classification_study import Arm, ClassificationFlags, Opened, accuracies, run_arms
-from experiments.flags import UsageError
+from experiments.flags import UsageError, out_folder
 
 if TYPE_CHECKING:  # pandas and numpy load slowly; a command line that asks for --help need not wait
     from numpy import ndarray
@@ -87,7 +87,7 @@ def picked(
 
 def folder_of(flags: ClassificationFlags, study: str) -> Path:
     """Where `run_arms` puts a study's run."""
-    return Path(flags.out.replace("NAME", f"{study}-smoke" if flags.smoke else study))
+    return out_folder(flags, study)
 
 
 def begun(flags: ClassificationFlags, study: str) -> bool:

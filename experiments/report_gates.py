@@ -20,6 +20,9 @@ MOST_FRAMES = 25
 WHOLE = 1000
 """Shares are in thousandths: whole numbers keep the page small."""
 
+DIGITS = 3.5
+"""Bytes of a share, with its comma."""
+
 OVERLAP = 2.4
 """Rows that a ridge reaches up where all channels of a layer agree."""
 
@@ -88,15 +91,21 @@ class Slides:
         return [begins.get(i, "") for i in range(len(self.layers))]
 
 
-def slides(arm: str, gates: DataFrame) -> Slides:
+def slides(arm: str, gates: DataFrame, budget: int) -> Slides:
     """The gates of an arm, averaged over the seeds that have come so far; of rho, all their channels together.
+
+    Args:
+        budget: bytes that the slider's data may take, more or less; of deep networks it stops at fewer epochs.
 
     Raises:
         ValueError: where there are no gates.
     """
     if gates.empty:
         raise ValueError("no gates to show: the frame is empty.")
-    epochs = _spread(sorted(int(epoch) for epoch in gates["epoch"].unique()))
+    bars = gates[gates["statistic"] != "rho"].groupby(["statistic", "depth"])["label"].nunique().sum()
+    numbers = bars + RIDGE_BINS * gates.loc[gates["statistic"] == "rho", "depth"].nunique()
+    most = int(min(MOST_FRAMES, max(2, budget // (DIGITS * numbers))))
+    epochs = _spread(sorted(int(epoch) for epoch in gates["epoch"].unique()), most)
     layers = gates.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
     panels = []
     for statistic, rows in gates.groupby("statistic", sort=False):
@@ -127,11 +136,11 @@ def _share_panel(statistic: str, frames: list[DataFrame]) -> Panel:
     return Panel(title, labels, [_thousandths(frame) for frame in mixed], shares, False)
 
 
-def _spread(epochs: list[int]) -> list[int]:
-    """The first, the last and others evenly between them, MOST_FRAMES at most."""
-    if len(epochs) <= MOST_FRAMES:
+def _spread(epochs: list[int], most: int) -> list[int]:
+    """The first, the last and others evenly between them, `most` at most."""
+    if len(epochs) <= most:
         return epochs
-    return [epochs[round(i * (len(epochs) - 1) / (MOST_FRAMES - 1))] for i in range(MOST_FRAMES)]
+    return [epochs[round(i * (len(epochs) - 1) / (most - 1))] for i in range(most)]
 
 
 def _thousandths(shares: DataFrame) -> list[list[int]]:

@@ -31,6 +31,10 @@ LIKE = 3
 """Columns of a table share an axis where the largest number of one is less than this many times that of the next."""
 
 
+SLIDER_BYTES = 600_000
+"""What the gates' sliders may take of a page."""
+
+
 @dataclass
 class Drawing:
     """Figures that share a caption. They stand side by side; a wide one has a line to itself."""
@@ -165,7 +169,7 @@ def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
         columns = {f"{domain}/{measure}": domain for domain in run.domains if f"{domain}/{measure}" in measured}
         best = run.metrics[[*columns]].max().max()
         for column, domain in columns.items():  # one scale for all domains: the drop can be seen
-            yield column, f"{domain}: {name}", 105 * best
+            yield column, f"{domain}: {name}", max(105 * best, 1)
 
 
 def gate_section(run: Run) -> Section | None:
@@ -198,13 +202,20 @@ def gate_section(run: Run) -> Section | None:
         "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
         "at the end had not settled."
     )
-    arms = list(run.gates["arm"].unique())
+    arms, said = list(run.gates["arm"].unique()), set()
+
+    def once(caption: str) -> str:
+        new = caption not in said
+        said.add(caption)
+        return caption if new else ""
+
     for arm in arms[:MOST]:
         gates = run.gates[run.gates["arm"] == arm]
-        caption = spread if (gates["statistic"] == "rho").all() else shares
-        section.drawings.append(Drawing(caption, [], arm, slides=slides(arm, gates)))
+        caption = once(spread if (gates["statistic"] == "rho").all() else shares)
+        shown = slides(arm, gates, SLIDER_BYTES // min(len(arms), MOST))
+        section.drawings.append(Drawing(caption, [], arm, slides=shown))
         if gates["epoch"].nunique() > 1:
-            section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {arm} over epochs", moved))
+            section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {arm} over epochs", once(moved)))
     if len(arms) > MOST:
         rest = ", ".join(arms[MOST:])
         section.drawings[-1].caption += f" Not shown, but in gates.parquet: {rest}."

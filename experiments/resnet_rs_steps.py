@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need
 
 WITHOUT_D = {"stem_type": "", "avg_down": False, "replace_stem_pool": False}
 WITHOUT_SE = {"block_args": {}}
+ON_CIFAR = {"avg_down": "averaged_shortcut", "block_args": "squeeze_excitation"}
+"""What some parts of timm's ResNets are called in our CIFAR networks, which have a place for no others."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def without(recipe: ClassificationRecipe, step: Step) -> ClassificationRecipe:
     before = step.before | {name: times * getattr(recipe, name) for name, times in step.before_times.items()}
     if "architecture" in before:
         plain = before["architecture"]
-        if recipe.width != 1:  # timm does not narrow a plain stem: beside narrow stages it would be another network
+        if recipe.backbone.startswith("cifar_"):
+            plain = {ON_CIFAR[part]: False for part in plain if part in ON_CIFAR}
+        elif recipe.width != 1:  # timm does not narrow a plain stem: beside narrow stages it would be another network
             plain = {part: value for part, value in plain.items() if part != "stem_type"}
         before["architecture"] = recipe.architecture | plain
     return dataclasses.replace(recipe, **before)

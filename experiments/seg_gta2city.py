@@ -29,13 +29,12 @@ from pathlib import Path
 
 from simple_parsing import flag
 
-from experiments.flags import RunFlags, UsageError, one_sentence, parse
+from experiments.flags import RunFlags, UsageError, one_sentence, out_folder, parse, smoke_wandb
 
 QUESTION = (
     "A segmentation network learns one street domain and is judged on others. "
     "Which norm loses least on the way, and what did its layers learn?"
 )
-SMOKE = "seg_gta2city-smoke"
 ON_STREETS = "python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog"
 
 
@@ -140,8 +139,8 @@ def run(flags: Flags):
         raise UsageError(f"{few.name} has {len(few.samples)} images to judge on, fewer than the {world} processes.")
     recipe = with_epochs(recipe, flags, len(data.source.samples))
     check_norms(flags, recipe, data, world)
-    out = Path(flags.out.replace("NAME", "seg_gta2city"))
-    if out.name == SMOKE and not rank_zero_only.rank:
+    out = out_folder(flags, "seg_gta2city")
+    if flags.smoke and "NAME" in flags.out and not rank_zero_only.rank:
         shutil.rmtree(out, ignore_errors=True)  # nobody goes on with a smoke run
     arms = {norm: {"norm": norm} for norm in flags.norm}
     folder = RunFolder(out, flags, QUESTION, {"label_space": data.source.label_space.name}, arms)
@@ -155,14 +154,23 @@ def run(flags: Flags):
 
 def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
-    from experiments.trainers import end_wandb, make_trainer
+    from experiments.trainers import devices, end_wandb, make_trainer
+    from experiments.wandb_outcome import log_outcome
     from lightning_modules.gate_tracker import GateTracker
-    from lightning_modules.predictions import save_predictions
+    from lightning_modules.halves_tracker import HalvesTracker
+    from lightning_modules.layer_log import hide, wandb_runs
+    from lightning_modules.predictions import predictions, save_predictions, side_by_side
 
     part = folder.part(norm, seed)
     module = build(flags, recipe, data, norm)
     about = {"norm": norm, "seed": seed, "source": flags.source, "target": flags.target} | dataclasses.asdict(recipe)
-    trainer = make_trainer(flags, part, recipe, [GateTracker(part, {"norm": norm, "seed": seed})], about)
+    about["images_together"] = recipe.batch_size // (1 if flags.sync_norm else devices(flags)[1] * flags.nodes)
+    trackers = [GateTracker(part, {"norm": norm, "seed": seed}), HalvesTracker()]
+    trainer = make_trainer(flags, part, recipe, trackers, about)
+    for run in wandb_runs(trainer):  # dozens of panels; the table of results holds them as well
+        for domain in data.judged:
+            for name in domain.label_space.classes:
+                hide(run, f"{domain.name}/iou/{name}")
     last = part / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
     if module.judged_at != trainer.global_step:
@@ -170,8 +178,10 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
-        save_predictions(module, data, folder.path / "predictions", norm)
-        folder.finish(norm, seed, {"results": module.results(), "divergence": divergence(module, data)})
+        seen, results, apart = predictions(module, data), module.results(), divergence(module, data)
+        save_predictions(seen, folder.path / "predictions", norm)
+        folder.finish(norm, seed, {"results": results, "divergence": apart})
+        log_outcome(trainer, results, side_by_side(seen), apart)
         last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
         end_wandb(trainer)
 
@@ -259,11 +269,10 @@ def smoked(flags: Flags, world: int) -> Flags:
         source="streets-game",
         target=["streets-night"],
         recipe="smoke",
-        batch_size=flags.batch_size or 2 * world,
+        batch_size=min(flags.batch_size or 2 * world, 8 * world),
         scenes=4 * world,
         workers=0,
-        wandb="disabled",
-        out=flags.out.replace("NAME", SMOKE),
+        wandb=smoke_wandb(flags),
     )
 
 

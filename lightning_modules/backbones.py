@@ -90,7 +90,8 @@ def build_backbone(
         width: factor on all channels, of timm's ResNets (a stem of one convolution stays at 64), torchvision's
             MobileNets and ours.
         small_images: a ResNet's stem becomes one fresh 3x3 convolution at stride 1, without a pool behind it.
-        architecture: further keyword arguments of the library's constructor: `layers=(2, 2, 2, 2)` of timm's ResNets.
+        architecture: further keyword arguments of the library's constructor: `layers=(2, 2, 2, 2)` of timm's ResNets,
+            `squeeze_excitation=True` of our `cifar_network`.
 
     Raises:
         ValueError: on an unknown name or norm, on weights that cannot be had, and where the network has no place for
@@ -165,9 +166,10 @@ def _own_resnet_rs(name: str) -> int | None:
 def _from_ours(name: str, classes: int, pretrained: bool, regularisers: dict, width: float, options: dict) -> nn.Module:
     if pretrained:
         raise ValueError(f"{name} has no published weights: train it from scratch.")
-    if options:
-        raise ValueError(f"{name} does not take {', '.join(options)}: its name says all but its width.")
-    return cifar_network(name, classes, width=width, **regularisers)
+    try:
+        return cifar_network(name, classes, width=width, **regularisers, **options)
+    except TypeError as error:
+        raise _refusal(name, options, error) from error
 
 
 def _from_timm(name: str, classes: int, pretrained: bool, regularisers: dict, width: float, options: dict) -> nn.Module:

@@ -33,7 +33,14 @@ CIFAR_NETWORKS = (
 
 
 def cifar_network(
-    name: str, classes: int, *, width: float = 1.0, dropout: float = 0.0, stochastic_depth: float = 0.0
+    name: str,
+    classes: int,
+    *,
+    width: float = 1.0,
+    dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
+    squeeze_excitation: bool = False,
+    averaged_shortcut: bool = False,
 ) -> nn.Module:
     """A network of `CIFAR_NAMES`, He-normal initialised.
 
@@ -47,9 +54,10 @@ def cifar_network(
         width: factor on all channels.
         dropout: probability before the classifier.
         stochastic_depth: rate of the last residual block, which grows linearly from 0 at the first.
+        squeeze_excitation, averaged_shortcut: what `basic_block` says of them; for ResNets of basic blocks.
 
     Raises:
-        ValueError: on an unknown name, an impossible depth, or stochastic depth for a network without residual blocks.
+        ValueError: on an unknown name, an impossible depth, or what the network has no place for.
     """
     if width <= 0:
         raise ValueError(f"width is a positive factor on all channels, not {width}.")
@@ -59,17 +67,27 @@ def cifar_network(
             if stochastic_depth and not residual:
                 raise ValueError(f"{name} has no residual blocks, so stochastic_depth={stochastic_depth} cannot be.")
             head = {"dropout": dropout} | ({"stochastic_depth": stochastic_depth} if residual else {})
+            options = {"squeeze_excitation": squeeze_excitation, "averaged_shortcut": averaged_shortcut}
+            added = {option: True for option, asked in options.items() if asked}
+            if added and build is not _resnet:
+                raise ValueError(f"{name} does not take {' or '.join(added)}: cifar_resnetDEPTH does.")
             parts = (int(part) if part and part.isdigit() else part for part in match.groups())
-            return build(*parts, classes=classes, width=width, **head)
+            return build(*parts, classes=classes, width=width, **head, **added)
     near = get_close_matches(name, CIFAR_NETWORKS, n=5) or CIFAR_NETWORKS[::3]
     raise ValueError(f"unknown CIFAR network {name!r}: names are like {', '.join(near)}.")
 
 
-def _resnet(depth: int, kind: str | None, classes: int, width: float, **head: float) -> nn.Module:
+def _resnet(
+    depth: int, kind: str | None, classes: int, width: float, dropout: float, stochastic_depth: float, **added: bool
+) -> nn.Module:
     blocks, kind = _blocks_of("cifar_resnet", depth, kind)
     stem, *stages = _scaled(width, 16, 16, 32, 64)
+    head = {"dropout": dropout, "stochastic_depth": stochastic_depth}
     if kind == "basic":
-        return CIFARResidualNetwork(basic_block, blocks, stem, tuple(stages), classes, **head)
+        block = partial(basic_block, **added)
+        return CIFARResidualNetwork(block, blocks, stem, tuple(stages), classes, **head)
+    if added:
+        raise ValueError(f"cifar_resnet{depth} has bottlenecks, which do not take {' or '.join(added)}.")
     return CIFARResidualNetwork(bottleneck, blocks, stem, tuple(4 * c for c in stages), classes, **head)
 
 

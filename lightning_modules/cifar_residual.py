@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from timm.layers import DropPath
-from timm.models.resnet import BasicBlock, Bottleneck
+from timm.models.resnet import BasicBlock, Bottleneck, downsample_avg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,17 +70,34 @@ def he_normal(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def basic_block(in_channels: int, out_channels: int, stride: int, drop_path: nn.Module | None) -> nn.Module:
+def basic_block(
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    drop_path: nn.Module | None,
+    *,
+    squeeze_excitation: bool = False,
+    averaged_shortcut: bool = False,
+) -> nn.Module:
     """Two 3x3 convolutions; the shortcut is the identity, padded with zero channels (He et al., CVPR 2016, option A).
 
     Option A is what section 4.2 of the paper takes on CIFAR in all cases: the shortcut has no parameters.
+
+    Args:
+        squeeze_excitation: every channel is weighted by a factor from the means of all (Hu et al., CVPR 2018).
+        averaged_shortcut: ResNet-D's in place of option A (He et al., CVPR 2019, fig. 2c): an average pool where the
+            stride is 2, then a 1x1 convolution and its norm.
     """
+    reshapes = stride > 1 or in_channels != out_channels
     shortcut = None
-    if stride > 1 or in_channels != out_channels:
+    if reshapes and averaged_shortcut:
+        shortcut = downsample_avg(in_channels, out_channels, 1, stride)
+    elif reshapes:
         # A pool of one pixel keeps every second one; anti-aliasing finds a pool, and would not find an index.
         parts = OrderedDict(pool=nn.AvgPool2d(1, stride), pad=ZeroChannels(out_channels - in_channels))
         shortcut = nn.Sequential(parts)
-    return BasicBlock(in_channels, out_channels, stride, shortcut, drop_path=drop_path)
+    attention = "se" if squeeze_excitation else None
+    return BasicBlock(in_channels, out_channels, stride, shortcut, attn_layer=attention, drop_path=drop_path)
 
 
 def bottleneck(

@@ -1,25 +1,28 @@
 """What the gates do while a network trains: to a table, to W&B, and as a picture across layers."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
 
-from lightning_modules.gate_figures import draw_gates
-from normshift import gates
+from lightning_modules.gate_figures import NEAR, draw_gates
+from lightning_modules.gate_record import GateRecord
+from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs
+from normshift.gates import GateReader, Place
 
-PLACE = ["layer", "depth", "statistic", "label"]
-"""The columns that say which gate a value belongs to; the same in every epoch."""
+BINS = 32
+"""Of a histogram of rho, which is in [0, 1]."""
 
 
 class GateTracker(pl.Callback):
-    """Logs SN's softmaxed mean and variance weights and BIN's rho of every layer before training and after each epoch.
+    """Records SN's shares and BIN's rho before training and after each epoch, and logs them along the way.
 
-    Writes `gates.parquet` anew each time, one row a value: epoch, step, layer, depth, statistic, label, value.
-    With W&B: for SN `gates/STATISTIC/LABEL/LAYER`, for BIN a histogram `gates/rho/LAYER` and its mean
-    `gates/rho_mean/LAYER`; and the picture, `gates`. A network without gates leaves no trace.
+    Writes `gates.parquet` (see `GateRecord`) after each epoch, and `gates.png`. To W&B go, every few steps, the
+    measures of `GateMeasures` in the keys of `LayerLog`, `gates/mean/bn` and the like; after each epoch histograms of
+    rho, `gates/rho/histogram` and, hidden, by layer; and pictures, `gates/map`, layer by epoch, and
+    `gates/across_layers`. A network without gates leaves no trace.
 
     Args:
         folder: where `gates.parquet` and `gates.png` go.
@@ -28,62 +31,141 @@ class GateTracker(pl.Callback):
 
     def __init__(self, folder: Path, columns: dict | None = None):
         self.folder, self.columns = folder, columns or {}
-        self.frames: list[pd.DataFrame] = []  # one an epoch
+        self.record: GateRecord | None = None
+        self._loaded: dict = {}  # of a checkpoint, until the network's gates are known
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not self.frames:  # not after a resume
-            self._track(trainer, module, epoch=0)
+        self.record = None
+        self._reader = GateReader(module)
+        if not self._reader.places or not trainer.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._measures = GateMeasures(self._reader.places)
+        self.record = GateRecord(self._reader.places, self.columns)
+        self.log = LayerLog("gates", self._measures.layers, self._measures.names, limits=(0, 1))
+        if self._loaded:
+            self.record.load_state_dict(self._loaded["record"])
+            self.log.load_state_dict(self._loaded["log"])
+        self._runs, self._every = wandb_runs(trainer), steps_between(trainer)
+        self._logged = self._drawn = -1  # the last step whose curves were logged, the last epoch that was drawn
+        for run in self._runs:
+            self.log.hide(run)
+            for key in self._measures.histogram_keys:
+                hide(run, key)
+        if not len(self.record):  # not after a resume
+            self._track(trainer, epoch=0)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
+        step = trainer.global_step
+        if self.record is None or not self._runs or step % self._every or step == self._logged:
+            return
+        self._to_wandb(step, self._curves(step, self._measures(self._reader.read().numpy())))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._track(trainer, module, epoch=trainer.current_epoch + 1)
+        if self.record is not None:
+            self._track(trainer, epoch=trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.record is not None and self._drawn != self.record.times[-1][0]:  # it ended before its time
+            self._to_wandb(trainer.global_step, self._draw())
 
     def state_dict(self) -> dict:
-        """The frames in plain lists, which `torch.load(weights_only=True)` accepts; what stays the same, only once."""
-        if not self.frames:
-            return {}
-        return {
-            "places": self.frames[0][PLACE].to_dict("list"),
-            "times": pd.concat([frame[["epoch", "step"]].head(1) for frame in self.frames]).to_dict("records"),
-            "values": [frame["value"].tolist() for frame in self.frames],
-        }
+        if self.record is None:
+            return self._loaded
+        return {"record": self.record.state_dict(), "log": self.log.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        epochs = zip(state_dict["times"], state_dict["values"], strict=True)
-        self.frames = [self._frame(time, state_dict["places"], values) for time, values in epochs]
+        self._loaded = state_dict
 
-    def _track(self, trainer: pl.Trainer, module: pl.LightningModule, epoch: int) -> None:
-        found = gates(module) if trainer.is_global_zero else []
-        if not found:
-            return
-        time = {"epoch": epoch, "step": trainer.global_step}
-        each = [(gate.layer, gate.depth, gate.statistic, label) for gate in found for label in gate.labels]
-        places = pd.DataFrame(each, columns=PLACE).to_dict("list")
-        self.frames.append(self._frame(time, places, [value for gate in found for value in gate.values.tolist()]))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "gates.partial"  # a run killed while it writes keeps the epochs before
-        pd.concat(self.frames).to_parquet(partial, index=False)
-        partial.replace(self.folder / "gates.parquet")
-        figure = draw_gates(self.frames[-1])
-        figure.savefig(self.folder / "gates.png", dpi=120)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                self._to_wandb(logger, found, figure, time)
+    def _track(self, trainer: pl.Trainer, epoch: int) -> None:
+        step, values = trainer.global_step, self._reader.read().numpy()
+        measured = self._measures(values)
+        self.record.add(epoch, step, values)
+        self.log.remember(epoch, measured)
+        self.record.write(self.folder / "gates.parquet")
+        logged = self._draw() if is_drawn(trainer, epoch) else {}
+        if self._runs:
+            if step != self._logged:
+                logged |= self._curves(step, measured)
+            logged |= {"epoch": epoch} | self._measures.histograms(values)
+        self._to_wandb(step, logged)
 
-    def _frame(self, time: dict, places: dict[str, list], values: list[float]) -> pd.DataFrame:
-        return pd.DataFrame(self.columns | time | places | {"value": values})
+    def _curves(self, step: int, measured: np.ndarray) -> dict:
+        self._logged = step
+        return self.log.curves(measured)
 
-    @staticmethod
-    def _to_wandb(logger: WandbLogger, found: list, figure, time: dict) -> None:
+    def _draw(self) -> dict:
+        """Draw the pictures; what of them goes to W&B."""
+        self._drawn = self.record.times[-1][0]
+        across, by_epoch = self.folder / "gates.png", self.folder / "gates-by-epoch.png"
+        draw_gates(self.record.last()).savefig(across, dpi=120)
+        if not self._runs:
+            return {}
         import wandb
 
-        values: dict = {"epoch": time["epoch"], "trainer/global_step": time["step"], "gates": wandb.Image(figure)}
-        for gate in found:
-            if gate.statistic == "rho":
-                values[f"gates/rho/{gate.layer}"] = wandb.Histogram(
-                    np_histogram=np.histogram(gate.values.numpy(), bins=32, range=(0, 1))
-                )
-                values[f"gates/rho_mean/{gate.layer}"] = gate.values.mean().item()
-            else:
-                shares = zip(gate.labels, gate.values.tolist(), strict=True)
-                values |= {f"gates/{gate.statistic}/{label}/{gate.layer}": share for label, share in shares}
-        logger.experiment.log(values)
+        self.log.picture().savefig(by_epoch)
+        return {"gates/across_layers": wandb.Image(str(across)), "gates/map": wandb.Image(str(by_epoch))}
+
+    def _to_wandb(self, step: int, logged: dict) -> None:
+        for run in self._runs if logged else []:
+            run.log({STEP: step} | logged)
+
+
+class GateMeasures:
+    """What a layer's gates come to: all layers at once, from the values that a `GateReader` reads.
+
+    SN: `mean/LABEL` and `var/LABEL`, the shares. BIN: `rho/mean`, and the shares of the channels near either end,
+    `rho/near_0` (below `NEAR`) and `rho/near_1` (above 1 - `NEAR`).
+
+    Args:
+        places: what the values are.
+
+    Attributes:
+        layers: depth and name of each layer that has gates. names: of the measures. histogram_keys: of each
+            layer's rho.
+    """
+
+    def __init__(self, places: list[Place]):
+        self.layers = list(dict.fromkeys((place.depth, place.layer) for place in places))
+        row = {layer: i for i, layer in enumerate(self.layers)}
+        rhos = [place for place in places if place.statistic == "rho"]
+        shares: dict[str, tuple[list[int], list[int]]] = {}  # by measure: which layers, and where their value stands
+        for place in places:
+            for i, label in enumerate(place.labels if place.statistic != "rho" else ()):
+                layers, where = shares.setdefault(f"{place.statistic}/{label}", ([], []))
+                layers.append(row[place.depth, place.layer])
+                where.append(place.start + i)
+        self.names = sorted(shares, key=lambda name: name.partition("/")[0])
+        self.names += ["rho/mean", "rho/near_0", "rho/near_1"] if rhos else []
+        self._shares = {name: (np.array(layers), np.array(where)) for name, (layers, where) in shares.items()}
+        self._channels = np.array([len(place.labels) for place in rhos])
+        self._rho = np.concatenate([np.arange(p.slice.start, p.slice.stop) for p in rhos]) if rhos else None
+        self._rho_rows = np.array([row[place.depth, place.layer] for place in rhos])
+        self.histogram_keys = [f"layers/gates/rho/histogram/{layer_key(place.depth, place.layer)}" for place in rhos]
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """The measures (measures, layers); NaN where a layer has no such gates."""
+        measured = np.full((len(self.names), len(self.layers)), np.nan)
+        for i, name in enumerate(self.names):
+            if name in self._shares:
+                layers, where = self._shares[name]
+                measured[i, layers] = values[where]
+        if self._rho is not None:
+            rho, starts = values[self._rho].astype(np.float64), np.cumsum(self._channels) - self._channels
+            for i, each in enumerate((rho, rho < NEAR, rho > 1 - NEAR), len(self.names) - 3):
+                sums = np.add.reduceat(each.astype(np.float64), starts)
+                measured[i, self._rho_rows] = sums / self._channels
+        return measured
+
+    def histograms(self, values: np.ndarray) -> dict:
+        """W&B's histograms of rho by key: of each layer, and of all channels."""
+        if self._rho is None:
+            return {}
+        import wandb
+
+        edges = np.linspace(0, 1, BINS + 1)
+        bins = np.minimum((values[self._rho] * BINS).astype(int), BINS - 1)  # 1 itself is in the last
+        which = np.repeat(np.arange(len(self._channels)), self._channels)
+        counts = np.bincount(which * BINS + bins, minlength=BINS * len(self._channels)).reshape(-1, BINS)
+        each = zip([*self.histogram_keys, "gates/rho/histogram"], [*counts, counts.sum(0)], strict=True)
+        return {key: wandb.Histogram(np_histogram=(count, edges)) for key, count in each}

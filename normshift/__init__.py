@@ -4,6 +4,7 @@ from normshift.antialias import antialias
 from normshift.blur_pool import BlurPool2d
 from normshift.checkpoints import load_official
 from normshift.divergence import Divergence, feature_divergence
+from normshift.fold import fold
 from normshift.gates import Gate, gates, parameter_groups
 from normshift.layers import (
     BatchInstanceNorm1d,
@@ -32,6 +33,7 @@ __all__ = [
     "antialias",
     "convert",
     "feature_divergence",
+    "fold",
     "gates",
     "load_official",
     "norm_layers",

@@ -1,155 +1,240 @@
-"""The two passes that every norm of this family shares.
+"""What every norm of this family shares: two passes over the activation, and a small formula between them.
 
     (mean, var)[n, c]    moments of x over its spatial axes             one read of x
     (scale, shift)[n, c] = formula(moments, parameters)                 N x C numbers
     y                    = scale * (x - mean) + shift                   one read, one write
 
-A norm is a formula: a function of a few lines from per-instance moments and parameters to `(scale, shift)`. The
-backward pass, mixed precision and the memory kept for it (x and a few N x C vectors) are written here once.
+and, on the way back, one pass that reduces dy and one that writes dx. Memory kept for it is x and a few N x C vectors.
+The passes are `normshift.kernels`; the formulas, each a few lines, are `normshift.formulas`.
 
 `N` is the batch, `C` the channels, `P` the number of spatial positions of one map (1 for an (N, C) input).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from types import ModuleType
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from normshift import kernels
 
 
 class Moments(NamedTuple):
     """Per-instance statistics of an activation, in float32 (float64 for a float64 input)."""
 
     mean: Tensor  # (N, C)
-    var: Tensor  # (N, C), biased: divided by the number of positions
+    var: Tensor  # (N, C), biased unless the norm asks for a correction
     positions: int  # spatial positions that each entry was taken over
 
 
-Formula = Callable[..., tuple[Tensor, Tensor]]
-"""`formula(moments, *parameters) -> (scale, shift)`, each broadcastable to (N, C)."""
+class Formula:
+    """From moments and parameters to `scale` and `shift`, each broadcastable to (N, C).
+
+    A norm writes `__call__` in differentiable torch operations, without side effects. `gradient` is derived from that
+    by autograd; a norm in a hurry overrides it with what it has derived by hand.
+    """
+
+    def __call__(self, moments: Moments, batch: "Batch | None", *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def own_moments(self, channels: int, training: bool) -> slice:
+        """The channels whose scale or shift depends on each image's own moments."""
+        return slice(0, channels)
+
+    def loop(self) -> "kernels.Mixture | kernels.Gates | None":
+        """What compiled loops know this formula as, where they do."""
+        return None
+
+    def gradient(
+        self, moments: Moments, batch: "Batch | None", parameters: tuple[Tensor, ...], dscale: Tensor, dshift: Tensor
+    ) -> list[Tensor | None]:
+        """Gradients by moments' mean and var (N, C), batch's mean and var (C,), and the parameters, None for 0."""
+        sources = [*moments[:2], *(batch[:2] if batch else ()), *parameters]
+        with torch.enable_grad():
+            leaves = [source.detach().requires_grad_() for source in sources]
+            own, rest = Moments(*leaves[:2], moments.positions), leaves[2:]
+            if batch:
+                batch, rest = batch._replace(mean=rest[0], var=rest[1]), rest[2:]
+            pairs = zip(self(own, batch, *rest), (dscale, dshift), strict=True)
+            outputs, seeds = zip(*((v.expand_as(seed), seed) for v, seed in pairs if v.requires_grad), strict=True)
+        found = list(torch.autograd.grad(outputs, leaves, seeds, allow_unused=True))
+        return found if batch else [*found[:2], None, None, *found[2:]]
 
 
-def normalize(x: Tensor, formula: Formula, *parameters: Tensor) -> Tensor:
+class Batch(NamedTuple):
+    """Statistics of a batch, (C,) each: pooled moments in training, running averages in evaluation."""
+
+    mean: Tensor
+    var: Tensor
+    share: float | Tensor | None = None  # a map's share of the positions pooled; None for running averages
+    everywhere: bool = False  # whether that is all processes' batches
+
+    def collected(self, dmean: Tensor, dvar: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients by these, of all who took part."""
+        if self.everywhere:
+            both = torch.stack([dmean, dvar])
+            torch.distributed.all_reduce(both)
+            dmean, dvar = both
+        return dmean, dvar
+
+
+class BatchSource(Protocol):
+    """Who knows a batch's statistics: a layer with running averages."""
+
+    training: bool
+
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        """Those of these maps, for training, pooled by `home`. `observe`: whether the running averages follow."""
+
+    def running(self, dtype: torch.dtype) -> Batch:
+        """The running averages, for evaluation."""
+
+
+def normalize(
+    x: Tensor, formula: Formula, parameters: tuple[Tensor, ...], source: BatchSource | None = None, correction: int = 0
+) -> Tensor:
     """Apply a norm's formula to an activation.
 
     Args:
         x: (N, C) or (N, C, *spatial), any floating type, any layout; N, C and every spatial size at least 1.
-        formula: maps the moments of `x` and the parameters to `(scale, shift)`.
+        formula: maps moments and parameters to `(scale, shift)`.
         parameters: tensors the formula depends on, in any floating type; they reach it in the statistics' type.
+        source: where the formula's batch statistics come from; None where it takes none.
+        correction: what the moments' variances are to be divided by P less.
 
     Returns:
-        `scale * (x - mean) + shift`, with the shape, type and layout of `x`.
+        `scale * (x - mean) + shift`, with the shape, type and layout of `x`. It can be differentiated twice.
     """
-    if torch.compiler.is_compiling():  # the compiler derives and fuses a backward pass of its own
-        return _composite(x, formula, *parameters)
-    if torch.is_grad_enabled():
-        return _Normalize.apply(formula, x, *parameters)
-    moments = _moments(x)
-    return _apply(x, moments, *formula(moments, *_cast(parameters, moments)))
-
-
-def pooled(moments: Moments, dim: int) -> Moments:
-    """Moments over a further axis of (N, C, ...) moments, by the law of total variance; that axis is kept, with size 1.
-
-    Never `E[x^2] - mean^2`, which cancels where the mean is large against the spread.
-    """
-    mean, var, positions = moments
-    pooled_mean = mean.mean(dim, keepdim=True)
-    pooled_var = var.mean(dim, keepdim=True) + mean.var(dim, correction=0, keepdim=True)
-    return Moments(pooled_mean, pooled_var, positions * mean.shape[dim])
+    if torch.compiler.is_compiling():  # the compiler fuses what is pointwise with what stands before and behind
+        return _composite(x, formula, parameters, source, correction)
+    return _Normalize.apply(kernels.laid_out(x), formula, source, correction, *parameters)
 
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, formula: Formula, x: Tensor, *parameters: Tensor) -> Tensor:
-        moments = _moments(x)
-        with torch.enable_grad():  # the formula's own gradient is autograd on N x C numbers
-            mean, var = moments.mean.requires_grad_(), moments.var.requires_grad_()
-            leaves = [p.detach().requires_grad_(p.requires_grad) for p in parameters]
-            scale, shift = (v.expand_as(mean) for v in formula(moments, *_cast(leaves, moments)))
-        ctx.formula_graph = (mean, var, leaves, scale, shift)
-        ctx.save_for_backward(x)
-        return _apply(x, moments, scale.detach(), shift.detach())
+    def forward(ctx, x: Tensor, formula: Formula, source: BatchSource | None, correction: int, *parameters: Tensor):
+        home = kernels.home_of(x)
+        moments, batch = _statistics(home.moments, home, x, formula, source, correction)
+        in_kind = _cast(parameters, moments)
+        if home.LOOPS and (loop := formula.loop()):
+            scale, shift = loop.evaluate(moments, batch, in_kind)
+        else:
+            scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *in_kind))
+        ctx.home, ctx.formula, ctx.source, ctx.correction = home, formula, source, correction
+        ctx.positions, ctx.batch_kind = moments.positions, batch and batch[2:]
+        ctx.save_for_backward(x, *moments[:2], scale, *(batch[:2] if batch else ()), *parameters)
+        return home.scale_shift(x, moments.mean, scale, shift)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dy: Tensor):
-        (x,) = ctx.saved_tensors
-        mean, var, leaves, scale, shift = ctx.formula_graph
-        dshift, dscale = _reductions(dy, x, mean.detach())
-        wanted = [mean, var, *(p for p in leaves if p.requires_grad)]
-        dmean, dvar, *rest = _formula_gradient(((scale, dscale), (shift, dshift)), wanted)
-        dparameters = iter(rest)
-        gradients = [next(dparameters) if p.requires_grad else None for p in leaves]
-        if not ctx.needs_input_grad[1]:
-            return None, None, *gradients
-        dx = _input_gradient(dy, x, mean.detach(), scale.detach(), dmean, dvar, dshift)
-        return None, dx, *gradients
+        if torch.is_grad_enabled():  # somebody wants to differentiate this once more
+            return _differentiable_gradient(ctx, dy)
+        x, mean, var, scale, *rest = ctx.saved_tensors
+        moments, batch = Moments(mean, var, ctx.positions), None
+        if ctx.batch_kind:
+            batch, rest = Batch(*rest[:2], *ctx.batch_kind), rest[2:]
+        dshift, dscale = ctx.home.reductions(dy, x, mean)
+        hand = (ctx.home.LOOPS and ctx.formula.loop()) or ctx.formula
+        found = hand.gradient(moments, batch, _cast(rest, moments), dscale, dshift)
+        gradients = (
+            g.to(p.dtype) if needed and g is not None else None
+            for g, p, needed in zip(found[4:], rest, ctx.needs_input_grad[4:], strict=True)
+        )
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, *gradients
+        slope, offset = _through_moments(ctx, moments, batch, found[:4], scale, dshift)
+        return ctx.home.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
 
 
-def _composite(x: Tensor, formula: Formula, *parameters: Tensor) -> Tensor:
-    """The same arithmetic as differentiable torch operations."""
-    wide = x.to(_statistics_type(x))
-    var, mean = torch.var_mean(wide.flatten(2), -1, correction=0) if x.dim() > 2 else (torch.zeros_like(wide), wide)
-    moments = Moments(mean, var, x[0, 0].numel())
-    return _apply(x, moments, *formula(moments, *_cast(parameters, moments)))
+def _statistics(take, home: ModuleType, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
+    """Moments, of those channels alone whose formula needs them, and the batch's statistics."""
+    positions, channels, kind = math.prod(x.shape[2:]), x.shape[1], kernels.statistics_type(x)
+    training = source is None or source.training
+    own = formula.own_moments(channels, training)
+    if own == slice(0, channels):
+        moments = Moments(*take(x), positions)
+        if correction:
+            moments = moments._replace(var=moments.var * _corrected(positions))
+        batch = source and (source.batch(moments, home, observe=True) if training else source.running(kind))
+        return moments, batch
+    batch = source.running(kind)
+    fixed = [v.repeat(x.shape[0], 1) for v in batch[:2]]
+    if own.stop > own.start:
+        for part, found in zip(fixed, take(kernels.laid_out(x[:, own])), strict=True):
+            part[:, own] = found
+    return Moments(*fixed, positions), batch
 
 
-def _statistics_type(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def _corrected(positions: int) -> float:
+    return positions / (positions - 1)
+
+
+def _through_moments(ctx, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor):
+    """(slope, offset) of `dx = scale * dy + slope * (x - mean) + offset`: what reaches x through its moments."""
+    of_mean = 1 / moments.positions
+    of_var = 2 * of_mean * (_corrected(moments.positions) if ctx.correction else 1)
+    pooled = None
+    if batch and batch.share is not None:
+        pooled = (batch.mean, *batch.collected(*found[2:]), float(batch.share))
+    return ctx.home.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
+
+
+def _differentiable_gradient(ctx, dy: Tensor):
+    """The gradient as a graph of its own, by way of plain operations."""
+    x, _, _, _, *parameters = ctx.saved_tensors
+    source = ctx.source
+    if ctx.batch_kind:
+        source = _Replay(source, Batch(*parameters[:2], *ctx.batch_kind))
+        parameters = parameters[2:]
+    inputs = [v for v, needed in zip((x, *parameters), _by_input(ctx.needs_input_grad), strict=True) if needed]
+    y = _composite(x, ctx.formula, parameters, source, ctx.correction)
+    found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True, allow_unused=True))
+    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
+
+
+def _by_input(values):
+    """Without `formula`, `source` and `correction`, which take no gradient."""
+    return values[:1] + values[4:]
+
+
+class _Replay:
+    """A source that is asked again about a batch it has observed."""
+
+    def __init__(self, source: BatchSource, batch: Batch):
+        self.training, self._source, self._batch = batch.share is not None, source, batch
+
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        return self._source.batch(moments, home, observe=False)
+
+    def running(self, dtype: torch.dtype) -> Batch:
+        return self._batch
+
+
+def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tensor:
+    """The same as differentiable operations, of which the moments alone are a kernel."""
+    moments, batch = _statistics(_Moments.apply, kernels.reference, x, formula, source, correction)
+    scale, shift = formula(moments, batch, *_cast(parameters, moments))
+    mean, scale, shift = (kernels.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
+    return torch.addcmul(shift, x - mean, scale).to(x.dtype)
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and variance as an operator that compilers leave whole."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor):
+        mean, var = torch.ops.normshift.moments(x)
+        ctx.save_for_backward(x, mean)
+        return mean, var
+
+    @staticmethod
+    def backward(ctx, dmean: Tensor, dvar: Tensor):
+        x, mean = ctx.saved_tensors
+        positions = math.prod(x.shape[2:])
+        slope, offset = dvar * (2 / positions), dmean / positions
+        return torch.addcmul(kernels.over(offset, x), x - kernels.over(mean, x), kernels.over(slope, x)).to(x.dtype)
 
 
 def _cast(parameters, moments: Moments) -> list[Tensor]:
     return [p.to(moments.mean.dtype) for p in parameters]
-
-
-def _over(vector: Tensor, x: Tensor) -> Tensor:
-    """An (N, C) tensor shaped to broadcast over the spatial axes of x."""
-    return vector.reshape(vector.shape + (1,) * (x.dim() - 2))
-
-
-def _moments(x: Tensor) -> Moments:
-    if x.dim() == 2:
-        mean = x.to(_statistics_type(x), copy=True)
-        return Moments(mean, torch.zeros_like(mean), 1)
-    spatial = tuple(range(2, x.dim()))
-    mean = x.mean(spatial, dtype=_statistics_type(x))
-    positions = x[0, 0].numel()
-    spread = torch.linalg.vector_norm(x - _over(mean, x), dim=spatial)  # centred before it is squared
-    return Moments(mean, spread.square() / positions, positions)
-
-
-def _apply(x: Tensor, moments: Moments, scale: Tensor, shift: Tensor) -> Tensor:
-    offset = torch.addcmul(shift, scale, moments.mean, value=-1)
-    scale = scale.expand_as(offset)
-    return torch.addcmul(_over(offset, x), x, _over(scale, x)).to(x.dtype)
-
-
-def _formula_gradient(outputs_and_seeds, wanted: list[Tensor]):
-    """Autograd through the formula alone. None for what the formula does not depend on (in evaluation, say)."""
-    connected = [(output, seed) for output, seed in outputs_and_seeds if output.requires_grad]
-    if not connected:
-        return [None] * len(wanted)
-    outputs, seeds = zip(*connected, strict=True)
-    return torch.autograd.grad(outputs, wanted, seeds, retain_graph=True, allow_unused=True)
-
-
-def _reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the loss by shift and by scale: sum of dy, and sum of dy * (x - mean), over the spatial axes."""
-    centred = x - _over(mean, x)
-    if x.dim() == 2:
-        return dy.to(mean.dtype), dy * centred
-    spatial = tuple(range(2, x.dim()))
-    return dy.sum(spatial, dtype=mean.dtype), (dy * centred).sum(spatial)
-
-
-def _input_gradient(dy, x, mean, scale, dmean, dvar, dshift) -> Tensor:
-    """dx = scale * dy + q * x + r, with q and r gathering the two ways through the moments."""
-    positions = x[0, 0].numel()
-    through_mean = -scale * dshift if dmean is None else dmean - scale * dshift
-    r = through_mean / positions
-    if dvar is None:
-        return torch.addcmul(_over(r, x), dy, _over(scale, x)).to(x.dtype)
-    q = dvar * (2 / positions)
-    dx = torch.addcmul(_over(r - q * mean, x), x, _over(q, x))
-    return dx.addcmul_(dy.to(dx.dtype), _over(scale, x)).to(x.dtype)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from normshift.layers import BatchInstanceNorm, SwitchNorm
@@ -29,16 +30,79 @@ class Gate:
 
 def gates(model: nn.Module) -> list[Gate]:
     """The gates of every switchable and batch-instance norm in a network, in order of depth; empty without any."""
-    found = []
-    for depth, (name, layer) in enumerate(norm_layers(model).items()):
-        if isinstance(layer, SwitchNorm):
-            for statistic, logits in (("mean", layer.mean_weight), ("var", layer.var_weight)):
-                values = logits.detach().float().softmax(0).cpu()
-                found.append(Gate(name, depth, "sn", statistic, values, layer.statistics))
-        if isinstance(layer, BatchInstanceNorm):
-            values = layer.rho.detach().float().cpu().clone()
-            found.append(Gate(name, depth, "bin", "rho", values, tuple(map(str, range(layer.num_features)))))
-    return found
+    return GateReader(model).gates()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which gates these are: a `Gate` without its values, which are `values[start : start + len(labels)]`."""
+
+    layer: str
+    depth: int
+    norm: str
+    statistic: str
+    labels: tuple[str, ...]
+    start: int
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.start + len(self.labels))
+
+
+class GateReader:
+    """Reads all gates of one network, again and again: its layers are looked up once, and one copy brings all values.
+
+    A network of a hundred gated layers on a GPU would otherwise be waited for two hundred times. Layers that are
+    exchanged afterwards are not seen.
+
+    Args:
+        model: any network.
+
+    Attributes:
+        places: what stands where in the values, in order of depth; empty where a network has no gates.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._parameters: list[nn.Parameter] = []
+        self.places: list[Place] = []
+        start = 0
+        for depth, (name, layer) in enumerate(norm_layers(model).items()):
+            for statistic, parameter, labels in _gated(layer):
+                norm = "bin" if statistic == "rho" else "sn"
+                self.places.append(Place(name, depth, norm, statistic, labels, start))
+                self._parameters.append(parameter)
+                start += len(labels)
+        mixed = [place for place in self.places if place.norm == "sn"]
+        self._mixtures = [  # where the logits of all mixtures of as many statistics stand: (mixtures, statistics)
+            torch.tensor([range(place.start, place.start + size) for place in mixed if len(place.labels) == size])
+            for size in sorted({len(place.labels) for place in mixed})
+        ]
+
+    @torch.no_grad()
+    def read(self) -> Tensor:
+        """All values in one tensor on the CPU, float32: the shares of SN's mixtures, and rho."""
+        if not self._parameters:
+            return torch.empty(0)
+        one_device = len({parameter.device for parameter in self._parameters}) == 1
+        pieces = [p.float() if one_device else p.float().cpu() for p in self._parameters]
+        values = torch.cat(pieces).cpu()
+        for where in self._mixtures:
+            values[where] = values[where].softmax(1)
+        return values
+
+    def gates(self) -> list[Gate]:
+        """The same as records, each a view of what was read."""
+        values = self.read()
+        return [Gate(p.layer, p.depth, p.norm, p.statistic, values[p.slice], p.labels) for p in self.places]
+
+
+def _gated(layer: nn.Module) -> list[tuple[str, nn.Parameter, tuple[str, ...]]]:
+    """The statistic, the parameter and the labels of each of a layer's gates."""
+    if isinstance(layer, SwitchNorm):
+        return [("mean", layer.mean_weight, layer.statistics), ("var", layer.var_weight, layer.statistics)]
+    if isinstance(layer, BatchInstanceNorm):
+        return [("rho", layer.rho, tuple(map(str, range(layer.num_features))))]
+    return []
 
 
 def parameter_groups(

@@ -1,25 +1,27 @@
-"""Norm layers: each is a formula over the engine's moments."""
+"""Norm layers: each is a formula, with its parameters and, where it takes a batch's statistics, running averages."""
 
 from numbers import Real
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from normshift.engine import Moments, normalize, pooled
-from normshift.sync import world_moments
+from normshift.engine import Batch, BatchSource, Formula, Moments, normalize
+from normshift.formulas import BatchFormula, BatchInstanceFormula, InstanceBatchFormula, InstanceFormula, SwitchFormula
+from normshift.sync import pooled_batch
 from normshift.unit_interval import keep_in_unit_interval
 
 
 class Norm(nn.Module):
     """Base of every layer here: checks its input and applies its formula.
 
-    A subclass lists the parameters of its formula in order, and writes `formula(moments, *parameters)`, which returns
-    `(scale, shift)` of `y = scale * (x - mean) + shift` as tensors that broadcast to (N, C).
+    A subclass says which `Formula` that is, and lists the formula's parameters in order.
 
     It does not derive from torch's `_BatchNorm`: torch's SyncBatchNorm conversion would replace it.
     """
 
     ndims: tuple[int, ...] = (2, 3, 4, 5)
+    correction: int = 0
 
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
@@ -28,15 +30,19 @@ class Norm(nn.Module):
         self.num_features = num_features
         self.eps = eps
 
+    def formula(self) -> Formula:
+        raise NotImplementedError
+
     def formula_parameters(self) -> tuple[Tensor, ...]:
         raise NotImplementedError
 
-    def formula(self, moments: Moments, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+    def batch_source(self) -> BatchSource | None:
+        """Where the formula's batch statistics come from."""
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        return normalize(x, self.formula, *self.formula_parameters())
+        return normalize(x, self.formula(), self.formula_parameters(), self.batch_source(), self.correction)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}"
@@ -82,29 +88,34 @@ class RunningStatistics:
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
-    def batch_moments(self, moments: Moments, corrected: bool = False) -> tuple[Tensor, Tensor]:
-        """Mean and variance (1, C) to normalise with: the batch's (and then the averages move), or the averages.
+    def batch_source(self):
+        return self
 
-        `corrected` says that the variances in `moments` are unbiased already.
-        """
-        if not self.training:  # copies, which a later step's averaging does not change under a graph that holds them
-            averages = (self.running_mean, self.running_var)
-            return tuple(average.to(moments.mean.dtype, copy=True)[None] for average in averages)
-        mean, var, count = world_moments(moments) if self.sync else pooled(moments, 0)
-        with torch.no_grad():
-            if "num_batches_tracked" in self._buffers:
-                self.num_batches_tracked += 1
-            unbiased = var[0] if corrected or count < 2 else var[0] * (count / (count - 1))
-            self.running_mean.lerp_(mean[0].to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        return mean, var
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        """The batch's statistics, which the running averages follow if asked to."""
+        batch, count = pooled_batch(moments, home, self.sync)
+        if observe:
+            self.observe(*batch[:2], count, home)
+        return batch
+
+    def running(self, dtype: torch.dtype) -> Batch:
+        """The running averages, as copies, which a later step leaves as they are in a graph."""
+        return Batch(*(v.to(dtype, copy=True) for v in (self.running_mean, self.running_var)))
+
+    @torch.no_grad()
+    def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, home: ModuleType) -> None:
+        """Let the running averages follow moments that were taken over `count` values a channel."""
+        if "num_batches_tracked" in self._buffers:
+            self.num_batches_tracked += 1
+        unbiased = count / (count - 1) if not self.correction and count > 1 else 1
+        home.follow(self.running_mean, self.running_var, mean, var, self.momentum, unbiased)
 
 
 class InstanceNorm(AffineNorm):
     """Instance normalization with affine parameters; unlike torch's, it trains on 1x1 maps, where it returns `bias`."""
 
-    def formula(self, moments, weight, bias):
-        return weight * torch.rsqrt(moments.var + self.eps), bias
+    def formula(self):
+        return InstanceFormula(self.eps)
 
 
 class BatchNorm(RunningStatistics, AffineNorm):
@@ -115,10 +126,8 @@ class BatchNorm(RunningStatistics, AffineNorm):
         self._track(num_features, momentum)
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))  # a key of every published BN
 
-    def formula(self, moments, weight, bias):
-        batch_mean, batch_var = self.batch_moments(moments)
-        scale = weight * torch.rsqrt(batch_var + self.eps)
-        return scale, scale * (moments.mean - batch_mean) + bias
+    def formula(self):
+        return BatchFormula(self.eps)
 
 
 class SwitchNorm(RunningStatistics, AffineNorm):
@@ -177,31 +186,18 @@ class SwitchNorm(RunningStatistics, AffineNorm):
     def formula_parameters(self):
         return self.weight, self.bias, self.mean_weight, self.var_weight
 
-    def formula(self, moments, weight, bias, mean_weight, var_weight):
-        found = [self._statistic(name, self._corrected(moments)) for name in self.statistics]
-        mixed_mean = sum(share * mean for share, (mean, _) in zip(mean_weight.softmax(0), found, strict=True))
-        mixed_var = sum(share * var for share, (_, var) in zip(var_weight.softmax(0), found, strict=True))
-        scale = weight * torch.rsqrt(mixed_var + self.eps)
-        return scale, scale * (moments.mean - mixed_mean) + bias
+    def formula(self):
+        return SwitchFormula(self.eps, self.statistics, self.groups)
 
-    def _statistic(self, name: str, moments: Moments) -> tuple[Tensor, Tensor]:
-        if name == "bn":
-            return self.batch_moments(moments, corrected=self.correction > 0)
-        if name == "in":
-            return moments[:2]
-        if name == "ln":
-            return pooled(moments, 1)[:2]
-        grouped = Moments(*(m.unflatten(1, (self.groups, -1)) for m in moments[:2]), moments.positions)
-        return tuple(m.expand_as(grouped.mean).flatten(1) for m in pooled(grouped, 2)[:2])
+    def batch_source(self):
+        return self if "bn" in self.statistics else None
 
-    def _corrected(self, moments: Moments) -> Moments:
-        if not self.correction:
-            return moments
-        if moments.positions < 2:
+    def _check(self, x):
+        super()._check(x)
+        if self.correction and x[0, 0].numel() < 2:
             raise ValueError(
                 "SwitchNorm with correction=1 needs maps of 2 positions or more; correction=0 takes 1x1 maps."
             )
-        return moments._replace(var=moments.var * (moments.positions / (moments.positions - 1)))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, statistics={'+'.join(self.statistics)}"
@@ -248,11 +244,8 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
             self.rho.data.clamp_(0, 1)  # by .data: a layer used twice in one graph must not see its version change
         return self.weight, self.bias, self.rho
 
-    def formula(self, moments, weight, bias, rho):
-        batch_mean, batch_var = self.batch_moments(moments)
-        batch_scale = weight * rho * torch.rsqrt(batch_var + self.eps)
-        instance_scale = weight * (1 - rho) * torch.rsqrt(moments.var + self.eps)
-        return batch_scale + instance_scale, batch_scale * (moments.mean - batch_mean) + bias
+    def formula(self):
+        return BatchInstanceFormula(self.eps)
 
 
 class IBN2d(Norm):
@@ -301,15 +294,30 @@ class IBN2d(Norm):
         return ("IN", "BN") if self.instance_first else ("BN", "IN")
 
     def formula_parameters(self):
-        return *self.IN.formula_parameters(), *self.BN.formula_parameters()
+        return tuple(p for name in self.parts() for p in getattr(self, name).formula_parameters())
 
-    def formula(self, moments, in_weight, in_bias, bn_weight, bn_bias):
-        mean, var, positions = moments
-        parameters = {"IN": (in_weight, in_bias), "BN": (bn_weight, bn_bias)}
-        channels = zip(self.parts(), mean.tensor_split([self.first], 1), var.tensor_split([self.first], 1), strict=True)
-        found = [getattr(self, name).formula(Moments(m, v, positions), *parameters[name]) for name, m, v in channels]
-        rows = mean.shape[0]
-        return tuple(torch.cat([part.expand(rows, -1) for part in values], 1) for values in zip(*found, strict=True))
+    def formula(self):
+        return InstanceBatchFormula(self.eps, self.first, self.instance_first)
+
+    def batch_source(self):
+        return self
+
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        """Statistics of all channels, of which batch norm takes its own."""
+        batch, count = pooled_batch(moments, home, self.BN.sync)
+        if observe:
+            self.BN.observe(*(self._of_batch_norm(v) for v in batch[:2]), count, home)
+        return batch
+
+    def running(self, dtype: torch.dtype) -> Batch:
+        """Batch norm's running averages; instance norm's channels have none, and are given zeros."""
+        batch = self.BN.running(dtype)
+        missing = self.num_features - self.BN.num_features
+        sides = (missing, 0) if self.instance_first else (0, missing)
+        return Batch(*(nn.functional.pad(v, sides) for v in batch[:2]))
+
+    def _of_batch_norm(self, channels: Tensor) -> Tensor:
+        return channels[self.first :] if self.instance_first else channels[: self.first]
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, ratio={self.ratio}, eps={self.eps}"

@@ -1,31 +1,39 @@
-"""The batch's moments over all processes, with gradients that flow back to each."""
+"""The batch's moments, of one process or of all, with gradients that flow back to each."""
+
+from types import ModuleType
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from normshift.engine import Moments, pooled
+from normshift.engine import Batch, Moments
 
 
-def world_moments(moments: Moments) -> tuple[Tensor, Tensor, int | Tensor]:
-    """Pool (N, C) moments over the batch of every process.
+def pooled_batch(moments: Moments, home: ModuleType, everywhere: bool) -> tuple[Batch, int | Tensor]:
+    """Pool (N, C) moments over the batch, or over the batches of all processes.
 
-    One all-gather of 2C + 1 numbers forward and one all-reduce backward, as in torch's SyncBatchNorm; batches and
-    maps may differ in size between the processes.
+    Between processes: one all-gather of 2C + 1 numbers forward and one all-reduce backward, as in torch's
+    SyncBatchNorm; batches and maps may differ in size between the processes.
+
+    Args:
+        home: who pools them: one of `normshift.kernels`.
+        everywhere: over all processes.
 
     Returns:
-        mean and variance (1, C), and the number of values of a channel that they were taken over.
+        the statistics, and the number of values of a channel that they were taken over.
     """
-    mean, var, count = pooled(moments, 0)
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return mean, var, count
-    local = torch.cat([mean[0], var[0], mean.new_tensor([count])])
-    means, variances, counts = _AllGather.apply(local).split([mean.shape[1], mean.shape[1], 1], dim=1)
+    rows = moments.mean.shape[0]
+    mean, var = home.pooled(*moments[:2])
+    count = rows * moments.positions
+    if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return Batch(mean, var, 1 / rows), count
+    local = torch.cat([mean, var, mean.new_tensor([count])])
+    means, variances, counts = _AllGather.apply(local).split([len(mean), len(mean), 1], dim=1)
     total = counts.sum()
     share = counts / total
-    world_mean = (share * means).sum(0, keepdim=True)
-    world_var = (share * (variances + (means - world_mean).square())).sum(0, keepdim=True)  # law of total variance
-    return world_mean, world_var, total
+    world_mean = (share * means).sum(0)
+    world_var = (share * (variances + (means - world_mean).square())).sum(0)  # law of total variance
+    return Batch(world_mean, world_var, moments.positions / total, everywhere=True), total
 
 
 class _AllGather(torch.autograd.Function):

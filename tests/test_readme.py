@@ -10,13 +10,14 @@ import pytest
 import normshift
 from datamodules.domains import DOMAINS
 from datamodules.image_domains import NAMES
+from experiments import dashboard
 from experiments.flags import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCRIPTS = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval_", file.stem))
 STUDIES = {name: importlib.import_module(f"experiments.{name}") for name in SCRIPTS}
-TEXTS = [README, *((ROOT / "experiments" / f"{name}.py").read_text() for name in SCRIPTS)]
+TEXTS = [README, *((ROOT / "experiments" / f"{name}.py").read_text() for name in (*SCRIPTS, "dashboard"))]
 COMMANDS = [
     (name, arguments)
     for text in TEXTS
@@ -34,8 +35,9 @@ def in_a_folder_with_checkpoints(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "arguments"), COMMANDS)
 def test_commands_parse(name, arguments, in_a_folder_with_checkpoints):
-    if name in STUDIES:  # report.py has no flags
-        parse(STUDIES[name].Flags, "", shlex.split(arguments))
+    module = importlib.import_module(f"experiments.{name}")
+    if hasattr(module, "Flags"):  # report.py has none
+        parse(module.Flags, "", shlex.split(arguments))
 
 
 def test_every_study_is_shown_with_a_command():
@@ -58,7 +60,7 @@ def test_pictures_and_folders_exist():
 
 
 def test_flags_named_in_readme_are_flags():
-    fields = {name for study in STUDIES.values() for name in study.Flags.__dataclass_fields__}
+    fields = {name for study in (*STUDIES.values(), dashboard) for name in study.Flags.__dataclass_fields__}
     known = {f"--{name.replace('_', '-')}" for name in fields} | {"--config", "--no-augment-colour", "--help"}
     assert set(re.findall(r"`(--[a-z-]+)", README)) <= known | {"--system-site-packages"}
 

@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 from matplotlib.path import Path as Outlined
+from numpy.random import PCG64, SeedSequence
 
 from datamodules import shapes
 from datamodules.image_files import DataError
 from datamodules.shape_outlines import FRAGMENT_POINTS, FRAGMENTS, contours, fragments, traced
 from datamodules.shape_scenes import Raster, plan
+from datamodules.shape_seeds import Seed, seeds
 from datamodules.shape_styles import PAINTERS
 from datamodules.shape_textures import textures
 from datamodules.shapes import CLASSES, LENGTHS, STYLES, Shapes, contact_sheet
@@ -68,6 +70,24 @@ def test_a_fresh_process_draws_the_same():
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert told.strip() == str([crc(Shapes()[index][0]) for index in range(4)])
+
+
+@pytest.mark.parametrize("seed", [0, 3, 2**32 - 1, 2**32, 2**100 + 7])
+def test_seeds_are_those_of_numpy(seed):
+    """Also of more than the four words that numpy's pool holds."""
+    for entropy in ((seed,), (seed, 2), (seed, 2, None, 1), (seed, 2, None, 1, 0, seed)):
+        found = seeds(*(np.arange(40) if number is None else number for number in entropy))
+        for index, state in enumerate(found):
+            numbers = tuple(index if number is None else number for number in entropy)
+            assert np.array_equal(state, SeedSequence(numbers).generate_state(4, np.uint64))
+    dice, same = Dice(*numbers), Dice(seed=Seed(state))
+    assert [dice.word() for _ in range(2000)] == [same.word() for _ in range(2000)]
+
+
+def test_dice_roll_raw_words_block_by_block_from_the_end():
+    dice, bits = Dice(5, 2**40), PCG64(SeedSequence((5, 2**40)))
+    for _ in range(3):
+        assert [dice.word() for _ in range(768)] == (bits.random_raw(768) >> 32).tolist()[::-1]
 
 
 def test_splits_seeds_and_indices_share_no_picture():
@@ -321,6 +341,7 @@ def test_paths_are_read_as_svg_reads_them():
         ({"styles": ("photo", "photo")}, "one style or several"),
         ({"classes": 1}, "2 to 20"),
         ({"classes": 21}, "2 to 20"),
+        ({"seed": -1}, "seed of -1"),
         ({"joint": np.ones((4, 10))}, r"\(10, 4\).*not \(4, 10\)"),
         ({"joint": np.zeros((10, 4))}, "zeros alone"),
         ({"joint": -np.ones((10, 4))}, "at least 0"),

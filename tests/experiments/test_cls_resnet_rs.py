@@ -96,25 +96,50 @@ def test_a_step_with_nothing_to_add_is_left_out():
     assert "+ stochastic depth" not in labels and len(labels) == len(STEPS)
 
 
-def test_every_arm_of_the_additive_study_builds_what_its_name_says():
-    chosen = flags("--width 0.125 --images 20")
-    opened, parts = Opened(chosen), {}
-    for label, _, _, recipe in additive_recipes(finished(chosen)):
-        network = build(chosen, Arm(recipe, "bn", "shapes", ("shapes",), {}), opened).net
-        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-        attention = any(
-            "SqueezeExcite" in type(m).__name__ or "SEModule" in type(m).__name__ for m in network.modules()
-        )
-        averaging = any(isinstance(m, nn.AvgPool2d) for m in network.modules())
-        parts[label] = (
-            attention,
-            averaging,
+def additive_networks(line: str) -> dict[str, nn.Module]:
+    """The network of every row, each of which takes images."""
+    chosen = flags(line)
+    opened = Opened(chosen)
+    networks = {
+        label: build(chosen, Arm(recipe, "bn", "shapes", ("shapes",), {}), opened).net
+        for label, _, _, recipe in additive_recipes(finished(chosen))
+    }
+    assert all(network(torch.zeros(2, 3, 32, 32)).shape == (2, 10) for network in networks.values())
+    return networks
+
+
+def test_a_resnet_rs_of_the_additive_study_is_what_its_rows_name_say():
+    parts = {
+        label: (
+            network.layer1[0].se is not None,
+            isinstance(network.layer2[0].downsample[0], nn.AvgPool2d),
             isinstance(network.conv1, nn.Sequential),
             isinstance(network.maxpool, nn.MaxPool2d),
         )
+        for label, network in additive_networks("--backbone resnetrs26 --width 0.125 --images 20").items()
+    }
     assert parts.pop("+ ResNet-D") == (True, True, True, False)
     assert parts.pop("+ SE") == (True, False, True, True)  # a narrow network keeps its deep stem
-    assert set(parts.values()) == {(False, False, True, True)}
+    assert set(parts.values()) == {(False, False, True, True)} and len(parts) == 9
+
+
+def test_on_a_laptop_the_additive_study_ends_in_a_small_network_with_both_parts():
+    parts = {}
+    for label, network in additive_networks("--images 20").items():
+        assert [len(stage) for stage in (network.layer1, network.layer2, network.layer3)] == [1, 1, 1]
+        shortcut = network.layer2[0].downsample
+        projected = any(isinstance(module, nn.Conv2d) for module in shortcut)
+        assert isinstance(shortcut[0], nn.AvgPool2d) and shortcut[0].kernel_size == (2 if projected else 1)
+        parts[label] = network.layer1[0].se is not None, projected
+    assert parts.pop("+ ResNet-D") == (True, True)
+    assert parts.pop("+ SE") == (True, False)
+    assert set(parts.values()) == {(False, False)} and len(parts) == 9
+
+
+def test_a_backbone_that_is_named_is_the_one_that_trains():
+    for line in ("--backbone resnetrs50", "--study weight-decay --backbone resnet18"):
+        recipe = finished(flags(line))
+        assert recipe.backbone == line.split()[-1] and "averaged_shortcut" not in recipe.architecture
 
 
 def additive_results(top1: dict[tuple[str, int], float]) -> pd.DataFrame:

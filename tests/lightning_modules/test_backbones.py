@@ -157,6 +157,16 @@ def test_constructors_take_further_arguments():
     assert [len(s) for s in (network.layer1, network.layer2, network.layer3, network.layer4)] == [1, 2, 1, 1]
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_our_networks_take_their_options_under_every_norm(norm):
+    options = {"squeeze_excitation": True, "averaged_shortcut": True}
+    network = build_backbone("cifar_resnet8", 7, norm=norm, antialias=4, **options)
+    plain = build_backbone("cifar_resnet8", 7, norm=norm, antialias=4)
+    assert len(norm_layers(network)) == len(norm_layers(plain)) + 2  # those of two projections
+    assert network.layer1[0].se is not None and plain.layer1[0].se is None
+    assert network(images()).shape == (2, 7)
+
+
 # Regularisers, width and stem
 
 
@@ -313,7 +323,8 @@ def test_a_failed_download_ends_in_one_sentence(monkeypatch, name, says):
         ("torchvision/resnet18", {"dropout": 0.1}, "does not take dropout"),
         ("alexnet", {"width": 0.5}, "alexnet does not take another width"),
         ("efficientnet_b0", {"width": 0.5}, "efficientnet_b0 cannot be built at width 0.5"),
-        ("cifar_resnet8", {"layers": (1, 1, 1)}, "does not take layers"),
+        ("cifar_resnet8", {"layers": (1, 1, 1)}, r"^cifar_resnet8 does not take layers \(layers=\(1, 1, 1\)\)\.$"),
+        ("cifar_resnet11", {"squeeze_excitation": True}, "has bottlenecks, which do not take squeeze_excitation"),
         ("cifar_resnet8", {"pretrained": True}, "no published weights"),
         ("resnetrs300", {"pretrained": True}, "resnetrs300 has no published weights"),
         ("resnet18", {"pretrained": True, "width": 0.5}, "no published weights"),

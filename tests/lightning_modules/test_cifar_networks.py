@@ -122,6 +122,47 @@ def test_option_a_keeps_every_second_pixel_and_appends_zeros():
     assert torch.equal(shortcut(x), torch.cat([x[:, :, ::2, ::2], torch.zeros(2, 16, 5, 4)], 1))
 
 
+def test_squeeze_excitation_and_the_averaged_shortcut_by_hand():
+    """The block's residual times a factor for each channel, and ResNet-D's shortcut, where the shape changes."""
+    options = {"squeeze_excitation": True, "averaged_shortcut": True}
+    block = cifar_network("cifar_resnet8", 10, **options).layer2[0].double().eval()
+    for norm in (block.bn1, block.bn2, block.downsample[-1]):
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            nn.init.uniform_(values, 0.5, 1.5)
+
+    def normed(y, norm):
+        mean, var, weight, bias = (
+            values[:, None, None] for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        )
+        return (y - mean) / (var + norm.eps).sqrt() * weight + bias
+
+    def linear(y, conv):
+        return y @ conv.weight[:, :, 0, 0].T + conv.bias
+
+    x = torch.randn(2, 16, 8, 6, dtype=torch.float64)
+    residual = normed(block.conv2(normed(block.conv1(x), block.bn1).relu()), block.bn2)
+    factors = linear(linear(residual.mean((2, 3)), block.se.fc1).relu(), block.se.fc2).sigmoid()
+    averages = x.reshape(2, 16, 4, 2, 3, 2).mean((3, 5))
+    projected = torch.einsum("oi,nihw->nohw", block.downsample[1].weight[:, :, 0, 0], averages)
+    expected = (residual * factors[:, :, None, None] + normed(projected, block.downsample[-1])).relu()
+    torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("option", ["squeeze_excitation", "averaged_shortcut"])
+def test_an_option_changes_its_part_alone(option):
+    plain, changed = (cifar_network("cifar_resnet14", 10, **asked) for asked in ({}, {option: True}))
+    blocks = [block for stage in (changed.layer1, changed.layer2, changed.layer3) for block in stage]
+    new = {key.partition(".")[2] for key in changed.state_dict().keys() - plain.state_dict().keys()}
+    assert plain.state_dict().keys() < changed.state_dict().keys()
+    if option == "squeeze_excitation":
+        assert all(block.se is not None for block in blocks)
+        assert all(key.partition(".")[2].startswith("se.") for key in new)
+    else:  # stages 2 and 3 begin where the shape changes
+        assert {key.rpartition("downsample.")[0] for key in new} == {"0."}
+        assert [block.downsample is not None for block in blocks] == [False, False, True, False, True, False]
+    assert changed(torch.randn(2, 3, 33, 47)).shape == (2, 10)
+
+
 def test_pre_activation_by_hand():
     """Where the shape changes, both paths start behind the norm and ReLU; nothing stands behind the addition."""
     network = cifar_network("cifar_preresnet8", 10).double().eval()
@@ -212,6 +253,14 @@ def test_ibn_a_takes_the_first_norm_of_each_block():
         ("cifar_vgg19", {"stochastic_depth": 0.1}, "no residual blocks"),
         ("cifar_densenet_bc40_12", {"stochastic_depth": 0.1}, "no residual blocks"),
         ("cifar_resnet20", {"width": 0}, "positive factor"),
+        ("cifar_resnet11", {"squeeze_excitation": True}, "has bottlenecks, which do not take squeeze_excitation.$"),
+        ("cifar_resnet20_bottleneck", {"averaged_shortcut": True}, "bottlenecks, which do not take averaged_shortcut"),
+        ("cifar_wrn10_1", {"averaged_shortcut": True}, "cifar_wrn10_1 does not take averaged_shortcut: cifar_resnet"),
+        (
+            "cifar_vgg11",
+            {"squeeze_excitation": True, "averaged_shortcut": True},
+            "cifar_vgg11 does not take squeeze_excitation or averaged_shortcut: cifar_resnetDEPTH does.$",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_words(name, settings, says):

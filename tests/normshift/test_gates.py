@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from normshift import BatchInstanceNorm2d, SwitchNorm2d, convert, gates, parameter_groups
+from normshift.gates import GateReader
 
 
 def network():
@@ -103,3 +105,35 @@ def test_optimizers_take_the_groups(norm):
     for name, p in model.named_parameters():
         decays = not name.endswith(("mean_weight", "var_weight", "rho"))
         torch.testing.assert_close(p.detach(), before[name] * (1 - 0.1 * 1e-2 if decays else 1))
+
+
+def test_a_reader_sees_every_later_value():
+    model = network()
+    reader = GateReader(model)
+    before = reader.read()
+    with torch.no_grad():
+        model[2][1].var_weight.copy_(torch.tensor([1.0, 1.0, 2.0]).log())
+        model[3].rho.fill_(0.5)
+    after = reader.read()
+    assert not torch.equal(before, after) and before[reader.places[2].slice].tolist() == [1.0] * 4
+    for place, record in zip(reader.places, gates(model), strict=True):
+        assert torch.equal(after[place.slice], record.values)
+    assert after[reader.places[1].slice].tolist() == pytest.approx([0.25, 0.25, 0.5])
+
+
+@pytest.mark.parametrize("kind", [SwitchNorm2d, BatchInstanceNorm2d])
+def test_reading_takes_no_more_operations_in_a_deeper_network(kind):
+    """On a GPU each would be a kernel or a wait."""
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+            counts[-1] += 1
+            return operation(*arguments, **(named or {}))
+
+    counts = []
+    for depth in (2, 50):
+        reader = GateReader(nn.Sequential(*(kind(4) for _ in range(depth))))
+        counts.append(0)
+        with Count():
+            reader.read()
+    assert counts[0] == counts[1] < 10

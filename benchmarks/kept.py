@@ -1,0 +1,23 @@
+"""What autograd keeps between a forward and its backward pass."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+
+def bytes_kept(forward: Callable[[], object], own: Iterable[Tensor]) -> int:
+    """Bytes that autograd keeps for the backward pass of `forward()`, each storage once, without those of `own`."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in own}
+    kept = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage  # held, so that its address is not used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = forward()
+    del output
+    return sum(storage.nbytes() for storage in kept.values())

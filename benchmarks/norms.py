@@ -1,0 +1,169 @@
+"""What a norm layer costs: forward and backward over the activations of a ResNet-50, against torch's batch norm.
+
+    python benchmarks/norms.py
+    python benchmarks/norms.py --dtypes float32 bfloat16 --layouts channels-last --mode eval
+    python benchmarks/norms.py --device cuda --dtypes bfloat16 --json norms.json
+
+Each norm runs in three forms: ours; ours in plain torch (NORMSHIFT_KERNELS=torch); and as published, from the papers'
+formulas in the arrangement of the authors' code. Beside them stand the floor, which is what moving the same bytes takes
+and nothing else (see bandwidth.py), and a second nn.BatchNorm2d, whose distance from 1 says how far to trust the rest.
+
+All of them take turns in one process, in a random order in each round. Every time is divided by nn.BatchNorm2d's of
+the same round, shape, layout and type; medians over the rounds are printed, quartiles in brackets. A summary's figure
+is the geometric mean over the shapes, taken round by round. What is kept for the backward pass counts each storage
+once, without the parameters, in sizes of the activation: batch norm keeps 1, the activation itself. The share of copy
+bandwidth is that of the floor's traffic in the time taken; what fits into a cache can be above 100 %.
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from itertools import product
+
+import machine
+from paired import Spread, geometric_means, spread
+
+NORMS = ("sn", "bin", "ibn-a", "in", "bn")
+FORMS = ("ours", "plain", "published")
+LAYOUTS = ("contiguous", "channels-last")
+DTYPES = ("float32", "bfloat16", "float16")
+RESNET50 = (
+    (64, 112, 112), (64, 56, 56), (256, 56, 56), (128, 56, 56), (128, 28, 28), (512, 28, 28), (256, 28, 28),
+    (256, 14, 14), (1024, 14, 14), (512, 14, 14), (512, 7, 7), (2048, 7, 7),
+)  # fmt: skip
+"""(channels, height, width) of what the norms of torchvision's ResNet-50 see of an image of 224 pixels, each once."""
+
+QUICK = {"shapes": [(64, 14, 14), (32, 7, 7)], "batch_size": 2, "rounds": 2, "min_ms": 1.0}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = parsed(arguments)
+    from norm_passes import Setting, measured  # torch comes with it
+
+    record = {"benchmark": "norms"} | machine.description(flags) | {"rows": [], "summary": []}
+    print(f"{machine.heading(record)}; {flags.rounds} rounds, batch {flags.batch_size}, {flags.mode} mode", flush=True)
+    for dtype, layout in product(flags.dtypes, flags.layouts):
+        with machine.limits_in_words():
+            rows = measured(Setting(flags.device, dtype, layout, flags.mode, flags.batch_size), flags)
+        summary = summarized(rows)
+        for norm in flags.norms:
+            print_norm(norm, rows, summary)
+        record["rows"] += rows
+        record["summary"] += summary
+        machine.save(record, flags.json)
+    print_summary(record["summary"])
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--norms", nargs="+", choices=NORMS, default=NORMS, metavar="NORM", help=", ".join(NORMS))
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, metavar="FORM", help=", ".join(FORMS))
+    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="CxHxW", help="the 12 of a ResNet-50, if not given")
+    parser.add_argument("--batch-size", type=machine.positive, metavar="N", help="32, on a GPU 64, if not given")
+    parser.add_argument(
+        "--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, metavar="LAYOUT", help=", ".join(LAYOUTS)
+    )
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=DTYPES, default=DTYPES[:1], metavar="TYPE", help=", ".join(DTYPES)
+    )
+    parser.add_argument("--mode", choices=("train", "eval"), default="train", help="eval: the forward pass alone")
+    parser.add_argument("--min-ms", type=_milliseconds, metavar="MS", help="that a sample takes at least; 20")
+    machine.add_flags(parser)
+    flags = parser.parse_args(arguments)
+    machine.prepare(parser, flags)
+    ordinary = {"shapes": RESNET50, "batch_size": 64 if flags.device == "cuda" else 32, "rounds": 15, "min_ms": 20.0}
+    for name, value in (QUICK if flags.quick else ordinary).items():
+        setattr(flags, name, getattr(flags, name) or value)
+    return flags
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"a shape is CHANNELSxHEIGHTxWIDTH, as in 64x112x112; got {text!r}")
+    channels, height, width = (int(part) for part in parts)
+    if channels < 2 or height * width < 2:
+        raise argparse.ArgumentTypeError(f"a shape has two channels for IBN-a, and two positions or more; got {text!r}")
+    return channels, height, width
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time above 0, in milliseconds, got {text!r}")
+    return value
+
+
+def summarized(rows: list[dict]) -> list[dict]:
+    """A row for each candidate of a setting: its ratios' geometric mean over the shapes, round by round."""
+    found = []
+    for norm, form in dict.fromkeys((row["norm"], row["form"]) for row in rows):
+        own = [row for row in rows if (row["norm"], row["form"]) == (norm, form)]
+        means = geometric_means([row["ratios"] for row in own])
+        setting = {key: own[0][key] for key in ("norm", "form", "layout", "dtype", "device", "mode", "batch_size")}
+        worst = max(own, key=lambda row: row["ratio"]["median"])
+        found.append(
+            setting
+            | {"ratios": means, "ratio": spread(means)._asdict()}
+            | {"worst_shape": worst["shape"], "worst_ratio": worst["ratio"]["median"]}
+            | {"kept": _mean([row["kept"] for row in own])}
+            | {"share_of_copy_bandwidth": _mean([row["share_of_copy_bandwidth"] for row in own])}
+        )
+    return found
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.geometric_mean(known) if known else None
+
+
+def print_norm(norm: str, rows: list[dict], summary: list[dict]) -> None:
+    """A table of one norm in one setting: a line for each shape, and one for their geometric mean."""
+    forms = [form for form in FORMS if any((row["norm"], row["form"]) == (norm, form) for row in rows)]
+    if not forms:
+        return
+    first = rows[0]
+    work = "forward and backward" if first["mode"] == "train" else "forward"
+    print(f"\n{norm}, {first['layout']}, {first['dtype']}: {work}, nn.BatchNorm2d = 1 (quartiles)\n")
+    kept = f"kept, x = 1: bn, {', '.join(forms)}"
+    titles = ("shape", "bn, ms", "floor", *forms, kept, f"copy bandwidth, {forms[0]}")
+    print(f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}")
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        found = {(row["norm"], row["form"]): row for row in rows if row["shape"] == shape}
+        _print_line(shape, f"{found['bn', 'reference']['milliseconds']['median']:.3f}", norm, forms, found)
+    _print_line("geometric mean", "", norm, forms, {(row["norm"], row["form"]): row for row in summary})
+
+
+def _print_line(title: str, milliseconds: str, norm: str, forms: list[str], found: dict) -> None:
+    chosen = [found[norm, form] for form in forms]
+    kept = ", ".join(_number(row["kept"]) for row in (found["bn", "reference"], *chosen))
+    share = f"{chosen[0]['share_of_copy_bandwidth']:.0%}"
+    cells = (title, milliseconds, *(_ratio(row) for row in (found["floor", ""], *chosen)), kept, share)
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def print_summary(summary: list[dict]) -> None:
+    print("\nGeometric means over the shapes, nn.BatchNorm2d = 1 (quartiles over rounds)\n")
+    print("| norm | form | layout | type | time | slowest shape | kept, x = 1 | copy bandwidth |")
+    print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |")
+    for row in summary:
+        norm, form = ("nn.BatchNorm2d" if row["form"] in ("reference", "again") else row["norm"]), row["form"]
+        worst = f"{row['worst_ratio']:.2f} at {row['worst_shape']}"
+        share = f"{row['share_of_copy_bandwidth']:.0%}"
+        cells = (norm, form, row["layout"], row["dtype"], _ratio(row), worst, _number(row["kept"]), share)
+        print(f"| {' | '.join(cells)} |")
+
+
+def _ratio(row: dict) -> str:
+    return str(Spread(**row["ratio"]))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()

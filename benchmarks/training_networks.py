@@ -1,0 +1,135 @@
+"""Networks in training, made into candidates for timing, and timed."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kept import bytes_kept
+from norm_peers import kernels, publish
+from normshift import convert
+from paired import Candidate, interleaved, ratios, seconds_a_call, spread
+
+REFERENCE, AGAIN = ("bn", "reference"), ("bn", "again")
+KERNELS = {"ours": "auto", "plain": "torch"}
+AT_LEAST = {"cpu": 0.0, "cuda": 0.3}
+"""Seconds of a sample: on a GPU several steps, of which one is launched while another runs, as in training."""
+
+Key = tuple[str, str]  # norm, form
+
+
+class TrainingStep:
+    """A network that trains on one batch, again and again.
+
+    Args:
+        loss: of the network, on its batch.
+        dtype: autocast's; float32 leaves it out. float16 comes with a gradient scaler, as it does in training.
+    """
+
+    def __init__(self, network: nn.Module, loss: Callable[[], Tensor], device: str, dtype: str):
+        self.network, self.loss, self.device = network, loss, device
+        self.dtype = getattr(torch, dtype)
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+        self.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)
+
+    def __call__(self) -> None:
+        loss = self.forward()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def forward(self) -> Tensor:
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+            return self.loss()
+
+
+def measured(name: str, batch_size: int, size: int, flags: argparse.Namespace) -> list[dict]:
+    """A row for each candidate of one network, as the record has it."""
+    torch.backends.cudnn.benchmark = True  # as in training: one size of images
+    images = torch.randn(batch_size, 3, size, size, device=flags.device)
+    images = images.to(memory_format=_memory_format(flags))
+    steps = steps_of(name, images, flags)
+    candidates = {key: Candidate(step, partial(kernels, KERNELS.get(key[1], "auto"))) for key, step in steps.items()}
+    memory = {key: _memory(candidates[key], step, images) for key, step in steps.items()}
+    seconds = interleaved({name: candidates}, flags.rounds, AT_LEAST[flags.device], flags.device, flags.seed)[name]
+    rows = []
+    for (norm, form), own in seconds.items():
+        relative, middle = ratios(own, seconds[REFERENCE]), spread(own)
+        kept, peak = memory[norm, form]
+        rows.append(
+            {"network": name, "norm": norm, "form": form, "layout": flags.layout, "dtype": flags.dtype}
+            | {"device": flags.device, "batch_size": batch_size, "size": size}
+            | {"images_per_second": batch_size / middle.median}
+            | {"seconds": middle._asdict(), "ratio": spread(relative)._asdict()}
+            | {"kept_bytes": kept, "peak_bytes": peak, "samples_s": own, "ratios": relative}
+        )
+    return rows
+
+
+def steps_of(name: str, images: Tensor, flags: argparse.Namespace) -> dict[Key, TrainingStep]:
+    """The batch norm network twice, and every norm in the forms that were asked for."""
+    prepared = partial(_step, make=MAKERS[name], images=images, flags=flags)
+    steps = {REFERENCE: prepared("bn")}
+    steps[AGAIN] = steps[REFERENCE]
+    for norm in flags.norms:
+        steps[norm, "ours"] = prepared(norm)
+        if flags.peers:
+            steps[norm, "plain"] = steps[norm, "ours"]
+            steps[norm, "published"] = prepared(norm, change=publish)
+    return steps
+
+
+def _step(norm: str, make, images: Tensor, flags: argparse.Namespace, change=lambda network: network) -> TrainingStep:
+    torch.manual_seed(flags.seed)  # the same weights and labels for all
+    network, loss = make(norm, images)
+    network = change(network).to(flags.device, memory_format=_memory_format(flags)).train()
+    return TrainingStep(network, loss, flags.device, flags.dtype)
+
+
+def resnet50(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """torchvision's, and its cross entropy on random labels."""
+    from torchvision.models import resnet50 as make
+
+    network = convert(make(), norm)
+    labels = torch.randint(1000, (len(images),), device=images.device)
+    return network, lambda: F.cross_entropy(network(images), labels)
+
+
+def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """What the segmentation studies train, and their loss, auxiliary head included, on random labels."""
+    from datamodules.domains import Domain
+    from datamodules.labels import STREET
+    from lightning_modules.segmentation import SegmentationModule
+    from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
+
+    classes = len(STREET.classes)
+    home = Domain("home", [], STREET, tuple(range(classes)), {})
+    module = SegmentationModule(SEGMENTATION_RECIPES["robustnet"], norm, [home])
+    labels = torch.randint(classes, (len(images), *images.shape[2:]), device=images.device)
+    return module, lambda: module.model_step(images, labels)
+
+
+MAKERS = {"resnet50": resnet50, "deeplabv3plus": deeplabv3plus}
+
+
+def _memory(candidate: Candidate, step: TrainingStep, images: Tensor) -> tuple[int, int | None]:
+    """Bytes kept for the backward pass, and on a GPU the step's peak above what lies there between steps."""
+    own = (*step.network.parameters(), *step.network.buffers(), images)
+    with candidate.around():
+        kept = bytes_kept(step.forward, own)
+    if not images.is_cuda:
+        return kept, None
+    seconds_a_call(candidate, 1, "cuda")  # momentum is there from now on
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    seconds_a_call(candidate, 1, "cuda")
+    return kept, torch.cuda.max_memory_allocated() - before
+
+
+def _memory_format(flags: argparse.Namespace) -> torch.memory_format:
+    return torch.channels_last if flags.layout == "channels-last" else torch.contiguous_format

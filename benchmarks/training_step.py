@@ -1,0 +1,89 @@
+"""What a norm costs in training: whole steps of ResNet-50 and DeepLabV3+ under each norm, against batch norm.
+
+    python benchmarks/training_step.py
+    python benchmarks/training_step.py --networks resnet50 --norms sn bin --peers
+    python benchmarks/training_step.py --device cuda --dtype bfloat16 --layout channels-last --json steps.json
+
+A step is forward, loss, backward and SGD with momentum, on one batch of noise that lies on the device. resnet50 is
+torchvision's, with cross entropy over 1000 classes; deeplabv3plus is what the segmentation studies train (ResNet-50,
+output stride 16, auxiliary head, 19 classes). --dtype is autocast's. With --peers also our layers in plain torch
+(NORMSHIFT_KERNELS=torch), and the norms as published.
+
+Steps of all networks take turns in one process, in a random order in each round. Every time is divided by the batch
+norm network's of the same round; medians over the rounds are printed, quartiles in brackets. That network takes part
+twice: the second one's distance from 1 says how far to trust the rest.
+
+Memory: what autograd keeps for the backward pass, without parameters, buffers and images, each storage once, on any
+device; and on a GPU the step's peak above what lies there between steps, in torch's count of what is allocated.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import machine
+from paired import Spread
+
+NETWORKS = ("resnet50", "deeplabv3plus")
+NORMS = ("sn", "bin", "ibn-a", "ibn-b")
+FORMS = ("ours", "plain", "published")
+DTYPES = ("float32", "bfloat16", "float16")
+SIZES = {"resnet50": 224, "deeplabv3plus": 256}
+BATCHES = {"cpu": {"resnet50": 8, "deeplabv3plus": 4}, "cuda": {"resnet50": 64, "deeplabv3plus": 16}}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = parsed(arguments)
+    from training_networks import measured  # torch comes with it
+
+    record = {"benchmark": "training_step"} | machine.description(flags) | {"rows": []}
+    print(f"{machine.heading(record)}; {flags.rounds} rounds, {flags.layout}, {flags.dtype}", flush=True)
+    for network in flags.networks:
+        size = flags.size or (64 if flags.quick else SIZES[network])
+        batch_size = flags.batch_size or (2 if flags.quick else BATCHES[flags.device][network])
+        with machine.limits_in_words():
+            rows = measured(network, batch_size, size, flags)
+        print_rows(rows)
+        record["rows"] += rows
+        machine.save(record, flags.json)
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    named = {"nargs": "+", "choices": NETWORKS, "default": NETWORKS, "metavar": "NETWORK"}
+    parser.add_argument("--networks", **named, help=", ".join(NETWORKS))
+    parser.add_argument("--norms", nargs="+", choices=NORMS, default=NORMS, metavar="NORM", help=", ".join(NORMS))
+    parser.add_argument("--peers", action="store_true", help="also ours in plain torch, and the published forms")
+    parser.add_argument("--batch-size", type=machine.positive, metavar="N", help="8 and 4, on a GPU 64 and 16")
+    parser.add_argument("--size", type=_size, metavar="PIXELS", help="of the images, a multiple of 32; 224 and 256")
+    parser.add_argument("--layout", choices=("contiguous", "channels-last"), default="contiguous")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="other than float32: under autocast")
+    machine.add_flags(parser)
+    flags = parser.parse_args(arguments)
+    if flags.batch_size == 1 and ("deeplabv3plus" in flags.networks or flags.size == 32):
+        parser.error("--batch-size 1: some maps are then a single value, and batch norm needs two")
+    machine.prepare(parser, flags)
+    flags.rounds = flags.rounds or (2 if flags.quick else 9)
+    return flags
+
+
+def _size(text: str) -> int:
+    if machine.positive(text) % 32:
+        raise argparse.ArgumentTypeError(f"expected a multiple of 32, got {text!r}")
+    return int(text)
+
+
+def print_rows(rows: list[dict]) -> None:
+    first = rows[0]
+    print(f"\n{first['network']}, {first['batch_size']} images of {first['size']} x {first['size']} a step\n")
+    print("| norm | form | images/s | time, bn = 1 (quartiles) | kept, MB | kept, bn = 1 | peak, MB | peak, bn = 1 |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for row in rows:
+        cells = [row["norm"], row["form"], f"{row['images_per_second']:.1f}", str(Spread(**row["ratio"]))]
+        for memory in ("kept_bytes", "peak_bytes"):
+            known = row[memory] is not None
+            cells += [f"{row[memory] / 1e6:.0f}", f"{row[memory] / first[memory]:.2f}"] if known else ["-", "-"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

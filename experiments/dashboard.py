@@ -1,0 +1,264 @@
+"""A W&B workspace and a report of all runs in a project: domain gap, gates, batch sizes, robustness.
+
+Once runs are there (`wandb sync` sends offline ones):
+
+    python experiments/dashboard.py --project normshift
+
+builds both anew and prints where they are; a workspace that is there already stays. Without network or login, the same
+specification as a file:
+
+    python experiments/dashboard.py --project normshift --dry-run dashboard.json
+
+Panels name the keys that studies log (`experiments.wandb_outcome`, `lightning_modules.layer_log`), which are the same
+whatever the domains are called. The curves of single layers are hidden from W&B's automatic panels; here they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from experiments.flags import UsageError, one_sentence, parse
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2 import Report
+    from wandb_workspaces.workspaces import Workspace
+
+TITLE = "NormShift"
+STEP = "trainer/global_step"
+LABELS = ("in", "ln", "bn")
+
+
+@dataclass
+class Flags:
+    """Flags of the dashboard."""
+
+    project: str = ""
+    """The W&B project, NAME or ENTITY/NAME."""
+    layers: int = 20
+    """Norm layers that get panels of their own, counted from the input; a ResNet-18 has 20, a ResNet-50 53."""
+    dry_run: str | None = None
+    """Write the specification to this file as JSON, and leave W&B alone."""
+
+    def __post_init__(self):
+        entity, slash, name = self.project.rpartition("/")
+        if not name or "/" in entity or (slash and not entity):
+            raise UsageError(f"--project {self.project}: name a W&B project, NAME or ENTITY/NAME.".replace("  ", " "))
+        if self.layers < 0:
+            raise UsageError(f"--layers {self.layers}: it must be 0 or more.")
+
+
+class Part(NamedTuple):
+    """A section of both the workspace and the report."""
+
+    name: str
+    text: str
+    panels: Callable[[Flags], list]  # made anew for each: a panel belongs to one page
+    is_open: bool = True
+
+
+def domain_gap(flags: Flags) -> list:
+    import wandb_workspaces.reports.v2 as wr
+
+    return [
+        bar("final/drop", "mIoU lost from source to targets"),
+        bar("final/source", "mIoU on the source"),
+        bar("final/target", "mean mIoU on the targets"),
+        bar("final/divergence", "feature divergence between source and targets, mean of layers"),
+        wr.LinePlot(title="training loss", x=STEP, y=["train/loss"], smoothing_factor=0.6),
+        wr.MediaBrowser(title="predictions", media_keys=["predictions"], num_columns=2),
+        wr.WeavePanelSummaryTable(table_name="results"),
+    ]
+
+
+def gates_over_time(flags: Flags) -> list:
+    shares = {"mean": "SN's mean", "var": "SN's variance"}
+    return [
+        *(
+            line(f"{title}: shares, mean of layers", *(f"gates/{statistic}/{label}" for label in LABELS))
+            for statistic, title in shares.items()
+        ),
+        line("BIN's rho: share of channels near 0 and near 1", "gates/rho/near_0", "gates/rho/near_1"),
+        line("BIN's rho: mean", "gates/rho/mean"),
+        line("IBN's halves: standard deviation", "ibn/in_std", "ibn/bn_std"),
+        line("IBN's halves: mean", "ibn/in_mean", "ibn/bn_mean"),
+        line("IBN's BN half: share of the variance between images", "ibn/bn_between_images"),
+    ]
+
+
+def gates_by_layer(flags: Flags) -> list:
+    import wandb_workspaces.reports.v2 as wr
+
+    maps = {
+        "gates/map": "gates, layer by epoch",
+        "ibn/map": "IBN's halves, layer by epoch",
+        "gates/across_layers": "gates across the layers",
+    }
+    measures = {
+        "gates/mean/bn": "SN's mean: BN's share",
+        "gates/mean/in": "SN's mean: IN's share",
+        "gates/var/bn": "SN's variance: BN's share",
+        "gates/var/in": "SN's variance: IN's share",
+        "gates/rho/near_0": "BIN's rho: share of channels near 0",
+        "gates/rho/near_1": "BIN's rho: share of channels near 1",
+        "ibn/bn_between_images": "IBN's BN half: share of the variance between images",
+    }
+    pictures = [wr.MediaBrowser(title=title, media_keys=[key], num_columns=1) for key, title in maps.items()]
+    return pictures + [layer_lines(f"{title}, a line a layer", f"layers/{key}/.*") for key, title in measures.items()]
+
+
+def single_layers(flags: Flags) -> list:
+    """The mixtures' curves of one layer together."""
+    return [
+        layer_lines(f"layer {depth}: {title}", f"layers/{measure}/{depth:03d}_.*")
+        for depth in range(flags.layers)
+        for measure, title in (
+            ("gates/mean/.*", "SN's mean"),
+            ("gates/var/.*", "SN's variance"),
+            ("gates/rho/(mean|near_0|near_1)", "BIN's rho"),
+        )
+    ]
+
+
+def batch_sizes(flags: Flags) -> list:
+    import wandb_workspaces.reports.v2 as wr
+
+    together = wr.Config("images_together")
+    columns = {
+        wr.Config("norm"): "norm",
+        together: "images normalised together",
+        wr.SummaryMetric("final/top1"): "top-1",
+    }
+    return [
+        wr.ScatterPlot(
+            title="top-1 by images normalised together",
+            x=together,
+            y=wr.SummaryMetric("final/top1"),
+            log_x=True,
+            legend_template="${config:norm}",
+        ),
+        wr.ParallelCoordinatesPlot(
+            title="norm, batch, accuracy",
+            columns=[wr.ParallelCoordinatesPlotColumn(metric, name) for metric, name in columns.items()],
+        ),
+        bar("final/top1", "top-1"),
+    ]
+
+
+def robustness(flags: Flags) -> list:
+    import wandb_workspaces.reports.v2 as wr
+
+    return [
+        bar("robustness/shifts_top1", "top-1 under shifts of appearance"),
+        bar("robustness/corruption_error", "mean error on corrupted images"),
+        bar("robustness/shift_consistency", "shift consistency"),
+        bar("robustness/flip_probability", "flip probability under perturbations"),
+        wr.ScatterPlot(
+            title="clean against shifted",
+            x=wr.SummaryMetric("final/top1"),
+            y=wr.SummaryMetric("robustness/shifts_top1"),
+            legend_template="${config:norm}",
+        ),
+    ]
+
+
+PARTS = [
+    Part(
+        "Domain gap", "What every norm keeps on the source and on the targets, and what it loses between.", domain_gap
+    ),
+    Part("Gates over time", "Which statistics the switchable norms turn to, averaged over layers.", gates_over_time),
+    Part(
+        "Gates by layer", "The same layer by layer; the number in a layer's name counts from the input.", gates_by_layer
+    ),
+    Part("Gates of single layers", "The curves of one layer together.", single_layers, is_open=False),
+    Part("Batch-size study", "What is left of a norm when fewer images are normalised together.", batch_sizes),
+    Part("Robustness", "Accuracy under shifts, corruptions, perturbations; needs runs with `--judge`.", robustness),
+]
+
+
+def main() -> None:
+    with one_sentence():
+        run(parse(Flags, __doc__))
+
+
+def run(flags: Flags) -> None:
+    """Build the workspace and the report, in W&B or as a file."""
+    try:
+        import wandb_workspaces  # noqa: F401
+    except ImportError as error:
+        raise UsageError("the PyPI package wandb-workspaces is missing: pip install -r requirements.txt.") from error
+    if flags.dry_run:
+        specification = [
+            page._to_model().model_dump(by_alias=True, exclude_none=True, mode="json")
+            for page in pages(flags, "ENTITY")
+        ]
+        text = json.dumps(dict(zip(("workspace", "report"), specification, strict=True)), indent=1)
+        Path(flags.dry_run).write_text(text + "\n")
+        print(f"specification: {flags.dry_run}")
+        return
+    import wandb
+
+    try:
+        if not wandb.login(prompt=False):
+            raise UsageError("you are not logged in to W&B: run `wandb login` first, or pass --dry-run FILE.")
+        workspace, report = pages(flags, wandb.Api().default_entity)
+        print(f"workspace: {workspace.save().url}")
+        print(f"report: {report.save().url}")
+    except (wandb.Error, OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"W&B did not take the dashboard: {' '.join(str(error).split())}") from error
+
+
+def pages(flags: Flags, entity: str) -> tuple[Workspace, Report]:
+    """The workspace and the report, not yet saved. `entity` owns a project that is named without one."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces import expr
+
+    given, _, project = flags.project.rpartition("/")
+    place = {"entity": given or entity, "project": project}
+    workspace = ws.Workspace(
+        **place,
+        name=TITLE,
+        sections=[ws.Section(name=p.name, panels=p.panels(flags), is_open=p.is_open) for p in PARTS],
+        settings=ws.WorkspaceSettings(x_axis=STEP, group_by_prefix="first"),
+        runset_settings=ws.RunsetSettings(groupby=[expr.Config("norm")]),
+    )
+    blocks = [wr.TableOfContents()]
+    for part in PARTS:
+        if part.panels is single_layers:  # a page to read is not the place for sixty small panels
+            continue
+        runs = wr.Runset(name="by norm", groupby=["config.norm"])  # of the report's own project
+        blocks += [wr.H2(part.name), wr.P(part.text), wr.PanelGrid(runsets=[runs], panels=part.panels(flags))]
+    about = "Which normalization survives a change of domain, of batch size, of a few pixels?"
+    return workspace, wr.Report(**place, title=TITLE, description=about, blocks=blocks, width="fluid")
+
+
+def bar(key: str, title: str):
+    """One number at the end of every run, by norm."""
+    import wandb_workspaces.reports.v2 as wr
+
+    grouped = {"groupby": wr.Config("norm"), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    return wr.BarPlot(title=title, metrics=[key], **grouped)
+
+
+def line(title: str, *keys: str):
+    """Curves over the training."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(title=title, x=STEP, y=list(keys))
+
+
+def layer_lines(title: str, pattern: str):
+    """Curves of all keys that a pattern matches."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(title=title, x=STEP, metric_regex=pattern)
+
+
+if __name__ == "__main__":
+    main()

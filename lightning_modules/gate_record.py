@@ -1,0 +1,92 @@
+"""The gates of a training in one table that stays small: what `gates.parquet` holds."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from normshift.gates import Place
+
+KEPT = 64
+"""Channels of a layer that are kept; of a wider one so many, evenly spread, stand for all."""
+
+
+class GateRecord:
+    """Gate values by time. One row a value: `columns`, epoch, step, layer, depth, statistic, label, value.
+
+    SN's shares are kept whole, and so is the rho of layers up to `KEPT` channels. Of wider layers `KEPT` channels are
+    kept, the same ones at all times: a ResNet-101 has 50,000 channels, and a hundred epochs of them would be a file of
+    twenty megabytes and a table of five million rows. What is kept is exact, float32.
+
+    Args:
+        places: what the values given to `add` are, from a `GateReader`.
+        columns: constant columns to stand in front, such as {"norm": "sn", "seed": 0}.
+    """
+
+    def __init__(self, places: list[Place], columns: dict):
+        self.columns = columns
+        self.times: list[tuple[int, int]] = []  # (epoch, step)
+        self.values: list[np.ndarray] = []  # what is kept, one array a time
+        chosen = [_spread(len(place.labels)) for place in places]
+        self._kept = np.concatenate([place.start + some for place, some in zip(places, chosen, strict=True)])
+        counts = [len(some) for some in chosen]
+        self._places = {
+            "layer": np.repeat([place.layer for place in places], counts),
+            "depth": np.repeat([place.depth for place in places], counts),
+            "statistic": np.repeat([place.statistic for place in places], counts),
+            "label": np.array([place.labels[i] for place, some in zip(places, chosen, strict=True) for i in some]),
+        }
+
+    def __len__(self) -> int:
+        """How many times were recorded."""
+        return len(self.times)
+
+    def add(self, epoch: int, step: int, values: np.ndarray) -> None:
+        """Keep what a `GateReader` has read."""
+        self.times.append((epoch, step))
+        self.values.append(values[self._kept])
+
+    def last(self) -> pd.DataFrame:
+        """The rows of the last time."""
+        epoch, step = self.times[-1]
+        return pd.DataFrame(self.columns | {"epoch": epoch, "step": step} | self._places | {"value": self.values[-1]})
+
+    def write(self, file: Path) -> None:
+        """Write the whole table; a file of that name is replaced once the new one is complete."""
+        times, size = len(self.times), len(self._kept)
+        epochs, steps = np.array(self.times).T
+        table = {name: pa.repeat(pa.scalar(value), times * size) for name, value in self.columns.items()}
+        table |= {"epoch": np.repeat(epochs, size), "step": np.repeat(steps, size)}
+        for name, column in self._places.items():
+            once = pa.array(column)
+            table[name] = pa.chunked_array([once] * times)  # the same memory at every time
+        table |= {"value": np.concatenate(self.values)}
+        partial = file.with_suffix(".partial")
+        pq.write_table(
+            pa.table(table),
+            partial,
+            compression="zstd",
+            use_dictionary=[name for name in table if name != "value"],
+            column_encoding={"value": "BYTE_STREAM_SPLIT"},  # neighbours' exponents and signs are much alike
+        )
+        partial.replace(file)
+
+    def state_dict(self) -> dict:
+        """Only tensors and plain lists, which `torch.load(weights_only=True)` accepts."""
+        import torch
+
+        return {"times": [list(time) for time in self.times], "values": torch.from_numpy(np.stack(self.values))}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Raises ValueError where the record is of a network with other gates."""
+        values = np.asarray(state_dict["values"], np.float32)
+        if values.shape[1:] != self._kept.shape:
+            raise ValueError(f"a record of {values.shape[1:]} gate values does not fit a network of {len(self._kept)}.")
+        self.times, self.values = [tuple(time) for time in state_dict["times"]], list(values)
+
+
+def _spread(size: int) -> np.ndarray:
+    """The channels that are kept of so many."""
+    return np.arange(size) if size <= KEPT else np.linspace(0, size - 1, KEPT).round().astype(int)

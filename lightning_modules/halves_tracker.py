@@ -1,0 +1,117 @@
+"""What IBN-Net's two halves let through while a network trains: to W&B, and as a picture layer by epoch."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_modules.layer_log import STEP, LayerLog, is_drawn, steps_between, wandb_runs
+from normshift import IBN2d, norm_layers
+
+MEASURES = ("in_mean", "in_std", "bn_mean", "bn_std", "bn_between_images")
+
+
+class HalvesTracker(pl.Callback):
+    """Logs, for every `IBN2d`, mean and standard deviation of what comes out of its IN half and of its BN half.
+
+    `in_mean`, `in_std`, `bn_mean`, `bn_std`: over a training batch, the standard deviation being a typical channel's
+    (root of the mean variance). `bn_between_images`: the share of the BN half's variance that lies between the images'
+    own means, which is the part that an instance norm takes away (in the IN half it is 0 by construction).
+
+    Looked at in the first batch of each epoch and every few steps; in between nothing is hooked. Goes to W&B alone, in
+    the keys of `LayerLog`: `ibn/in_mean` and the like, hidden ones by layer, and the picture `ibn/map`. Without W&B, or
+    in a network without `IBN2d`, this does nothing.
+    """
+
+    def __init__(self):
+        self.log: LayerLog | None = None
+        self._loaded: dict = {}  # of a checkpoint, until the network's layers are known
+        self._handles: list = []
+        self._seen: dict[int, Tensor] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        layers = {(i, n): layer for i, (n, layer) in enumerate(norm_layers(module).items()) if isinstance(layer, IBN2d)}
+        self._runs, self._layers, self.log = wandb_runs(trainer), list(layers.values()), None
+        if not self._layers or not self._runs:
+            return
+        self.log = LayerLog("ibn", list(layers), MEASURES)
+        if self._loaded:
+            self.log.load_state_dict(self._loaded)
+        for run in self._runs:
+            self.log.hide(run)
+        self._every, self._drawn = steps_between(trainer), -1
+        self._measured: np.ndarray | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
+        if self.log is not None and (batch_idx == 0 or (trainer.global_step + 1) % self._every == 0):
+            hooks = (layer.register_forward_hook(partial(self._look, i)) for i, layer in enumerate(self._layers))
+            self._handles = list(hooks)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
+        if not self._handles:
+            return
+        self._unhook()
+        if len(self._seen) == len(self._layers):  # a layer that took no part has nothing to tell
+            brought = torch.stack([self._seen[i] for i in range(len(self._layers))]).cpu().numpy()
+            self._measured = brought.T.astype(np.float64)
+            self._to_wandb(trainer.global_step, self.log.curves(self._measured))
+        self._seen = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.log is None or self._measured is None:
+            return
+        epoch = trainer.current_epoch + 1
+        self.log.remember(epoch, self._measured)
+        if is_drawn(trainer, epoch):
+            self._draw(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.log is not None and self.log.epochs and self._drawn != self.log.epochs[-1]:  # it ended before its time
+            self._draw(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self._unhook()
+
+    def state_dict(self) -> dict:
+        return self.log.state_dict() if self.log is not None and self.log.epochs else self._loaded
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._loaded = state_dict
+
+    def _look(self, i: int, layer: IBN2d, inputs: tuple, output: Tensor) -> None:
+        self._seen[i] = halves(layer, output)
+
+    def _unhook(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        import wandb
+
+        self._drawn = self.log.epochs[-1]
+        self._to_wandb(trainer.global_step, {"ibn/map": wandb.Image(self.log.picture())})
+
+    def _to_wandb(self, step: int, logged: dict) -> None:
+        for run in self._runs:
+            run.log({STEP: step} | logged)
+
+
+@torch.no_grad()
+def halves(layer: IBN2d, output: Tensor) -> Tensor:
+    """`MEASURES` of an IBN layer's output (N, C, H, W), float32 on its device."""
+    within, mean = (part.float() for part in torch.var_mean(output, dim=(2, 3), correction=0))  # (N, C) each
+    means_of, variances_of = (
+        dict(zip(layer.parts(), each.tensor_split([layer.first], 1), strict=True)) for each in (mean, within)
+    )
+    found = []
+    for name in ("IN", "BN"):
+        means, variances = means_of[name], variances_of[name]
+        between = means.var(0, correction=0).mean()
+        total = between + variances.mean()
+        found += [means.mean(), total.sqrt()]
+    return torch.stack([*found, between / total.clamp(min=1e-12)])

@@ -1,0 +1,333 @@
+"""Merging norms into the convolutions before them, for networks that are trained and only used any more.
+
+In evaluation batch norm is a fixed scale and shift of each channel, and so are the rows of the convolution or linear
+layer whose output it takes:
+
+    norm(W x + b) = W' x + b',   W' = s W,   b' = s (b - mean) + bias,   s = weight / sqrt(var + eps)
+
+Instance, layer and group statistics come from each image and cannot be merged. IBN's batch-norm half can.
+"""
+
+import copy
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._pytree import tree_leaves
+
+from normshift.antialias import _blur_input
+from normshift.dataflow import LINEAR_MAPS, Flow, Source, observed, traced
+from normshift.layers import BatchInstanceNorm, BatchNorm, IBN2d, Norm, SwitchNorm
+from normshift.surgery import _apply_fused, norm_layers
+
+FUSING = ("BatchNormAct2d", "SyncBatchNormAct", "FrozenBatchNorm")  # timm's, torchvision's: a norm, then its children
+PADDING = ("Conv2dSame", "Conv2dStaticSamePadding", "Conv2dDynamicSamePadding")  # timm's, smp's: pad, then convolve
+PER_IMAGE = "its statistics come from each image"
+
+
+@dataclass(frozen=True)
+class NormFold:
+    """What became of one norm layer.
+
+    Attributes:
+        name: of the layer. kind: its class.
+        into: the layer that it was folded into, whole or by half; None where it stays.
+        stays: why it stays, or what of it; None where it is gone.
+    """
+
+    name: str
+    kind: str
+    into: str | None
+    stays: str | None
+
+    def __str__(self) -> str:
+        if self.into is None:
+            return f"stays: {self.stays}"
+        if self.stays is None:
+            return f"folded into {self.into}"
+        return f"BN half folded into {self.into}; {self.stays}"
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What `fold` did, a line for each norm layer in the network's order; print it.
+
+    Attributes:
+        norms: every norm layer. folded: names of those that are gone. halved: of those whose BN half is gone.
+        staying: of those that are as they were.
+    """
+
+    norms: tuple[NormFold, ...]
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        return tuple(norm.name for norm in self.norms if norm.stays is None)
+
+    @property
+    def halved(self) -> tuple[str, ...]:
+        return tuple(norm.name for norm in self.norms if norm.into and norm.stays)
+
+    @property
+    def staying(self) -> tuple[str, ...]:
+        return tuple(norm.name for norm in self.norms if norm.into is None)
+
+    def __str__(self) -> str:
+        names = max((len(norm.name) for norm in self.norms), default=0)
+        kinds = max((len(norm.kind) for norm in self.norms), default=0)
+        lines = [f"{norm.name:<{names}}  {norm.kind:<{kinds}}  {norm}" for norm in self.norms]
+        counts = f"{len(self.folded)} folded, {len(self.halved)} by half, {len(self.staying)} as before"
+        return "\n".join([*lines, f"{len(self.norms)} norm layers: {counts}."])
+
+
+class InstanceHalf2d(nn.Module):
+    """What remains of `IBN2d`: instance norm on its share of the channels, first or last; the others pass.
+
+    Attributes:
+        IN: the instance norm, under its old name.
+
+    Input and output: (N, C, H, W).
+    """
+
+    def __init__(self, norm: IBN2d):
+        super().__init__()
+        self.IN = norm.IN
+        self.instance_first = norm.instance_first
+        self.passing = norm.BN.num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.instance_first:
+            instance, rest = x.split([self.IN.num_features, self.passing], 1)
+            return torch.cat([self.IN(instance), rest], 1)
+        rest, instance = x.split([self.passing, self.IN.num_features], 1)
+        return torch.cat([rest, self.IN(instance)], 1)
+
+    def extra_repr(self) -> str:
+        return f"passing the {'last' if self.instance_first else 'first'} {self.passing} channels"
+
+
+def fold(
+    model: nn.Module, *, inplace: bool = False, example: Tensor | tuple | None = None
+) -> tuple[nn.Module, FoldReport]:
+    """Merge every norm that can be into the convolution or linear layer directly before it, for inference.
+
+    Folded are batch norm (torch's, timm's with its activation kept, frozen ones, this library's), switchable norm of
+    "bn" alone, batch-instance norm where rho is 1 everywhere, and the BN half of `IBN2d`; outputs stay the same up to
+    rounding. An `nn.Identity` (for IBN, the IN half) takes the norm's place, and the convolution has a bias: the
+    network keeps its class and its other keys, but state dicts from before do not fit it any more.
+
+    What comes before a norm, and whether anything else uses it, is read off the forwards by torch.fx, as they run with
+    their default arguments. A forward that cannot be traced costs the norms that it calls itself, and the report names
+    it; with `example` one real pass is watched instead. A linear layer's output is taken to be (N, C).
+
+    Args:
+        model: any network in evaluation mode.
+        inplace: change `model` itself; otherwise a deep copy.
+        example: an input of the network, or a tuple of its positional arguments. That pass keeps every convolution's
+            output in memory.
+
+    Returns:
+        The folded network, and the report of what happened to each norm layer and why.
+
+    Raises:
+        ValueError: where any part of the network is in training mode.
+    """
+    training = next((name for name, module in model.named_modules() if module.training), None)
+    if training is not None:
+        where = f"{training!r} is" if training else f"this {type(model).__name__} is"
+        raise ValueError(f"fold is for inference, and {where} in training mode: call model.eval() first.")
+    model = model if inplace else copy.deepcopy(model)
+    norms: dict[int, tuple[str, nn.Module]] = {}
+    for name, norm in norm_layers(model).items():
+        norms.setdefault(id(norm), (name, norm))
+    flow = traced(model, set(norms)) if example is None else observed(model, set(norms), example)
+    network = _Network(model, flow)
+    return model, FoldReport(tuple(network.fold(name, norm) for name, norm in norms.values()))
+
+
+class _Network:
+    """A network that is being folded, with what is known of its data flow."""
+
+    def __init__(self, model: nn.Module, flow: Flow):
+        self.model, self.flow = model, flow
+        self.names = {id(module): name for name, module in model.named_modules()}
+        self.held = _held_in_attributes(model)
+
+    def fold(self, name: str, norm: nn.Module) -> NormFold:
+        kind = type(norm).__name__
+        why = _why_it_stays(norm) or self._why_unclear(norm) or self._why_not_into(self.flow.sources[id(norm)], norm)
+        if why:
+            return NormFold(name, kind, None, why)
+        layer = self.flow.sources[id(norm)].module
+        with torch.no_grad():
+            _merge(layer, norm)
+        self._replace(norm, _remainder(norm).eval())
+        rest = None
+        if isinstance(norm, IBN2d):
+            rest = f"IN half stays ({norm.IN.num_features} of {norm.num_features} channels): {PER_IMAGE}"
+        return NormFold(name, kind, self.names[id(layer)], rest)
+
+    def _why_unclear(self, norm: nn.Module) -> str | None:
+        """What speaks against touching a norm, from how the network runs it."""
+        calls = self.flow.calls[id(norm)]
+        if id(norm) in self.flow.untraced:
+            return f"{self.flow.untraced[id(norm)]}; fold(model, example=...) watches one pass instead"
+        if not calls:
+            return "it does not run"
+        if calls > 1:
+            return f"it is shared: it runs {calls} times"
+        if id(norm) in self.held:
+            return "the network holds it outside of its modules, too"
+        if any(id(parameter) in self.flow.read for parameter in norm.parameters()):
+            return "its weights are used elsewhere, too"
+        return None
+
+    def _why_not_into(self, source: Source, norm: nn.Module) -> str | None:
+        """What speaks against folding a norm into what comes before it."""
+        layer = source.module
+        if not isinstance(layer, LINEAR_MAPS):
+            but = f", but {source.what}" if source.what else ""
+            return f"no convolution or linear layer comes directly before it{but}"
+        name, calls = self.names[id(layer)], self.flow.calls[id(layer)]
+        if id(layer) in self.flow.untraced:
+            return f"{self.flow.untraced[id(layer)]}; fold(model, example=...) watches one pass instead"
+        if calls > 1:
+            return f"{name} before it is shared: it runs {calls} times"
+        if not source.alone:
+            return f"the output of {name} is used elsewhere, too"
+        if any(id(parameter) in self.flow.read for parameter in layer.parameters()):
+            return f"the weights of {name} are used elsewhere, too"
+        return _why_not_scaled(layer, name, norm)
+
+    def _replace(self, old: nn.Module, new: nn.Module) -> None:
+        for name, module in list(self.model.named_modules(remove_duplicate=False)):
+            if module is old:
+                parent, _, leaf = name.rpartition(".")
+                setattr(self.model.get_submodule(parent), leaf, new)
+
+
+def _held_in_attributes(model: nn.Module) -> set[int]:
+    """Modules in lists, tuples and dicts that torch does not know of: replacing a child would not reach those."""
+    held = (value for m in model.modules() for key, value in vars(m).items() if key != "_modules")
+    return {id(leaf) for value in held for leaf in tree_leaves(value) if isinstance(leaf, nn.Module)}
+
+
+# What a module tells by itself
+
+
+def _why_it_stays(norm: nn.Module) -> str | None:
+    """What of the norm itself speaks against folding it, if anything does."""
+    if not isinstance(norm, (_BatchNorm, BatchNorm, IBN2d)) and not _is_frozen(norm):
+        why = _why_not_batch_norm(norm)
+        if why:
+            return why
+    if any(hook is not _apply_fused for hook in _hooks(norm)):
+        return "it has hooks"
+    if not _forward_is_known(norm):
+        return f"its class {type(norm).__name__} has a forward of its own"
+    if getattr(_statistics(norm), "running_mean", None) is None:
+        return "it has no running statistics"
+    if nn.parameter.is_lazy(_statistics(norm).running_mean):
+        return "it has not seen a batch yet"
+    return None
+
+
+def _why_not_batch_norm(norm: nn.Module) -> str | None:
+    """Why a norm that is not batch norm by its class does not act like it either."""
+    if isinstance(norm, SwitchNorm):
+        mixed = ", ".join(norm.statistics)
+        return None if norm.statistics == ("bn",) else f"{PER_IMAGE}, as a mixture of {mixed}"
+    if isinstance(norm, BatchInstanceNorm):
+        gated = int((norm.rho < 1).sum())
+        return f"{PER_IMAGE} where rho is below 1, in {gated} of {norm.num_features} channels" if gated else None
+    if isinstance(norm, _InstanceNorm) and norm.track_running_stats:  # torch's then uses the averages in evaluation
+        return None
+    return PER_IMAGE
+
+
+def _is_frozen(norm: nn.Module) -> bool:
+    return type(norm).__name__.startswith("FrozenBatchNorm")
+
+
+def _hooks(module: nn.Module) -> list:
+    """The functions that run in hooks before and behind a module."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return [getattr(hook, "func", hook) for hook in hooks]
+
+
+def _forward_is_known(norm: nn.Module) -> bool:
+    if "forward" in vars(norm):  # exchanged on this one object
+        return False
+    forward = type(norm).forward
+    torchs = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward)
+    return forward in torchs or forward.__module__.startswith("normshift.") or type(norm).__name__.startswith(FUSING)
+
+
+def _why_not_scaled(layer: nn.Module, name: str, norm: nn.Module) -> str | None:
+    """What speaks against scaling a layer's rows: another forward than torch's, listeners, a weight not its own."""
+    base = next(kind for kind in LINEAR_MAPS if isinstance(layer, kind))
+    own = any(getattr(type(layer), f, None) is not getattr(base, f, None) for f in ("forward", "_conv_forward"))
+    if "weight" not in layer._parameters:
+        return f"the weight of {name} is computed anew in each pass"
+    if layer._forward_hooks or any(hook is not _blur_input for hook in _hooks(layer)):
+        return f"{name} before it has hooks"
+    if "forward" in vars(layer) or (own and type(layer).__name__ not in PADDING):
+        return f"{name} before it, a {type(layer).__name__}, has a forward of its own"
+    if nn.parameter.is_lazy(layer.weight) or len(_rows(layer, layer.weight)) != _channels(norm):
+        return f"{name} before it has another number of channels"
+    return None
+
+
+# Carrying it out
+
+
+def _statistics(norm: nn.Module) -> nn.Module:
+    """The layer whose running statistics, weight and bias are folded."""
+    return norm.BN if isinstance(norm, IBN2d) else norm
+
+
+def _channels(norm: nn.Module) -> int:
+    return norm.num_features if isinstance(norm, IBN2d) else len(norm.running_mean)
+
+
+def _folded_rows(norm: nn.Module) -> slice:
+    """The channels that batch norm takes."""
+    if not isinstance(norm, IBN2d):
+        return slice(None)
+    return slice(norm.IN.num_features, None) if norm.instance_first else slice(norm.BN.num_features)
+
+
+def _merge(layer: nn.Module, norm: nn.Module) -> None:
+    weight = _rows(layer, layer.weight).clone()
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.clone()
+    rows, source, wide = _folded_rows(norm), _statistics(norm), torch.promote_types(weight.dtype, torch.float32)
+    mean, var, scale, shift = (
+        None if value is None else value.to(wide)
+        for value in (source.running_mean, source.running_var, source.weight, source.bias)
+    )
+    weight[rows], bias[rows] = fuse_conv_bn_weights(weight[rows], bias[rows], mean, var, source.eps, scale, shift)
+    layer.weight = nn.Parameter(_rows(layer, weight), layer.weight.requires_grad)
+    layer.bias = nn.Parameter(bias, layer.weight.requires_grad)
+
+
+def _rows(layer: nn.Module, weight: Tensor) -> Tensor:
+    """A layer's weight with output channels first, or that again as the layer keeps it.
+
+    A transposed convolution keeps (inputs, outputs of a group, ...), its groups one behind the other in the inputs.
+    """
+    if not isinstance(layer, _ConvTransposeNd):
+        return weight
+    return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _remainder(norm: nn.Module) -> nn.Module:
+    """What takes the place of a norm: its IN half, and what was fused behind it (timm's dropout and activation)."""
+    fused = OrderedDict((name, child) for name, child in norm.named_children() if not isinstance(child, Norm))
+    if isinstance(norm, IBN2d):
+        half = InstanceHalf2d(norm)
+        return nn.Sequential(OrderedDict(norm=half, **fused)) if fused else half
+    return nn.Sequential(fused) if fused else nn.Identity()

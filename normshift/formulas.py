@@ -1,0 +1,210 @@
+"""The norms as formulas: from moments, a batch's statistics and parameters to `scale` and `shift`.
+
+`y = scale * (x - mean) + shift`, with the map's own mean. Each formula is written as its paper writes it, and beside it
+stands its gradient, derived by hand: autograd on so few numbers costs more than the numbers.
+
+Written throughout: `total` for the gradient by the scale in both of its places, before x and before a mean.
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from normshift.engine import Batch, Formula, Moments
+from normshift.kernels import Gates, Mixture
+from normshift.kernels.reference import pooled
+
+
+@dataclass(frozen=True)
+class InstanceFormula(Formula):
+    """`weight * (x - mean) / sqrt(var + eps) + bias`."""
+
+    eps: float
+
+    def __call__(self, moments, batch, weight, bias):
+        return weight * torch.rsqrt(moments.var + self.eps), bias
+
+    def loop(self):
+        return Mixture((0,), self.eps)
+
+    def gradient(self, moments, batch, parameters, dscale, dshift):
+        rsigma = torch.rsqrt(moments.var + self.eps)
+        through = dscale * rsigma
+        dvar = through * rsigma.square_() * (-0.5 * parameters[0])
+        return [None, dvar, None, None, through.sum(0), dshift.sum(0)]
+
+
+@dataclass(frozen=True)
+class BatchFormula(Formula):
+    """The same with the batch's mean and variance."""
+
+    eps: float
+
+    def __call__(self, moments, batch, weight, bias):
+        scale = weight * torch.rsqrt(batch.var + self.eps)
+        return scale, torch.addcmul(bias, scale, moments.mean - batch.mean)
+
+    def own_moments(self, channels, training):
+        return slice(0, channels) if training else slice(0, 0)
+
+    def loop(self):
+        return Mixture((-1,), self.eps)
+
+    def gradient(self, moments, batch, parameters, dscale, dshift):
+        rsigma = torch.rsqrt(batch.var + self.eps)
+        scale = parameters[0] * rsigma
+        dweight = torch.addcmul(dscale, dshift, moments.mean - batch.mean).sum(0) * rsigma
+        dbias = dshift.sum(0)
+        dvar = dweight * scale * rsigma * -0.5
+        return [dshift * scale, None, -scale * dbias, dvar, dweight, dbias]
+
+
+@dataclass(frozen=True)
+class BatchInstanceFormula(Formula):
+    """`weight * (rho * x_bn + (1 - rho) * x_in) + bias` (Nam and Kim, NeurIPS 2018, eq. 3)."""
+
+    eps: float
+
+    def __call__(self, moments, batch, weight, bias, rho):
+        batch_scale = weight * rho * torch.rsqrt(batch.var + self.eps)
+        instance_scale = weight * (1 - rho) * torch.rsqrt(moments.var + self.eps)
+        return batch_scale + instance_scale, torch.addcmul(bias, batch_scale, moments.mean - batch.mean)
+
+    def loop(self):
+        return Gates(self.eps)
+
+    def gradient(self, moments, batch, parameters, dscale, dshift):
+        weight, _, rho = parameters
+        of_batch, of_instance = torch.rsqrt(batch.var + self.eps), torch.rsqrt(moments.var + self.eps)
+        batch_weight = weight * rho
+        batch_scale = batch_weight * of_batch
+        by_batch = torch.addcmul(dscale, dshift, moments.mean - batch.mean).sum(0) * of_batch
+        through = dscale * of_instance
+        by_instance, dbias = through.sum(0), dshift.sum(0)
+        dvar = through.mul_(of_instance.square_()).mul_((weight - batch_weight) * -0.5)
+        dbatch_var = by_batch * batch_scale * of_batch * -0.5
+        dweight = torch.lerp(by_instance, by_batch, rho)
+        drho = weight * (by_batch - by_instance)
+        return [dshift * batch_scale, dvar, -batch_scale * dbias, dbatch_var, dweight, dbias, drho]
+
+
+@dataclass(frozen=True)
+class InstanceBatchFormula(Formula):
+    """Instance norm for some channels, batch norm for the others (Pan et al., ECCV 2018): gates that stay at 0 and 1.
+
+    Its parameters are the weights and biases of the first `split` channels, then of the rest.
+    """
+
+    eps: float
+    split: int
+    instance_first: bool
+
+    def __call__(self, moments, batch, *parameters):
+        return BatchInstanceFormula(self.eps)(moments, batch, *self._gated(parameters))
+
+    def own_moments(self, channels, training):
+        if training:
+            return slice(0, channels)
+        return slice(0, self.split) if self.instance_first else slice(self.split, channels)
+
+    def loop(self):
+        rest = 2**31 if self.instance_first else 0
+        return Gates(self.eps, *sorted((self.split, rest)))
+
+    def gradient(self, moments, batch, parameters, dscale, dshift):
+        by_gated = BatchInstanceFormula(self.eps).gradient(moments, batch, self._gated(parameters), dscale, dshift)
+        weights, biases = (v.tensor_split([self.split]) for v in by_gated[4:6])
+        return [*by_gated[:4], weights[0], biases[0], weights[1], biases[1]]
+
+    def _gated(self, parameters) -> tuple[Tensor, Tensor, Tensor]:
+        weight, bias = torch.cat(parameters[::2]), torch.cat(parameters[1::2])
+        rho = torch.zeros_like(weight)
+        (rho[self.split :] if self.instance_first else rho[: self.split]).fill_(1)
+        return weight, bias, rho
+
+
+@dataclass(frozen=True)
+class SwitchFormula(Formula):
+    """`weight * (x - mu) / sqrt(var + eps) + bias`, with mixtures of moments (Luo et al., ICLR 2019, eq. 3-5)."""
+
+    eps: float
+    statistics: tuple[str, ...]
+    groups: int
+
+    def __call__(self, moments, batch, weight, bias, mean_weight, var_weight):
+        means, variances = zip(*(self._statistic(name, moments, batch) for name in self.statistics), strict=True)
+        mean, var = _mixed(means, mean_weight.softmax(0)), _mixed(variances, var_weight.softmax(0))
+        scale = weight * torch.rsqrt(var + self.eps)
+        return scale, torch.addcmul(bias, scale, moments.mean - mean)
+
+    def loop(self):
+        codes = {"in": 0, "bn": -1, "ln": 1, "gn": self.groups}
+        return Mixture(tuple(codes[name] for name in self.statistics), self.eps)
+
+    def gradient(self, moments, batch, parameters, dscale, dshift):
+        weight, _, *logits = parameters
+        mean_shares, var_shares = (v.softmax(0) for v in logits)
+        means, variances = zip(*(self._statistic(name, moments, batch) for name in self.statistics), strict=True)
+        mean, var = _mixed(means, mean_shares), _mixed(variances, var_shares)
+        rsigma = torch.rsqrt(var + self.eps)
+        through = torch.addcmul(dscale, dshift, moments.mean - mean).mul_(rsigma)
+        dweight = through.sum(0)
+        dmean = dshift * (weight * rsigma)
+        by_mean, by_var = -dmean, through.mul_(rsigma.square_()).mul_(weight * -0.5)  # by the mixtures
+        gradients = [dmean, None, None, None]
+        for name, found, *shares in zip(self.statistics, means, mean_shares, var_shares, strict=True):
+            self._distribute(name, moments, found, by_mean, by_var, shares, gradients)
+        dlogits = _by_logits(means, mean, mean_shares, by_mean), _by_logits(variances, var, var_shares, by_var)
+        return [*gradients, dweight, dshift.sum(0), *dlogits]
+
+    def _statistic(self, name: str, moments: Moments, batch: Batch | None) -> tuple[Tensor, Tensor]:
+        """Mean and variance that broadcast to (N, C)."""
+        if name == "bn":
+            return batch[:2]
+        if name == "in":
+            return moments[:2]
+        if name == "ln":
+            return pooled(*moments[:2], 1, keepdim=True)
+        grouped = [m.unflatten(1, (self.groups, -1)) for m in moments[:2]]
+        return tuple(m.expand_as(grouped[0]).flatten(1) for m in pooled(*grouped, 2, keepdim=True))
+
+    def _distribute(self, name: str, moments: Moments, found, by_mean, by_var, shares, gradients: list) -> None:
+        """Add what the mixtures' gradients are by the moments and the batch, by way of one statistic."""
+        if name == "bn":
+            gradients[2:4] = (by.sum(0) * share for by, share in zip((by_mean, by_var), shares, strict=True))
+            return
+        if name == "ln":
+            by_mean, by_var = pooled_gradient(moments.mean, found, 1, by_mean, by_var, shares)
+        elif name == "gn":
+            split = (v.unflatten(1, (self.groups, -1)) for v in (moments.mean, found, by_mean, by_var))
+            mean, found, *by = split
+            by_mean, by_var = (v.flatten(1) for v in pooled_gradient(mean, found, 2, *by, shares))
+        else:
+            by_mean, by_var = by_mean * shares[0], by_var * shares[1]
+        gradients[0] = gradients[0] + by_mean
+        gradients[1] = by_var if gradients[1] is None else gradients[1] + by_var
+
+
+def _mixed(values, shares: Tensor) -> Tensor:
+    first, *rest = zip(values, shares.unbind(), strict=True)
+    return reduce(lambda mixed, term: torch.addcmul(mixed, *term), rest, torch.mul(*first))
+
+
+def _by_logits(values, mixed: Tensor, shares: Tensor, by_mixed: Tensor) -> Tensor:
+    """The gradient by the logits of a mixture's shares.
+
+    As shares sum to 1, it is unmoved by what is taken off all values: the mixture, here, without which a mean far from
+    0 would drown the differences between the values.
+    """
+    return shares * torch.stack([((value - mixed) * by_mixed).sum() for value in values])
+
+
+def pooled_gradient(mean: Tensor, pooled_mean: Tensor, dim: int, by_mean: Tensor, by_var: Tensor, shares) -> tuple:
+    """The gradients by `pooled`'s arguments, from those by its results times `shares`; these are summed over `dim`."""
+    by_mean, by_var = (
+        by.sum(dim, keepdim=True) * (share / mean.shape[dim])
+        for by, share in zip((by_mean, by_var), shares, strict=True)
+    )
+    return torch.addcmul(by_mean, mean - pooled_mean, by_var, value=2), by_var.expand_as(mean)

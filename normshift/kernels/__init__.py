@@ -1,0 +1,123 @@
+"""Passes over an activation, and who makes them: compiled C++ on CPUs, Triton on CUDA, plain torch everywhere.
+
+`x` is (N, C, *spatial) with P positions in a map, or (N, C), where P is 1. Statistics and vectors are (N, C),
+contiguous, in float32 (float64 for a float64 `x`). A home is a module with these functions; all agree up to rounding,
+and `NORMSHIFT_KERNELS=torch` in the environment leaves everything to plain torch.
+
+    moments(x)                                            mean and biased variance of every map
+    scale_shift(x, mean, scale, shift)                    scale * (x - mean) + shift, laid out as x
+    reductions(dy, x, mean)                               sums of dy and of dy * (x - mean) over the positions
+    input_gradient(dy, x, mean, scale, slope, offset)     scale * dy + slope * (x - mean) + offset, laid out as x
+
+and, on N x C numbers,
+
+    pooled(mean, var)                                     moments over the images, (C,) each, from those of each image
+    follow(running_mean, running_var, mean, var, momentum, unbiased)
+                                                          running averages take `momentum` of new moments
+    through_moments(...)                                  slope and offset of the input's gradient
+
+The four passes are also operators (`torch.ops.normshift.moments`, ...), which `torch.compile` and `torch.export` keep
+whole.
+"""
+
+import functools
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from normshift.kernels import compiled, reference
+from normshift.kernels.loops import Gates, Mixture
+from normshift.kernels.reference import over, statistics_type
+
+__all__ = ["Gates", "Mixture", "home_of", "laid_out", "over", "reference", "statistics_type"]
+
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+"""Types that compiled kernels take; the others are plain torch's."""
+
+
+def home_of(x: Tensor) -> ModuleType:
+    """Who works on a tensor of that kind."""
+    wanted = os.environ.get("NORMSHIFT_KERNELS", "auto")
+    if wanted not in ("auto", "torch"):
+        raise ValueError(f"NORMSHIFT_KERNELS={wanted}: it is auto, or torch for plain torch alone.")
+    if wanted == "torch" or x.dtype not in NARROW or x.dim() == 2:
+        return reference
+    if x.device.type == "cpu":
+        return compiled if compiled.load() else reference
+    return (_triton() if x.is_cuda else None) or reference
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """`x` itself where its maps are dense planes or channels-last rows, as every home takes it; otherwise a copy."""
+    if x.is_contiguous() or x.dim() == 2:
+        return x
+    if _is_dense(x, (*range(2, x.dim()), 1)) or _is_dense(x, range(1, x.dim())):
+        return x
+    return x.contiguous()
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    try:
+        from normshift.kernels import triton_kernels
+    except ImportError:
+        return None
+    return triton_kernels
+
+
+def _is_dense(x: Tensor, axes) -> bool:
+    """Whether these axes, the last of them innermost, lie without gaps; the batch may have any stride."""
+    expected = 1
+    for axis in reversed(tuple(axes)):
+        if x.shape[axis] != 1 and x.stride(axis) != expected:
+            return False
+        expected *= x.shape[axis]
+    return True
+
+
+# ---------------------------------------------------------------------------------------------- operators for compilers
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    x = laid_out(x)
+    return home_of(x).moments(x)
+
+
+def _scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    x = laid_out(x)
+    return home_of(x).scale_shift(x, mean, scale, shift)
+
+
+def _reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    x = laid_out(x)
+    return home_of(x).reductions(dy, x, mean)
+
+
+def _input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    x = laid_out(x)
+    return home_of(x).input_gradient(dy, x, mean, scale, slope, offset)
+
+
+_vectors = "(Tensor, Tensor)"
+_library = torch.library.Library("normshift", "DEF")
+for _function, _arguments, _returns in (
+    (_moments, "Tensor x", _vectors),
+    (_scale_shift, "Tensor x, Tensor mean, Tensor scale, Tensor shift", "Tensor"),
+    (_reductions, "Tensor dy, Tensor x, Tensor mean", _vectors),
+    (_input_gradient, "Tensor dy, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor offset", "Tensor"),
+):
+    _library.define(f"{_function.__name__[1:]}({_arguments}) -> {_returns}")
+    _library.impl(_function.__name__[1:], _function, "CompositeExplicitAutograd")
+
+
+def _two_vectors(x: Tensor) -> tuple[Tensor, Tensor]:
+    kind = {"dtype": statistics_type(x), "device": x.device}
+    return torch.empty(x.shape[:2], **kind), torch.empty(x.shape[:2], **kind)
+
+
+torch.library.register_fake("normshift::moments", lambda x: _two_vectors(x))
+torch.library.register_fake("normshift::reductions", lambda dy, x, mean: _two_vectors(x))
+torch.library.register_fake("normshift::scale_shift", lambda x, *vectors: torch.empty_like(laid_out(x)))
+torch.library.register_fake("normshift::input_gradient", lambda dy, x, *vectors: torch.empty_like(laid_out(x)))

@@ -1,0 +1,114 @@
+"""The passes in C++, built with the user's compiler when they are first needed, and kept for the next time."""
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from normshift.kernels import reference
+
+SOURCES = [Path(__file__).with_name(name) for name in ("cpu_kernels.cpp", "cpu_formulas.cpp")]
+
+VECTORS = {
+    # torch's name for what the processor can do: what makes a compiler, and ATen's vector types, use it
+    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"),
+    "AVX2": ("-mavx2", "-mfma", "-mf16c"),
+}
+
+
+ops = torch.ops.normshift_cpu
+LOOPS = True  # formulas are loops here, too
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    return ops.moments(x)
+
+
+def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return ops.scale_shift(x, mean, scale, shift)
+
+
+def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    return ops.reductions(dy, x, mean)
+
+
+def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    return ops.input_gradient(dy, x, mean, scale, slope, offset)
+
+
+def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    return ops.pooled(mean, var)
+
+
+def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased: float):
+    home = ops if running_mean.dtype == torch.float32 and running_mean.is_contiguous() else reference
+    home.follow(running_mean, running_var, mean, var, momentum, unbiased)
+
+
+def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
+    return ops.through_moments(mean, scale, dshift, dmean, dvar, *(pooled or (None, None, None, 0.0)), of_mean, of_var)
+
+
+@cache
+def load() -> bool:
+    """Whether the kernels are there: loaded or, the first time, built. One line says so where they cannot be had."""
+    try:
+        torch.ops.load_library(str(_library()))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warnings.warn(
+            f"normshift's CPU kernels could not be built: its norms run in plain torch, at half the speed. {reason}",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def _library() -> Path:
+    """The built library. Several processes may ask at once: one builds, the others wait."""
+    from filelock import FileLock
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    kind = (*(source.read_text() for source in SOURCES), torch.__version__, capability, platform.machine())
+    built = _cache() / f"cpu_kernels-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}.so"
+    if not built.exists():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(built.with_suffix(".lock")):  # a lock of the system's: a killed process leaves none behind
+            if not built.exists():
+                _build(built, capability)
+    return built
+
+
+def _cache() -> Path:
+    """Where torch keeps what it builds; `TORCH_EXTENSIONS_DIR` chooses another place."""
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "normshift"
+
+
+def _build(built: Path, capability: str) -> None:
+    from torch.utils.cpp_extension import load as build_extension
+
+    print("normshift: building CPU kernels, once for this machine (half a minute) ...", file=sys.stderr, flush=True)
+    vectors = VECTORS.get(capability, ())
+    flags = [f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"] if vectors else []
+    openmp = ["-fopenmp"] if torch.backends.openmp.is_available() else []
+    folder = tempfile.mkdtemp(dir=built.parent)
+    try:
+        build_extension(
+            built.stem,
+            [str(source) for source in SOURCES],
+            extra_cflags=["-O3", "-fno-math-errno", "-fno-trapping-math", *vectors, *flags, *openmp],
+            extra_ldflags=openmp,
+            build_directory=folder,
+            is_python_module=False,
+        )
+        shutil.move(str(Path(folder, f"{built.stem}.so")), built)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

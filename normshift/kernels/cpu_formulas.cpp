@@ -1,0 +1,389 @@
+// The formulas of normshift/formulas.py and their gradients, as loops over N x C moments in float32.
+//
+// In torch each of them is some dozens of operations on a few thousand numbers: between two passes over an activation,
+// which leave nothing of them in the caches, that takes longer than a pass. formulas.py stays the source: names and
+// order are its own. Rows are images, columns are channels. Sums do not depend on the number of threads.
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace {
+
+using at::Tensor;
+using Maybe = std::optional<Tensor>;
+constexpr int64_t GRAIN = 32 * 1024;  // values that are worth a thread
+
+inline float rsqrt(float value) { return 1.f / std::sqrt(value); }
+
+// A tensor that is read: contiguous, in float32.
+struct Input {
+  Tensor held;
+  const float* data = nullptr;
+  Input(const Maybe& tensor) {
+    if (!tensor) return;
+    TORCH_CHECK(tensor->scalar_type() == at::kFloat, "normshift: formulas are loops over float32, not ", tensor->scalar_type());
+    held = tensor->contiguous();
+    data = held.const_data_ptr<float>();
+  }
+  const float* row(int64_t n, int64_t C) const { return data + n * C; }
+  float operator[](int64_t i) const { return data[i]; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// A tensor that is written.
+struct Output {
+  Tensor held;
+  float* data;
+  Output(const Tensor& like, at::IntArrayRef size) : held(at::empty(size, like.options())), data(held.data_ptr<float>()) {}
+  float* row(int64_t n, int64_t C) const { return data + n * C; }
+  float& operator[](int64_t i) const { return data[i]; }
+};
+
+template <typename F>
+void each_row(int64_t N, int64_t C, const F& f) {
+  at::parallel_for(0, N, std::max<int64_t>(1, GRAIN / C), [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) f(n);
+  });
+}
+
+// f(first column, last column + 1): all rows of some columns.
+template <typename F>
+void columns(int64_t N, int64_t C, const F& f) {
+  at::parallel_for(0, C, std::max<int64_t>(16, GRAIN / N), f);
+}
+
+// Sums over the rows, into `sums`.
+void sum_columns(const float* values, int64_t N, int64_t C, float* sums, float factor = 1.f) {
+  columns(N, C, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) sums[c] = values[c];
+    for (int64_t n = 1; n < N; ++n)
+      for (int64_t c = begin; c < end; ++c) sums[c] += values[n * C + c];
+    for (int64_t c = begin; c < end; ++c) sums[c] *= factor;
+  });
+}
+
+std::tuple<Tensor, Tensor> pooled(const Tensor& mean, const Tensor& var) {
+  int64_t N = mean.size(0), C = mean.size(1);
+  Input means(mean), vars(var);
+  Output pooled_mean(mean, {C}), pooled_var(mean, {C});
+  sum_columns(means.data, N, C, pooled_mean.data, 1.f / float(N));
+  columns(N, C, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) pooled_var[c] = 0;
+    for (int64_t n = 0; n < N; ++n)
+      for (int64_t c = begin; c < end; ++c) {
+        float between = means[n * C + c] - pooled_mean[c];
+        pooled_var[c] += vars[n * C + c] + between * between;
+      }
+    for (int64_t c = begin; c < end; ++c) pooled_var[c] /= float(N);
+  });
+  return {pooled_mean.held, pooled_var.held};
+}
+
+// Running averages take `momentum` of new moments, the variance times `unbiased`.
+void follow(
+    const Tensor& running_mean, const Tensor& running_var, const Tensor& mean, const Tensor& var, double momentum,
+    double unbiased) {
+  Input means(mean), vars(var);
+  float *to_mean = running_mean.data_ptr<float>(), *to_var = running_var.data_ptr<float>();
+  for (int64_t c = 0; c < mean.numel(); ++c) {
+    to_mean[c] += float(momentum) * (means[c] - to_mean[c]);
+    to_var[c] += float(momentum) * (float(unbiased) * vars[c] - to_var[c]);
+  }
+}
+
+// ------------------------------------------------------------------------------------------ mixtures: SwitchFormula
+
+constexpr int64_t INSTANCE = 0, BATCH = -1;  // any other statistic is a number of groups: 1 for a layer's
+
+std::vector<float> shares_of(const Maybe& logits, size_t count) {
+  if (!logits) return std::vector<float>(count, 1.f);
+  Input values(logits);
+  std::vector<float> shares(values.data, values.data + count);
+  float highest = *std::max_element(shares.begin(), shares.end()), total = 0;
+  for (float& share : shares) total += share = std::exp(share - highest);
+  for (float& share : shares) share /= total;
+  return shares;
+}
+
+struct Mixture {
+  int64_t N, C;
+  Input mean, var, batch_mean, batch_var;
+  std::vector<int64_t> statistics;
+  std::vector<float> of_mean, of_var;  // shares
+
+  Mixture(const Tensor& mean, const Tensor& var, const Maybe& batch_mean, const Maybe& batch_var,
+          const Maybe& mean_weight, const Maybe& var_weight, at::IntArrayRef statistics)
+      : N(mean.size(0)), C(mean.size(1)), mean(mean), var(var), batch_mean(batch_mean), batch_var(batch_var),
+        statistics(statistics.vec()), of_mean(shares_of(mean_weight, statistics.size())),
+        of_var(shares_of(var_weight, statistics.size())) {}
+
+  // One image's means and variances, each (C,), by one statistic, in `m` and `v`.
+  void find(int64_t statistic, int64_t n, float* m, float* v) const {
+    const float *own_mean = mean.row(n, C), *own_var = var.row(n, C);
+    if (statistic == INSTANCE || statistic == BATCH) {
+      bool own = statistic == INSTANCE;
+      std::copy_n(own ? own_mean : batch_mean.data, C, m);
+      std::copy_n(own ? own_var : batch_var.data, C, v);
+      return;
+    }
+    int64_t size = C / statistic;
+    for (int64_t begin = 0; begin < C; begin += size) {
+      float pooled_mean = 0, pooled_var = 0;
+#pragma omp simd reduction(+ : pooled_mean)
+      for (int64_t c = begin; c < begin + size; ++c) pooled_mean += own_mean[c];
+      pooled_mean /= float(size);
+#pragma omp simd reduction(+ : pooled_var)
+      for (int64_t c = begin; c < begin + size; ++c) {
+        float between = own_mean[c] - pooled_mean;
+        pooled_var += own_var[c] + between * between;
+      }
+      std::fill_n(m + begin, size, pooled_mean);
+      std::fill_n(v + begin, size, pooled_var / float(size));
+    }
+  }
+
+  // `found`: (statistics, 2, C) to be filled. `mixed`: (2, C) likewise.
+  void mix(int64_t n, std::vector<float>& found, std::vector<float>& mixed) const {
+    std::fill(mixed.begin(), mixed.end(), 0.f);
+    for (size_t k = 0; k < statistics.size(); ++k) {
+      float *m = &found[2 * k * C], *v = m + C;
+      find(statistics[k], n, m, v);
+      float *mean = mixed.data(), *var = mean + C, a = of_mean[k], b = of_var[k];
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) mean[c] += a * m[c], var[c] += b * v[c];
+    }
+  }
+};
+
+std::tuple<Tensor, Tensor> mixed(
+    const Tensor& mean, const Tensor& var, const Maybe& batch_mean, const Maybe& batch_var, const Tensor& weight,
+    const Tensor& bias, const Maybe& mean_weight, const Maybe& var_weight, at::IntArrayRef statistics, double eps) {
+  Mixture mixture(mean, var, batch_mean, batch_var, mean_weight, var_weight, statistics);
+  int64_t N = mixture.N, C = mixture.C;
+  Input weights(weight), biases(bias);
+  Output scale(mean, {N, C}), shift(mean, {N, C});
+  each_row(N, C, [&](int64_t n) {
+    std::vector<float> found(2 * statistics.size() * C), mix(2 * C);
+    mixture.mix(n, found, mix);
+    const float* own_mean = mixture.mean.row(n, C);
+    float *scales = scale.row(n, C), *shifts = shift.row(n, C);
+#pragma omp simd
+    for (int64_t c = 0; c < C; ++c) {
+      scales[c] = weights[c] * rsqrt(mix[C + c] + float(eps));
+      shifts[c] = biases[c] + scales[c] * (own_mean[c] - mix[c]);
+    }
+  });
+  return {scale.held, shift.held};
+}
+
+// Gradients by mean, var, batch_mean, batch_var, weight, bias, mean_weight and var_weight.
+std::vector<Tensor> mixed_gradient(
+    const Tensor& mean, const Tensor& var, const Maybe& batch_mean, const Maybe& batch_var, const Tensor& weight,
+    const Tensor& bias, const Maybe& mean_weight, const Maybe& var_weight, at::IntArrayRef statistics, double eps,
+    const Tensor& dscale, const Tensor& dshift) {
+  Mixture mixture(mean, var, batch_mean, batch_var, mean_weight, var_weight, statistics);
+  int64_t N = mixture.N, C = mixture.C, K = statistics.size();
+  Input weights(weight), dscales(dscale), dshifts(dshift);
+  Output dmean(mean, {N, C}), dvar(mean, {N, C}), through(mean, {N, C}), by_mean(mean, {N, C}), by_var(mean, {N, C});
+  std::vector<double> dots(N * 2 * K);  // of the mixtures' gradients with what each statistic differs by
+  each_row(N, C, [&](int64_t n) {
+    std::vector<float> found(2 * K * C), mix(2 * C);
+    mixture.mix(n, found, mix);
+    const float *own_mean = mixture.mean.row(n, C), *dsc = dscales.row(n, C), *dsh = dshifts.row(n, C);
+    float *dm = dmean.row(n, C), *dv = dvar.row(n, C), *bm = by_mean.row(n, C), *bv = by_var.row(n, C);
+    float* thr = through.row(n, C);
+#pragma omp simd
+    for (int64_t c = 0; c < C; ++c) {
+      float rsigma = rsqrt(mix[C + c] + float(eps));
+      thr[c] = (dsc[c] + dsh[c] * (own_mean[c] - mix[c])) * rsigma;
+      dm[c] = dsh[c] * weights[c] * rsigma;
+      dv[c] = 0;
+      bm[c] = -dm[c];
+      bv[c] = thr[c] * rsigma * rsigma * weights[c] * -0.5f;
+    }
+    for (int64_t k = 0; k < K; ++k) {
+      const float *m = &found[2 * k * C], *v = m + C;
+      float a = mixture.of_mean[k], b = mixture.of_var[k], dot_mean = 0, dot_var = 0;
+#pragma omp simd reduction(+ : dot_mean, dot_var)
+      for (int64_t c = 0; c < C; ++c) {
+        dot_mean += bm[c] * (m[c] - mix[c]);
+        dot_var += bv[c] * (v[c] - mix[C + c]);
+      }
+      dots[(n * K + k) * 2] = dot_mean;
+      dots[(n * K + k) * 2 + 1] = dot_var;
+      if (statistics[k] == BATCH) continue;
+      if (statistics[k] == INSTANCE) {
+#pragma omp simd
+        for (int64_t c = 0; c < C; ++c) dm[c] += a * bm[c], dv[c] += b * bv[c];
+        continue;
+      }
+      int64_t size = C / statistics[k];
+      for (int64_t begin = 0; begin < C; begin += size) {
+        float sum_mean = 0, sum_var = 0;
+#pragma omp simd reduction(+ : sum_mean, sum_var)
+        for (int64_t c = begin; c < begin + size; ++c) sum_mean += bm[c], sum_var += bv[c];
+        sum_mean *= a / float(size), sum_var *= b / float(size);
+#pragma omp simd
+        for (int64_t c = begin; c < begin + size; ++c) {
+          dm[c] += sum_mean + 2 * (own_mean[c] - m[c]) * sum_var;
+          dv[c] += sum_var;
+        }
+      }
+    }
+  });
+
+  Output dweight(mean, {C}), dbias(mean, {C}), dbatch_mean(mean, {C}), dbatch_var(mean, {C});
+  sum_columns(through.data, N, C, dweight.data);
+  sum_columns(dshifts.data, N, C, dbias.data);
+  for (int64_t k = 0; k < K; ++k)
+    if (statistics[k] == BATCH) {
+      sum_columns(by_mean.data, N, C, dbatch_mean.data, mixture.of_mean[k]);
+      sum_columns(by_var.data, N, C, dbatch_var.data, mixture.of_var[k]);
+    }
+  Output dmean_weight(mean, {K}), dvar_weight(mean, {K});
+  for (int64_t k = 0; k < K; ++k) {
+    double dot_mean = 0, dot_var = 0;
+    for (int64_t n = 0; n < N; ++n) dot_mean += dots[(n * K + k) * 2], dot_var += dots[(n * K + k) * 2 + 1];
+    dmean_weight[k] = float(mixture.of_mean[k] * dot_mean);
+    dvar_weight[k] = float(mixture.of_var[k] * dot_var);
+  }
+  return {dmean.held, dvar.held, dbatch_mean.held, dbatch_var.held,
+          dweight.held, dbias.held, dmean_weight.held, dvar_weight.held};
+}
+
+// --------------------------------------------------------------------------- gates: BatchInstanceFormula and IBN's
+
+// Gates of C channels: `rho`, or 1 from `first` to `last` and 0 elsewhere.
+Tensor gates(const Maybe& rho, const Tensor& like, int64_t first, int64_t last) {
+  if (rho) return *rho;
+  Output fixed(like, {like.size(1)});
+  for (int64_t c = 0; c < like.size(1); ++c) fixed[c] = c >= first && c < last;
+  return fixed.held;
+}
+
+// A vector of all channels, given as one or as its parts.
+Tensor whole(at::TensorList parts) { return parts.size() == 1 ? parts[0] : at::cat(parts); }
+
+std::tuple<Tensor, Tensor> gated(
+    const Tensor& mean, const Tensor& var, const Tensor& batch_mean, const Tensor& batch_var, at::TensorList weight,
+    at::TensorList bias, const Maybe& rho, int64_t first, int64_t last, double eps) {
+  int64_t N = mean.size(0), C = mean.size(1);
+  Input means(mean), vars(var), batch_means(batch_mean), batch_vars(batch_var), weights(whole(weight)), biases(whole(bias));
+  Input gate(gates(rho, mean, first, last));
+  Output scale(mean, {N, C}), shift(mean, {N, C});
+  columns(N, C, [&](int64_t begin, int64_t end) {
+    for (int64_t n = 0; n < N; ++n)
+#pragma omp simd
+      for (int64_t c = begin; c < end; ++c) {
+        int64_t i = n * C + c;
+        float batch_scale = weights[c] * gate[c] * rsqrt(batch_vars[c] + float(eps));
+        scale[i] = batch_scale + weights[c] * (1 - gate[c]) * rsqrt(vars[i] + float(eps));
+        shift[i] = biases[c] + batch_scale * (means[i] - batch_means[c]);
+      }
+  });
+  return {scale.held, shift.held};
+}
+
+// Gradients by mean, var, batch_mean, batch_var, weight, bias and rho.
+std::vector<Tensor> gated_gradient(
+    const Tensor& mean, const Tensor& var, const Tensor& batch_mean, const Tensor& batch_var, at::TensorList weight,
+    at::TensorList bias, const Maybe& rho, int64_t first, int64_t last, double eps, const Tensor& dscale,
+    const Tensor& dshift) {
+  int64_t N = mean.size(0), C = mean.size(1);
+  Input means(mean), vars(var), batch_means(batch_mean), batch_vars(batch_var), weights(whole(weight));
+  Input gate(gates(rho, mean, first, last)), dscales(dscale), dshifts(dshift);
+  Output dmean(mean, {N, C}), dvar(mean, {N, C}), dbatch_mean(mean, {C}), dbatch_var(mean, {C});
+  Output dweight(mean, {C}), dbias(mean, {C}), drho(mean, {C});
+  columns(N, C, [&](int64_t begin, int64_t end) {
+    std::vector<float> by_batch(end - begin), by_instance(end - begin);
+    for (int64_t c = begin; c < end; ++c) dbias[c] = 0;
+    for (int64_t n = 0; n < N; ++n)
+#pragma omp simd
+      for (int64_t c = begin; c < end; ++c) {
+        int64_t i = n * C + c;
+        float of_batch = rsqrt(batch_vars[c] + float(eps)), of_instance = rsqrt(vars[i] + float(eps));
+        float through = dscales[i] * of_instance;
+        by_batch[c - begin] += (dscales[i] + dshifts[i] * (means[i] - batch_means[c])) * of_batch;
+        by_instance[c - begin] += through;
+        dbias[c] += dshifts[i];
+        dmean[i] = dshifts[i] * weights[c] * gate[c] * of_batch;
+        dvar[i] = through * of_instance * of_instance * weights[c] * (1 - gate[c]) * -0.5f;
+      }
+    for (int64_t c = begin; c < end; ++c) {
+      float of_batch = rsqrt(batch_vars[c] + float(eps)), batch_scale = weights[c] * gate[c] * of_batch;
+      float batch = by_batch[c - begin], instance = by_instance[c - begin];
+      dbatch_mean[c] = -batch_scale * dbias[c];
+      dbatch_var[c] = batch * batch_scale * of_batch * -0.5f;
+      dweight[c] = gate[c] * batch + (1 - gate[c]) * instance;
+      drho[c] = weights[c] * (batch - instance);
+    }
+  });
+  return {dmean.held, dvar.held, dbatch_mean.held, dbatch_var.held, dweight.held, dbias.held, drho.held};
+}
+
+// ------------------------------------------------------------------------------------------------- engine's last step
+
+// (slope, offset) of dx, from the gradients by a map's moments and by those of the batch it has `share` of.
+std::tuple<Tensor, Tensor> through_moments(
+    const Tensor& mean, const Tensor& scale, const Tensor& dshift, const Tensor& dmean, const Tensor& dvar,
+    const Maybe& batch_mean, const Maybe& dbatch_mean, const Maybe& dbatch_var, double share, double of_mean,
+    double of_var) {
+  int64_t N = mean.size(0), C = mean.size(1);
+  Input means(mean), scales(scale), dshifts(dshift), dmeans(dmean), dvars(dvar);
+  Input batch_means(batch_mean), by_means(dbatch_mean), by_vars(dbatch_var);
+  Output slope(mean, {N, C}), offset(mean, {N, C});
+  each_row(N, C, [&](int64_t n) {
+#pragma omp simd
+    for (int64_t c = 0; c < C; ++c) {
+      int64_t i = n * C + c;
+      float by_mean = dmeans[i] - scales[i] * dshifts[i], by_var = dvars[i];
+      if (batch_means) {
+        float of_batch = float(share) * by_vars[c];
+        by_mean += float(share) * by_means[c] + 2 * (means[i] - batch_means[c]) * of_batch;
+        by_var += of_batch;
+      }
+      slope[i] = by_var * float(of_var);
+      offset[i] = by_mean * float(of_mean);
+    }
+  });
+  return {slope.held, offset.held};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(normshift_cpu, library) {
+  library.def("pooled(Tensor mean, Tensor var) -> (Tensor, Tensor)", pooled);
+  library.def(
+      "follow(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor var, float momentum, float unbiased) "
+      "-> ()",
+      follow);
+  library.def(
+      "mixed(Tensor mean, Tensor var, Tensor? batch_mean, Tensor? batch_var, Tensor weight, Tensor bias, Tensor? "
+      "mean_weight, Tensor? var_weight, int[] statistics, float eps) -> (Tensor, Tensor)",
+      mixed);
+  library.def(
+      "mixed_gradient(Tensor mean, Tensor var, Tensor? batch_mean, Tensor? batch_var, Tensor weight, Tensor bias, "
+      "Tensor? mean_weight, Tensor? var_weight, int[] statistics, float eps, Tensor dscale, Tensor dshift) -> Tensor[]",
+      mixed_gradient);
+  library.def(
+      "gated(Tensor mean, Tensor var, Tensor batch_mean, Tensor batch_var, Tensor[] weight, Tensor[] bias, Tensor? rho, "
+      "int first, int last, float eps) -> (Tensor, Tensor)",
+      gated);
+  library.def(
+      "gated_gradient(Tensor mean, Tensor var, Tensor batch_mean, Tensor batch_var, Tensor[] weight, Tensor[] bias, "
+      "Tensor? rho, int first, int last, float eps, Tensor dscale, Tensor dshift) -> Tensor[]",
+      gated_gradient);
+  library.def(
+      "through_moments(Tensor mean, Tensor scale, Tensor dshift, Tensor dmean, Tensor dvar, Tensor? batch_mean, "
+      "Tensor? dbatch_mean, Tensor? dbatch_var, float share, float of_mean, float of_var) -> (Tensor, Tensor)",
+      through_moments);
+}

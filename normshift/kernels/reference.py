@@ -1,0 +1,126 @@
+"""The passes in plain torch: any type, any device.
+
+On CPUs torch's own group and batch norm are asked for parts of what they do, because their passes are several times
+faster than the reductions and the broadcasts that say the same thing. A plane is a channel to them, of a batch of one;
+in channels-last each image is a batch.
+"""
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+LOOPS = False
+
+
+def statistics_type(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.to(statistics_type(x))
+    if x.dim() == 2:
+        return x.clone(), torch.zeros_like(x)
+    if x.device.type != "cpu":
+        return torch.var_mean(x, _spatial(x), correction=0)[::-1]
+    if _in_planes(x):
+        planes = _as_one_image(x)
+        count = planes.shape[1]
+        _, mean, rsigma = aten.native_group_norm(planes, None, None, 1, count, planes.shape[2], count, 0.0)
+        return mean.view(x.shape[:2]), rsigma.view(x.shape[:2]).square_().reciprocal_()
+    found = zip(*(aten.batch_norm_update_stats(image, None, None, 0.0) for image in _images(x)), strict=True)
+    return tuple(torch.stack(values) for values in found)
+
+
+def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    if x.device.type != "cpu" or x.dtype != mean.dtype or not _in_planes(x):
+        offset = torch.addcmul(shift, scale, mean, value=-1)
+        return torch.addcmul(over(offset, x), x, over(scale, x)).to(x.dtype)
+    y, planes = torch.empty_like(x, memory_format=torch.contiguous_format), _as_one_image(x)
+    vectors = (v.reshape(-1) for v in (scale, shift, mean, torch.ones_like(mean)))
+    unused = {"save_mean": mean.new_empty(0), "save_invstd": mean.new_empty(0)}
+    aten.native_batch_norm.out(planes, *vectors, False, 0.0, 0.0, out=y.view(planes.shape), **unused)
+    return y
+
+
+def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    dy, x = dy.to(mean.dtype), x.to(mean.dtype)
+    if x.dim() == 2:
+        return dy.clone(), dy * (x - mean)
+    if x.device.type != "cpu":
+        return dy.sum(_spatial(x)), (dy * (x - over(mean, x))).sum(_spatial(x))
+    if _in_planes(x):
+        dshift, dscale = _sums(_as_one_image(dy.contiguous()), _as_one_image(x), mean.reshape(-1))
+        return dshift.view(mean.shape), dscale.view(mean.shape)
+    dy = dy.movedim(1, -1).contiguous().movedim(-1, 1)
+    found = zip(*(_sums(*image) for image in zip(_images(dy), _images(x), mean, strict=True)), strict=True)
+    return tuple(torch.stack(values) for values in found)
+
+
+def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    dx = torch.addcmul(over(torch.addcmul(offset, slope, mean, value=-1), x), x, over(slope, x))
+    return dx.addcmul_(dy.to(dx.dtype), over(scale, x)).to(x.dtype)
+
+
+def pooled(mean: Tensor, var: Tensor, dim: int = 0, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """Moments over a further axis of moments, by the law of total variance.
+
+    Never `E[x^2] - mean^2`, which cancels where the mean is large against the spread.
+    """
+    centre = mean.mean(dim, keepdim=True)
+    between = mean - centre
+    return centre if keepdim else centre.squeeze(dim), torch.addcmul(var, between, between).mean(dim, keepdim=keepdim)
+
+
+def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased) -> None:
+    """Let running averages take `momentum` of new moments (C,), of the variance times `unbiased`."""
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_var.lerp_((var * unbiased).to(running_var.dtype), momentum)
+
+
+def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
+    """`slope` and `offset` of the input's gradient: what reaches it through moments.
+
+    Args:
+        dmean, dvar: gradients by each map's own, None for 0.
+        pooled: the batch's mean, the gradients by its mean and variance, and a map's share of it; None without a batch.
+        of_mean, of_var: what of them reaches a position: by the mean, and by the variance for each unit of distance.
+    """
+    by_mean = torch.mul(scale, dshift).neg_() if dmean is None else torch.addcmul(dmean, scale, dshift, value=-1)
+    if pooled:
+        batch_mean, dbatch_mean, dbatch_var, share = pooled
+        of_batch = dbatch_var * share
+        by_mean = torch.addcmul(by_mean, mean - batch_mean, of_batch, value=2).add_(dbatch_mean, alpha=share)
+        dvar = of_batch.expand_as(mean) if dvar is None else dvar + of_batch
+    return torch.zeros_like(mean) if dvar is None else dvar * of_var, by_mean * of_mean
+
+
+def over(vector: Tensor, x: Tensor) -> Tensor:
+    """An (N, C) tensor shaped to broadcast over the spatial axes of x."""
+    return vector.reshape(vector.shape + (1,) * (x.dim() - 2))
+
+
+def _spatial(x: Tensor) -> tuple[int, ...]:
+    return tuple(range(2, x.dim()))
+
+
+def _in_planes(x: Tensor) -> bool:
+    return x[0].is_contiguous()
+
+
+def _as_one_image(x: Tensor) -> Tensor:
+    """Planes as the channels of one image: (1, N * C, P)."""
+    return x.reshape(1, x.shape[0] * x.shape[1], -1)
+
+
+def _images(x: Tensor) -> list[Tensor]:
+    """The images of a channels-last batch one by one, as (1, C, P, 1)."""
+    channels, positions = x.shape[1], x[0, 0].numel()
+    size, strides = (1, channels, positions, 1), (channels * positions, 1, channels, channels)
+    return [image.as_strided(size, strides) for image in x]
+
+
+def _sums(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Batch norm's gradients by its bias and, at a standard deviation of 1, by its weight."""
+    ones, asked = torch.ones_like(mean), (False, True, True)
+    _, dweight, dbias = aten.native_batch_norm_backward(dy, x, ones, None, None, mean, ones, True, 0.0, asked)
+    return dbias, dweight

@@ -1,0 +1,282 @@
+"""The Triton kernels against their formulas in float64, under Triton's interpreter and, where there is one, on a GPU.
+
+Triton decides when it is imported whether it interprets. So the checks run in a process of their own, which collects
+the functions named `check_*` of this file; the `test_*` functions start it.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+
+def test_under_the_interpreter():
+    _run_checks(TRITON_INTERPRET="1")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu():
+    _run_checks(TRITON_INTERPRET="0")
+
+
+def _run_checks(**environment):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "python_functions=check_*", __file__]
+    run = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.fixture
+def kernels():
+    from normshift.kernels import triton_kernels
+
+    yield triton_kernels
+    triton_kernels._sums.cache_clear()  # a check may have changed what it is made from
+
+
+# ------------------------------------------------------------------------------------------------------- activations
+
+
+def rows(x):
+    """Channels-last, for any number of axes."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+# name -> (shape, what is made of a contiguous tensor of that shape); none of these may be copied
+LINES = {
+    "planes-odd": ((2, 3, 5, 7), None),
+    "planes-even": ((2, 5, 8, 4), None),
+    "planes-in-two-blocks-of-channels": ((1, 5, 33, 34), None),
+    "planes-of-many-tiles": ((1, 2, 75, 120), None),
+    "planes-sliced": ((2, 6, 4, 6), lambda x: x[:, :3]),
+    "planes-sliced-in-height": ((2, 3, 8, 6), lambda x: x[:, :, 2:5]),
+    "planes-3d": ((2, 3, 50), None),
+    "planes-5d": ((2, 3, 3, 4, 5), None),
+    "one-plane": ((1, 1, 6, 6), None),
+    "rows": ((2, 6, 5, 4), rows),
+    "rows-in-two-blocks-of-channels": ((2, 70, 9, 9), rows),
+    "rows-of-many-tiles": ((1, 3, 50, 50), rows),
+    "rows-sliced": ((2, 16, 4, 3), lambda x: rows(x)[:, 8:]),
+    "rows-3d": ((3, 4, 9), rows),
+    "rows-5d": ((2, 8, 2, 3, 2), rows),
+    "one-position": ((3, 5, 1, 1), None),
+    "one-channel-of-rows": ((2, 1, 4, 3), rows),
+}
+OTHERS = {
+    "transposed": ((2, 3, 5, 4), lambda x: x.transpose(2, 3)),
+    "sliced-in-width": ((2, 3, 5, 6), lambda x: x[..., 1:4]),
+    "every-second-channel-of-rows": ((2, 6, 5, 4), lambda x: rows(x)[:, ::2]),
+    "expanded": ((2, 3, 1, 4), lambda x: x.expand(-1, -1, 3, -1)),
+}
+
+
+def make(shape, view, dtype=torch.float32, mean=3.0, spread=2.0):
+    x = (mean + spread * torch.randn(shape)).to(DEVICE, dtype)
+    return view(x) if view else x
+
+
+def wide(x):
+    return x.double().flatten(2)
+
+
+def vectors(x, count):
+    return torch.randn(count, *x.shape[:2], device=DEVICE).unbind()
+
+
+# ------------------------------------------------------------------------------------------------------- the formulas
+
+
+def agree_on_moments(kernels, x):
+    mean, var = kernels.moments(x)
+    expected_var, expected_mean = torch.var_mean(wide(x), -1, correction=0)
+    assert mean.dtype == var.dtype == torch.float32 and mean.is_contiguous() and var.is_contiguous()
+    torch.testing.assert_close(mean.double(), expected_mean, rtol=1.2e-7, atol=1e-6)
+    torch.testing.assert_close(var.double(), expected_var, rtol=2e-6, atol=0)
+    return mean
+
+
+def agree_on_scale_shift(kernels, x, mean):
+    scale, shift = vectors(x, 2)
+    y = kernels.scale_shift(x, mean, scale, shift)
+    centred, scale, shift = wide(x) - mean.double()[..., None], scale[..., None], shift[..., None]
+    agree_on_activation(y, x, scale * centred + shift, (scale * centred).abs() + shift.abs())
+
+
+def agree_on_reductions(kernels, dy, x, mean):
+    dshift, dscale = kernels.reductions(dy, x, mean)
+    terms = wide(dy), wide(dy) * (wide(x) - mean.double()[..., None])
+    for found, term in zip((dshift, dscale), terms, strict=True):
+        assert found.dtype == torch.float32 and found.is_contiguous()
+        error = (found.double() - term.sum(-1)).abs()
+        assert (error <= 1e-6 * term.abs().sum(-1) + 1e-30).all()
+
+
+def agree_on_input_gradient(kernels, dy, x, mean):
+    scale, slope, offset = vectors(x, 3)
+    dx = kernels.input_gradient(dy, x, mean, scale, slope, offset)
+    terms = scale[..., None] * wide(dy), slope[..., None] * (wide(x) - mean.double()[..., None]), offset[..., None]
+    agree_on_activation(dx, x, sum(terms), sum(term.abs() for term in terms))
+
+
+def agree_on_activation(found, x, expected, magnitude):
+    """Rounded once to x's type, after float32 arithmetic on terms of that magnitude."""
+    assert (found.dtype, found.shape, found.stride()) == (x.dtype, x.shape, torch.empty_like(x).stride())
+    error = (wide(found) - expected).abs()
+    assert (error <= torch.finfo(x.dtype).eps * expected.abs() + 5e-7 * magnitude + 1e-7).all()
+
+
+def agree(kernels, dy, x):
+    mean = agree_on_moments(kernels, x)
+    agree_on_scale_shift(kernels, x, mean)
+    agree_on_reductions(kernels, dy, x, mean)
+    agree_on_input_gradient(kernels, dy, x, mean)
+
+
+# ---------------------------------------------------------------------------------------------------------- the checks
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, dtype) for name in LINES for dtype in (torch.float32, torch.bfloat16)]
+    + [("planes-even", torch.float16), ("rows-sliced", torch.float16)],
+)
+def check_lines(kernels, name, dtype, monkeypatch):
+    shape, view = LINES[name]
+    x, dy = make(shape, view, dtype), make(shape, view, dtype, mean=0.1)
+    for copy in ("contiguous", "copy_"):
+        monkeypatch.setattr(torch.Tensor, copy, lambda *_: pytest.fail("copied"))
+    agree(kernels, dy, x)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def check_others(kernels, name):
+    shape, view = OTHERS[name]
+    agree(kernels, make(shape, view), make(shape, view))
+
+
+@pytest.mark.parametrize("programs", [1, 4], ids=["whole", "cut-in-two"])
+@pytest.mark.parametrize("shape", [(1, 2, 75, 120), (1, 2, 64, 128), (1, 2, 63, 67)], ids=str)
+@pytest.mark.parametrize("view", [None, rows], ids=["planes", "rows"])
+def check_programs_of_many_tiles(kernels, view, shape, programs, monkeypatch):
+    monkeypatch.setattr(kernels, "PROGRAMS", programs)
+    agree(kernels, make(shape, view, mean=0.1), make(shape, view))
+
+
+@pytest.mark.parametrize("mean", [1e3, 1e4])
+@pytest.mark.parametrize("programs", [1, 2048], ids=["whole", "cut"])
+@pytest.mark.parametrize("view", [None, rows], ids=["planes", "rows"])
+def check_far_from_zero(kernels, view, programs, mean, monkeypatch):
+    monkeypatch.setattr(kernels, "PROGRAMS", programs)
+    for shape in ((1, 2, 70, 121), (2, 3, 7, 7)):
+        agree(kernels, make(shape, view), make(shape, view, mean=mean, spread=1.0))
+        agree_on_moments(kernels, make(shape, view, mean=mean, spread=0.0))
+
+
+@pytest.mark.parametrize("view", [None, rows], ids=["planes", "rows"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda dy: dy.contiguous(),
+        rows,
+        lambda dy: dy[..., :1, :1].expand_as(dy),
+        lambda dy: torch.cat([dy, dy], 1)[:, :6],
+        lambda dy: dy.float(),
+    ],
+    ids=["planes", "rows", "expanded", "sliced", "wide"],
+)
+def check_gradients_of_another_layout(kernels, view, other):
+    x = make((2, 6, 5, 8), view, torch.bfloat16)
+    agree(kernels, other(make(x.shape, view, torch.bfloat16)), x)
+
+
+@pytest.mark.parametrize("view", [None, rows], ids=["planes", "rows"])
+def check_a_first_element_unlike_the_others(kernels, view):
+    x = make((1, 2, 70, 121), view, mean=1e3, spread=1.0)
+    x[0, 0, 0, 0] = -1e3
+    agree_on_moments(kernels, x)
+
+
+@pytest.mark.parametrize("strides", [(2**31 + 64, 64, 8, 1), (2**31 + 64, 1, 32, 4)], ids=["planes", "rows"])
+def check_offsets_of_64_bits(kernels, strides):
+    x = torch.empty(2**31 + 512, dtype=torch.bfloat16, device=DEVICE).as_strided((2, 4, 8, 8), strides)
+    x.copy_(make(x.shape, None))
+    agree(kernels, make(x.shape, None), x)
+
+
+def check_infinity_stays_in_its_map(kernels):
+    for view in (None, rows):
+        x = make((2, 3, 5, 7), view)
+        x[1, 1, 2, 3] = torch.inf
+        finite = torch.stack(kernels.moments(x)).isfinite().all(0)
+        assert finite.tolist() == [[True] * 3, [True, False, True]]
+
+
+# ------------------------------------------------------------------------------------------ what a compiler makes of it
+
+
+@pytest.mark.skipif(INTERPRETED, reason="kernels are interpreted")
+@pytest.mark.parametrize(
+    ("shape", "view"), [((32, 64, 112, 112), rows), ((32, 1, 512, 512), None)], ids=["rows", "planes"]
+)
+def test_an_h100_reads_16_bytes_at_a_time(shape, view, monkeypatch, tmp_path):
+    """Compiling for it needs none."""
+    from normshift.kernels import triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launches = record_launches(triton_kernels, monkeypatch)
+    x = torch.empty(shape, dtype=torch.bfloat16, device="meta")
+    x = view(x) if view else x
+    a, b, c, d = torch.empty(4, *shape[:2], device="meta")
+    triton_kernels.moments(x)
+    triton_kernels.scale_shift(x, a, b, c)
+    triton_kernels.reductions(x, x, a)
+    triton_kernels.input_gradient(x, x, a, b, c, d)
+    assert list(launches) == [
+        f"_{name}_kernel" for name in ("moments", "merge", "scale_shift", "reductions", "input_gradient")
+    ]
+    for name, launch in launches.items():
+        code = compiled_for_an_h100(*launch)
+        if name != "_merge_kernel":
+            assert code.count("ld.global.v4") >= 4
+            assert code.count("global.b16") <= 1  # a map's first element
+
+
+def record_launches(kernels, monkeypatch):
+    """What would be launched: name -> kernel, arguments, constants."""
+    launches = {}
+
+    class Recorder:
+        def __init__(self, name):
+            self.name, self.kernel = name, getattr(kernels, name)
+
+        def __getitem__(self, grid):
+            return lambda *arguments, **constants: launches.update({self.name: (self.kernel, arguments, constants)})
+
+    for name in [name for name in vars(kernels) if name.endswith("_kernel") and name != "_kernel"]:
+        monkeypatch.setattr(kernels, name, Recorder(name))
+    return launches
+
+
+def compiled_for_an_h100(kernel, arguments, constants):
+    """A launch's PTX."""
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    options = {name: constants.pop(name) for name in ("num_warps", "enable_fp_fusion")}
+    types = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+    kinds = [types[value.dtype] if torch.is_tensor(value) else "i32" for value in arguments]
+    signature = dict(zip(kernel.arg_names, kinds, strict=False)) | dict.fromkeys(constants, "constexpr")
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(kinds) if kind.startswith("*")}
+    source = ASTSource(kernel, signature, constants, aligned)
+    return compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
