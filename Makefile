@@ -6,7 +6,7 @@ STUDY = $(RUN) experiments/seg_gta2city.py --source streets-game --target street
 
 SHAPES = --seeds 3 --out runs/shapes-
 
-.PHONY: demo test test-slow table shapes gates setup
+.PHONY: demo test test-slow table shapes gates notebooks setup
 
 demo: setup  ## the main job on data it makes itself: a table, and runs/demo-*/report.html
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -31,6 +31,9 @@ shapes: setup  ## the tables of the embedded shapes in README: five claims, thre
 gates: setup  ## the picture of the gates in README
 	$(RUN) experiments/cls_cifar.py --norm sn bin --backbone cifar_resnet20 --epochs 12 --out runs/gates
 	$(RUN) experiments/report.py runs/gates --gates runs/gates/gates.png
+
+notebooks: setup  ## executes the notebooks in place, on the full runs they were committed with
+	NORMSHIFT_SIZE=full $(RUN) notebooks/execute.py
 
 setup:
 	@cmp -s requirements.txt $(VENV)/made-from || ( \

@@ -1,0 +1,231 @@
+"""A run's tables, from a folder filled by hand and from a stand-in for W&B's Api."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import wandb
+
+from experiments.domain_drop import drop_table
+from experiments.flags import UsageError
+from experiments.run_folder import RunFolder
+from experiments.run_tables import read_folder, read_wandb
+from tests.experiments.three_norms import MIOU, results
+
+ARMS = {"bn-1x2": {"norm": "bn", "setting": "1x2"}, "sn-1x2": {"norm": "sn", "setting": "1x2"}}
+RECIPE = "norm: sn\nrecipe:\n  lr: 0.1\n  crop: !!python/tuple\n  - 96\n  - 192\n"
+
+
+@dataclass
+class Flags:
+    norm: tuple[str, ...] = ("bn", "sn")
+    lr: float | None = None
+    seed: int = 3
+    seeds: int = 2
+    resume: bool = False
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path / "run", Flags(), "Which?", {}, ARMS)
+
+
+def fill(folder: RunFolder, arm: str, seed: int, rows: list[dict], divergence: tuple = ()) -> None:
+    part = folder.part(arm, seed)
+    part.mkdir()
+    (part / "hparams.yaml").write_text(RECIPE)
+    logged = {"step": [4, 9], "epoch": [np.nan, 0], "lr": [0.1, np.nan], "train/loss": [np.nan, 1.5]}
+    pd.DataFrame(logged).to_csv(part / "metrics.csv", index=False)
+    if arm.startswith("sn"):
+        gates = {"epoch": 1, "step": 9, "layer": "a", "depth": 0, "statistic": "mean", "label": ["in", "bn"]}
+        pd.DataFrame(gates | {"value": [0.4, 0.6]}).to_parquet(part / "gates.parquet")
+    folder.finish(arm, seed, {"results": rows, "divergence": list(divergence)})
+
+
+def filled(folder: RunFolder) -> RunFolder:
+    for arm in ARMS:
+        for seed in (3, 4):
+            row = {"domain": "shapes", "part": "clean", "condition": "clean", "measure": "top1", "value": 0.5}
+            fill(folder, arm, seed, [row])
+    folder.gather(1, lambda results: None)
+    return folder
+
+
+def test_tables_of_a_folder(folder):
+    run = read_folder(filled(folder).path)
+    assert run.arms == ARMS and run.name == "run"
+    for table in (run.results, run.metrics, run.gates, run.configs):
+        assert list(table)[:4] == ["arm", "norm", "setting", "seed"]
+    assert len(run.results) == 4 and (run.results.value == 0.5).all()
+    first = run.metrics.head(2)
+    assert list(first["metric"]) == ["lr", "train/loss"] and list(first["value"]) == [0.1, 1.5]
+    assert list(run.metrics.columns[4:]) == ["step", "epoch", "metric", "value"] and len(run.metrics) == 8
+    assert set(run.gates.arm) == {"sn-1x2"} and len(run.gates) == 4
+    assert run.divergence.empty and {"domain", "layer", "mean"} <= set(run.divergence)
+    assert len(run.configs) == 4 and set(run.configs["crop"]) == {"96 192"} and set(run.configs["lr"]) == {0.1}
+    assert list(run.configs["norm"]) == ["bn", "bn", "sn", "sn"]  # each training's own, not the flag
+
+
+def test_measures_in_columns_become_rows(tmp_path):
+    """Segmentation's results have a column a measure; its table must come out of the tidy ones as well."""
+    wide = results()
+    folder = RunFolder(tmp_path / "run", Flags(seed=0), "Which?", {}, {norm: {"norm": norm} for norm in MIOU})
+    for (arm, seed), rows in wide.groupby(["arm", "seed"], sort=False):
+        measured = rows.drop(columns=["arm", "norm", "seed"]).to_dict("records")
+        layer = {"domain": "camvid:test", "layer": "a", "depth": 0, "channels": 2, "mean": 1.0, "total": 2.0}
+        fill(folder, arm, seed, measured, (layer,))
+    folder.gather(1, lambda results: None)
+    run = read_folder(tmp_path / "run")
+    assert list(run.results) == ["arm", "norm", "seed", "domain", "role", "measure", "value"]
+    assert set(run.results.measure) == {"miou", "iou/road"}  # what was not measured is no row
+    miou = run.results[run.results.measure == "miou"].rename(columns={"value": "miou"})
+    assert drop_table(miou).markdown() == drop_table(wide).markdown()
+    assert len(run.divergence) == 6
+
+
+def test_arms_wear_the_colour_of_their_norm(folder):
+    looks = read_folder(filled(folder).path).looks
+    assert looks["bn-1x2"].colour != looks["sn-1x2"].colour
+
+
+def test_what_is_no_finished_run_is_refused(folder, tmp_path):
+    with pytest.raises(UsageError, match="no such folder"):
+        read_folder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no config\.yaml"):
+        read_folder(tmp_path / "empty")
+    fill(folder, "bn-1x2", 3, [])
+    with pytest.raises(UsageError, match=r"half a run, without sn-1x2-seed3, bn-1x2-seed4, sn-1x2-seed4: .* --resume"):
+        read_folder(folder.path)
+
+
+TABLE = "media/table/results_9_0123.table.json"
+
+
+class FakeFile:
+    def __init__(self, name: str, text: str):
+        self.name, self.text = name, text
+
+    def download(self, root: str):
+        file = Path(root, self.name)
+        file.parent.mkdir(parents=True)
+        file.write_text(self.text)
+        return file.open()
+
+
+class FakeRun:
+    """What `wandb.Api().run` returns: its `state`, `config`, `scan_history` and `file`."""
+
+    def __init__(self, state: str, config: dict, history: list[dict], results: pd.DataFrame | None = None):
+        self.state, self.config, self.history, self.results = state, config, history, results
+
+    def scan_history(self):
+        return iter({"_step": i, "_runtime": 1.0, "_timestamp": 2.0, **row} for i, row in enumerate(self.history))
+
+    def file(self, name: str) -> FakeFile:
+        assert name == TABLE
+        return FakeFile(name, self.results.to_json(orient="split", index=False))
+
+
+class FakeApi:
+    def __init__(self, **runs: FakeRun):
+        self.runs = runs
+
+    def run(self, path: str) -> FakeRun:
+        entity, project, name = path.split("/")
+        if name not in self.runs:
+            raise wandb.errors.CommError(f"Could not find run <Run {entity}/{project}/{name} (not found)>")
+        return self.runs[name]
+
+
+STEP = "trainer/global_step"
+
+
+def history(before: dict, half_way: dict, after: dict) -> list[dict]:
+    """What a training of one epoch of ten steps logs, given its gates at three times."""
+    return [
+        {"epoch": 0, STEP: 0, "gates/map": {"_type": "image-file"}} | before,
+        {STEP: 4, "lr-SGD/weights": 0.1},
+        {STEP: 5} | half_way,
+        {STEP: 4, "epoch": 0, "train/loss": 1.5},
+        {STEP: 10} | after,
+        {STEP: 9, "epoch": 0, "shapes/photo/top1": 0.4},
+        {STEP: 10, "epoch": 1, "gates/map": {"_type": "image-file"}},
+        {STEP: 10, "final/top1": 0.4, "results": {"_type": "table-file", "path": TABLE}},
+    ]
+
+
+def switch(share: float) -> dict:
+    layers = ("002_layer1_0_bn2", "010_bn")
+    single = {f"layers/gates/mean/{label}/{layer}": share for label in ("in", "bn") for layer in layers}
+    return single | {f"gates/mean/{label}": share for label in ("in", "bn")}
+
+
+def batch_instance(counts: list[int]) -> dict:
+    histogram = {"_type": "histogram", "values": counts}
+    return {
+        "layers/gates/rho/histogram/000_bn1": histogram | {"bins": [0, 0.5, 1]},
+        "layers/gates/rho/histogram/001_bn2": histogram | {"packedBins": {"min": 0, "size": 0.5, "count": 2}},
+        "layers/gates/rho/mean/000_bn1": 0.5,
+        "gates/rho/histogram": histogram | {"bins": [0, 0.5, 1]},
+    }
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    common = {"seed": 1, "lr": 0.1, "crop": [96, 192]}
+    tidy = {"domain": "shapes/photo", "part": "clean", "condition": "clean", "measure": ["top1", "top5"]}
+    wide = {"domain": "streets-city", "role": "target", "miou": [0.5], "iou/sky": [None]}
+    return FakeApi(
+        switch=FakeRun(
+            "finished", {"norm": "sn", **common}, history(*map(switch, (0.5, 0.4, 0.25))), pd.DataFrame(wide)
+        ),
+        gated=FakeRun(
+            "finished",
+            {"arm": "r8-bin", "norm": "bin", "backbone": "r8", **common},
+            history(batch_instance([0, 3]), {}, batch_instance([1, 2])),
+            pd.DataFrame(tidy | {"value": [0.4, 0.9]}),
+        ),
+        crashed=FakeRun("crashed", {"norm": "bn", **common}, []),
+    )
+
+
+@pytest.mark.parametrize(("name", "measured"), [("switch", {"miou": 0.5}), ("gated", {"top1": 0.4, "top5": 0.9})])
+def test_results_from_wandb(name, measured, api):
+    results = read_wandb(f"me/normshift/{name}", api=api).results
+    assert results.set_index("measure")["value"].to_dict() == measured
+    assert list(results)[:4] == ["arm", "norm", "seed", "domain"]
+
+
+def test_the_same_tables_from_wandb(api):
+    run = read_wandb("me/normshift/gated", "me/normshift/switch", api=api)
+    assert run.arms == {"r8-bin": {"norm": "bin"}, "sn": {"norm": "sn"}}
+    for table in (run.metrics, run.gates, run.divergence, run.configs):
+        assert list(table)[:3] == ["arm", "norm", "seed"]
+    bare = {"lr-SGD/weights", "train/loss", "shapes/photo/top1", "final/top1"}
+    assert set(run.metrics[run.metrics.arm == "r8-bin"].metric) == bare
+    assert set(run.metrics[run.metrics.arm == "sn"].metric) == bare | {"gates/mean/in", "gates/mean/bn"}
+    assert list(run.configs["crop"]) == ["96 192"] * 2 and run.configs["backbone"][0] == "r8"
+
+
+def test_gates_from_wandb_are_those_at_the_ends_of_epochs(api):
+    gates = read_wandb("me/normshift/switch", "me/normshift/gated", api=api).gates
+    assert set(zip(gates.epoch, gates.step, strict=True)) == {(0, 0), (1, 10)}
+    shares = gates[(gates.norm == "sn") & (gates.epoch == 1)]
+    assert set(zip(shares.depth, shares.layer, strict=True)) == {(2, "layer1_0_bn2"), (10, "bn")}
+    assert set(shares.label) == {"in", "bn"} and (shares.value == 0.25).all() and set(shares.statistic) == {"mean"}
+    rho = gates[(gates.norm == "bin") & (gates.epoch == 1)]
+    assert set(rho.layer) == {"bn1", "bn2"} and set(rho.statistic) == {"rho"}
+    for _, values in rho.groupby("layer"):
+        assert list(values.value) == [0.25, 0.75, 0.75] and list(values.label) == ["0", "1", "2"]
+
+
+def test_what_wandb_does_not_have_is_refused(api):
+    with pytest.raises(UsageError, match="me/normshift/other cannot be had from W&B: Could not find run"):
+        read_wandb("me/normshift/other", api=api)
+    with pytest.raises(UsageError, match="W&B says that it is crashed"):
+        read_wandb("me/normshift/crashed", api=api)
+    with pytest.raises(UsageError, match="ENTITY/PROJECT/RUN"):
+        read_wandb(api=api)
