@@ -11,6 +11,8 @@ from torch import Tensor
 aten = torch.ops.aten
 LOOPS = False
 
+SMALL = 2**16  # values of an image in channels-last that are summed sooner than torch is asked image by image
+
 
 def statistics_type(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -32,6 +34,9 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
         count = planes.shape[1]
         _, mean, rsigma = aten.native_group_norm(planes, None, None, 1, count, planes.shape[2], count, 0.0)
         return mean.view(x.shape[:2]), rsigma.view(x.shape[:2]).square_().reciprocal_()
+    if x[0].numel() < SMALL:
+        mean = x.mean(_spatial(x))
+        return mean, (x - over(mean, x)).square_().mean(_spatial(x))
     found = zip(*(aten.batch_norm_update_stats(image, None, None, 0.0) for image in _images(x)), strict=True)
     return tuple(torch.stack(values) for values in found)
 
@@ -51,9 +56,10 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     dy, x = dy.to(mean.dtype), x.to(mean.dtype)
     if x.dim() == 2:
         return dy.clone(), dy * (x - mean)
-    if not _on_cpu(x):
+    planes = _in_planes(x)
+    if not _on_cpu(x) or (not planes and x[0].numel() < SMALL):
         return dy.sum(_spatial(x)), (dy * (x - over(mean, x))).sum(_spatial(x))
-    if _in_planes(x):
+    if planes:
         dshift, dscale = _sums(_as_one_image(dy.contiguous()), _as_one_image(x), mean.reshape(-1))
         return dshift.view(mean.shape), dscale.view(mean.shape)
     dy = dy.movedim(1, -1).contiguous().movedim(-1, 1)
