@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -93,14 +94,19 @@ def _cache() -> Path:
 
 
 def _build(built: Path, capability: str) -> None:
+    from torch.utils.cpp_extension import get_cxx_compiler
     from torch.utils.cpp_extension import load as build_extension
 
+    compiler, path = get_cxx_compiler(), os.environ.get("PATH", os.defpath)
+    if not shutil.which(shlex.split(compiler)[0]):
+        raise FileNotFoundError(f"There is no C++ compiler: {compiler} is not to be found.")
     print("normshift: building CPU kernels, once for this machine (half a minute) ...", file=sys.stderr, flush=True)
     vectors = VECTORS.get(capability, ())
     flags = [f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"] if vectors else []
     openmp = ["-fopenmp"] if torch.backends.openmp.is_available() else []
     folder = tempfile.mkdtemp(dir=built.parent)
     try:
+        os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])  # ninja's, as pip installs it
         build_extension(
             built.stem,
             [str(source) for source in SOURCES],
@@ -111,4 +117,5 @@ def _build(built: Path, capability: str) -> None:
         )
         shutil.move(str(Path(folder, f"{built.stem}.so")), built)
     finally:
+        os.environ["PATH"] = path
         shutil.rmtree(folder, ignore_errors=True)
