@@ -66,7 +66,8 @@ def load() -> bool:
     try:
         torch.ops.load_library(str(_library()))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = next((line for line in lines if "error:" in line), lines[0])[:200]  # a compiler's, where it is one's
         warnings.warn(
             f"normshift's CPU kernels could not be built: its norms run in plain torch, at half the speed. {reason}",
             stacklevel=2,
