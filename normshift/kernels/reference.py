@@ -32,9 +32,8 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    if x.device.type != "cpu" or x.dtype != mean.dtype or not _in_planes(x):
-        offset = torch.addcmul(shift, scale, mean, value=-1)
-        return torch.addcmul(over(offset, x), x, over(scale, x)).to(x.dtype)
+    if x.device.type != "cpu" or x.dtype != mean.dtype or not _in_planes(x) or _is_single(x):
+        return _scaled(x, mean, scale, shift).to(x.dtype)
     y, planes = torch.empty_like(x, memory_format=torch.contiguous_format), _as_one_image(x)
     vectors = (v.reshape(-1) for v in (scale, shift, mean, torch.ones_like(mean)))
     unused = {"save_mean": mean.new_empty(0), "save_invstd": mean.new_empty(0)}
@@ -57,8 +56,7 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    dx = torch.addcmul(over(torch.addcmul(offset, slope, mean, value=-1), x), x, over(slope, x))
-    return dx.addcmul_(dy.to(dx.dtype), over(scale, x)).to(x.dtype)
+    return _scaled(x, mean, slope, offset).addcmul_(dy.to(mean.dtype), over(scale, x)).to(x.dtype)
 
 
 def pooled(mean: Tensor, var: Tensor, dim: int = 0, keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -97,6 +95,16 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
 def over(vector: Tensor, x: Tensor) -> Tensor:
     """An (N, C) tensor shaped to broadcast over the spatial axes of x."""
     return vector.reshape(vector.shape + (1,) * (x.dim() - 2))
+
+
+def _scaled(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    if _is_single(x):  # each value is its own mean, which leaves 0 whatever the scale
+        return torch.addcmul(over(shift, x), x - over(mean, x), over(scale, x))
+    return torch.addcmul(over(torch.addcmul(shift, scale, mean, value=-1), x), x, over(scale, x))
+
+
+def _is_single(x: Tensor) -> bool:
+    return x[0, 0].numel() == 1
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:

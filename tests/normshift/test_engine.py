@@ -260,6 +260,14 @@ def test_second_derivatives_leave_the_running_averages(home, make):
     torch.testing.assert_close(dict(layer.named_buffers()), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("shape", [(3, 6), (3, 6, 1)], ids=str)
+def test_instance_norm_of_single_values_is_its_bias(home, shape):
+    layer, x, seed = randomize(InstanceNorm1d(6)), 1e3 + torch.randn(shape), torch.randn(shape)
+    y, gradients = run(layer, x, seed)
+    assert torch.equal(y, layer.bias.detach().reshape(6, *shape[2:]).expand_as(y))
+    assert (gradients["x"].abs() < 1e-3).all()  # a seed scaled by 316, and taken off again
+
+
 # Memory and torch's habits
 
 
