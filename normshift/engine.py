@@ -176,7 +176,7 @@ def _through_moments(ctx, moments: Moments, batch: Batch | None, found, scale: T
     of_var = 2 * of_mean * (_corrected(moments.positions) if ctx.correction else 1)
     pooled = None
     if batch and batch.share is not None:
-        by_batch = (torch.zeros_like(batch.mean) if g is None else g for g in found[2:])
+        by_batch = (torch.zeros_like(batch.mean) if gradient is None else gradient for gradient in found[2:])
         pooled = (batch.mean, *batch.collected(*by_batch), float(batch.share))
     return ctx.home.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
 

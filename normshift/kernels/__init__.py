@@ -81,6 +81,8 @@ def _is_dense(x: Tensor, axes) -> bool:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    if not x.numel():
+        raise ValueError(f"normshift got an empty input of shape {tuple(x.shape)}: there is nothing to normalise.")
     x = laid_out(x)
     return home_of(x).moments(x)
 

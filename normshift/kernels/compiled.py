@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -54,6 +55,8 @@ def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor,
 
 
 def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
+    if dmean is None or dvar is None:  # from a formula that has no loop
+        return reference.through_moments(mean, scale, dshift, dmean, dvar, pooled, of_mean, of_var)
     return ops.through_moments(mean, scale, dshift, dmean, dvar, *(pooled or (None, None, None, 0.0)), of_mean, of_var)
 
 
@@ -63,7 +66,8 @@ def load() -> bool:
     try:
         torch.ops.load_library(str(_library()))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = next((line for line in lines if "error:" in line), lines[0])[:200]  # a compiler's, where it is one's
         warnings.warn(
             f"normshift's CPU kernels could not be built: its norms run in plain torch, at half the speed. {reason}",
             stacklevel=2,
@@ -93,14 +97,19 @@ def _cache() -> Path:
 
 
 def _build(built: Path, capability: str) -> None:
+    from torch.utils.cpp_extension import get_cxx_compiler
     from torch.utils.cpp_extension import load as build_extension
 
+    compiler, path = get_cxx_compiler(), os.environ.get("PATH", os.defpath)
+    if not shutil.which(shlex.split(compiler)[0]):
+        raise FileNotFoundError(f"There is no C++ compiler: {compiler} is not to be found.")
     print("normshift: building CPU kernels, once for this machine (half a minute) ...", file=sys.stderr, flush=True)
     vectors = VECTORS.get(capability, ())
     flags = [f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"] if vectors else []
     openmp = ["-fopenmp"] if torch.backends.openmp.is_available() else []
     folder = tempfile.mkdtemp(dir=built.parent)
     try:
+        os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])  # ninja's, as pip installs it
         build_extension(
             built.stem,
             [str(source) for source in SOURCES],
@@ -111,4 +120,5 @@ def _build(built: Path, capability: str) -> None:
         )
         shutil.move(str(Path(folder, f"{built.stem}.so")), built)
     finally:
+        os.environ["PATH"] = path
         shutil.rmtree(folder, ignore_errors=True)

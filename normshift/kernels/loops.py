@@ -17,8 +17,10 @@ class Mixture(NamedTuple):
     def evaluate(self, moments, batch, parameters) -> tuple[Tensor, Tensor]:
         return ops.mixed(*self._arguments(moments, batch, parameters))
 
-    def gradient(self, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor]:
+    def gradient(self, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor | None]:
         found = ops.mixed_gradient(*self._arguments(moments, batch, parameters), dscale, dshift)
+        if -1 not in self.statistics:  # what stands there has not been written
+            found[2:4] = None, None
         return found[: 4 + len(parameters)]
 
     def _arguments(self, moments, batch, parameters) -> tuple:

@@ -42,9 +42,8 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    if not _on_cpu(x) or x.dtype != mean.dtype or not _in_planes(x):
-        offset = torch.addcmul(shift, scale, mean, value=-1)
-        return torch.addcmul(over(offset, x), x, over(scale, x)).to(x.dtype)
+    if not _on_cpu(x) or x.dtype != mean.dtype or not _in_planes(x) or _is_single(x):
+        return _scaled(x, mean, scale, shift).to(x.dtype)
     y, planes = torch.empty_like(x, memory_format=torch.contiguous_format), _as_one_image(x)
     vectors = (v.reshape(-1) for v in (scale, shift, mean, torch.ones_like(mean)))
     unused = {"save_mean": mean.new_empty(0), "save_invstd": mean.new_empty(0)}
@@ -68,8 +67,7 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    dx = torch.addcmul(over(torch.addcmul(offset, slope, mean, value=-1), x), x, over(slope, x))
-    return dx.addcmul_(dy.to(dx.dtype), over(scale, x)).to(x.dtype)
+    return _scaled(x, mean, slope, offset).addcmul_(dy.to(mean.dtype), over(scale, x)).to(x.dtype)
 
 
 def pooled(mean: Tensor, var: Tensor, dim: int = 0, keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -112,6 +110,16 @@ def over(vector: Tensor, x: Tensor) -> Tensor:
 
 def _on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and is_plain(x)
+
+
+def _scaled(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    if _is_single(x):  # each value is its own mean, which leaves 0 whatever the scale
+        return torch.addcmul(over(shift, x), x - over(mean, x), over(scale, x))
+    return torch.addcmul(over(torch.addcmul(shift, scale, mean, value=-1), x), x, over(scale, x))
+
+
+def _is_single(x: Tensor) -> bool:
+    return x[0, 0].numel() == 1
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:

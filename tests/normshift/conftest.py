@@ -1,7 +1,21 @@
 import pytest
 import torch
 
+from normshift.kernels import compiled, reference
+
 
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["torch", "compiled"])
+def home(request, monkeypatch):
+    """Plain torch and the compiled kernels in turn, for the layers, too."""
+    if request.param == "torch":
+        monkeypatch.setenv("NORMSHIFT_KERNELS", "torch")
+        return reference
+    monkeypatch.delenv("NORMSHIFT_KERNELS", raising=False)
+    if not compiled.load():
+        pytest.skip("the compiled kernels cannot be built here")
+    return compiled

@@ -10,6 +10,7 @@ from torch import nn
 
 from normshift import BatchInstanceNorm2d, IBN2d, SwitchNorm1d, SwitchNorm2d, convert, synchronize
 from normshift.layers import BatchNorm
+from tests.normshift.agreement import close
 from tests.normshift.written_out import randomize
 
 LAYERS = {
@@ -63,6 +64,10 @@ def worker(rank, folder):
     model, x, seed = case("network", "even")
     parallel = nn.parallel.DistributedDataParallel(synchronize(model))
     found["ddp"] = step(parallel, x.chunk(2)[rank], seed.chunk(2)[rank])
+    for layer in ("sn", "bin", "ibn"):
+        model, x, seed = case(layer, "uneven")
+        chunk = slice(0, 3) if rank == 0 else slice(3, None)
+        found[f"{layer}-float32"] = step(synchronize(model.float()), x[chunk].float(), seed[chunk].float())
     model, x, _ = case("bin", "even")
     found["eval"] = {"y": synchronize(model).eval()(x.chunk(2)[rank]).detach()}
     torch.save(found, f"{folder}/{rank}.pt")
@@ -94,6 +99,19 @@ def test_two_processes_give_what_one_gives(found, layer, split):
     for name, buffer in whole["buffers"].items():
         same(first["buffers"][name], buffer)
         same(second["buffers"][name], buffer)
+
+
+@pytest.mark.parametrize("layer", ["sn", "bin", "ibn"])
+def test_two_processes_give_what_one_gives_in_float32(found, layer):
+    model, x, seed = case(layer, "uneven")
+    whole = step(model, x, seed)
+    first, second = (part[f"{layer}-float32"] for part in found)
+    close(torch.cat([first["y"], second["y"]]), whole["y"], 1e-4)
+    close(torch.cat([first["dx"], second["dx"]]), whole["dx"], 1e-4)
+    for name, gradient in whole["gradients"].items():
+        close(first["gradients"][name] + second["gradients"][name], gradient, 1e-4)
+    for name, buffer in whole["buffers"].items():
+        close(first["buffers"][name], buffer, 1e-4)
 
 
 def test_under_ddp_gradients_are_the_mean_over_processes(found):

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.normshift.passes import agree, agree_on_moments, rows
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
@@ -47,11 +49,6 @@ def kernels():
 # ------------------------------------------------------------------------------------------------------- activations
 
 
-def rows(x):
-    """Channels-last, for any number of axes."""
-    return x.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
 # name -> (shape, what is made of a contiguous tensor of that shape); none of these may be copied
 LINES = {
     "planes-odd": ((2, 3, 5, 7), None),
@@ -83,63 +80,6 @@ OTHERS = {
 def make(shape, view, dtype=torch.float32, mean=3.0, spread=2.0):
     x = (mean + spread * torch.randn(shape)).to(DEVICE, dtype)
     return view(x) if view else x
-
-
-def wide(x):
-    return x.double().flatten(2)
-
-
-def vectors(x, count):
-    return torch.randn(count, *x.shape[:2], device=DEVICE).unbind()
-
-
-# ------------------------------------------------------------------------------------------------------- the formulas
-
-
-def agree_on_moments(kernels, x):
-    mean, var = kernels.moments(x)
-    expected_var, expected_mean = torch.var_mean(wide(x), -1, correction=0)
-    assert mean.dtype == var.dtype == torch.float32 and mean.is_contiguous() and var.is_contiguous()
-    torch.testing.assert_close(mean.double(), expected_mean, rtol=1.2e-7, atol=1e-6)
-    torch.testing.assert_close(var.double(), expected_var, rtol=2e-6, atol=0)
-    return mean
-
-
-def agree_on_scale_shift(kernels, x, mean):
-    scale, shift = vectors(x, 2)
-    y = kernels.scale_shift(x, mean, scale, shift)
-    centred, scale, shift = wide(x) - mean.double()[..., None], scale[..., None], shift[..., None]
-    agree_on_activation(y, x, scale * centred + shift, (scale * centred).abs() + shift.abs())
-
-
-def agree_on_reductions(kernels, dy, x, mean):
-    dshift, dscale = kernels.reductions(dy, x, mean)
-    terms = wide(dy), wide(dy) * (wide(x) - mean.double()[..., None])
-    for found, term in zip((dshift, dscale), terms, strict=True):
-        assert found.dtype == torch.float32 and found.is_contiguous()
-        error = (found.double() - term.sum(-1)).abs()
-        assert (error <= 1e-6 * term.abs().sum(-1) + 1e-30).all()
-
-
-def agree_on_input_gradient(kernels, dy, x, mean):
-    scale, slope, offset = vectors(x, 3)
-    dx = kernels.input_gradient(dy, x, mean, scale, slope, offset)
-    terms = scale[..., None] * wide(dy), slope[..., None] * (wide(x) - mean.double()[..., None]), offset[..., None]
-    agree_on_activation(dx, x, sum(terms), sum(term.abs() for term in terms))
-
-
-def agree_on_activation(found, x, expected, magnitude):
-    """Rounded once to x's type, after float32 arithmetic on terms of that magnitude."""
-    assert (found.dtype, found.shape, found.stride()) == (x.dtype, x.shape, torch.empty_like(x).stride())
-    error = (wide(found) - expected).abs()
-    assert (error <= torch.finfo(x.dtype).eps * expected.abs() + 5e-7 * magnitude + 1e-7).all()
-
-
-def agree(kernels, dy, x):
-    mean = agree_on_moments(kernels, x)
-    agree_on_scale_shift(kernels, x, mean)
-    agree_on_reductions(kernels, dy, x, mean)
-    agree_on_input_gradient(kernels, dy, x, mean)
 
 
 # ---------------------------------------------------------------------------------------------------------- the checks

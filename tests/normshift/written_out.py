@@ -16,7 +16,7 @@ from normshift import (
     SwitchNorm2d,
     SwitchNorm3d,
 )
-from normshift.layers import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from normshift.layers import BatchNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 
 SWITCH = (SwitchNorm1d, SwitchNorm2d, SwitchNorm3d)
 BATCH_INSTANCE = (BatchInstanceNorm1d, BatchInstanceNorm2d, BatchInstanceNorm3d)
@@ -35,6 +35,8 @@ def written_out(layer: nn.Module, x: Tensor, state: dict[str, Tensor]) -> Tensor
         y = _column(state["weight"]) * (rho * batch + (1 - rho) * instance) + _column(state["bias"])
     elif isinstance(layer, IBN2d):
         y = _ibn(layer, maps, state)
+    elif isinstance(layer, BatchNorm):
+        y = _affine(_standardized(maps, *_batch_moments(layer, maps, state), layer.eps), state)
     else:
         assert isinstance(layer, INSTANCE)
         y = _affine(_standardized(maps, *_moments(maps, (2,)), layer.eps), state)
@@ -104,13 +106,15 @@ def _published(layer, name, maps, state):
 
 
 def _ibn(layer, maps, state):
-    half = len(state["IN.weight"])
+    half = len(state["IN.weight"] if layer.instance_first else state["BN.weight"])
     first, rest = maps[:, :half], maps[:, half:]
+    if not layer.instance_first:
+        first, rest = rest, first
     instance = {key.removeprefix("IN."): value for key, value in state.items() if key.startswith("IN.")}
     batch = {key.removeprefix("BN."): value for key, value in state.items() if key.startswith("BN.")}
     y_instance = _affine(_standardized(first, *_moments(first, (2,)), layer.eps), instance)
     y_batch = _affine(_standardized(rest, *_batch_moments(layer, rest, batch), layer.eps), batch)
-    return torch.cat([y_instance, y_batch], 1)
+    return torch.cat([y_instance, y_batch] if layer.instance_first else [y_batch, y_instance], 1)
 
 
 def _batch_moments(layer, maps, state):

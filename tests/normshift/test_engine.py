@@ -1,0 +1,357 @@
+"""What holds for every layer in every home: which home it is, gradients of gradients, memory, and torch's habits."""
+
+import copy
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from normshift import BatchInstanceNorm1d, BatchInstanceNorm2d, IBN2d, SwitchNorm1d, SwitchNorm2d
+from normshift.engine import Formula, normalize
+from normshift.kernels import compiled, home_of, reference
+from normshift.layers import BatchNorm, InstanceNorm1d, InstanceNorm2d
+from tests.normshift.agreement import agrees, close, run, run_written_out
+from tests.normshift.passes import rows
+from tests.normshift.written_out import randomize, state_of, written_out
+
+LAYERS = {
+    "sn": SwitchNorm2d,
+    "sn-gn": lambda c: SwitchNorm2d(c, statistics=("gn", "bn"), groups=2, correction=1),
+    "bin": BatchInstanceNorm2d,
+    "ibn": IBN2d,
+    "ibn-batch-norm-first": lambda c: IBN2d(c, ratio=0.3, instance_first=False),
+    "in": InstanceNorm2d,
+    "bn": BatchNorm,
+}
+VECTOR_LAYERS = {"sn": SwitchNorm1d, "bin": BatchInstanceNorm1d, "in": InstanceNorm1d, "bn": BatchNorm}
+
+layers = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+layouts = pytest.mark.parametrize("view", [torch.Tensor.contiguous, rows], ids=["planes", "rows"])
+
+
+# Which home it is
+
+
+def test_homes_by_setting(monkeypatch):
+    x = torch.randn(2, 3, 4, 4)
+    monkeypatch.setenv("NORMSHIFT_KERNELS", "torch")
+    assert home_of(x) is reference
+    monkeypatch.setenv("NORMSHIFT_KERNELS", "cuda")
+    with pytest.raises(ValueError, match=r"^NORMSHIFT_KERNELS=cuda: it is auto, or torch for plain torch alone.$"):
+        SwitchNorm2d(3)(x)
+
+
+@pytest.mark.parametrize("setting", [None, "auto"])
+def test_compiled_kernels_where_they_can_be_had(monkeypatch, setting):
+    monkeypatch.delenv("NORMSHIFT_KERNELS", raising=False)
+    if setting:
+        monkeypatch.setenv("NORMSHIFT_KERNELS", setting)
+    expected = compiled if compiled.load() else reference
+    assert home_of(torch.randn(2, 3, 4, 4)) is home_of(torch.randn(2, 3, 4).half()) is expected
+    assert home_of(torch.randn(2, 3)) is home_of(torch.randn(2, 3, 4).double()) is reference
+
+
+PROBE = """
+import torch
+from normshift import SwitchNorm2d
+from normshift.kernels import home_of, reference
+
+layer = SwitchNorm2d(6)
+for _ in range(2):
+    x = torch.randn(2, 6, 4, 4, requires_grad=True)
+    layer(x).sum().backward()
+print("plain" if home_of(x) is reference else "compiled")
+"""
+
+
+def in_a_process_of_its_own(**environment):
+    """What a user prints and is told there."""
+    environment = {k: v for k, v in os.environ.items() if k != "NORMSHIFT_KERNELS"} | environment
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROBE],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    return process
+
+
+def outcome(process):
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out.strip(), [line for line in err.splitlines() if "normshift" in line and "Warning" in line], err
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"CXX": "/nonexistent"}, "There is no C++ compiler: /nonexistent"),
+        ({"PATH": ""}, "There is no C++ compiler"),
+        ({"CXX": "{folder}/broken"}, "error: out of luck"),
+        ({"TORCH_EXTENSIONS_DIR": "{folder}/a-file"}, "a-file"),
+        ({"TORCH_EXTENSIONS_DIR": "/proc/nowhere"}, "/proc"),
+    ],
+    ids=["compiler-not-there", "nothing-there", "compiler-fails", "cache-is-a-file", "cache-cannot-be-written"],
+)
+def test_without_the_kernels_one_line_says_so(tmp_path, environment, reason):
+    (tmp_path / "a-file").touch()
+    broken = tmp_path / "broken"  # knows its version and nothing else
+    broken.write_text(
+        '#!/bin/sh\ncase "$1" in -*v*) exec c++ "$@";; esac\necho "x.cpp:1: error: out of luck" >&2; exit 1\n'
+    )
+    broken.chmod(0o755)
+    environment = {"TORCH_EXTENSIONS_DIR": str(tmp_path)} | environment
+    said, told, everything = outcome(
+        in_a_process_of_its_own(**{k: v.format(folder=tmp_path) for k, v in environment.items()})
+    )
+    assert said == "plain"
+    assert len(told) == 1, everything
+    assert "could not be built: its norms run in plain torch" in told[0] and reason in told[0]
+    assert len(told[0]) < 500
+    assert not list(tmp_path.glob("**/*.cpp*")) and not list(tmp_path.glob("**/*.o"))  # no half-built things
+
+
+@pytest.mark.slow
+def test_processes_share_one_build(tmp_path):
+    if not compiled.load():
+        pytest.skip("the compiled kernels cannot be built here")
+    several = [in_a_process_of_its_own(TORCH_EXTENSIONS_DIR=str(tmp_path)) for _ in range(3)]
+    said, told, errors = zip(*(outcome(process) for process in several), strict=True)
+    assert set(said) == {"compiled"} and not any(told)
+    assert sum("building CPU kernels" in error for error in errors) == 1
+    assert len(list(tmp_path.glob("normshift/*.so"))) == 1
+
+
+# Formulas that only autograd and plain torch know
+
+
+class Shrink(Formula):
+    """Each value less a part of the batch's variance: no use of an image's own moments."""
+
+    def __call__(self, moments, batch, weight):
+        return weight / (1 + batch.var), moments.mean - weight
+
+
+class Double(Formula):
+    """Nothing depends on any statistic, but for the mean that is taken off."""
+
+    def __call__(self, moments, batch, weight):
+        return 2 * weight.expand_as(moments.mean), weight + 0 * moments.mean.detach()
+
+
+def test_formulas_without_loops(home):
+    x, weight = torch.randn(3, 4, 5, 5).requires_grad_(), torch.rand(4).requires_grad_()
+    y = normalize(x, Shrink(), (weight,), BatchNorm(4))
+    wide, wide_weight = (v.detach().double().requires_grad_() for v in (x, weight))
+    mean, column = wide.mean((2, 3), keepdim=True), wide_weight[:, None, None]
+    var = wide.var((0, 2, 3), correction=0, keepdim=True)
+    expected = column / (1 + var) * (wide - mean) + mean - column
+    close(y, expected, 1e-5)
+    seed = torch.randn_like(x)
+    found = torch.autograd.grad(y, (x, weight), seed)
+    for a, b in zip(found, torch.autograd.grad(expected, (wide, wide_weight), seed.double()), strict=True):
+        close(a, b, 1e-5)
+
+
+def test_formulas_of_no_statistic(home):
+    x, weight = torch.randn(3, 4, 5, 5).requires_grad_(), torch.rand(4).requires_grad_()
+    normalize(x, Double(), (weight,)).square().sum().backward()
+    wide = x.detach().double().requires_grad_()
+    column = weight.detach().double()[:, None, None]
+    (2 * column * (wide - wide.mean((2, 3), keepdim=True)) + column).square().sum().backward()
+    close(x.grad, wide.grad, 1e-5)
+
+
+# Empty inputs
+
+
+@layers
+@pytest.mark.parametrize("shape", [(0, 6, 4, 4), (3, 6, 0, 4), (3, 6, 4, 0)], ids=str)
+def test_empty_inputs_are_refused_in_words(home, make, shape):
+    with pytest.raises(ValueError, match=r"got an empty input of shape .*: there is nothing to normalise"):
+        make(6)(torch.randn(shape))
+
+
+# Gradients of gradients
+
+
+def as_function(layer):
+    """A function of x and the layer's parameters, and copies of these."""
+    names = [name for name, _ in layer.named_parameters()]
+    parameters = [p.detach().clone().requires_grad_() for p in layer.parameters()]
+
+    def call(x, *values):
+        twin = copy.deepcopy(layer)  # evaluation changes its running averages
+        return torch.func.functional_call(twin, dict(zip(names, values, strict=True)), (x,))
+
+    return call, parameters
+
+
+@layers
+@modes
+def test_second_derivatives_are_right(make, training):
+    call, parameters = as_function(randomize(make(4).double()).train(training))
+    x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(call, (x, *parameters), fast_mode=True)
+
+
+@pytest.mark.parametrize("make", VECTOR_LAYERS.values(), ids=VECTOR_LAYERS)
+def test_second_derivatives_of_vectors_are_right(make):
+    call, parameters = as_function(randomize(make(4).double()))
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(call, (x, *parameters), fast_mode=True)
+
+
+def gradient_penalty(call, x, parameters):
+    """Gradients of the squared norm of a loss's gradient, with those by the parameters in it."""
+    inputs = [x, *parameters]
+    first = torch.autograd.grad(
+        call(x).square().mul(torch.arange(x.numel()).view(x.shape)).sum(), inputs, create_graph=True
+    )
+    return torch.autograd.grad(sum(g.square().sum() for g in first), inputs, allow_unused=True, materialize_grads=True)
+
+
+@layers
+@layouts
+@modes
+def test_second_derivatives_in_float32(home, make, view, training):
+    layer, x = randomize(make(6)).train(training), view(1 + torch.randn(3, 6, 5, 4))
+    state, wide = state_of(layer), x.double().requires_grad_()
+    parameters = [state[name] for name, _ in layer.named_parameters()]
+    expected = gradient_penalty(lambda x: written_out(layer, x, state), wide, parameters)
+    found = gradient_penalty(layer, x.requires_grad_(), list(layer.parameters()))
+    for a, b in zip(found, expected, strict=True):
+        close(a, b, 1e-3)
+
+
+@layers
+@modes
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+def test_gradients_after_the_mode_has_changed(home, make, training, twice):
+    """They are those of the forward pass that was."""
+    layer, x = randomize(make(6)).train(training), torch.randn(3, 6, 5, 4)
+    state, wide = state_of(layer), x.double().requires_grad_()
+    expected = written_out(layer, wide, state)
+    (expected,) = torch.autograd.grad(expected.pow(3).sum(), wide, create_graph=True)
+    y = layer(x.requires_grad_())
+    layer.train(not training)
+    layer(torch.randn(3, 6, 5, 4))  # and the running averages, too
+    (found,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=twice)
+    if twice:
+        (expected,), (found,) = (torch.autograd.grad(g.square().sum(), v) for g, v in ((expected, wide), (found, x)))
+    close(found, expected, 1e-3)
+
+
+@layers
+def test_second_derivatives_leave_the_running_averages(home, make):
+    layer, x = make(6), torch.randn(3, 6, 4, 4, requires_grad=True)
+    y = layer(x)
+    before = {name: b.clone() for name, b in layer.named_buffers()}
+    (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    first.square().sum().backward()
+    torch.testing.assert_close(dict(layer.named_buffers()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (3, 6, 1)], ids=str)
+def test_instance_norm_of_single_values_is_its_bias(home, shape):
+    layer, x, seed = randomize(InstanceNorm1d(6)), 1e3 + torch.randn(shape), torch.randn(shape)
+    y, gradients = run(layer, x, seed)
+    assert torch.equal(y, layer.bias.detach().reshape(6, *shape[2:]).expand_as(y))
+    assert (gradients["x"].abs() < 1e-3).all()  # a seed scaled by 316, and taken off again
+
+
+# Memory and torch's habits
+
+
+@layers
+@layouts
+@modes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_little_more_than_x_is_kept(home, make, view, training, dtype):
+    layer, x = make(6).train(training), view(torch.randn(4, 6, 32, 32, dtype=dtype)).requires_grad_()
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.update({t.data_ptr(): t.nbytes}) or t, lambda t: t):
+        layer(x)
+    assert x.data_ptr() in kept
+    assert sum(kept.values()) <= 1.1 * x.nbytes
+
+
+@modes
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(make, (3, 6, 5, 4)) for make in LAYERS.values()] + [(make, (4, 6)) for make in VECTOR_LAYERS.values()],
+    ids=[f"{name}-maps" for name in LAYERS] + [f"{name}-vectors" for name in VECTOR_LAYERS],
+)
+def test_relu_in_place(home, make, shape, training):
+    layer, x, seed = randomize(make(6)).train(training), torch.randn(shape), torch.randn(shape)
+    expected = run(nn.Sequential(copy.deepcopy(layer), nn.ReLU()), x, seed)
+    assert_equal(run(nn.Sequential(layer, nn.ReLU(inplace=True)), x, seed), expected)
+
+
+def assert_equal(found, expected):
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@layers
+@modes
+def test_twice_in_one_graph(home, make, training):
+    layer, x, seed = randomize(make(6)).train(training), torch.randn(3, 6, 4, 5), torch.randn(3, 6, 4, 5)
+    wide, state = x.double().requires_grad_(), state_of(layer)
+    expected = written_out(layer, written_out(layer, wide, state).tanh(), state)
+    expected.backward(seed.double())
+    y = layer(layer(x.requires_grad_()).tanh())
+    y.backward(seed)
+    close(y, expected, 1e-4)
+    close(x.grad, wide.grad, 1e-3)
+    for name, p in layer.named_parameters():
+        close(p.grad, state[name].grad, 1e-3)
+
+
+@layers
+@modes
+@layouts
+def test_gradients_are_the_formulas(home, make, training, view):
+    agrees(randomize(make(6)).train(training), view(1 + torch.randn(3, 6, 5, 7)), 1e-4)
+
+
+@layers
+@modes
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_layers_of_half_precision(home, make, training, dtype):
+    layer = randomize(make(6)).to(dtype).train(training)
+    x, seed = (torch.randn(4, 6, 8, 8).to(dtype) for _ in range(2))
+    expected, expected_gradients = run_written_out(layer, x, seed)
+    y, gradients = run(layer, x, seed)
+    assert y.dtype == dtype and all(g.dtype == dtype for g in gradients.values())
+    close(y, expected, torch.finfo(dtype).eps)
+    for name, gradient in gradients.items():
+        close(gradient, expected_gradients[name], 2 * torch.finfo(dtype).eps)
+    assert all(b.dtype == dtype for b in layer.buffers() if b.is_floating_point())
+
+
+@layers
+def test_autocast_between_convolutions(home, make):
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), randomize(make(6)), nn.ReLU(inplace=True), nn.Conv2d(6, 4, 1))
+    x = torch.randn(3, 3, 7, 7)
+    expected = network(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = network(x)
+    assert y.dtype == torch.bfloat16
+    close(y, expected, 0.05)
+    y.float().square().mean().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_no_warnings_where_nothing_is_wrong(home):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for make in LAYERS.values():
+            make(6)(torch.randn(2, 6, 3, 3, requires_grad=True)).sum().backward()
