@@ -106,9 +106,14 @@ def normalize(
     Returns:
         `scale * (x - mean) + shift`, with the shape, type and layout of `x`. It can be differentiated twice.
     """
-    if torch.compiler.is_compiling():  # the compiler fuses what is pointwise with what stands before and behind
+    if is_transformed():
         return _composite(x, formula, parameters, source, correction)
     return _Normalize.apply(kernels.laid_out(x), formula, source, correction, *parameters)
+
+
+def is_transformed() -> bool:
+    """Whether operations are being compiled, or transformed by `torch.func`, and not just run."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 class _Normalize(torch.autograd.Function):
@@ -161,8 +166,9 @@ def _statistics(take, home: ModuleType, x: Tensor, formula: Formula, source: Bat
     batch = source.running(kind)
     fixed = [v.repeat(x.shape[0], 1) for v in batch[:2]]
     if own.stop > own.start:
-        for part, found in zip(fixed, take(kernels.laid_out(x[:, own])), strict=True):
-            part[:, own] = found
+        taken = take(kernels.laid_out(x[:, own]))
+        sides = [(part[:, : own.start], part[:, own.stop :]) for part in fixed]
+        fixed = [torch.cat([left, v, right], 1) for (left, right), v in zip(sides, taken, strict=True)]
     return Moments(*fixed, positions), batch
 
 
@@ -177,7 +183,7 @@ def _through_moments(ctx, moments: Moments, batch: Batch | None, found, scale: T
     pooled = None
     if batch and batch.share is not None:
         by_batch = (torch.zeros_like(batch.mean) if gradient is None else gradient for gradient in found[2:])
-        pooled = (batch.mean, *batch.collected(*by_batch), float(batch.share))
+        pooled = (batch.mean, *batch.collected(*by_batch), batch.share)
     return ctx.home.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
 
 
@@ -213,7 +219,10 @@ class _Replay:
 
 
 def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tensor:
-    """The same as differentiable operations, of which the moments alone are a kernel."""
+    """The same as differentiable operations, of which the moments alone are a kernel.
+
+    A compiler fuses what is pointwise with what stands before and behind, and `torch.func` transforms each.
+    """
     moments, batch = _statistics(_Moments.apply, kernels.reference, x, formula, source, correction)
     scale, shift = formula(moments, batch, *_cast(parameters, moments))
     mean, scale, shift = (kernels.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
@@ -223,11 +232,15 @@ def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tenso
 class _Moments(torch.autograd.Function):
     """Mean and variance as an operator that compilers leave whole."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor):
-        mean, var = torch.ops.normshift.moments(x)
-        ctx.save_for_backward(x, mean)
-        return mean, var
+    def forward(x: Tensor):
+        return torch.ops.normshift.moments(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs, output[0])
 
     @staticmethod
     def backward(ctx, dmean: Tensor, dvar: Tensor):

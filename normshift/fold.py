@@ -309,7 +309,7 @@ def _merge(layer: nn.Module, norm: nn.Module) -> None:
         None if value is None else value.to(wide)
         for value in (source.running_mean, source.running_var, source.weight, source.bias)
     )
-    weight[rows], bias[rows] = fuse_conv_bn_weights(weight[rows], bias[rows], mean, var, source.eps, scale, shift)
+    weight[rows], bias[rows] = fuse_conv_bn_weights(weight[rows], bias[rows], mean, var, norm.eps, scale, shift)
     layer.weight = nn.Parameter(_rows(layer, weight), layer.weight.requires_grad)
     layer.bias = nn.Parameter(bias, layer.weight.requires_grad)
 

@@ -6,7 +6,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from normshift.engine import Batch, BatchSource, Formula, Moments, normalize
+from normshift.engine import Batch, BatchSource, Formula, Moments, is_transformed, normalize
 from normshift.formulas import BatchFormula, BatchInstanceFormula, InstanceBatchFormula, InstanceFormula, SwitchFormula
 from normshift.sync import pooled_batch
 from normshift.unit_interval import keep_in_unit_interval
@@ -54,6 +54,8 @@ class Norm(nn.Module):
             raise ValueError(f"{name} expects {wanted} input, got {x.dim()}D of shape {shape}.")
         if shape[1] != self.num_features:
             raise ValueError(f"{name} of {self.num_features} channels got {shape[1]}, in input of shape {shape}.")
+        if not x.is_floating_point():
+            raise ValueError(f"{name} normalises floating-point input, got {x.dtype}: convert it, as by x.float().")
         if 0 in shape:
             raise ValueError(f"{name} got an empty input of shape {shape}: there is nothing to normalise.")
 
@@ -107,7 +109,9 @@ class RunningStatistics:
         """Let the running averages follow moments that were taken over `count` values a channel."""
         if "num_batches_tracked" in self._buffers:
             self.num_batches_tracked += 1
-        unbiased = count / (count - 1) if not self.correction and count > 1 else 1
+        rest = count - 1
+        rest = rest.clamp(min=1) if isinstance(rest, Tensor) else max(rest, 1)
+        unbiased = 1 if self.correction else count / rest
         home.follow(self.running_mean, self.running_var, mean, var, self.momentum, unbiased)
 
 
@@ -172,7 +176,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
         known = set(self.statistics) <= set(self.STATISTICS)
         if not self.statistics or not known or len(set(self.statistics)) < len(self.statistics):
             raise ValueError(f"statistics are some of {', '.join(self.STATISTICS)}, each once; got {statistics!r}.")
-        if "gn" in self.statistics and num_features % groups:
+        if "gn" in self.statistics and (groups < 1 or num_features % groups):
             raise ValueError(f"groups={groups} does not divide num_features={num_features}: pass groups that do.")
         if correction not in (0, 1):
             raise ValueError(f"correction is 0 or 1, got {correction!r}.")
@@ -240,7 +244,7 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
         self._track(num_features, momentum)
 
     def formula_parameters(self):
-        if not torch.compiler.is_compiling():
+        if not is_transformed():
             self.rho.data.clamp_(0, 1)  # by .data: a layer used twice in one graph must not see its version change
         return self.weight, self.bias, self.rho
 
@@ -300,27 +304,35 @@ class IBN2d(Norm):
         return InstanceBatchFormula(self.eps, self.first, self.instance_first)
 
     def batch_source(self):
-        return self
-
-    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        """Statistics of all channels, of which batch norm takes its own."""
-        batch, count = pooled_batch(moments, home, self.BN.sync)
-        if observe:
-            self.BN.observe(*(self._of_batch_norm(v) for v in batch[:2]), count, home)
-        return batch
-
-    def running(self, dtype: torch.dtype) -> Batch:
-        """Batch norm's running averages; instance norm's channels have none, and are given zeros."""
-        batch = self.BN.running(dtype)
-        missing = self.num_features - self.BN.num_features
-        sides = (missing, 0) if self.instance_first else (0, missing)
-        return Batch(*(nn.functional.pad(v, sides) for v in batch[:2]))
-
-    def _of_batch_norm(self, channels: Tensor) -> Tensor:
-        return channels[self.first :] if self.instance_first else channels[: self.first]
+        return _HalfBatch(self)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, ratio={self.ratio}, eps={self.eps}"
+
+
+class _HalfBatch:
+    """The batch statistics of an `IBN2d`: all channels', of which batch norm takes its own, in batch norm's mode."""
+
+    def __init__(self, layer: IBN2d):
+        self._norm, self._layer = layer.BN, layer
+
+    @property
+    def training(self) -> bool:
+        return self._norm.training
+
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        batch, count = pooled_batch(moments, home, self._norm.sync)
+        if observe:
+            first = self._layer.first
+            own = slice(first, None) if self._layer.instance_first else slice(first)
+            self._norm.observe(*(v[own] for v in batch[:2]), count, home)
+        return batch
+
+    def running(self, dtype: torch.dtype) -> Batch:
+        """The running averages; instance norm's channels have none, and are given zeros."""
+        missing = self._layer.num_features - self._norm.num_features
+        sides = (missing, 0) if self._layer.instance_first else (0, missing)
+        return Batch(*(nn.functional.pad(v, sides) for v in self._norm.running(dtype)[:2]))
 
 
 class InstanceNorm1d(InstanceNorm):

@@ -27,7 +27,7 @@ def pooled_batch(moments: Moments, home: ModuleType, everywhere: bool) -> tuple[
     count = rows * moments.positions
     if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return Batch(mean, var, 1 / rows), count
-    local = torch.cat([mean, var, mean.new_tensor([count])])
+    local = torch.cat([mean, var, mean.new_full((1,), count)])
     means, variances, counts = _AllGather.apply(local).split([len(mean), len(mean), 1], dim=1)
     total = counts.sum()
     share = counts / total
@@ -37,6 +37,8 @@ def pooled_batch(moments: Moments, home: ModuleType, everywhere: bool) -> tuple[
 
 
 class _AllGather(torch.autograd.Function):
+    """Every process's vector, (processes, values)."""
+
     @staticmethod
     def forward(ctx, local: Tensor) -> Tensor:
         gathered = [torch.empty_like(local) for _ in range(dist.get_world_size())]
@@ -45,6 +47,18 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank()]
+        return _AllReduce.apply(gradient)[dist.get_rank()]
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes: its own transpose, so that it can be differentiated again and again."""
+
+    @staticmethod
+    def forward(ctx, local: Tensor) -> Tensor:
+        total = local.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _AllReduce.apply(gradient)

@@ -17,11 +17,12 @@ and, on N x C numbers,
     through_moments(...)                                  slope and offset of the input's gradient
 
 The four passes are also operators (`torch.ops.normshift.moments`, ...), which `torch.compile` and `torch.export` keep
-whole.
+whole: the engine's own compiled form takes `moments`, and a norm written for a compiler can take them all.
 """
 
 import functools
 import os
+import warnings
 from types import ModuleType
 
 import torch
@@ -60,9 +61,14 @@ def laid_out(x: Tensor) -> Tensor:
 
 @functools.cache
 def _triton() -> ModuleType | None:
+    """Triton's kernels, if one of them runs: Triton may be missing, or the compiler that it needs."""
     try:
         from normshift.kernels import triton_kernels
-    except ImportError:
+
+        triton_kernels.moments(torch.zeros(1, 1, 2, 2, device="cuda"))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        warnings.warn(f"normshift's Triton kernels do not run here: its norms take plain torch. {reason}", stacklevel=2)
         return None
     return triton_kernels
 
@@ -123,3 +129,13 @@ torch.library.register_fake("normshift::moments", lambda x: _two_vectors(x))
 torch.library.register_fake("normshift::reductions", lambda dy, x, mean: _two_vectors(x))
 torch.library.register_fake("normshift::scale_shift", lambda x, *vectors: torch.empty_like(laid_out(x)))
 torch.library.register_fake("normshift::input_gradient", lambda dy, x, *vectors: torch.empty_like(laid_out(x)))
+
+
+def _moments_of_batches(info, in_dims, x: Tensor):
+    """`vmap`'s batches are so many more images."""
+    batches = x.movedim(in_dims[0], 0)
+    found = torch.ops.normshift.moments(batches.flatten(0, 1))
+    return tuple(v.unflatten(0, batches.shape[:2]) for v in found), (0, 0)
+
+
+torch.library.register_vmap("normshift::moments", _moments_of_batches)

@@ -49,15 +49,16 @@ def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     return ops.pooled(mean, var)
 
 
-def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased: float):
-    home = ops if running_mean.dtype == torch.float32 and running_mean.is_contiguous() else reference
-    home.follow(running_mean, running_var, mean, var, momentum, unbiased)
+def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased):
+    fits = all(v.dtype == torch.float32 and v.is_contiguous() for v in (running_mean, running_var))
+    (ops if fits else reference).follow(running_mean, running_var, mean, var, momentum, float(unbiased))
 
 
 def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
     if dmean is None or dvar is None:  # from a formula that has no loop
         return reference.through_moments(mean, scale, dshift, dmean, dvar, pooled, of_mean, of_var)
-    return ops.through_moments(mean, scale, dshift, dmean, dvar, *(pooled or (None, None, None, 0.0)), of_mean, of_var)
+    *batch, share = pooled or (None, None, None, 0.0)
+    return ops.through_moments(mean, scale, dshift, dmean, dvar, *batch, float(share), of_mean, of_var)
 
 
 @cache
@@ -80,15 +81,28 @@ def _library() -> Path:
     """The built library. Several processes may ask at once: one builds, the others wait."""
     from filelock import FileLock
 
-    capability = torch.backends.cpu.get_cpu_capability()
-    kind = (*(source.read_text() for source in SOURCES), torch.__version__, capability, platform.machine())
+    if sys.platform == "win32":
+        raise OSError("They have never been built on Windows.")
+    compiler = os.environ.get("CXX", "c++")  # torch's builder takes the same
+    kind = (*(source.read_text() for source in SOURCES), torch.__version__, platform.machine(), compiler, *_flags())
     built = _cache() / f"cpu_kernels-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}.so"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(built.with_suffix(".lock")):  # a lock of the system's: a killed process leaves none behind
             if not built.exists():
-                _build(built, capability)
+                _build(built, compiler)
     return built
+
+
+def _flags() -> list[str]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    vectors = VECTORS.get(capability, ())
+    chosen = [f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"] if vectors else []
+    return ["-O3", "-fno-math-errno", "-fno-trapping-math", *vectors, *chosen, *_openmp()]
+
+
+def _openmp() -> list[str]:
+    return ["-fopenmp"] if torch.backends.openmp.is_available() else []
 
 
 def _cache() -> Path:
@@ -96,25 +110,21 @@ def _cache() -> Path:
     return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "normshift"
 
 
-def _build(built: Path, capability: str) -> None:
-    from torch.utils.cpp_extension import get_cxx_compiler
+def _build(built: Path, compiler: str) -> None:
     from torch.utils.cpp_extension import load as build_extension
 
-    compiler, path = get_cxx_compiler(), os.environ.get("PATH", os.defpath)
+    path = os.environ.get("PATH", os.defpath)
     if not shutil.which(shlex.split(compiler)[0]):
         raise FileNotFoundError(f"There is no C++ compiler: {compiler} is not to be found.")
     print("normshift: building CPU kernels, once for this machine (half a minute) ...", file=sys.stderr, flush=True)
-    vectors = VECTORS.get(capability, ())
-    flags = [f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"] if vectors else []
-    openmp = ["-fopenmp"] if torch.backends.openmp.is_available() else []
     folder = tempfile.mkdtemp(dir=built.parent)
     try:
         os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])  # ninja's, as pip installs it
         build_extension(
             built.stem,
             [str(source) for source in SOURCES],
-            extra_cflags=["-O3", "-fno-math-errno", "-fno-trapping-math", *vectors, *flags, *openmp],
-            extra_ldflags=openmp,
+            extra_cflags=_flags(),
+            extra_ldflags=_openmp(),
             build_directory=folder,
             is_python_module=False,
         )

@@ -11,6 +11,7 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <tuple>
@@ -24,13 +25,15 @@ constexpr int64_t GRAIN = 32 * 1024;  // values that are worth a thread
 
 inline float rsqrt(float value) { return 1.f / std::sqrt(value); }
 
-// A tensor that is read: contiguous, in float32.
+// A tensor of so many values that is read: contiguous, in float32.
 struct Input {
   Tensor held;
   const float* data = nullptr;
-  Input(const Maybe& tensor) {
+  Input(const Maybe& tensor, int64_t values) {
     if (!tensor) return;
-    TORCH_CHECK(tensor->scalar_type() == at::kFloat, "normshift: formulas are loops over float32, not ", tensor->scalar_type());
+    TORCH_CHECK(tensor->scalar_type() == at::kFloat, "normshift: loops take float32, not ", tensor->scalar_type());
+    TORCH_CHECK(tensor->numel() == values, "normshift: ", values, " values were expected, not a tensor of shape ",
+                tensor->sizes(), ": has a parameter or buffer of the norm been replaced?");
     held = tensor->contiguous();
     data = held.const_data_ptr<float>();
   }
@@ -73,7 +76,7 @@ void sum_columns(const float* values, int64_t N, int64_t C, float* sums, float f
 
 std::tuple<Tensor, Tensor> pooled(const Tensor& mean, const Tensor& var) {
   int64_t N = mean.size(0), C = mean.size(1);
-  Input means(mean), vars(var);
+  Input means(mean, N * C), vars(var, N * C);
   Output pooled_mean(mean, {C}), pooled_var(mean, {C});
   sum_columns(means.data, N, C, pooled_mean.data, 1.f / float(N));
   columns(N, C, [&](int64_t begin, int64_t end) {
@@ -92,9 +95,12 @@ std::tuple<Tensor, Tensor> pooled(const Tensor& mean, const Tensor& var) {
 void follow(
     const Tensor& running_mean, const Tensor& running_var, const Tensor& mean, const Tensor& var, double momentum,
     double unbiased) {
-  Input means(mean), vars(var);
+  int64_t C = mean.numel();
+  Input means(mean, C), vars(var, C), old_mean(running_mean, C), old_var(running_var, C);
+  bool in_place = running_mean.is_contiguous() && running_var.is_contiguous();
+  TORCH_CHECK(in_place, "normshift: running averages have to be contiguous");
   float *to_mean = running_mean.data_ptr<float>(), *to_var = running_var.data_ptr<float>();
-  for (int64_t c = 0; c < mean.numel(); ++c) {
+  for (int64_t c = 0; c < C; ++c) {
     to_mean[c] += float(momentum) * (means[c] - to_mean[c]);
     to_var[c] += float(momentum) * (float(unbiased) * vars[c] - to_var[c]);
   }
@@ -106,7 +112,7 @@ constexpr int64_t INSTANCE = 0, BATCH = -1;  // any other statistic is a number 
 
 std::vector<float> shares_of(const Maybe& logits, size_t count) {
   if (!logits) return std::vector<float>(count, 1.f);
-  Input values(logits);
+  Input values(logits, count);
   std::vector<float> shares(values.data, values.data + count);
   float highest = *std::max_element(shares.begin(), shares.end()), total = 0;
   for (float& share : shares) total += share = std::exp(share - highest);
@@ -122,9 +128,15 @@ struct Mixture {
 
   Mixture(const Tensor& mean, const Tensor& var, const Maybe& batch_mean, const Maybe& batch_var,
           const Maybe& mean_weight, const Maybe& var_weight, at::IntArrayRef statistics)
-      : N(mean.size(0)), C(mean.size(1)), mean(mean), var(var), batch_mean(batch_mean), batch_var(batch_var),
-        statistics(statistics.vec()), of_mean(shares_of(mean_weight, statistics.size())),
-        of_var(shares_of(var_weight, statistics.size())) {}
+      : N(mean.size(0)), C(mean.size(1)), mean(mean, N * C), var(var, N * C), batch_mean(batch_mean, C),
+        batch_var(batch_var, C), statistics(statistics.vec()), of_mean(shares_of(mean_weight, statistics.size())),
+        of_var(shares_of(var_weight, statistics.size())) {
+    for (int64_t statistic : statistics) {
+      bool takes_batch = statistic == BATCH && this->batch_mean && this->batch_var;
+      bool known = statistic == INSTANCE || takes_batch || (statistic > 0 && C % statistic == 0);
+      TORCH_CHECK(known, "normshift: no statistic ", statistic, " of ", C, " channels");
+    }
+  }
 
   // One image's means and variances, each (C,), by one statistic, in `m` and `v`.
   void find(int64_t statistic, int64_t n, float* m, float* v) const {
@@ -169,7 +181,7 @@ std::tuple<Tensor, Tensor> mixed(
     const Tensor& bias, const Maybe& mean_weight, const Maybe& var_weight, at::IntArrayRef statistics, double eps) {
   Mixture mixture(mean, var, batch_mean, batch_var, mean_weight, var_weight, statistics);
   int64_t N = mixture.N, C = mixture.C;
-  Input weights(weight), biases(bias);
+  Input weights(weight, C), biases(bias, C);
   Output scale(mean, {N, C}), shift(mean, {N, C});
   each_row(N, C, [&](int64_t n) {
     std::vector<float> found(2 * statistics.size() * C), mix(2 * C);
@@ -192,7 +204,7 @@ std::vector<Tensor> mixed_gradient(
     const Tensor& dscale, const Tensor& dshift) {
   Mixture mixture(mean, var, batch_mean, batch_var, mean_weight, var_weight, statistics);
   int64_t N = mixture.N, C = mixture.C, K = statistics.size();
-  Input weights(weight), dscales(dscale), dshifts(dshift);
+  Input weights(weight, C), dscales(dscale, N * C), dshifts(dshift, N * C);
   Output dmean(mean, {N, C}), dvar(mean, {N, C}), through(mean, {N, C}), by_mean(mean, {N, C}), by_var(mean, {N, C});
   std::vector<double> dots(N * 2 * K);  // of the mixtures' gradients with what each statistic differs by
   each_row(N, C, [&](int64_t n) {
@@ -277,8 +289,8 @@ std::tuple<Tensor, Tensor> gated(
     const Tensor& mean, const Tensor& var, const Tensor& batch_mean, const Tensor& batch_var, at::TensorList weight,
     at::TensorList bias, const Maybe& rho, int64_t first, int64_t last, double eps) {
   int64_t N = mean.size(0), C = mean.size(1);
-  Input means(mean), vars(var), batch_means(batch_mean), batch_vars(batch_var), weights(whole(weight)), biases(whole(bias));
-  Input gate(gates(rho, mean, first, last));
+  Input means(mean, N * C), vars(var, N * C), batch_means(batch_mean, C), batch_vars(batch_var, C);
+  Input weights(whole(weight), C), biases(whole(bias), C), gate(gates(rho, mean, first, last), C);
   Output scale(mean, {N, C}), shift(mean, {N, C});
   columns(N, C, [&](int64_t begin, int64_t end) {
     for (int64_t n = 0; n < N; ++n)
@@ -299,8 +311,9 @@ std::vector<Tensor> gated_gradient(
     at::TensorList bias, const Maybe& rho, int64_t first, int64_t last, double eps, const Tensor& dscale,
     const Tensor& dshift) {
   int64_t N = mean.size(0), C = mean.size(1);
-  Input means(mean), vars(var), batch_means(batch_mean), batch_vars(batch_var), weights(whole(weight));
-  Input gate(gates(rho, mean, first, last)), dscales(dscale), dshifts(dshift);
+  Input means(mean, N * C), vars(var, N * C), batch_means(batch_mean, C), batch_vars(batch_var, C);
+  Input weights(whole(weight), C), gate(gates(rho, mean, first, last), C);
+  Input dscales(dscale, N * C), dshifts(dshift, N * C);
   Output dmean(mean, {N, C}), dvar(mean, {N, C}), dbatch_mean(mean, {C}), dbatch_var(mean, {C});
   Output dweight(mean, {C}), dbias(mean, {C}), drho(mean, {C});
   columns(N, C, [&](int64_t begin, int64_t end) {
@@ -338,8 +351,8 @@ std::tuple<Tensor, Tensor> through_moments(
     const Maybe& batch_mean, const Maybe& dbatch_mean, const Maybe& dbatch_var, double share, double of_mean,
     double of_var) {
   int64_t N = mean.size(0), C = mean.size(1);
-  Input means(mean), scales(scale), dshifts(dshift), dmeans(dmean), dvars(dvar);
-  Input batch_means(batch_mean), by_means(dbatch_mean), by_vars(dbatch_var);
+  Input means(mean, N * C), scales(scale, N * C), dshifts(dshift, N * C), dmeans(dmean, N * C), dvars(dvar, N * C);
+  Input batch_means(batch_mean, C), by_means(dbatch_mean, C), by_vars(dbatch_var, C);
   Output slope(mean, {N, C}), offset(mean, {N, C});
   each_row(N, C, [&](int64_t n) {
 #pragma omp simd
@@ -361,29 +374,33 @@ std::tuple<Tensor, Tensor> through_moments(
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(normshift_cpu, library) {
-  library.def("pooled(Tensor mean, Tensor var) -> (Tensor, Tensor)", pooled);
+  library.def("pooled(Tensor mean, Tensor var) -> (Tensor, Tensor)");
   library.def(
       "follow(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor var, float momentum, float unbiased) "
-      "-> ()",
-      follow);
+      "-> ()");
   library.def(
       "mixed(Tensor mean, Tensor var, Tensor? batch_mean, Tensor? batch_var, Tensor weight, Tensor bias, Tensor? "
-      "mean_weight, Tensor? var_weight, int[] statistics, float eps) -> (Tensor, Tensor)",
-      mixed);
+      "mean_weight, Tensor? var_weight, int[] statistics, float eps) -> (Tensor, Tensor)");
   library.def(
       "mixed_gradient(Tensor mean, Tensor var, Tensor? batch_mean, Tensor? batch_var, Tensor weight, Tensor bias, "
-      "Tensor? mean_weight, Tensor? var_weight, int[] statistics, float eps, Tensor dscale, Tensor dshift) -> Tensor[]",
-      mixed_gradient);
+      "Tensor? mean_weight, Tensor? var_weight, int[] statistics, float eps, Tensor dscale, Tensor dshift) -> Tensor[]");
   library.def(
       "gated(Tensor mean, Tensor var, Tensor batch_mean, Tensor batch_var, Tensor[] weight, Tensor[] bias, Tensor? rho, "
-      "int first, int last, float eps) -> (Tensor, Tensor)",
-      gated);
+      "int first, int last, float eps) -> (Tensor, Tensor)");
   library.def(
       "gated_gradient(Tensor mean, Tensor var, Tensor batch_mean, Tensor batch_var, Tensor[] weight, Tensor[] bias, "
-      "Tensor? rho, int first, int last, float eps, Tensor dscale, Tensor dshift) -> Tensor[]",
-      gated_gradient);
+      "Tensor? rho, int first, int last, float eps, Tensor dscale, Tensor dshift) -> Tensor[]");
   library.def(
       "through_moments(Tensor mean, Tensor scale, Tensor dshift, Tensor dmean, Tensor dvar, Tensor? batch_mean, "
-      "Tensor? dbatch_mean, Tensor? dbatch_var, float share, float of_mean, float of_var) -> (Tensor, Tensor)",
-      through_moments);
+      "Tensor? dbatch_mean, Tensor? dbatch_var, float share, float of_mean, float of_var) -> (Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(normshift_cpu, CPU, library) {
+  library.impl("pooled", pooled);
+  library.impl("follow", follow);
+  library.impl("mixed", mixed);
+  library.impl("mixed_gradient", mixed_gradient);
+  library.impl("gated", gated);
+  library.impl("gated_gradient", gated_gradient);
+  library.impl("through_moments", through_moments);
 }

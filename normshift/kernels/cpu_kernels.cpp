@@ -129,12 +129,14 @@ struct Writer {
     }
     write_some(y, value, count);
   }
-  ~Writer() {
-#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
-    if (streams) _mm_sfence();
-#endif
-  }
 };
+
+// Before other threads read what this one has streamed.
+inline void fence() {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  _mm_sfence();
+#endif
+}
 
 // ------------------------------------------------------------------------------------------------------------ layouts
 
@@ -163,8 +165,8 @@ struct Map {
 
   int64_t padded() const { return (C + STEP - 1) / STEP * STEP; }
   int64_t planes_a_task() const { return std::max<int64_t>(1, GRAIN / P); }
-  // Rows that a pass goes over before it goes over them again.
-  int64_t rows_a_chunk(int64_t bytes) const { return std::clamp<int64_t>(CHUNK / (C * bytes), 1, P); }
+  // Rows that a pass goes over before it goes over them again; not too many to be summed one by one.
+  int64_t rows_a_chunk(int64_t bytes) const { return std::clamp<int64_t>(CHUNK / (C * bytes), 1, 1024); }
   // Into how many pieces the rows of a map are cut: enough for a dozen cores, where the maps alone are not.
   int64_t pieces() const {
     int64_t wanted = (15 + N) / N, worthwhile = C * P / (4 * GRAIN);
@@ -177,6 +179,7 @@ template <typename F>
 void each_plane(const Map& map, const F& f) {
   at::parallel_for(0, map.N * map.C, map.planes_a_task(), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) f(i / map.C, i % map.C, i);
+    fence();
   });
 }
 
@@ -189,6 +192,7 @@ void each_piece(const Map& map, int64_t pieces, const F& f) {
       int64_t n = i / pieces, k = i % pieces;
       f(n, k * map.P / pieces, (k + 1) * map.P / pieces, i);
     }
+    fence();
   });
 }
 
@@ -247,6 +251,11 @@ void plane_moments(const Map& map, const T* x, int64_t stride, float* mean, floa
 inline void merge_rows(
     const float* more_mean, const float* more_squares, int64_t rows, int64_t before, int64_t padded, float* mean,
     float* squares) {
+  if (!before) {
+    std::copy_n(more_mean, padded, mean);
+    std::copy_n(more_squares, padded, squares);
+    return;
+  }
   Pair part(float(rows) / float(before + rows)), between(float(rows) * float(before) / float(before + rows));
   steps(padded, [&](int64_t c, int64_t) {
     Pair d = read(more_mean + c) - read(mean + c);
@@ -538,10 +547,15 @@ Tensor input_gradient(
 }  // namespace
 
 TORCH_LIBRARY(normshift_cpu, library) {
-  library.def("moments(Tensor x) -> (Tensor, Tensor)", moments);
-  library.def("scale_shift(Tensor x, Tensor mean, Tensor scale, Tensor shift) -> Tensor", scale_shift);
-  library.def("reductions(Tensor dy, Tensor x, Tensor mean) -> (Tensor, Tensor)", reductions);
-  library.def(
-      "input_gradient(Tensor dy, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor offset) -> Tensor",
-      input_gradient);
+  library.def("moments(Tensor x) -> (Tensor, Tensor)");
+  library.def("scale_shift(Tensor x, Tensor mean, Tensor scale, Tensor shift) -> Tensor");
+  library.def("reductions(Tensor dy, Tensor x, Tensor mean) -> (Tensor, Tensor)");
+  library.def("input_gradient(Tensor dy, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor offset) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(normshift_cpu, CPU, library) {
+  library.impl("moments", moments);
+  library.impl("scale_shift", scale_shift);
+  library.impl("reductions", reductions);
+  library.impl("input_gradient", input_gradient);
 }

@@ -12,6 +12,7 @@ aten = torch.ops.aten
 LOOPS = False
 
 SMALL = 2**16  # values of an image in channels-last that are summed sooner than torch is asked image by image
+SPAN = 2048  # positions that torch sums one by one, in channels-last, before its rounding shows far from 0
 
 
 def statistics_type(x: Tensor) -> torch.dtype:
@@ -19,8 +20,8 @@ def statistics_type(x: Tensor) -> torch.dtype:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether this is a tensor with memory of its own, and not another kind: a fake one, or one of several machines."""
-    return type(x) in (Tensor, torch.nn.Parameter)
+    """Whether this is a tensor with memory of its own, and not a stand-in: a fake one, or one of several machines."""
+    return type(x).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,8 +38,10 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if x[0].numel() < SMALL:
         mean = x.mean(_spatial(x))
         return mean, (x - over(mean, x)).square_().mean(_spatial(x))
-    found = zip(*(aten.batch_norm_update_stats(image, None, None, 0.0) for image in _images(x)), strict=True)
-    return tuple(torch.stack(values) for values in found)
+    means, variances = _by_span([aten.batch_norm_update_stats(span, None, None, 0.0) for span in _spans(x)], x)
+    shares = _shares(x)
+    mean = (shares * means).sum(1)
+    return mean, (shares * torch.addcmul(variances, *[means - mean[:, None]] * 2)).sum(1)
 
 
 def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -62,8 +65,9 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         dshift, dscale = _sums(_as_one_image(dy.contiguous()), _as_one_image(x), mean.reshape(-1))
         return dshift.view(mean.shape), dscale.view(mean.shape)
     dy = dy.movedim(1, -1).contiguous().movedim(-1, 1)
-    found = zip(*(_sums(*image) for image in zip(_images(dy), _images(x), mean, strict=True)), strict=True)
-    return tuple(torch.stack(values) for values in found)
+    centres = (centre for centre in mean for _ in range(_spans_a_map(x)))
+    sums = _by_span([_sums(*span) for span in zip(_spans(dy), _spans(x), centres, strict=True)], x)
+    return tuple(values.sum(1) for values in sums)
 
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
@@ -98,7 +102,7 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
     if pooled:
         batch_mean, dbatch_mean, dbatch_var, share = pooled
         of_batch = dbatch_var * share
-        by_mean = torch.addcmul(by_mean, mean - batch_mean, of_batch, value=2).add_(dbatch_mean, alpha=share)
+        by_mean = torch.addcmul(by_mean, mean - batch_mean, of_batch, value=2).add_(dbatch_mean * share)
         dvar = of_batch.expand_as(mean) if dvar is None else dvar + of_batch
     return torch.zeros_like(mean) if dvar is None else dvar * of_var, by_mean * of_mean
 
@@ -135,11 +139,26 @@ def _as_one_image(x: Tensor) -> Tensor:
     return x.reshape(1, x.shape[0] * x.shape[1], -1)
 
 
-def _images(x: Tensor) -> list[Tensor]:
-    """The images of a channels-last batch one by one, as (1, C, P, 1)."""
+def _spans(x: Tensor) -> list[Tensor]:
+    """The images of a channels-last batch one by one, each in spans of positions: (1, C, up to SPAN, 1)."""
     channels, positions = x.shape[1], x[0, 0].numel()
     size, strides = (1, channels, positions, 1), (channels * positions, 1, channels, channels)
-    return [image.as_strided(size, strides) for image in x]
+    return [span for image in x for span in image.as_strided(size, strides).split(SPAN, 2)]
+
+
+def _spans_a_map(x: Tensor) -> int:
+    return -(-x[0, 0].numel() // SPAN)
+
+
+def _by_span(found: list[tuple[Tensor, Tensor]], x: Tensor) -> list[Tensor]:
+    """What was found for spans, as (N, spans, C)."""
+    return [torch.stack(values).unflatten(0, (x.shape[0], -1)) for values in zip(*found, strict=True)]
+
+
+def _shares(x: Tensor) -> Tensor:
+    """Each span's share of a map, (spans, 1)."""
+    positions = x[0, 0].numel()
+    return x.new_tensor([[min(SPAN, positions - start) / positions] for start in range(0, positions, SPAN)])
 
 
 def _sums(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:

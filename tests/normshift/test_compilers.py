@@ -1,4 +1,4 @@
-"""Whole networks through torch's compiler and exporter, against themselves in eager mode."""
+"""Networks through torch's compiler, exporter and function transforms, against themselves in eager mode."""
 
 import copy
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.func import functional_call, grad, vmap
 
 from normshift import BatchInstanceNorm2d, IBN2d, SwitchNorm2d, convert
 from tests.normshift.agreement import close, run
@@ -73,3 +74,25 @@ def test_inductors_layer_is_the_layer(make):
         close(p.grad, gradients[name], 1e-4)
     for name, buffer in layer.named_buffers():
         torch.testing.assert_close(dict(twin.named_buffers())[name], buffer)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("make", [SwitchNorm2d, BatchInstanceNorm2d, IBN2d])
+def test_function_transforms(make, training):
+    """Gradients by `torch.func`, in evaluation those of each image, too."""
+    layer, x = randomize(make(4)).train(training), torch.randn(5, 4, 6, 7)
+    parameters, buffers = (
+        {n: v.detach().clone() for n, v in of} for of in (layer.named_parameters(), layer.named_buffers())
+    )
+
+    def loss(parameters, buffers, x):
+        return functional_call(layer, (parameters, buffers), (x,)).square().sum()
+
+    found = grad(loss)(parameters, buffers, x)
+    if not training:
+        each = vmap(grad(loss), (None, None, 0))(parameters, buffers, x.unsqueeze(1))
+    layer(x).square().sum().backward()
+    for name, p in layer.named_parameters():
+        close(found[name], p.grad, 1e-4)
+        if not training:
+            close(each[name].sum(0), p.grad, 1e-4)

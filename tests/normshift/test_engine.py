@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from normshift import BatchInstanceNorm1d, BatchInstanceNorm2d, IBN2d, SwitchNorm1d, SwitchNorm2d
+from normshift import BatchInstanceNorm1d, BatchInstanceNorm2d, IBN2d, SwitchNorm1d, SwitchNorm2d, kernels
 from normshift.engine import Formula, normalize
 from normshift.kernels import compiled, home_of, reference
 from normshift.layers import BatchNorm, InstanceNorm1d, InstanceNorm2d
@@ -55,6 +55,23 @@ def test_compiled_kernels_where_they_can_be_had(monkeypatch, setting):
     expected = compiled if compiled.load() else reference
     assert home_of(torch.randn(2, 3, 4, 4)) is home_of(torch.randn(2, 3, 4).half()) is expected
     assert home_of(torch.randn(2, 3)) is home_of(torch.randn(2, 3, 4).double()) is reference
+
+
+class Annotated(torch.Tensor):
+    """As torchvision's and MONAI's images are: a tensor with memory of its own, and something written on it."""
+
+
+def test_compiled_kernels_take_annotated_tensors(home):
+    x = torch.randn(2, 3, 4, 4)
+    assert home_of(x.as_subclass(Annotated)) is home
+    layer = SwitchNorm2d(3).eval()
+    assert torch.equal(layer(x.as_subclass(Annotated)).as_subclass(torch.Tensor), layer(x))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="they run here")
+def test_triton_that_cannot_run_leaves_it_to_plain_torch():
+    with pytest.warns(UserWarning, match="normshift's Triton kernels do not run here: its norms take plain torch"):
+        assert kernels._triton.__wrapped__() is None
 
 
 PROBE = """
@@ -128,6 +145,41 @@ def test_processes_share_one_build(tmp_path):
     assert set(said) == {"compiled"} and not any(told)
     assert sum("building CPU kernels" in error for error in errors) == 1
     assert len(list(tmp_path.glob("normshift/*.so"))) == 1
+
+
+# What does not fit
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "mean_weight", "running_mean"])
+def test_parameters_of_another_size_are_refused(name):
+    if not compiled.load():
+        pytest.skip("the compiled kernels cannot be built here")
+    layer = SwitchNorm2d(4)
+    held = layer._buffers if name in layer._buffers else layer._parameters
+    held[name] = type(held[name])(torch.ones(2))
+    with pytest.raises(RuntimeError, match=r"[34] values were expected, not a tensor of shape \[2\]"):
+        layer(torch.randn(2, 4, 3, 3))
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_integers_are_refused(make):
+    with pytest.raises(
+        ValueError, match=r"normalises floating-point input, got torch.uint8: convert it, as by x.float()"
+    ):
+        make(4)(torch.zeros(2, 4, 3, 3, dtype=torch.uint8))
+
+
+# A part of a layer in another mode
+
+
+@pytest.mark.parametrize("instance_first", [True, False])
+def test_ibn_with_its_batch_norm_frozen(home, instance_first):
+    layer, x = randomize(IBN2d(4, instance_first=instance_first)), 3 + torch.randn(2, 4, 5, 5)
+    expected = copy.deepcopy(layer).eval()(x)
+    layer.BN.eval()
+    before = layer.BN.running_mean.clone()
+    assert torch.equal(layer(x), expected)
+    assert torch.equal(layer.BN.running_mean, before)
 
 
 # Formulas that only autograd and plain torch know

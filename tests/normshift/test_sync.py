@@ -51,6 +51,15 @@ def step(model, x, seed):
     }
 
 
+def second_derivative(model, x, seed):
+    """Of the gradient by the input, weighed by its cube, by the input and the weights."""
+    x = x.detach().requires_grad_()
+    weights = dict(model.named_parameters())
+    (dx,) = torch.autograd.grad(model(x), x, seed, create_graph=True)
+    by_x, *by_weights = torch.autograd.grad(dx.pow(3).sum(), [x, *weights.values()], allow_unused=True)
+    return by_x, {name: by for name, by in zip(weights, by_weights, strict=True) if by is not None}
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -68,6 +77,10 @@ def worker(rank, folder):
         model, x, seed = case(layer, "uneven")
         chunk = slice(0, 3) if rank == 0 else slice(3, None)
         found[f"{layer}-float32"] = step(synchronize(model.float()), x[chunk].float(), seed[chunk].float())
+    for layer in ("sn", "bin", "ibn"):
+        model, x, seed = case(layer, "uneven")
+        chunk = slice(0, 3) if rank == 0 else slice(3, None)
+        found[f"{layer}-twice"] = second_derivative(synchronize(model), x[chunk], seed[chunk])
     model, x, _ = case("bin", "even")
     found["eval"] = {"y": synchronize(model).eval()(x.chunk(2)[rank]).detach()}
     torch.save(found, f"{folder}/{rank}.pt")
@@ -112,6 +125,16 @@ def test_two_processes_give_what_one_gives_in_float32(found, layer):
         close(first["gradients"][name] + second["gradients"][name], gradient, 1e-4)
     for name, buffer in whole["buffers"].items():
         close(first["buffers"][name], buffer, 1e-4)
+
+
+@pytest.mark.parametrize("layer", ["sn", "bin", "ibn"])
+def test_second_derivatives_are_those_of_one_process(found, layer):
+    by_x, by_weights = second_derivative(*case(layer, "uneven"))
+    (first, first_weights), (second, second_weights) = (part[f"{layer}-twice"] for part in found)
+    same(torch.cat([first, second]), by_x)
+    assert by_weights
+    for name, by in by_weights.items():
+        same(first_weights[name] + second_weights[name], by)
 
 
 def test_under_ddp_gradients_are_the_mean_over_processes(found):
