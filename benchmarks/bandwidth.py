@@ -1,4 +1,4 @@
-"""The least time that a norm's traffic takes: passes over memory that do nothing else.
+"""What a norm's traffic takes by itself: torch's plainest passes over memory, which do nothing else.
 
 No norm with statistics of its own can do with less than these passes, n being the bytes of the activation:
 
@@ -8,7 +8,8 @@ No norm with statistics of its own can do with less than these passes, n being t
                read x and dy, write dx                         2 n read, n written
 
 The floor is these four (in evaluation the first two), one after the other, over buffers that are there already: it
-allocates nothing and computes next to nothing. Batch norm in evaluation, alone, needs the second pass only.
+allocates nothing and computes next to nothing. Batch norm in evaluation, alone, needs the second pass only. It is a
+yardstick and no law: what lies in a cache between two passes, or is written past the caches, can come out below it.
 
 Which operation reads fastest differs between machines, libraries and sizes, so several are tried and the fastest is
 taken. All work on float32 buffers of as many bytes: narrow types are a matter of bytes here, not of arithmetic.

@@ -1,8 +1,8 @@
 """What our norm layers are held against: themselves in plain torch, and the norms as they were published.
 
-The published forms are written from the papers' formulas with the operations, and in the arrangement, of the authors'
-public code: whole activations are normalised by broadcasting, and everything in between is autograd's to keep. They
-have our layers' parameters under our names, and agree with our layers up to rounding.
+The published forms are the papers' formulas, term by term, as public implementations have them: whole activations are
+normalised by broadcasting, and everything in between is autograd's to keep. They have our layers' parameters under our
+names, and agree with our layers up to rounding.
 """
 
 import os

@@ -4,9 +4,9 @@
     python benchmarks/norms.py --dtypes float32 bfloat16 --layouts channels-last --mode eval
     python benchmarks/norms.py --device cuda --dtypes bfloat16 --json norms.json
 
-Each norm runs in three forms: ours; ours in plain torch (NORMSHIFT_KERNELS=torch); and as published, from the papers'
-formulas in the arrangement of the authors' code. Beside them stand the floor, which is what moving the same bytes takes
-and nothing else (see bandwidth.py), and a second nn.BatchNorm2d, whose distance from 1 says how far to trust the rest.
+Each norm runs in three forms: ours; ours in plain torch (NORMSHIFT_KERNELS=torch); and as published, the papers'
+formulas term by term. Beside them stand the floor, which is what moving the same bytes takes in torch's plainest passes
+(see bandwidth.py), and a second nn.BatchNorm2d, whose distance from 1 says how far to trust the rest.
 
 All of them take turns in one process, in a random order in each round. Every time is divided by nn.BatchNorm2d's of
 the same round, shape, layout and type; medians over the rounds are printed, quartiles in brackets. A summary's figure

@@ -135,9 +135,10 @@ class SwitchFormula(Formula):
 
     def __call__(self, moments, batch, weight, bias, mean_weight, var_weight):
         means, variances = zip(*(self._statistic(name, moments, batch) for name in self.statistics), strict=True)
-        mean, var = _mixed(means, mean_weight.softmax(0)), _mixed(variances, var_weight.softmax(0))
+        distances = [moments.mean - mean for mean in means]  # mixed themselves, means far from 0 would lose digits
+        distance, var = _mixed(distances, mean_weight.softmax(0)), _mixed(variances, var_weight.softmax(0))
         scale = weight * torch.rsqrt(var + self.eps)
-        return scale, torch.addcmul(bias, scale, moments.mean - mean)
+        return scale, torch.addcmul(bias, scale, distance)
 
     def loop(self):
         codes = {"in": 0, "bn": -1, "ln": 1, "gn": self.groups}
@@ -147,16 +148,17 @@ class SwitchFormula(Formula):
         weight, _, *logits = parameters
         mean_shares, var_shares = (v.softmax(0) for v in logits)
         means, variances = zip(*(self._statistic(name, moments, batch) for name in self.statistics), strict=True)
-        mean, var = _mixed(means, mean_shares), _mixed(variances, var_shares)
+        distances = [moments.mean - mean for mean in means]
+        distance, var = _mixed(distances, mean_shares), _mixed(variances, var_shares)
         rsigma = torch.rsqrt(var + self.eps)
-        through = torch.addcmul(dscale, dshift, moments.mean - mean).mul_(rsigma)
+        through = torch.addcmul(dscale, dshift, distance).mul_(rsigma)
         dweight = through.sum(0)
         dmean = dshift * (weight * rsigma)
         by_mean, by_var = -dmean, through.mul_(rsigma.square_()).mul_(weight * -0.5)  # by the mixtures
         gradients = [dmean, None, None, None]
         for name, found, *shares in zip(self.statistics, means, mean_shares, var_shares, strict=True):
             self._distribute(name, moments, found, by_mean, by_var, shares, gradients)
-        dlogits = _by_logits(means, mean, mean_shares, by_mean), _by_logits(variances, var, var_shares, by_var)
+        dlogits = _by_logits(distances, distance, mean_shares, dmean), _by_logits(variances, var, var_shares, by_var)
         return [*gradients, dweight, dshift.sum(0), *dlogits]
 
     def _statistic(self, name: str, moments: Moments, batch: Batch | None) -> tuple[Tensor, Tensor]:
@@ -195,8 +197,8 @@ def _mixed(values, shares: Tensor) -> Tensor:
 def _by_logits(values, mixed: Tensor, shares: Tensor, by_mixed: Tensor) -> Tensor:
     """The gradient by the logits of a mixture's shares.
 
-    As shares sum to 1, it is unmoved by what is taken off all values: the mixture, here, without which a mean far from
-    0 would drown the differences between the values.
+    As shares sum to 1, it is unmoved by what is taken off all values: the mixture, here, without which large values
+    would drown the differences between them.
     """
     return shares * torch.stack([((value - mixed) * by_mixed).sum() for value in values])
 

@@ -108,7 +108,7 @@ class RunningStatistics:
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, home: ModuleType) -> None:
         """Let the running averages follow moments that were taken over `count` values a channel."""
         if "num_batches_tracked" in self._buffers:
-            self.num_batches_tracked += 1
+            self.num_batches_tracked.add_(1)
         rest = count - 1
         rest = rest.clamp(min=1) if isinstance(rest, Tensor) else max(rest, 1)
         unbiased = 1 if self.correction else count / rest

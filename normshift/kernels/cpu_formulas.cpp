@@ -163,15 +163,16 @@ struct Mixture {
     }
   }
 
-  // `found`: (statistics, 2, C) to be filled. `mixed`: (2, C) likewise.
+  // `found`: (statistics, 2, C) to be filled. `mixed`: (2, C) likewise, the distances from the own mean and the variances.
   void mix(int64_t n, std::vector<float>& found, std::vector<float>& mixed) const {
+    const float* own_mean = mean.row(n, C);
     std::fill(mixed.begin(), mixed.end(), 0.f);
     for (size_t k = 0; k < statistics.size(); ++k) {
       float *m = &found[2 * k * C], *v = m + C;
       find(statistics[k], n, m, v);
-      float *mean = mixed.data(), *var = mean + C, a = of_mean[k], b = of_var[k];
+      float *distance = mixed.data(), *variance = distance + C, a = of_mean[k], b = of_var[k];
 #pragma omp simd
-      for (int64_t c = 0; c < C; ++c) mean[c] += a * m[c], var[c] += b * v[c];
+      for (int64_t c = 0; c < C; ++c) distance[c] += a * (own_mean[c] - m[c]), variance[c] += b * v[c];
     }
   }
 };
@@ -186,12 +187,11 @@ std::tuple<Tensor, Tensor> mixed(
   each_row(N, C, [&](int64_t n) {
     std::vector<float> found(2 * statistics.size() * C), mix(2 * C);
     mixture.mix(n, found, mix);
-    const float* own_mean = mixture.mean.row(n, C);
     float *scales = scale.row(n, C), *shifts = shift.row(n, C);
 #pragma omp simd
     for (int64_t c = 0; c < C; ++c) {
       scales[c] = weights[c] * rsqrt(mix[C + c] + float(eps));
-      shifts[c] = biases[c] + scales[c] * (own_mean[c] - mix[c]);
+      shifts[c] = biases[c] + scales[c] * mix[c];
     }
   });
   return {scale.held, shift.held};
@@ -216,7 +216,7 @@ std::vector<Tensor> mixed_gradient(
 #pragma omp simd
     for (int64_t c = 0; c < C; ++c) {
       float rsigma = rsqrt(mix[C + c] + float(eps));
-      thr[c] = (dsc[c] + dsh[c] * (own_mean[c] - mix[c])) * rsigma;
+      thr[c] = (dsc[c] + dsh[c] * mix[c]) * rsigma;
       dm[c] = dsh[c] * weights[c] * rsigma;
       dv[c] = 0;
       bm[c] = -dm[c];
@@ -227,7 +227,7 @@ std::vector<Tensor> mixed_gradient(
       float a = mixture.of_mean[k], b = mixture.of_var[k], dot_mean = 0, dot_var = 0;
 #pragma omp simd reduction(+ : dot_mean, dot_var)
       for (int64_t c = 0; c < C; ++c) {
-        dot_mean += bm[c] * (m[c] - mix[c]);
+        dot_mean += bm[c] * (mix[c] - (own_mean[c] - m[c]));
         dot_var += bv[c] * (v[c] - mix[C + c]);
       }
       dots[(n * K + k) * 2] = dot_mean;
