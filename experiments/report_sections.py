@@ -175,7 +175,7 @@ def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
     from experiments.report_gates import slides
-    from lightning_modules.gate_figures import draw_gate_movement
+    from lightning_modules.gate_figures import draw_gate_movement, sampled
 
     section = Section("What the gates learned")
     if run.gates is None:
@@ -196,7 +196,7 @@ def gate_section(run: Run) -> Section | None:
     spread = (
         "How rho is spread over the channels of each layer, from the input at the top to the output: 1 where a channel "
         "uses the batch's moments, 0 where the instance's; it starts at 1. A ridge is as high as the square root of "
-        "the share of channels, so that a few show, too."
+        "the share of channels, so that a few show, too.{sampled}"
     )
     moved = (
         "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
@@ -211,7 +211,11 @@ def gate_section(run: Run) -> Section | None:
 
     for arm in arms[:MOST]:
         gates = run.gates[run.gates["arm"] == arm]
-        caption = once(spread if (gates["statistic"] == "rho").all() else shares)
+        some = sampled(gates)
+        note = (
+            f" Of a layer of more than {some} channels, {some} that are spread over it stand for all." if some else ""
+        )
+        caption = once(spread.format(sampled=note) if (gates["statistic"] == "rho").all() else shares)
         shown = slides(arm, gates, SLIDER_BYTES // min(len(arms), MOST))
         section.drawings.append(Drawing(caption, [], arm, slides=shown))
         if gates["epoch"].nunique() > 1:

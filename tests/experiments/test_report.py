@@ -116,6 +116,15 @@ def test_run_killed_without_a_word(tmp_path):
     assert not list((tmp_path / "run").glob("*.csv"))  # to look at a run does not change it
 
 
+def test_the_caption_says_where_some_channels_stand_for_all(run):
+    note = "64 that are spread over it stand for all"
+    assert note not in sections(write_report(run))["What the gates learned"]
+    wide = gates("bin", layers=2, channels=64)
+    wide["label"] = (4 * wide["label"].astype(int)).astype(str)  # of 256
+    wide.to_parquet(run / "gates.parquet")
+    assert note in sections(write_report(run))["What the gates learned"]
+
+
 def test_norms_without_gates(tmp_path):
     (tmp_path / "config.yaml").write_text("norm: bn\nsource: gta5\ntarget: cityscapes\nlabel_space: street")
     html = sections(write_report(tmp_path))
