@@ -148,7 +148,9 @@ def training_section(run: Run) -> Section:
                 figure = draw_curves(rows, column, panel, run.cast.looks, top)
                 images.append((svg_uri(figure), f"{panel} during training"))
     caption = "Against the optimiser's step: a thin line a seed, a bold line the mean of those that got to the end."
-    if run.segments:
+    if _judged_once(run):
+        caption += " Networks were judged once, at the end: that is in the table alone."
+    elif run.segments:
         caption += (
             " A target's curve that sinks while the source's still climbs is a network that fits its source's "
             "appearance."
@@ -165,11 +167,18 @@ def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
     measured = run.metrics.dropna(axis=1, how="all").columns
     if "train/loss" in measured:
         yield "train/loss", "training loss", None
-    for measure, name in MEASURES.items():
+    for measure, name in () if _judged_once(run) else MEASURES.items():
         columns = {f"{domain}/{measure}": domain for domain in run.domains if f"{domain}/{measure}" in measured}
         best = run.metrics[[*columns]].max().max()
         for column, domain in columns.items():  # one scale for all domains: the drop can be seen
             yield column, f"{domain}: {name}", max(105 * best, 1)
+
+
+def _judged_once(run: Run) -> bool:
+    """Whether a table says all that there is of the networks' judgements, so that their curves would be dots."""
+    measured = [column for column in run.metrics if column.rpartition("/")[2] in MEASURES]
+    counts = run.metrics.groupby(["arm", "seed"])[measured].count()
+    return run.table is not None and bool(measured) and counts.max(axis=None) < 2
 
 
 def gate_section(run: Run) -> Section | None:

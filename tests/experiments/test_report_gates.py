@@ -32,6 +32,13 @@ def test_the_last_epoch_is_drawn_and_all_are_kept():
             assert colours == tuple(STATISTIC_COLOURS[name] for name in ("in", "ln", "bn"))
 
 
+def test_layers_are_called_by_what_tells_them_apart():
+    layers = ["net.bn1", "net.a.layer1.0.bn1", "net.a.layer2.0.bn1", "net.a.layer1.0.down.1", "net.a.layer2.0.down.1"]
+    frame = pd.concat([gates("bin", layers=1).assign(depth=i, layer=layer) for i, layer in enumerate(layers)])
+    shown = slides("bin", frame, AMPLE)
+    assert shown.names == ["net.bn1", "layer1.0.bn1", "layer2.0.bn1", "layer1.0.down.1", "layer2.0.down.1"]
+
+
 def test_layers_that_mix_fewer_statistics_lack_them():
     both = pd.concat([gates("sn", layers=2), gates("sn-in-ln", layers=4).query("depth >= 2")])
     mean = slides("mixed", both, AMPLE).panels[0]

@@ -44,7 +44,8 @@ def test_one_page_holds_both(runs, tmp_path):
     assert page == tmp_path / "side-by-side.html" and page.stat().st_size < 3_000_000
     text, html = page.read_text(), sections(page)
     assert "<h1>plain beside augmented</h1>" in text and text.count("Which norm sees &lt;best&gt; at night?") == 1
-    assert "--norm bn sn\npython experiments/seg_gta2city.py --again" in text
+    command = re.sub("<.*?>", "", re.search("<pre>.*?</pre>", text, re.DOTALL)[0])
+    assert "--norm bn sn\npython experiments/seg_gta2city.py --again" in command
     rows = re.findall(r'<tr><th scope="row"><span.*?background: (.*?)"></span>(.*?)</th>', html["Result"])
     arms = [("plain", "bn"), ("plain", "sn"), ("plain", "bin"), ("augmented", "bn"), ("augmented", "sn")]
     assert rows == [(NORM_COLOURS[norm], f"{run} · {norm}") for run, norm in arms]  # as each looks alone
