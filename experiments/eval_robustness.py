@@ -286,8 +286,8 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
     """Leave the evaluation in its folder, and print the table."""
     import yaml
 
-    from experiments.arm_looks import cast
-    from experiments.robustness_figures import draw_robustness
+    from experiments.reporting.arm_looks import cast
+    from experiments.reporting.robustness_figures import draw_robustness
 
     out.mkdir(parents=True, exist_ok=True)
     results.to_csv(out / "results.csv", index=False)

@@ -14,11 +14,11 @@ import yaml
 
 from datamodules.image_domains import open_images
 from experiments import judged_networks
-from experiments.arm_looks import cast
+from experiments.reporting.arm_looks import cast
 from experiments.eval_robustness import Flags, refuse_seen, run
 from experiments.flags import UsageError, one_sentence, parse
 from experiments.judged_networks import preprocessing, trained_networks
-from experiments.robustness_figures import draw_robustness
+from experiments.reporting.robustness_figures import draw_robustness
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
 

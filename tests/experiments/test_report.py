@@ -16,7 +16,7 @@ from PIL import Image
 
 from experiments import report
 from experiments.report import main, prediction_pictures, write_report
-from experiments.report_run import read_run
+from experiments.reporting.run import read_run
 from experiments.run_folder import RunFolder
 from experiments.tables import table_of
 from lightning_modules.gate_figures import NORM_COLOURS, STATISTIC_COLOURS, draw_gate_movement, draw_gates

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import Look
+from experiments.reporting.arm_looks import Look
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
     from matplotlib.axes import Axes

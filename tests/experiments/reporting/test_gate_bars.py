@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments.gate_bars import ARMS, LINES, WIDTH, bar, print_gates
+from experiments.reporting.gate_bars import ARMS, LINES, WIDTH, bar, print_gates
 from lightning_modules.gate_figures import STATISTIC_COLOURS
 from tests.experiments.three_norms import gates
 

@@ -12,8 +12,8 @@ import yaml
 
 from experiments.domain_drop import drop_table
 from experiments.report import main, write_side_by_side
-from experiments.report_run import read_run
-from experiments.report_side_by_side import config, joined, run_names
+from experiments.reporting.run import read_run
+from experiments.reporting.side_by_side import config, joined, run_names
 from lightning_modules.gate_figures import NORM_COLOURS
 from tests.experiments.test_report import alternatives, classifiers, sections
 from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, finished_run, results

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import MOST
-from experiments.report_figures import (
+from experiments.reporting.arm_looks import MOST
+from experiments.reporting.figures import (
     draw_column,
     draw_curves,
     draw_divergence,
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from experiments.report_gates import Slides
-    from experiments.report_run import Run
+    from experiments.reporting.gate_slides import Slides
+    from experiments.reporting.run import Run
     from experiments.tables import Table
 
 
@@ -183,7 +183,7 @@ def _judged_once(run: Run) -> bool:
 
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
-    from experiments.report_gates import slides
+    from experiments.reporting.gate_slides import slides
     from lightning_modules.gate_figures import draw_gate_movement, sampled
 
     section = Section("What the gates learned")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.report_gates import MOST_FRAMES, slides
+from experiments.reporting.gate_slides import MOST_FRAMES, slides
 from lightning_modules.gate_figures import RIDGE_BINS, STATISTIC_COLOURS, ridges, stages
 from tests.experiments.three_norms import gates
 
