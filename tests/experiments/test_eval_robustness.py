@@ -14,15 +14,16 @@ import yaml
 
 from datamodules.image_domains import open_images
 from experiments import judged_networks
-from experiments.reporting.arm_looks import cast
 from experiments.eval_robustness import Flags, refuse_seen, run
 from experiments.flags import UsageError, one_sentence, parse
 from experiments.judged_networks import preprocessing, trained_networks
+from experiments.reporting.arm_looks import cast
 from experiments.reporting.robustness_figures import draw_robustness
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
+from tests.experiments.offline_runs import history, records
 
-QUICK = "--images 6 --parts clean consistency --workers 0 --gpus 0"
+QUICK = "--images 6 --parts clean consistency --workers 0 --gpus 0 --wandb disabled"
 
 
 def flags(line: str) -> Flags:
@@ -110,10 +111,29 @@ def test_checkpoints_folders_and_names_stand_side_by_side(study, tmp_path):
     assert [(n.arm, n.seed) for n in trained_networks(str(alone))] == [("mine", 0)]
 
 
+def test_each_network_is_a_run_on_wandb(study, tmp_path):
+    line = f"{study}/bn-seed0 {study}/sn-seed1 {QUICK} --wandb offline --out {tmp_path / 'out'}"
+    results = run(flags(line.replace("--wandb disabled", "")))
+    folders = sorted((tmp_path / "out" / "wandb").glob("offline-run-*"))
+    found = {}
+    for folder in folders:
+        settings = {}
+        for record in records(folder):
+            if record.WhichOneof("record_type") == "run":
+                settings |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        (logged,) = history(folder)
+        found[settings["norm"], settings["seed"]] = logged
+    assert set(found) == {("bn", 0), ("sn", 1)}
+    for (norm, _), logged in found.items():
+        own = results[results.norm == norm].set_index("measure").value
+        assert logged["final/top1"] == pytest.approx(own["top1"])
+        assert logged["robustness/shift_consistency"] == pytest.approx(own["consistency"])
+        assert logged["results"]["_type"] == "table-file"
+
+
 def test_parts_and_severities(study, tmp_path):
-    line = (
-        f"{study}/bn-seed0 --parts corruptions --severities 3 --images 3 --workers 0 --gpus 0 --out {tmp_path / 'out'}"
-    )
+    what = "--parts corruptions --severities 3 --images 3 --workers 0 --gpus 0 --wandb disabled"
+    line = f"{study}/bn-seed0 {what} --out {tmp_path / 'out'}"
     results = run(flags(line))
     assert len(results) == 15 and set(results.severity) == {3}
     assert "generated here at severity 3" in (tmp_path / "out" / "table.md").read_text()
