@@ -51,6 +51,7 @@ PARTS = ("clean", "shifts", "corruptions", "perturbations", "consistency")
 SMALLER = ("ECE", "mean error, corrupted", "mCE", "relative mCE", "flip probability", "mFR", "top-5 distance")
 HIDDEN = frozenset({"NLL"})
 """In results.csv alone: the table is wide as it is."""
+POSITIONAL = {"positional": True, "custom_args": {"metavar": "NETWORK ..."}}
 OFFERED = 200
 """Images of an embedded set, which has as many as it is asked for."""
 
@@ -59,9 +60,7 @@ OFFERED = 200
 class Flags:
     """Flags of this evaluation."""
 
-    networks: list[str] = field(
-        default_factory=list, metadata={"positional": True, "custom_args": {"metavar": "NETWORK"}}
-    )
+    networks: list[str] = field(default_factory=list, metadata=POSITIONAL)
     """Checkpoints, folders of studies' runs (all their checkpoints; seeds of one arm are averaged), or names of
     torchvision's and timm's networks."""
     data: str | None = None

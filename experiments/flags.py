@@ -100,6 +100,9 @@ def smoke_wandb(flags) -> str:
 
 
 class _Parser(ArgumentParser):
+    def format_help(self) -> str:
+        return super().format_help().replace("Flags ['flags']:", "flags:")
+
     def error(self, message: str) -> NoReturn:
         fail(f"{message} ({self.prog} --help lists the flags)")
 
