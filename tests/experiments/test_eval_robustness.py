@@ -291,6 +291,12 @@ def test_picture_shows_every_error():
     assert all(ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= 90 for ax in figure.axes)
 
 
+def test_help_says_what_a_network_may_be(capsys):
+    with pytest.raises(SystemExit):
+        flags("--help")
+    assert "NETWORK ... Checkpoints, folders of studies' runs" in " ".join(capsys.readouterr().out.split())
+
+
 def test_help_is_quick_to_say():
     """Nothing heavy is imported before the flags are parsed."""
     import subprocess
