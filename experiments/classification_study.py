@@ -317,7 +317,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     from experiments.wandb_outcome import log_outcome
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.halves_tracker import HalvesTracker
-    from lightning_modules.predictions import classified, save_answers
+    from lightning_modules.predictions import answers, captioned, save_answers
 
     part, recipe = folder.part(name, seed), arm.recipe
     world = devices(flags)[1] * flags.nodes
@@ -343,9 +343,10 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         results = [*module.results(), *judged_further(flags, arm, opened, module, name)]
-        save_answers(module, data, folder.path / "predictions", name)
+        found = answers(module, data)
+        save_answers(found, folder.path / "predictions", name)
         folder.finish(name, seed, {"results": results})
-        log_outcome(trainer, results, classified(module, data))
+        log_outcome(trainer, results, captioned(found))
         last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
         end_wandb(trainer)
 

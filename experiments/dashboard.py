@@ -175,7 +175,11 @@ PARTS = [
     ),
     Part("Gates of single layers", "The curves of one layer together.", single_layers, is_open=False),
     Part("Batch-size study", "What is left of a norm when fewer images are normalised together.", batch_sizes),
-    Part("Robustness", "Accuracy under shifts, corruptions, perturbations; needs runs with `--judge`.", robustness),
+    Part(
+        "Robustness",
+        "Accuracy under shifts, corruptions, perturbations; needs runs with `--judge`, or of eval_robustness.py.",
+        robustness,
+    ),
 ]
 
 

@@ -56,7 +56,7 @@ def verdict(table: Table) -> str:
     if len(drops) == 1:
         return f"{name} loses {first['mean']:.1f} points from source to targets; there is no other norm to compare."
     second = drops.iloc[1]
-    gap = f"{second['mean'] - first['mean']:.1f} fewer than {_called(drops.index[1])}"
+    gap = f"{round(second['mean'], 1) - round(first['mean'], 1):.1f} fewer than {_called(drops.index[1])}"  # as printed
     loses = f"{name} loses least, {first['mean']:.1f} points from source to targets"
     rest = drops.iloc[1:].iterrows()
     tied = [_called(norm) for norm, row in rest if row["mean"] - first["mean"] <= _spread(first, row)]

@@ -25,7 +25,7 @@ Judges every network on clean images, under IBN-Net's appearance shifts, ImageNe
 perturbations, and by its shift consistency and calibration. Corruptions are generated here, once for all networks that
 see images of one size. mCE, relative mCE and mFR divide by AlexNet's errors, and so are given for ImageNet's 1000
 classes at 224 x 224 alone; elsewhere stands the plain mean. Ends in one table; OUT gets table.md, results.csv and one
-picture, robustness.png.
+picture, robustness.png; W&B gets a run a network, of the keys that the dashboard shows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.flags import UsageError, one_sentence, parse
+from experiments.flags import UsageError, check_wandb, one_sentence, parse, smoke_wandb
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -51,6 +51,7 @@ PARTS = ("clean", "shifts", "corruptions", "perturbations", "consistency")
 SMALLER = ("ECE", "mean error, corrupted", "mCE", "relative mCE", "flip probability", "mFR", "top-5 distance")
 HIDDEN = frozenset({"NLL"})
 """In results.csv alone: the table is wide as it is."""
+POSITIONAL = {"positional": True, "custom_args": {"metavar": "NETWORK ..."}}
 OFFERED = 200
 """Images of an embedded set, which has as many as it is asked for."""
 
@@ -59,9 +60,7 @@ OFFERED = 200
 class Flags:
     """Flags of this evaluation."""
 
-    networks: list[str] = field(
-        default_factory=list, metadata={"positional": True, "custom_args": {"metavar": "NETWORK"}}
-    )
+    networks: list[str] = field(default_factory=list, metadata=POSITIONAL)
     """Checkpoints, folders of studies' runs (all their checkpoints; seeds of one arm are averaged), or names of
     torchvision's and timm's networks."""
     data: str | None = None
@@ -92,6 +91,8 @@ class Flags:
     """Seed of corruptions and crops."""
     out: str = "runs/eval_robustness"
     """Folder for the table, the results and the picture."""
+    wandb: str = "auto"
+    """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
     smoke: bool = False
     """A small untrained network on a few embedded shapes, to see in seconds that everything fits together."""
 
@@ -108,6 +109,7 @@ class Flags:
                 raise UsageError(f"{said}: choose from {', '.join(map(str, known))}{hint}.")
         if self.weights not in ("imagenet", "none"):
             raise UsageError(f"--weights {self.weights}: choose imagenet or none.")
+        check_wandb(self.wandb)
         if not self.networks and not self.smoke:
             raise UsageError("name a network to judge: a checkpoint, a run's folder, or a torchvision or timm name.")
 
@@ -151,6 +153,8 @@ def run(flags: Flags) -> DataFrame:
     labelled = [(of[row["network"]], {key: v for key, v in row.items() if key != "network"}) for row in rows]
     results = pd.DataFrame({"arm": n.arm, **n.facts, "seed": n.seed, **row} for n, row in labelled)
     write(flags, out, results, closing_table(flags, networks, domain, rows))
+    if flags.wandb != "disabled":
+        to_wandb(flags, out, networks, results)
     return results
 
 
@@ -159,7 +163,7 @@ def smoked(flags: Flags) -> Flags:
     changed = {"data": "shapes", "images": 4, "workers": 0, "frames": 3, "severities": [1, 5], "published": False}
     out = f"{flags.out}-smoke" if flags.out == Flags(smoke=True).out else flags.out
     networks = flags.networks or ["cifar_resnet8"]
-    return dataclasses.replace(flags, networks=networks, weights="none", out=out, **changed)
+    return dataclasses.replace(flags, networks=networks, weights="none", out=out, wandb=smoke_wandb(flags), **changed)
 
 
 def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
@@ -286,8 +290,8 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
     """Leave the evaluation in its folder, and print the table."""
     import yaml
 
-    from experiments.arm_looks import cast
-    from experiments.robustness_figures import draw_robustness
+    from experiments.reporting.arm_looks import cast
+    from experiments.reporting.robustness_figures import draw_robustness
 
     out.mkdir(parents=True, exist_ok=True)
     results.to_csv(out / "results.csv", index=False)
@@ -302,6 +306,22 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
         figure.savefig(out / f"robustness.{suffix}", dpi=150)
     table.print()
     print(f"table, results and picture: {out}")
+
+
+def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFrame) -> None:
+    """A run for each network, with its results and the numbers that studies log of what they `--judge`."""
+    import wandb
+
+    from experiments.trainers import start_wandb
+    from experiments.wandb_outcome import outcome
+
+    for network in networks:
+        own = results[(results["arm"] == network.arm) & (results["seed"] == network.seed)]
+        about = {"arm": network.arm, **network.facts, "seed": network.seed, "network": network.source}
+        name = f"{out.name}-{network.arm}-seed{network.seed}"
+        logged = start_wandb(flags.wandb, out, out.name, name, about | {"images": flags.images, "split": flags.split})
+        logged.log(outcome(own.to_dict("records"), []) | {"results": wandb.Table(dataframe=own)})
+        logged.finish()
 
 
 def _some(classes: tuple[str, ...]) -> str:

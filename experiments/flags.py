@@ -18,6 +18,8 @@ ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "label_
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
+WANDB = ("auto", "online", "offline", "disabled")
+
 Flags = TypeVar("Flags")
 
 
@@ -78,8 +80,7 @@ class RunFlags:
             raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
         if self.epochs is not None and self.max_steps is not None:
             raise UsageError("--epochs and --max-steps say the same thing twice: pass one of them.")
-        if self.wandb not in ("auto", "online", "offline", "disabled"):
-            raise UsageError(f"--wandb {self.wandb}: choose from auto, online, offline, disabled.")
+        check_wandb(self.wandb)
 
 
 def out_folder(flags: RunFlags, study: str) -> Path:
@@ -88,12 +89,20 @@ def out_folder(flags: RunFlags, study: str) -> Path:
     return Path(flags.out.replace("NAME", "-".join([study, *["smoke"] * flags.smoke, *[trial] * (trial is not None)])))
 
 
-def smoke_wandb(flags: RunFlags) -> str:
+def check_wandb(mode: str) -> None:
+    if mode not in WANDB:
+        raise UsageError(f"--wandb {mode}: choose from {', '.join(WANDB)}.")
+
+
+def smoke_wandb(flags) -> str:
     """What a smoke run does with W&B: nothing, unless it was said."""
     return "disabled" if flags.wandb == "auto" else flags.wandb
 
 
 class _Parser(ArgumentParser):
+    def format_help(self) -> str:
+        return super().format_help().replace("Flags ['flags']:", "flags:")
+
     def error(self, message: str) -> NoReturn:
         fail(f"{message} ({self.prog} --help lists the flags)")
 

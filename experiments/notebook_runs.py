@@ -45,7 +45,7 @@ def ensure_run(name: str, command: str, small: str = "") -> Path:
     line = [f"experiments/{study}", *flags, "--out", str(out)]
     print("python", shlex.join(line))
     if not _finished(folder):
-        _make(line + (["--wandb", "disabled"] if study.startswith(("cls_", "seg_")) else []), folder)
+        _make(line + (["--wandb", "disabled"] if study.startswith(("cls_", "seg_", "eval_")) else []), folder)
     return folder
 
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.flags import ABOUT
-from experiments.report_figures import draw_key, picture_uri, svg_uri
-from experiments.report_run import Run, listed, read_run
-from experiments.report_sections import (
+from experiments.reporting.figures import draw_key, picture_uri, svg_uri
+from experiments.reporting.run import Run, listed, read_run
+from experiments.reporting.sections import (
     Section,
     divergence_section,
     drop_section,
@@ -63,7 +63,7 @@ def write_side_by_side(runs: list[Path]) -> Path:
     Raises:
         ValueError: as `write_report` does; and where there are fewer than two runs, or one of them twice.
     """
-    from experiments.report_side_by_side import joined, pictures, run_names
+    from experiments.reporting.side_by_side import joined, pictures, run_names
 
     loaded = [read_run(Path(run)) for run in runs]
     whole = joined(loaded)
@@ -85,7 +85,7 @@ def _html(loaded: Run, over: str, title: str, question: str, pictures: list, lef
     """
     from jinja2 import Environment, FileSystemLoader
 
-    templates = FileSystemLoader(Path(__file__).parent)
+    templates = FileSystemLoader(Path(__file__).parent / "reporting")
     page = Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return page.get_template("report.html.j2").render(
         run=loaded,

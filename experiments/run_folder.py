@@ -176,7 +176,8 @@ def _command() -> str:
 
 
 def _environment() -> dict:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
+    threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
     return {
         "machine": f"{platform.system()} {platform.machine()}, {device}",
         "git": _revision(),

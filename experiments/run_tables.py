@@ -18,8 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import Look, cast
 from experiments.flags import UsageError
+from experiments.reporting.arm_looks import Look, cast
 
 if TYPE_CHECKING:  # pandas loads slowly; nothing here is needed by a command line that asks for --help
     from pandas import DataFrame

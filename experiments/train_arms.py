@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from experiments.gate_bars import print_gates
 from experiments.report import write_report
+from experiments.reporting.gate_bars import print_gates
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -1,11 +1,14 @@
 """A Lightning trainer from a study's flags."""
 
+from __future__ import annotations
+
 import logging
 import math
 import os
 import warnings
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
@@ -17,6 +20,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from experiments.flags import RunFlags, UsageError
 from experiments.run_parts import set_aside
 from lightning_modules.judgement_line import JudgementLine
+
+if TYPE_CHECKING:  # loads in seconds; only where something goes there
+    import wandb
 
 # Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -125,22 +131,28 @@ def end_wandb(trainer: pl.Trainer) -> None:
             logger.experiment.finish()
 
 
+def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> wandb.Run:
+    """A new run in W&B's project normshift, its files below `folder`.
+
+    Args:
+        mode: online or offline; auto is online where the user is logged in.
+        group: the study's run that it belongs to. about: its settings.
+    """
+    import wandb
+
+    if mode == "auto":
+        mode = "online" if wandb.login(prompt=False) else "offline"
+    folder.mkdir(parents=True, exist_ok=True)
+    quiet = wandb.Settings(silent=True)
+    return wandb.init(project="normshift", group=group, name=name, dir=folder, mode=mode, config=about, settings=quiet)
+
+
 def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
     if flags.wandb == "disabled":
         return []
-    import wandb
-
-    mode = flags.wandb
-    if mode == "auto":
-        mode = "online" if wandb.login(prompt=False) else "offline"
     run, experiment = folder.parent.name, None
     if rank_zero_only.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"{run}-{folder.name}"
-        quiet = wandb.Settings(silent=True)
-        experiment = wandb.init(
-            project="normshift", group=run, name=name, dir=folder, mode=mode, config=about, settings=quiet
-        )
+        experiment = start_wandb(flags.wandb, folder, run, f"{run}-{folder.name}", about)
         experiment.define_metric("trainer/global_step")
         experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return [WandbLogger(experiment=experiment, save_dir=folder)]

@@ -45,7 +45,8 @@ def draw_gates(frame: DataFrame) -> Figure:
     """The gates across the layers as they stood at the last step of each run in the frame.
 
     SN: two panels, mean and variance; a bar a layer, split into the shares of the statistics, averaged over seeds.
-    BIN: ridges, how rho is spread over the channels (and seeds) of each layer, and how many have chosen a side.
+    BIN: ridges, how rho is spread over the recorded channels (and seeds) of each layer, and how many have chosen a
+    side; of a wide layer some channels stand for all, see `sampled`.
 
     Args:
         frame: tidy gates of one or more norms, seeds and steps.
@@ -79,7 +80,8 @@ def draw_gates(frame: DataFrame) -> Figure:
 def draw_gate_movement(frame: DataFrame) -> Figure:
     """How the gates moved during training, in the first, middle and last third of the layers, side by side.
 
-    SN: the shares, averaged over layers; a thin line a seed, a bold one for their mean. BIN: the quantiles of rho.
+    SN: the shares, averaged over layers; a thin line a seed, a bold one for their mean. BIN: the quantiles of rho
+    over all channels that were recorded.
 
     Args:
         frame: tidy gates of one or more norms and seeds.
@@ -121,6 +123,18 @@ def last_recorded(frame: DataFrame) -> DataFrame:
     frame = _told_apart(frame)
     training = ["arm" if "arm" in frame else "norm", "seed"]
     return frame[frame["step"] == frame.groupby(training)["step"].transform("max")]
+
+
+def sampled(rows: DataFrame) -> int:
+    """How many channels of a wide layer stand for all in the gates of one arm; 0 where every channel is there.
+
+    Args:
+        rows: tidy gates, of which those of rho are labelled with their channels' numbers.
+    """
+    rho = rows[rows["statistic"] == "rho"].drop_duplicates(["depth", "label"])
+    numbers = rho["label"].astype(int).groupby(rho["depth"])
+    there = numbers.nunique()
+    return int(there[numbers.max() >= there].max()) if (numbers.max() >= there).any() else 0
 
 
 def quiet(ax: Axes) -> None:
@@ -215,7 +229,9 @@ def _sides_panel(ax: Axes, rows: DataFrame) -> None:
     ax.set_ylim(-1.15 * max(0.04, instance.max()), 1.15 * max(0.04, batch.max()))
     ax.yaxis.get_major_locator().set_params(nbins=4)
     ax.yaxis.set_major_formatter(lambda value, _: f"{100 * abs(value):.0f} %")
-    ax.set_title("channels that chose a side", loc="left", fontsize=9, color=_INK)
+    some = sampled(rows)
+    title = f"channels that chose a side{f' (of {some} in wide layers)' if some else ''}"
+    ax.set_title(title, loc="left", fontsize=9, color=_INK)
     _legend(ax, columns=2)
 
 

@@ -15,7 +15,7 @@ from datamodules.classification import ClassificationData
 from datamodules.image_transforms import JudgedImage
 from datamodules.labels import IGNORE, LabelSpace
 from datamodules.segmentation import SegmentationData
-from datamodules.transforms import MEAN, STD, EvalTransform
+from datamodules.transforms import EvalTransform
 
 
 class Prediction(NamedTuple):
@@ -65,26 +65,35 @@ def side_by_side(found: list[Prediction]) -> Iterator[tuple[np.ndarray, str]]:
         yield picture, f"{one.domain} {one.index}: image, truth, prediction"
 
 
+class Answer(NamedTuple):
+    """One image uint8 (H, W, 3) of a domain, its class, what a classifier calls it, and how probable that is to it."""
+
+    domain: str
+    index: int
+    image: np.ndarray
+    truth: str
+    answer: str
+    probability: float
+
+
 @torch.no_grad()
-def classified(module, data: ClassificationData, count: int = 8) -> Iterator[tuple[np.ndarray, str]]:
-    """A few images of every judged domain as a classifier saw them, and what it took them for."""
-    transform, training = JudgedImage(data.size, data.resize), module.training
+def answers(module, data: ClassificationData, count: int = 6) -> list[Answer]:
+    """What a classifier calls a few images of every judged domain, spread evenly over the domain."""
+    transform, training, found = JudgedImage(data.size, data.resize), module.training, []
     module.eval()
     for domain in data.judged:
-        chosen = np.linspace(0, len(domain.samples) - 1, min(count, len(domain.samples))).round().astype(int)
-        images, labels = zip(*(domain.samples[int(i)] for i in chosen), strict=True)
-        batch = torch.stack([transform(image) for image in images])
-        taken = module(batch.to(module.device)).argmax(1).tolist()
-        seen = (batch * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)).clamp(0, 1) * 255
-        for picture, label, guess in zip(seen.round().byte().permute(0, 2, 3, 1).numpy(), labels, taken, strict=True):
-            verdict = "rightly" if guess == int(label) else f"truth {domain.classes[int(label)]}"
-            yield picture, f"{domain.name}: {domain.classes[guess]}, {verdict}"
+        samples, classes = domain.samples, domain.classes
+        for i in range(shown := min(count, len(samples))):
+            image, label = samples[i * len(samples) // shown]
+            chances = module(transform(image)[None].to(module.device)).float().softmax(1)[0]
+            best = int(chances.argmax())
+            found.append(Answer(domain.name, i, image, classes[label], classes[best], chances[best].item()))
     module.train(training)
+    return found
 
 
-@torch.no_grad()
-def save_answers(module, data: ClassificationData, folder: Path, arm: str, count: int = 6) -> None:
-    """Write DOMAIN-i-image.png for a few images of every judged domain, and what the network calls them to ARM.csv.
+def save_answers(found: list[Answer], folder: Path, arm: str) -> None:
+    """Write DOMAIN-i-image.png for every answer, and what the network calls them to ARM.csv.
 
     A row an image: domain, image (the i of the picture), truth, answer, probability (of the answer, in [0, 1]). A file
     that is there already stays, so that with several seeds the first one's answers are shown.
@@ -93,19 +102,20 @@ def save_answers(module, data: ClassificationData, folder: Path, arm: str, count
     if file.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    transform, training, rows = JudgedImage(data.size, data.resize), module.training, []
-    module.eval()
-    for domain in data.judged:
-        name, samples = file_name(domain.name), domain.samples
-        for i in range(min(count, len(samples))):
-            image, label = samples[i * len(samples) // count if len(samples) > count else i]
-            chances = module(transform(image)[None].to(module.device)).float().softmax(1)[0]
-            best = int(chances.argmax())
-            _write(folder / f"{name}-{i}-image.png", image)
-            rows.append((name, i, domain.classes[label], domain.classes[best], round(chances[best].item(), 4)))
+    rows = []
+    for one in found:
+        name = file_name(one.domain)
+        _write(folder / f"{name}-{one.index}-image.png", one.image)
+        rows.append((name, one.index, one.truth, one.answer, round(one.probability, 4)))
     with file.open("w", newline="") as opened:
         csv.writer(opened).writerows([("domain", "image", "truth", "answer", "probability"), *rows])
-    module.train(training)
+
+
+def captioned(found: list[Answer]) -> Iterator[tuple[np.ndarray, str]]:
+    """Each image and a caption: what the network calls it, and whether it is right."""
+    for one in found:
+        verdict = "rightly" if one.answer == one.truth else f"truth {one.truth}"
+        yield one.image, f"{one.domain} {one.index}: {one.answer}, {verdict}"
 
 
 def file_name(domain: str) -> str:

@@ -16,10 +16,11 @@ import torch
 import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
 from experiments.classification_study import Opened, chosen_recipe
-from experiments.flags import one_sentence, parse
+from experiments.flags import parse
 from experiments.judged_table import judged_table
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.pseudo_labels import predictions
+from tests.experiments.refusals import refused
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 STUDIES = {
@@ -32,16 +33,6 @@ DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 
 def run(study, line: str) -> pd.DataFrame:
     return study.run(parse(study.Flags, "", line.split()))
-
-
-def refused(study, capsys, line: str) -> str:
-    """The one sentence that a command line ends in."""
-    with pytest.raises(SystemExit) as stopped, one_sentence():
-        run(study, line)
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
-    return error
 
 
 @pytest.fixture(scope="module")

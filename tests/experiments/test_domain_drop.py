@@ -70,6 +70,8 @@ def test_verdict_is_honest():
     assert "also the highest on the targets, 44.0" in clear
     poor = verdict(drop_table(results({"in": {0: (0.1, 0.05, 0.05)}, "bn": {0: (0.6, 0.3, 0.4)}})))
     assert poor.startswith("IN loses least") and "the highest on the targets is BN, 35.0 against its 5.0" in poor
+    close = verdict(drop_table(results({"in": {0: (0.2, 0.0964, 0.0964)}, "bn": {0: (0.2, 0.0906, 0.0906)}})))
+    assert "10.4 points" in close and "0.5 fewer than BN" in close  # 10.36 and 10.94 in the table
     assert "no other norm" in verdict(drop_table(results({"bn": MIOU["bn"]})))
     only_source = results()[lambda rows: rows["role"] == "source"]
     assert "no drop to compare" in verdict(drop_table(only_source))

@@ -13,30 +13,22 @@ import torch
 import yaml
 
 from datamodules.image_domains import open_images
-from experiments import judged_networks
-from experiments.arm_looks import cast
+from experiments import eval_robustness, judged_networks
 from experiments.eval_robustness import Flags, refuse_seen, run
-from experiments.flags import UsageError, one_sentence, parse
+from experiments.flags import UsageError, parse
 from experiments.judged_networks import preprocessing, trained_networks
-from experiments.robustness_figures import draw_robustness
+from experiments.reporting.arm_looks import cast
+from experiments.reporting.robustness_figures import draw_robustness
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
+from tests.experiments.offline_runs import history, records
+from tests.experiments.refusals import refused
 
-QUICK = "--images 6 --parts clean consistency --workers 0 --gpus 0"
+QUICK = "--images 6 --parts clean consistency --workers 0 --gpus 0 --wandb disabled"
 
 
 def flags(line: str) -> Flags:
     return parse(Flags, "", line.split())
-
-
-def refused(capsys, line: str) -> str:
-    """The one sentence that a command line ends in."""
-    with pytest.raises(SystemExit) as stopped, one_sentence():
-        run(flags(line))
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
-    return error
 
 
 def save(file, norm="bn", seed=0, data="shapes", classes=None, size=32):
@@ -110,10 +102,29 @@ def test_checkpoints_folders_and_names_stand_side_by_side(study, tmp_path):
     assert [(n.arm, n.seed) for n in trained_networks(str(alone))] == [("mine", 0)]
 
 
+def test_each_network_is_a_run_on_wandb(study, tmp_path):
+    line = f"{study}/bn-seed0 {study}/sn-seed1 {QUICK} --wandb offline --out {tmp_path / 'out'}"
+    results = run(flags(line.replace("--wandb disabled", "")))
+    folders = sorted((tmp_path / "out" / "wandb").glob("offline-run-*"))
+    found = {}
+    for folder in folders:
+        settings = {}
+        for record in records(folder):
+            if record.WhichOneof("record_type") == "run":
+                settings |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        (logged,) = history(folder)
+        found[settings["norm"], settings["seed"]] = logged
+    assert set(found) == {("bn", 0), ("sn", 1)}
+    for (norm, _), logged in found.items():
+        own = results[results.norm == norm].set_index("measure").value
+        assert logged["final/top1"] == pytest.approx(own["top1"])
+        assert logged["robustness/shift_consistency"] == pytest.approx(own["consistency"])
+        assert logged["results"]["_type"] == "table-file"
+
+
 def test_parts_and_severities(study, tmp_path):
-    line = (
-        f"{study}/bn-seed0 --parts corruptions --severities 3 --images 3 --workers 0 --gpus 0 --out {tmp_path / 'out'}"
-    )
+    what = "--parts corruptions --severities 3 --images 3 --workers 0 --gpus 0 --wandb disabled"
+    line = f"{study}/bn-seed0 {what} --out {tmp_path / 'out'}"
     results = run(flags(line))
     assert len(results) == 15 and set(results.severity) == {3}
     assert "generated here at severity 3" in (tmp_path / "out" / "table.md").read_text()
@@ -138,7 +149,7 @@ def test_parts_and_severities(study, tmp_path):
     ],
 )  # fmt: skip
 def test_mistakes_are_said_in_one_sentence(capsys, line, said, tmp_path):
-    assert said in refused(capsys, f"{line} --out {tmp_path / 'out'}".strip())
+    assert said in refused(eval_robustness, capsys, f"{line} --out {tmp_path / 'out'}".strip())
 
 
 def test_checkpoints_of_other_kinds_are_refused(capsys, tmp_path, study):
@@ -149,27 +160,31 @@ def test_checkpoints_of_other_kinds_are_refused(capsys, tmp_path, study):
         ([1, 2], "is no checkpoint of a study"),
     ):
         torch.save(content, tmp_path / "other.ckpt")
-        assert said in refused(capsys, f"{tmp_path / 'other.ckpt'} --out {tmp_path / 'out'}")
+        assert said in refused(eval_robustness, capsys, f"{tmp_path / 'other.ckpt'} --out {tmp_path / 'out'}")
     (tmp_path / "text.ckpt").write_text("nothing")
-    assert "cannot be read as a checkpoint" in refused(capsys, f"{tmp_path / 'text.ckpt'} --out {tmp_path / 'out'}")
-    assert "holds no finished network: expected" in refused(capsys, f"{tmp_path} --out {tmp_path / 'out'}")
+    assert "cannot be read as a checkpoint" in refused(
+        eval_robustness, capsys, f"{tmp_path / 'text.ckpt'} --out {tmp_path / 'out'}"
+    )
+    assert "holds no finished network: expected" in refused(
+        eval_robustness, capsys, f"{tmp_path} --out {tmp_path / 'out'}"
+    )
 
 
 def test_data_must_fit_the_networks(capsys, tmp_path, study):
     save(tmp_path / "pets.ckpt", data="pets", classes=["cat", "dog"])
     out = f"--out {tmp_path / 'out'}"
-    said = refused(capsys, f"{study}/bn-seed0 {tmp_path / 'pets.ckpt'} {out}")
+    said = refused(eval_robustness, capsys, f"{study}/bn-seed0 {tmp_path / 'pets.ckpt'} {out}")
     assert "trained on different sets" in said and "--data" in said
-    said = refused(capsys, f"{tmp_path / 'pets.ckpt'} --data shapes {out}")
+    said = refused(eval_robustness, capsys, f"{tmp_path / 'pets.ckpt'} --data shapes {out}")
     assert "knows 2 classes (cat, dog), and shapes has" in said and "--data pets" in said
     save(tmp_path / "large.ckpt", size=48)
-    assert "drawn at one size" in refused(capsys, f"{study}/bn-seed0 {tmp_path / 'large.ckpt'} {out}")
+    assert "drawn at one size" in refused(eval_robustness, capsys, f"{study}/bn-seed0 {tmp_path / 'large.ckpt'} {out}")
 
 
 def test_a_finished_evaluation_is_not_overwritten(capsys, tmp_path, study):
     line = f"{study}/bn-seed0 --images 2 --parts clean --workers 0 --gpus 0 --out {tmp_path / 'out'}"
     run(flags(line))
-    assert "holds an evaluation already" in refused(capsys, line)
+    assert "holds an evaluation already" in refused(eval_robustness, capsys, line)
 
 
 def test_weights_that_cannot_be_had(capsys, tmp_path, monkeypatch):
@@ -179,7 +194,7 @@ def test_weights_that_cannot_be_had(capsys, tmp_path, monkeypatch):
     (tmp_path / "imagenet/val/n01440764").mkdir(parents=True)
     (tmp_path / "imagenet/val/n01440764/a.JPEG").write_bytes(b"")
     monkeypatch.setattr("lightning_modules.backbones.build_backbone", offline)
-    said = refused(capsys, f"resnet18 --data-root {tmp_path} --out {tmp_path / 'out'}")
+    said = refused(eval_robustness, capsys, f"resnet18 --data-root {tmp_path} --out {tmp_path / 'out'}")
     assert "no route to host" in said and "--weights none" in said
 
 
@@ -274,6 +289,12 @@ def test_picture_shows_every_error():
     np.testing.assert_allclose(lines["snow"], [18, 54, 90])
     np.testing.assert_allclose(lines["mean of all"], [100 * s * 1.4 / 15 for s in (1, 3, 5)])
     assert all(ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= 90 for ax in figure.axes)
+
+
+def test_help_says_what_a_network_may_be(capsys):
+    with pytest.raises(SystemExit):
+        flags("--help")
+    assert "NETWORK ... Checkpoints, folders of studies' runs" in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_is_quick_to_say():

@@ -16,7 +16,7 @@ from PIL import Image
 
 from experiments import report
 from experiments.report import main, prediction_pictures, write_report
-from experiments.report_run import read_run
+from experiments.reporting.run import read_run
 from experiments.run_folder import RunFolder
 from experiments.tables import table_of
 from lightning_modules.gate_figures import NORM_COLOURS, STATISTIC_COLOURS, draw_gate_movement, draw_gates
@@ -107,13 +107,39 @@ def test_run_killed_without_a_word(tmp_path):
     (folder.part("sn-b2", 0) / "gates.parquet").write_bytes(whole[:100])  # killed while it was written
     (folder.part("sn-b2", 0) / "metrics.csv").touch()
     page = write_report(tmp_path / "run")
-    note = re.search(r'role="note">(.*?)</p>', page.read_text())[1]
+    note = re.sub("<.*?>", "", re.search(r'role="note">(.*?)</p>', page.read_text())[1])
     assert "not finished: sn-b32-seed0 (last logged at step 4); nothing logged yet: bn-b2-seed0, " in note
     assert "bn-b32-seed0" not in note and note.count("seed") == 7 and note.endswith("--resume goes on with it.")
     html = sections(page)
     assert "table.json is missing" in html["Result"] and "<img" in html["Training"]
     assert "sn-b32: mean" in html["What the gates learned"] and "sn-b2: mean" not in html["What the gates learned"]
     assert not list((tmp_path / "run").glob("*.csv"))  # to look at a run does not change it
+
+
+def test_judgements_at_the_end_alone_are_left_to_the_table(run):
+    def drawn(html: dict[str, str]) -> int:
+        return html["Training"].count("<img")
+
+    metrics = pd.read_csv(run / "metrics.csv")
+    judged = metrics.columns[metrics.columns.str.endswith("/miou")]
+    often = sections(write_report(run))
+    assert drawn(often) == 1 + len(judged) and "judged once" not in often["Training"]
+    last = metrics.dropna(subset=judged, how="all").groupby(["arm", "seed"]).tail(1).index
+    metrics.loc[~metrics.index.isin(last), judged] = float("nan")
+    metrics.to_csv(run / "metrics.csv", index=False)
+    once = sections(write_report(run))
+    assert drawn(once) == 1 and "judged once" in once["Training"]
+    (run / "table.json").unlink()  # stopped before it: the curves' dots are all there is
+    assert drawn(sections(write_report(run))) == 1 + len(judged)
+
+
+def test_the_caption_says_where_some_channels_stand_for_all(run):
+    note = "64 that are spread over it stand for all"
+    assert note not in sections(write_report(run))["What the gates learned"]
+    wide = gates("bin", layers=2, channels=64)
+    wide["label"] = (4 * wide["label"].astype(int)).astype(str)  # of 256
+    wide.to_parquet(run / "gates.parquet")
+    assert note in sections(write_report(run))["What the gates learned"]
 
 
 def test_norms_without_gates(tmp_path):
@@ -216,7 +242,7 @@ def classifiers(path: Path, arms: dict = CLASSIFIERS, scores=(0.9, 0.92, 0.5, 0.
         norm, score = arms[arm]["norm"], scores[i % len(scores)]
         folder.finish(arm, seed, {"results": [{"domain": "photo", "role": "val", "top1": score, "recipe": "plain"}]})
         losses = [{"step": step, "train/loss": 2 - step / 10} for step in range(8)]
-        judged = [{"step": 7, "photo/top1": score, "sketch/top1": score / 2, "photo/ece": 0.1}]
+        judged = [{"step": s, "photo/top1": score, "sketch/top1": score / 2, "photo/ece": 0.1} for s in (3, 7)]
         pd.DataFrame(losses + judged).to_csv(folder.part(arm, seed) / "metrics.csv", index=False)
         if norm == "sn":
             gates("sn", seeds=1).drop(columns=["arm", "seed"]).to_parquet(folder.part(arm, seed) / "gates.parquet")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from experiments.report import write_report
 from tests.experiments.three_norms import MIOU, finished_run
@@ -77,6 +78,14 @@ def test_the_page_is_no_wider_than_its_window(page):
     assert page.execute_script("return document.documentElement.scrollWidth") <= width in (DESKTOP, PHONE)
     small = "return [...document.querySelectorAll('main p, main td, main li')].filter(e => e.innerText.trim())"
     assert page.execute_script(f"{small}.every(e => parseFloat(getComputedStyle(e).fontSize) >= 11)")
+
+
+def test_flags_and_domains_are_not_broken_at_their_hyphens(page, run):
+    broken = "e.getBoundingClientRect().height > 1.5 * parseFloat(getComputedStyle(e).lineHeight)"
+    words = f"return [...document.querySelectorAll('.word')].filter(e => {broken}).map(e => e.innerText)"
+    assert page.execute_script(words) == []
+    copied = "getSelection().selectAllChildren(document.querySelector('pre')); return getSelection().toString()"
+    assert page.execute_script(copied) == yaml.safe_load((run / "config.yaml").read_text())["command"]
 
 
 def test_the_slider_shows_the_gates_of_each_epoch(page, run):

@@ -15,10 +15,12 @@ import yaml
 
 import normshift
 from datamodules.domains import DOMAINS
-from experiments.flags import one_sentence, parse
+from experiments import seg_gta2city
+from experiments.flags import parse
 from experiments.seg_gta2city import Flags, run
 from lightning_modules.segmentation import SegmentationModule
 from tests.datamodules.published_layouts import make_cityscapes, make_gta5
+from tests.experiments.refusals import refused
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "seg_gta2city.py"
 TINY = "--backbone resnet18 --crop 64 64 --batch-size 2 --max-steps 2 --workers 0 --wandb disabled"
@@ -26,16 +28,6 @@ TINY = "--backbone resnet18 --crop 64 64 --batch-size 2 --max-steps 2 --workers 
 
 def flags(line: str) -> Flags:
     return parse(Flags, "", line.split())
-
-
-def refused(capsys, line: str) -> str:
-    """The one sentence that a command line ends in."""
-    with pytest.raises(SystemExit) as stopped, one_sentence():
-        run(flags(line))
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
-    return error
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +78,11 @@ def test_a_run_leaves_what_it_promises(finished):
 def test_a_finished_run_is_not_overwritten_and_can_be_extended(finished, published, capsys, tmp_path):
     out, results = finished
     line = f"--data-root {published} --norm bn sn --seeds 2 {TINY}"
-    assert "holds a run already: pass --resume" in refused(capsys, f"{line} --out {out}")
+    assert "holds a run already: pass --resume" in refused(seg_gta2city, capsys, f"{line} --out {out}")
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     assert "started with other flags (max_steps was 2)" in refused(
-        capsys, f"{line.replace('--max-steps 2', '--max-steps 3')} --resume --out {copy}"
+        seg_gta2city, capsys, f"{line.replace('--max-steps 2', '--max-steps 3')} --resume --out {copy}"
     )
     again = run(flags(f"--data-root {published} --norm bn sn gn --seeds 2 {TINY} --resume --out {copy}"))
     before = again[again.norm != "gn"].reset_index(drop=True)
@@ -168,11 +160,11 @@ def test_a_configuration_is_read_back(finished, tmp_path):
     ],
 )
 def test_what_cannot_be_run_ends_in_one_sentence(line, sentence, capsys):
-    assert re.search(sentence, refused(capsys, line))
+    assert re.search(sentence, refused(seg_gta2city, capsys, line))
 
 
 def test_without_data_the_error_says_where_to_get_it_and_what_to_run_instead(tmp_path, capsys):
-    error = refused(capsys, f"--data-root {tmp_path}")
+    error = refused(seg_gta2city, capsys, f"--data-root {tmp_path}")
     assert "images/00001.png and labels/00001.png" in error and "leftImg8bit/train" in error
     assert error.count("https://") == 2  # of both sets
     assert "--source streets-game --target streets-city streets-night streets-fog" in error
@@ -190,7 +182,7 @@ def test_a_broken_label_ends_in_one_sentence_before_training(published, tmp_path
         broken.save(label)
     in_a_worker = TINY.replace("--workers 0", "--workers 1")
     line = f"--data-root {tmp_path / 'data'} --norm bn {in_a_worker} --out {tmp_path / 'run'}"
-    error = refused(capsys, line)
+    error = refused(seg_gta2city, capsys, line)
     assert "holds the id 77, but gta5 defines 0 to 34" in error and ".png" in error
     assert not list(tmp_path.glob("run/*-seed*"))  # before any training
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 
+from lightning_modules.gate_figures import sampled
 from lightning_modules.gate_record import KEPT, GateRecord
 from normshift import convert
 from normshift.gates import GateReader, Place
@@ -42,6 +43,14 @@ def test_rows_say_what_was_given(tmp_path):
     assert frame[frame["epoch"] == 1].groupby("layer")["label"].agg(list).equals(labels)
     last = record.last().astype({"antialias": object})
     pd.testing.assert_frame_equal(last, frame[frame["epoch"] == 2].reset_index(drop=True), check_dtype=False)
+
+
+def test_a_frame_tells_whether_some_channels_stand_for_all():
+    for places, some in ((PLACES, KEPT), (PLACES[::2], 0), (PLACES[:1], 0)):
+        record = GateRecord(places, {})
+        record.add(0, 0, drawn(0))
+        assert sampled(record.last()) == some
+        assert sampled(pd.concat([record.last()] * 2)) == some
 
 
 def test_state_survives_a_round_trip(tmp_path):

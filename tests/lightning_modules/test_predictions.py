@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from datamodules.transforms import MEAN, STD
-from lightning_modules.predictions import save_answers
+from lightning_modules.predictions import answers, captioned, save_answers
 
 
 class Brightness(nn.Module):
@@ -34,7 +34,8 @@ def test_answers_are_what_the_network_says(tmp_path):
         size=16, resize=None, judged=[domain("set/photo", list(range(0, 240, 20))), domain("x", [255])]
     )
     network = Brightness().train()
-    save_answers(network, data, tmp_path, "arm", count=4)
+    found = answers(network, data, count=4)
+    save_answers(found, tmp_path, "arm")
     assert network.training
     rows = pd.read_csv(tmp_path / "arm.csv")
     assert list(rows["domain"]) == ["set-photo"] * 4 + ["x"] and list(rows["image"]) == [0, 1, 2, 3, 0]
@@ -45,5 +46,16 @@ def test_answers_are_what_the_network_says(tmp_path):
     for i, level in enumerate(levels[:4]):
         assert (cv2.imread(str(tmp_path / f"set-photo-{i}-image.png")) == level).all()
     before = (tmp_path / "arm.csv").read_bytes()
-    save_answers(network, SimpleNamespace(**vars(data) | {"judged": []}), tmp_path, "arm")
+    save_answers([], tmp_path, "arm")
     assert (tmp_path / "arm.csv").read_bytes() == before  # of the first seed
+
+
+def test_captions_say_what_was_answered_and_whether_it_is_right():
+    data = SimpleNamespace(size=16, resize=None, judged=[domain("set/photo", [0, 20, 240])])
+    pictures, captions = zip(*captioned(answers(Brightness(), data)), strict=True)
+    assert captions == (
+        "set/photo 0: dark, rightly",
+        "set/photo 1: dark, truth bright",
+        "set/photo 2: bright, truth dark",
+    )
+    assert [picture.mean() for picture in pictures] == [0, 20, 240]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.arm_looks import COLOURS, LINES, MOST, NORM_LINES, PLAIN, cast
+from experiments.reporting.arm_looks import COLOURS, LINES, MOST, NORM_LINES, PLAIN, cast
 from lightning_modules.gate_figures import NORM_COLOURS
 from normshift import NORMS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import Look
+from experiments.reporting.arm_looks import Look
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def draw_drops(scores: DataFrame, ranked: list[str], looks: dict[str, Look], tit
     reach = max(scores[DROP].max(), 0.1)
     for y, norm in enumerate(ranked):
         seeds, colour = scores.loc[[norm], DROP], looks[norm].colour
-        ax.barh(y, seeds.mean(), 0.56, color=colour, alpha=0.45, linewidth=0)
+        ax.barh(y, seeds.mean(), 0.56, color=_pale(colour), linewidth=0)
         ax.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
         ax.text(max(seeds.max(), 0) + 0.03 * reach, y, f"{seeds.mean():.1f}", va="center", fontsize=8.5, color=INK)
     ax.set_xlim(min(0, scores[DROP].min()), 1.14 * reach)
@@ -194,6 +194,13 @@ def _line(ax: Axes, look: Look, place: int, x, y, markevery=None) -> None:
         x, y, linestyle=look.dash, marker=look.marker, markevery=markevery, color=look.colour,
         linewidth=1.7, markersize=6.5, markeredgecolor="white", markeredgewidth=0.7,
     )  # fmt: skip
+
+
+def _pale(colour: str) -> tuple[float, ...]:
+    """The colour on white, let through by less than a half; the grid behind it must not show."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(1 - 0.45 * (1 - part) for part in to_rgb(colour))
 
 
 def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:

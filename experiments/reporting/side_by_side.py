@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import Cast
-from experiments.report_run import FRAMES, Run, listed
+from experiments.reporting.arm_looks import Cast
+from experiments.reporting.run import FRAMES, Run, listed
 from experiments.tables import PARTS, Table
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import Cast, cast
+from experiments.reporting.arm_looks import Cast, cast
 from experiments.run_parts import RESULT, gathered, part_folder
 from lightning_modules.measures import MEASURES
 

@@ -86,7 +86,7 @@ class Slides:
     def names(self) -> list[str]:
         """What stands beside each ridge: the end of its layer's name; where rows are low, where a stage begins."""
         if len(self.layers) <= MOST_NAMES:
-            return [".".join(layer.split(".")[-3:]) for layer in self.layers]
+            return [_shortest(layer, self.layers) for layer in self.layers]
         begins = {begin: name for name, begin, _ in self.stages}
         return [begins.get(i, "") for i in range(len(self.layers))]
 
@@ -134,6 +134,13 @@ def _share_panel(statistic: str, frames: list[DataFrame]) -> Panel:
     shares = [[round(100 * share) for share in frame.mean()] for frame in mixed]
     title = {"mean": "mean", "var": "variance"}.get(statistic, statistic)
     return Panel(title, labels, [_thousandths(frame) for frame in mixed], shares, False)
+
+
+def _shortest(layer: str, layers: list[str]) -> str:
+    """The end of a layer's name: three parts, or as many more as tell it from the others."""
+    parts = layer.split(".")
+    ends = (".".join(parts[-count:]) for count in range(3, len(parts) + 1))
+    return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in layers) == 1), layer)
 
 
 def _spread(epochs: list[int], most: int) -> list[int]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments.gate_bars import ARMS, LINES, WIDTH, bar, print_gates
+from experiments.reporting.gate_bars import ARMS, LINES, WIDTH, bar, print_gates
 from lightning_modules.gate_figures import STATISTIC_COLOURS
 from tests.experiments.three_norms import gates
 
@@ -57,8 +57,14 @@ def test_rho_is_told_as_the_batchs_part(tmp_path):
         rho = last[last["depth"] == int(depth)]["value"].mean()
         assert drawn.count("B") / WIDTH == pytest.approx(rho, abs=0.5 / WIDTH + 1e-9)
     flat = " ".join(text.split())
-    assert f"{100 * (last['value'] < 0.1).mean():.0f} % are within 0.1 of the instance" in flat
+    assert f"{100 * (last['value'] < 0.1).mean():.0f} % of channels within 0.1 of the instance" in flat
     assert f"{100 * (last['value'] > 0.9).mean():.0f} % of the batch" in flat
+
+
+def test_each_layer_counts_alike_in_what_is_told_of_all(tmp_path):
+    wide, narrow = gates("bin", layers=1, channels=64).assign(value=1.0), gates("bin", layers=1, channels=16)
+    text = printed(pd.concat([wide, narrow.assign(depth=1, layer="net.layer1.1", value=0.0)]), tmp_path)
+    assert "mean of layers: 50 % of channels within 0.1 of the instance, 50 % of the batch" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

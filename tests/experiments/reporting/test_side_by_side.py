@@ -12,8 +12,8 @@ import yaml
 
 from experiments.domain_drop import drop_table
 from experiments.report import main, write_side_by_side
-from experiments.report_run import read_run
-from experiments.report_side_by_side import config, joined, run_names
+from experiments.reporting.run import read_run
+from experiments.reporting.side_by_side import config, joined, run_names
 from lightning_modules.gate_figures import NORM_COLOURS
 from tests.experiments.test_report import alternatives, classifiers, sections
 from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, finished_run, results
@@ -44,7 +44,8 @@ def test_one_page_holds_both(runs, tmp_path):
     assert page == tmp_path / "side-by-side.html" and page.stat().st_size < 3_000_000
     text, html = page.read_text(), sections(page)
     assert "<h1>plain beside augmented</h1>" in text and text.count("Which norm sees &lt;best&gt; at night?") == 1
-    assert "--norm bn sn\npython experiments/seg_gta2city.py --again" in text
+    command = re.sub("<.*?>", "", re.search("<pre>.*?</pre>", text, re.DOTALL)[0])
+    assert "--norm bn sn\npython experiments/seg_gta2city.py --again" in command
     rows = re.findall(r'<tr><th scope="row"><span.*?background: (.*?)"></span>(.*?)</th>', html["Result"])
     arms = [("plain", "bn"), ("plain", "sn"), ("plain", "bin"), ("augmented", "bn"), ("augmented", "sn")]
     assert rows == [(NORM_COLOURS[norm], f"{run} · {norm}") for run, norm in arms]  # as each looks alone

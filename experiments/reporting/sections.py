@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.arm_looks import MOST
-from experiments.report_figures import (
+from experiments.reporting.arm_looks import MOST
+from experiments.reporting.figures import (
     draw_column,
     draw_curves,
     draw_divergence,
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from experiments.report_gates import Slides
-    from experiments.report_run import Run
+    from experiments.reporting.gate_slides import Slides
+    from experiments.reporting.run import Run
     from experiments.tables import Table
 
 
@@ -148,7 +148,9 @@ def training_section(run: Run) -> Section:
                 figure = draw_curves(rows, column, panel, run.cast.looks, top)
                 images.append((svg_uri(figure), f"{panel} during training"))
     caption = "Against the optimiser's step: a thin line a seed, a bold line the mean of those that got to the end."
-    if run.segments:
+    if _judged_once(run):
+        caption += " Networks were judged once, at the end: that is in the table alone."
+    elif run.segments:
         caption += (
             " A target's curve that sinks while the source's still climbs is a network that fits its source's "
             "appearance."
@@ -165,17 +167,24 @@ def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
     measured = run.metrics.dropna(axis=1, how="all").columns
     if "train/loss" in measured:
         yield "train/loss", "training loss", None
-    for measure, name in MEASURES.items():
+    for measure, name in () if _judged_once(run) else MEASURES.items():
         columns = {f"{domain}/{measure}": domain for domain in run.domains if f"{domain}/{measure}" in measured}
         best = run.metrics[[*columns]].max().max()
         for column, domain in columns.items():  # one scale for all domains: the drop can be seen
             yield column, f"{domain}: {name}", max(105 * best, 1)
 
 
+def _judged_once(run: Run) -> bool:
+    """Whether a table says all that there is of the networks' judgements, so that their curves would be dots."""
+    measured = [column for column in run.metrics if column.rpartition("/")[2] in MEASURES]
+    counts = run.metrics.groupby(["arm", "seed"])[measured].count()
+    return run.table is not None and bool(measured) and counts.max(axis=None) < 2
+
+
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
-    from experiments.report_gates import slides
-    from lightning_modules.gate_figures import draw_gate_movement
+    from experiments.reporting.gate_slides import slides
+    from lightning_modules.gate_figures import draw_gate_movement, sampled
 
     section = Section("What the gates learned")
     if run.gates is None:
@@ -196,7 +205,7 @@ def gate_section(run: Run) -> Section | None:
     spread = (
         "How rho is spread over the channels of each layer, from the input at the top to the output: 1 where a channel "
         "uses the batch's moments, 0 where the instance's; it starts at 1. A ridge is as high as the square root of "
-        "the share of channels, so that a few show, too."
+        "the share of channels, so that a few show, too.{sampled}"
     )
     moved = (
         "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
@@ -211,7 +220,11 @@ def gate_section(run: Run) -> Section | None:
 
     for arm in arms[:MOST]:
         gates = run.gates[run.gates["arm"] == arm]
-        caption = once(spread if (gates["statistic"] == "rho").all() else shares)
+        some = sampled(gates)
+        note = (
+            f" Of a layer of more than {some} channels, {some} that are spread over it stand for all." if some else ""
+        )
+        caption = once(spread.format(sampled=note) if (gates["statistic"] == "rho").all() else shares)
         shown = slides(arm, gates, SLIDER_BYTES // min(len(arms), MOST))
         section.drawings.append(Drawing(caption, [], arm, slides=shown))
         if gates["epoch"].nunique() > 1:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command li
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from experiments.arm_looks import Look
+    from experiments.reporting.arm_looks import Look
 
 INK = "#3d4650"
 WIDTH = 11.0

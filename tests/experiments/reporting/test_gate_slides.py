@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.report_gates import MOST_FRAMES, slides
+from experiments.reporting.gate_slides import MOST_FRAMES, slides
 from lightning_modules.gate_figures import RIDGE_BINS, STATISTIC_COLOURS, ridges, stages
 from tests.experiments.three_norms import gates
 
@@ -30,6 +30,13 @@ def test_the_last_epoch_is_drawn_and_all_are_kept():
             tops, heights, colours = zip(*parts, strict=True)
             assert heights == pytest.approx(shares, abs=6e-4) and tops == pytest.approx(1 - np.cumsum(shares), abs=2e-3)
             assert colours == tuple(STATISTIC_COLOURS[name] for name in ("in", "ln", "bn"))
+
+
+def test_layers_are_called_by_what_tells_them_apart():
+    layers = ["net.bn1", "net.a.layer1.0.bn1", "net.a.layer2.0.bn1", "net.a.layer1.0.down.1", "net.a.layer2.0.down.1"]
+    frame = pd.concat([gates("bin", layers=1).assign(depth=i, layer=layer) for i, layer in enumerate(layers)])
+    shown = slides("bin", frame, AMPLE)
+    assert shown.names == ["net.bn1", "layer1.0.bn1", "layer2.0.bn1", "layer1.0.down.1", "layer2.0.down.1"]
 
 
 def test_layers_that_mix_fewer_statistics_lack_them():
