@@ -122,8 +122,9 @@ class _Normalize(torch.autograd.Function):
         home = kernels.home_of(x)
         moments, batch = _statistics(home.moments, home, x, formula, source, correction)
         in_kind = _cast(parameters, moments)
-        if home.LOOPS and (loop := formula.loop()):
-            scale, shift = loop.evaluate(moments, batch, in_kind)
+        ctx.loop = formula.loop() if home.LOOPS else None
+        if ctx.loop:
+            scale, shift = ctx.loop.evaluate(moments, batch, in_kind)
         else:
             scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *in_kind))
         ctx.home, ctx.formula, ctx.source, ctx.correction = home, formula, source, correction
@@ -140,8 +141,7 @@ class _Normalize(torch.autograd.Function):
         if ctx.batch_kind:
             batch, rest = Batch(*rest[:2], *ctx.batch_kind), rest[2:]
         dshift, dscale = ctx.home.reductions(dy, x, mean)
-        hand = (ctx.home.LOOPS and ctx.formula.loop()) or ctx.formula
-        found = hand.gradient(moments, batch, _cast(rest, moments), dscale, dshift)
+        found = (ctx.loop or ctx.formula).gradient(moments, batch, _cast(rest, moments), dscale, dshift)
         gradients = (
             g.to(p.dtype) if needed and g is not None else None
             for g, p, needed in zip(found[4:], rest, ctx.needs_input_grad[4:], strict=True)
@@ -251,4 +251,5 @@ class _Moments(torch.autograd.Function):
 
 
 def _cast(parameters, moments: Moments) -> list[Tensor]:
-    return [p.to(moments.mean.dtype) for p in parameters]
+    kind = moments.mean.dtype
+    return [p if p.dtype == kind else p.to(kind) for p in parameters]

@@ -25,40 +25,46 @@ VECTORS = {
 }
 
 
-ops = torch.ops.normshift_cpu
 LOOPS = True  # formulas are loops here, too
 
 
+@cache
+def operator(name: str):
+    """One of the compiled functions, once they are loaded; held, because torch looks long for a name."""
+    return getattr(torch.ops.normshift_cpu, name).default
+
+
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    return ops.moments(x)
+    return operator("moments")(x)
 
 
 def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return ops.scale_shift(x, mean, scale, shift)
+    return operator("scale_shift")(x, mean, scale, shift)
 
 
 def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    return ops.reductions(dy, x, mean)
+    return operator("reductions")(dy, x, mean)
 
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    return ops.input_gradient(dy, x, mean, scale, slope, offset)
+    return operator("input_gradient")(dy, x, mean, scale, slope, offset)
 
 
 def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    return ops.pooled(mean, var)
+    return operator("pooled")(mean, var)
 
 
 def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased):
     fits = all(v.dtype == torch.float32 and v.is_contiguous() for v in (running_mean, running_var))
-    (ops if fits else reference).follow(running_mean, running_var, mean, var, momentum, float(unbiased))
+    home = operator("follow") if fits else reference.follow
+    home(running_mean, running_var, mean, var, momentum, float(unbiased))
 
 
 def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
     if dmean is None or dvar is None:  # from a formula that has no loop
         return reference.through_moments(mean, scale, dshift, dmean, dvar, pooled, of_mean, of_var)
     *batch, share = pooled or (None, None, None, 0.0)
-    return ops.through_moments(mean, scale, dshift, dmean, dvar, *batch, float(share), of_mean, of_var)
+    return operator("through_moments")(mean, scale, dshift, dmean, dvar, *batch, float(share), of_mean, of_var)
 
 
 @cache

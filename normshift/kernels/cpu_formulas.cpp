@@ -21,7 +21,7 @@ namespace {
 
 using at::Tensor;
 using Maybe = std::optional<Tensor>;
-constexpr int64_t GRAIN = 32 * 1024;  // values that are worth a thread
+constexpr int64_t GRAIN = 8 * 1024;  // values that are worth a thread
 
 inline float rsqrt(float value) { return 1.f / std::sqrt(value); }
 

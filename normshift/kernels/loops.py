@@ -2,10 +2,9 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-ops = torch.ops.normshift_cpu
+from normshift.kernels.compiled import operator
 
 
 class Mixture(NamedTuple):
@@ -15,10 +14,10 @@ class Mixture(NamedTuple):
     eps: float
 
     def evaluate(self, moments, batch, parameters) -> tuple[Tensor, Tensor]:
-        return ops.mixed(*self._arguments(moments, batch, parameters))
+        return operator("mixed")(*self._arguments(moments, batch, parameters))
 
     def gradient(self, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor | None]:
-        found = ops.mixed_gradient(*self._arguments(moments, batch, parameters), dscale, dshift)
+        found = operator("mixed_gradient")(*self._arguments(moments, batch, parameters), dscale, dshift)
         if -1 not in self.statistics:  # what stands there has not been written
             found[2:4] = None, None
         return found[: 4 + len(parameters)]
@@ -39,10 +38,10 @@ class Gates(NamedTuple):
     last: int = 0
 
     def evaluate(self, moments, batch, parameters) -> tuple[Tensor, Tensor]:
-        return ops.gated(*self._arguments(moments, batch, parameters))
+        return operator("gated")(*self._arguments(moments, batch, parameters))
 
     def gradient(self, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor]:
-        found = ops.gated_gradient(*self._arguments(moments, batch, parameters), dscale, dshift)
+        found = operator("gated_gradient")(*self._arguments(moments, batch, parameters), dscale, dshift)
         if len(parameters) == 3:
             return found
         weights, biases = (v.tensor_split([len(parameters[0])]) for v in found[4:6])
