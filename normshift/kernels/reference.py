@@ -5,6 +5,8 @@ faster than the reductions and the broadcasts that say the same thing. A plane i
 in channels-last each image is a batch.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -139,11 +141,12 @@ def _as_one_image(x: Tensor) -> Tensor:
     return x.reshape(1, x.shape[0] * x.shape[1], -1)
 
 
-def _spans(x: Tensor) -> list[Tensor]:
+def _spans(x: Tensor) -> Sequence[Tensor]:
     """The images of a channels-last batch one by one, each in spans of positions: (1, C, up to SPAN, 1)."""
-    channels, positions = x.shape[1], x[0, 0].numel()
-    size, strides = (1, channels, positions, 1), (channels * positions, 1, channels, channels)
-    return [span for image in x for span in image.as_strided(size, strides).split(SPAN, 2)]
+    count, channels, positions = *x.shape[:2], x[0, 0].numel()
+    size, strides = (count, 1, channels, positions, 1), (x.stride(0), channels * positions, 1, channels, channels)
+    images = x.as_strided(size, strides).unbind()
+    return images if positions <= SPAN else [span for image in images for span in image.split(SPAN, 2)]
 
 
 def _spans_a_map(x: Tensor) -> int:
