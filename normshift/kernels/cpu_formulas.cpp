@@ -51,11 +51,10 @@ struct Output {
   float& operator[](int64_t i) const { return data[i]; }
 };
 
+// f(first row, last row + 1): some rows, whole.
 template <typename F>
-void each_row(int64_t N, int64_t C, const F& f) {
-  at::parallel_for(0, N, std::max<int64_t>(1, GRAIN / C), [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) f(n);
-  });
+void rows(int64_t N, int64_t C, const F& f) {
+  at::parallel_for(0, N, std::max<int64_t>(1, GRAIN / C), f);
 }
 
 // f(first column, last column + 1): all rows of some columns.
@@ -138,16 +137,10 @@ struct Mixture {
     }
   }
 
-  // One image's means and variances, each (C,), by one statistic, in `m` and `v`.
-  void find(int64_t statistic, int64_t n, float* m, float* v) const {
+  // An image's means and variances by groups of channels, in `m` and `v`.
+  void pool(int64_t n, int64_t groups, float* m, float* v) const {
     const float *own_mean = mean.row(n, C), *own_var = var.row(n, C);
-    if (statistic == INSTANCE || statistic == BATCH) {
-      bool own = statistic == INSTANCE;
-      std::copy_n(own ? own_mean : batch_mean.data, C, m);
-      std::copy_n(own ? own_var : batch_var.data, C, v);
-      return;
-    }
-    int64_t size = C / statistic;
+    int64_t size = C / groups;
     for (int64_t begin = 0; begin < C; begin += size) {
       float pooled_mean = 0, pooled_var = 0;
 #pragma omp simd reduction(+ : pooled_mean)
@@ -163,16 +156,66 @@ struct Mixture {
     }
   }
 
-  // `found`: (statistics, 2, C) to be filled. `mixed`: (2, C) likewise, the distances from the own mean and the variances.
-  void mix(int64_t n, std::vector<float>& found, std::vector<float>& mixed) const {
+  // Adds to an image's gradients by its moments what the mixture's are by way of statistic k, whose means are `m`.
+  void distribute(
+      int64_t n, int64_t k, const float* m, const float* by_mean, const float* by_var, float* dmean, float* dvar) const {
     const float* own_mean = mean.row(n, C);
-    std::fill(mixed.begin(), mixed.end(), 0.f);
-    for (size_t k = 0; k < statistics.size(); ++k) {
-      float *m = &found[2 * k * C], *v = m + C;
-      find(statistics[k], n, m, v);
-      float *distance = mixed.data(), *variance = distance + C, a = of_mean[k], b = of_var[k];
+    float a = of_mean[k], b = of_var[k];
+    if (statistics[k] == INSTANCE) {
 #pragma omp simd
-      for (int64_t c = 0; c < C; ++c) distance[c] += a * (own_mean[c] - m[c]), variance[c] += b * v[c];
+      for (int64_t c = 0; c < C; ++c) dmean[c] += a * by_mean[c], dvar[c] += b * by_var[c];
+      return;
+    }
+    int64_t size = C / statistics[k];
+    for (int64_t begin = 0; begin < C; begin += size) {
+      float sum_mean = 0, sum_var = 0;
+#pragma omp simd reduction(+ : sum_mean, sum_var)
+      for (int64_t c = begin; c < begin + size; ++c) sum_mean += by_mean[c], sum_var += by_var[c];
+      sum_mean *= a / float(size), sum_var *= b / float(size);
+#pragma omp simd
+      for (int64_t c = begin; c < begin + size; ++c) {
+        dmean[c] += sum_mean + 2 * (own_mean[c] - m[c]) * sum_var;
+        dvar[c] += sum_var;
+      }
+    }
+  }
+};
+
+// One image after another: its statistics, and what they are mixed to.
+struct Mixing {
+  struct Statistic {
+    const float *mean, *var;  // (C,)
+  };
+  const Mixture& of;
+  std::vector<float> pooled, mixed;
+  std::vector<Statistic> found;
+  const float *distance, *var;  // (C,): the mixture of distances from the own mean, and of variances
+
+  explicit Mixing(const Mixture& mixture)
+      : of(mixture), pooled(2 * mixture.statistics.size() * mixture.C), mixed(2 * mixture.C),
+        found(mixture.statistics.size()), distance(mixed.data()), var(distance + mixture.C) {}
+
+  Statistic find(int64_t n, size_t k) {
+    if (of.statistics[k] == INSTANCE) return {of.mean.row(n, of.C), of.var.row(n, of.C)};
+    if (of.statistics[k] == BATCH) return {of.batch_mean.data, of.batch_var.data};
+    float* here = &pooled[2 * k * of.C];
+    of.pool(n, of.statistics[k], here, here + of.C);
+    return {here, here + of.C};
+  }
+
+  void mix(int64_t n) {
+    const float* own_mean = of.mean.row(n, of.C);
+    float *distances = mixed.data(), *variances = distances + of.C;
+    std::fill(mixed.begin(), mixed.end(), 0.f);
+    for (size_t k = 0; k < found.size(); ++k) {
+      found[k] = find(n, k);
+      const float *m = found[k].mean, *v = found[k].var;
+      float a = of.of_mean[k], b = of.of_var[k];
+#pragma omp simd
+      for (int64_t c = 0; c < of.C; ++c) {
+        distances[c] += a * (own_mean[c] - m[c]);
+        variances[c] += b * v[c];
+      }
     }
   }
 };
@@ -184,14 +227,17 @@ std::tuple<Tensor, Tensor> mixed(
   int64_t N = mixture.N, C = mixture.C;
   Input weights(weight, C), biases(bias, C);
   Output scale(mean, {N, C}), shift(mean, {N, C});
-  each_row(N, C, [&](int64_t n) {
-    std::vector<float> found(2 * statistics.size() * C), mix(2 * C);
-    mixture.mix(n, found, mix);
-    float *scales = scale.row(n, C), *shifts = shift.row(n, C);
+  rows(N, C, [&](int64_t begin, int64_t end) {
+    Mixing mixing(mixture);
+    for (int64_t n = begin; n < end; ++n) {
+      mixing.mix(n);
+      const float *distance = mixing.distance, *mixed_var = mixing.var;
+      float *scales = scale.row(n, C), *shifts = shift.row(n, C);
 #pragma omp simd
-    for (int64_t c = 0; c < C; ++c) {
-      scales[c] = weights[c] * rsqrt(mix[C + c] + float(eps));
-      shifts[c] = biases[c] + scales[c] * mix[c];
+      for (int64_t c = 0; c < C; ++c) {
+        scales[c] = weights[c] * rsqrt(mixed_var[c] + float(eps));
+        shifts[c] = biases[c] + scales[c] * distance[c];
+      }
     }
   });
   return {scale.held, shift.held};
@@ -207,48 +253,34 @@ std::vector<Tensor> mixed_gradient(
   Input weights(weight, C), dscales(dscale, N * C), dshifts(dshift, N * C);
   Output dmean(mean, {N, C}), dvar(mean, {N, C}), through(mean, {N, C}), by_mean(mean, {N, C}), by_var(mean, {N, C});
   std::vector<double> dots(N * 2 * K);  // of the mixtures' gradients with what each statistic differs by
-  each_row(N, C, [&](int64_t n) {
-    std::vector<float> found(2 * K * C), mix(2 * C);
-    mixture.mix(n, found, mix);
-    const float *own_mean = mixture.mean.row(n, C), *dsc = dscales.row(n, C), *dsh = dshifts.row(n, C);
-    float *dm = dmean.row(n, C), *dv = dvar.row(n, C), *bm = by_mean.row(n, C), *bv = by_var.row(n, C);
-    float* thr = through.row(n, C);
+  rows(N, C, [&](int64_t begin, int64_t end) {
+    Mixing mixing(mixture);
+    for (int64_t n = begin; n < end; ++n) {
+      mixing.mix(n);
+      const float *distance = mixing.distance, *mixed_var = mixing.var;
+      const float *own_mean = mixture.mean.row(n, C), *dsc = dscales.row(n, C), *dsh = dshifts.row(n, C);
+      float *dm = dmean.row(n, C), *dv = dvar.row(n, C), *bm = by_mean.row(n, C), *bv = by_var.row(n, C);
+      float* thr = through.row(n, C);
 #pragma omp simd
-    for (int64_t c = 0; c < C; ++c) {
-      float rsigma = rsqrt(mix[C + c] + float(eps));
-      thr[c] = (dsc[c] + dsh[c] * mix[c]) * rsigma;
-      dm[c] = dsh[c] * weights[c] * rsigma;
-      dv[c] = 0;
-      bm[c] = -dm[c];
-      bv[c] = thr[c] * rsigma * rsigma * weights[c] * -0.5f;
-    }
-    for (int64_t k = 0; k < K; ++k) {
-      const float *m = &found[2 * k * C], *v = m + C;
-      float a = mixture.of_mean[k], b = mixture.of_var[k], dot_mean = 0, dot_var = 0;
-#pragma omp simd reduction(+ : dot_mean, dot_var)
       for (int64_t c = 0; c < C; ++c) {
-        dot_mean += bm[c] * (mix[c] - (own_mean[c] - m[c]));
-        dot_var += bv[c] * (v[c] - mix[C + c]);
+        float rsigma = rsqrt(mixed_var[c] + float(eps));
+        thr[c] = (dsc[c] + dsh[c] * distance[c]) * rsigma;
+        dm[c] = dsh[c] * weights[c] * rsigma;
+        dv[c] = 0;
+        bm[c] = -dm[c];
+        bv[c] = thr[c] * rsigma * rsigma * weights[c] * -0.5f;
       }
-      dots[(n * K + k) * 2] = dot_mean;
-      dots[(n * K + k) * 2 + 1] = dot_var;
-      if (statistics[k] == BATCH) continue;
-      if (statistics[k] == INSTANCE) {
-#pragma omp simd
-        for (int64_t c = 0; c < C; ++c) dm[c] += a * bm[c], dv[c] += b * bv[c];
-        continue;
-      }
-      int64_t size = C / statistics[k];
-      for (int64_t begin = 0; begin < C; begin += size) {
-        float sum_mean = 0, sum_var = 0;
-#pragma omp simd reduction(+ : sum_mean, sum_var)
-        for (int64_t c = begin; c < begin + size; ++c) sum_mean += bm[c], sum_var += bv[c];
-        sum_mean *= a / float(size), sum_var *= b / float(size);
-#pragma omp simd
-        for (int64_t c = begin; c < begin + size; ++c) {
-          dm[c] += sum_mean + 2 * (own_mean[c] - m[c]) * sum_var;
-          dv[c] += sum_var;
+      for (int64_t k = 0; k < K; ++k) {
+        const float *m = mixing.found[k].mean, *v = mixing.found[k].var;
+        float dot_mean = 0, dot_var = 0;
+#pragma omp simd reduction(+ : dot_mean, dot_var)
+        for (int64_t c = 0; c < C; ++c) {
+          dot_mean += bm[c] * (distance[c] - (own_mean[c] - m[c]));
+          dot_var += bv[c] * (v[c] - mixed_var[c]);
         }
+        dots[(n * K + k) * 2] = dot_mean;
+        dots[(n * K + k) * 2 + 1] = dot_var;
+        if (statistics[k] != BATCH) mixture.distribute(n, k, m, bm, bv, dm, dv);
       }
     }
   });
@@ -354,19 +386,21 @@ std::tuple<Tensor, Tensor> through_moments(
   Input means(mean, N * C), scales(scale, N * C), dshifts(dshift, N * C), dmeans(dmean, N * C), dvars(dvar, N * C);
   Input batch_means(batch_mean, C), by_means(dbatch_mean, C), by_vars(dbatch_var, C);
   Output slope(mean, {N, C}), offset(mean, {N, C});
-  each_row(N, C, [&](int64_t n) {
+  bool pools = bool(batch_means);
+  rows(N, C, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n)
 #pragma omp simd
-    for (int64_t c = 0; c < C; ++c) {
-      int64_t i = n * C + c;
-      float by_mean = dmeans[i] - scales[i] * dshifts[i], by_var = dvars[i];
-      if (batch_means) {
-        float of_batch = float(share) * by_vars[c];
-        by_mean += float(share) * by_means[c] + 2 * (means[i] - batch_means[c]) * of_batch;
-        by_var += of_batch;
+      for (int64_t c = 0; c < C; ++c) {
+        int64_t i = n * C + c;
+        float by_mean = dmeans[i] - scales[i] * dshifts[i], by_var = dvars[i];
+        if (pools) {
+          float of_batch = float(share) * by_vars[c];
+          by_mean += float(share) * by_means[c] + 2 * (means[i] - batch_means[c]) * of_batch;
+          by_var += of_batch;
+        }
+        slope[i] = by_var * float(of_var);
+        offset[i] = by_mean * float(of_mean);
       }
-      slope[i] = by_var * float(of_var);
-      offset[i] = by_mean * float(of_mean);
-    }
   });
   return {slope.held, offset.held};
 }
