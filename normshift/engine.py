@@ -166,7 +166,8 @@ def _statistics(take, home: ModuleType, x: Tensor, formula: Formula, source: Bat
     batch = source.running(kind)
     fixed = [v.repeat(x.shape[0], 1) for v in batch[:2]]
     if own.stop > own.start:
-        taken = take(kernels.laid_out(x[:, own]))
+        some = x[:, own]
+        taken = take(some) if kernels.is_laid_out(some) else (v[:, own] for v in take(x))  # sooner all than a copy
         sides = [(part[:, : own.start], part[:, own.stop :]) for part in fixed]
         fixed = [torch.cat([left, v, right], 1) for (left, right), v in zip(sides, taken, strict=True)]
     return Moments(*fixed, positions), batch

@@ -32,7 +32,7 @@ from normshift.kernels import compiled, reference
 from normshift.kernels.loops import Gates, Mixture
 from normshift.kernels.reference import over, statistics_type
 
-__all__ = ["Gates", "Mixture", "home_of", "laid_out", "over", "reference", "statistics_type"]
+__all__ = ["Gates", "Mixture", "home_of", "is_laid_out", "laid_out", "over", "reference", "statistics_type"]
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 """Types that compiled kernels take; the others are plain torch's."""
@@ -51,12 +51,15 @@ def home_of(x: Tensor) -> ModuleType:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """`x` itself where its maps are dense planes or channels-last rows, as every home takes it; otherwise a copy."""
+    """`x` itself where it is laid out as every home takes it; otherwise a copy."""
+    return x if is_laid_out(x) else x.contiguous()
+
+
+def is_laid_out(x: Tensor) -> bool:
+    """Whether its maps are dense planes or channels-last rows."""
     if x.is_contiguous() or x.dim() == 2:
-        return x
-    if _is_dense(x, (*range(2, x.dim()), 1)) or _is_dense(x, range(1, x.dim())):
-        return x
-    return x.contiguous()
+        return True
+    return _is_dense(x, (*range(2, x.dim()), 1)) or _is_dense(x, range(1, x.dim()))
 
 
 @functools.cache
