@@ -112,8 +112,10 @@ def normalize(
 
 
 def is_transformed() -> bool:
-    """Whether operations are being compiled, or transformed by `torch.func`, and not just run."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether operations are being compiled, traced, or transformed by `torch.func`, and not just run."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
 
 
 class _Normalize(torch.autograd.Function):
@@ -140,16 +142,19 @@ class _Normalize(torch.autograd.Function):
         moments, batch = Moments(mean, var, ctx.positions), None
         if ctx.batch_kind:
             batch, rest = Batch(*rest[:2], *ctx.batch_kind), rest[2:]
-        dshift, dscale = ctx.home.reductions(dy, x, mean)
-        found = (ctx.loop or ctx.formula).gradient(moments, batch, _cast(rest, moments), dscale, dshift)
+        home = ctx.home if kernels.reference.is_plain(dy) else kernels.reference
+        dshift, dscale = home.reductions(dy, x, mean)
+        found = ((home.LOOPS and ctx.loop) or ctx.formula).gradient(
+            moments, batch, _cast(rest, moments), dscale, dshift
+        )
         gradients = (
             g.to(p.dtype) if needed and g is not None else None
             for g, p, needed in zip(found[4:], rest, ctx.needs_input_grad[4:], strict=True)
         )
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, *gradients
-        slope, offset = _through_moments(ctx, moments, batch, found[:4], scale, dshift)
-        return ctx.home.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
+        slope, offset = _through_moments(ctx, home, moments, batch, found[:4], scale, dshift)
+        return home.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
 
 
 def _statistics(take, home: ModuleType, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
@@ -177,7 +182,9 @@ def _corrected(positions: int) -> float:
     return positions / (positions - 1)
 
 
-def _through_moments(ctx, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor):
+def _through_moments(
+    ctx, home: ModuleType, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor
+):
     """(slope, offset) of `dx = scale * dy + slope * (x - mean) + offset`: what reaches x through its moments."""
     of_mean = 1 / moments.positions
     of_var = 2 * of_mean * (_corrected(moments.positions) if ctx.correction else 1)
@@ -185,7 +192,7 @@ def _through_moments(ctx, moments: Moments, batch: Batch | None, found, scale: T
     if batch and batch.share is not None:
         by_batch = (torch.zeros_like(batch.mean) if gradient is None else gradient for gradient in found[2:])
         pooled = (batch.mean, *batch.collected(*by_batch), batch.share)
-    return ctx.home.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
+    return home.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
 
 
 def _differentiable_gradient(ctx, dy: Tensor):
@@ -195,6 +202,7 @@ def _differentiable_gradient(ctx, dy: Tensor):
     if ctx.batch_kind:
         source = _Replay(source, Batch(*parameters[:2], *ctx.batch_kind))
         parameters = parameters[2:]
+    x, *parameters = (v.view_as(v) for v in (x, *parameters))  # by this use alone: one may hang on another, or be it
     inputs = [v for v, needed in zip((x, *parameters), _by_input(ctx.needs_input_grad), strict=True) if needed]
     y = _composite(x, ctx.formula, parameters, source, ctx.correction)
     found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True, allow_unused=True))
@@ -224,7 +232,8 @@ def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tenso
 
     A compiler fuses what is pointwise with what stands before and behind, and `torch.func` transforms each.
     """
-    moments, batch = _statistics(_Moments.apply, kernels.reference, x, formula, source, correction)
+    take = torch.ops.normshift.moments if torch.jit.is_tracing() else _Moments.apply  # a trace keeps operators alone
+    moments, batch = _statistics(take, kernels.reference, x, formula, source, correction)
     scale, shift = formula(moments, batch, *_cast(parameters, moments))
     mean, scale, shift = (kernels.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
     return torch.addcmul(shift, x - mean, scale).to(x.dtype)

@@ -169,7 +169,7 @@ class SwitchFormula(Formula):
             return moments[:2]
         if name == "ln":
             return pooled(*moments[:2], 1, keepdim=True)
-        grouped = [m.unflatten(1, (self.groups, -1)) for m in moments[:2]]
+        grouped = [m.reshape(m.shape[0], self.groups, -1) for m in moments[:2]]
         return tuple(m.expand_as(grouped[0]).flatten(1) for m in pooled(*grouped, 2, keepdim=True))
 
     def _distribute(self, name: str, moments: Moments, found, by_mean, by_var, shares, gradients: list) -> None:
@@ -180,9 +180,9 @@ class SwitchFormula(Formula):
         if name == "ln":
             by_mean, by_var = pooled_gradient(moments.mean, found, 1, by_mean, by_var, shares)
         elif name == "gn":
-            split = (v.unflatten(1, (self.groups, -1)) for v in (moments.mean, found, by_mean, by_var))
+            split = (v.reshape(v.shape[0], self.groups, -1) for v in (moments.mean, found, by_mean, by_var))
             mean, found, *by = split
-            by_mean, by_var = (v.flatten(1) for v in pooled_gradient(mean, found, 2, *by, shares))
+            by_mean, by_var = (v.reshape(moments.mean.shape) for v in pooled_gradient(mean, found, 2, *by, shares))
         else:
             by_mean, by_var = by_mean * shares[0], by_var * shares[1]
         gradients[0] = gradients[0] + by_mean

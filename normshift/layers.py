@@ -212,7 +212,7 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
 
     `y = weight * (rho * x_bn + (1 - rho) * x_in) + bias` with one gate `rho` a channel.
 
-    `rho` starts at 1 (batch norm) and stays in [0, 1]: the layer clamps it after every step of any torch optimiser
+    `rho` starts at 1 (batch norm) and stays in [0, 1]: it is clamped after every step of a torch optimiser that trains it
     and, for other ways of writing to it, before it is used. Train it with a higher learning rate and without weight
     decay: see `parameter_groups`.
 
@@ -244,8 +244,9 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
         self._track(num_features, momentum)
 
     def formula_parameters(self):
-        if not is_transformed():
-            self.rho.data.clamp_(0, 1)  # by .data: a layer used twice in one graph must not see its version change
+        if is_transformed():
+            return self.weight, self.bias, self.rho + (self.rho.clamp(0, 1) - self.rho).detach()
+        self.rho.data.clamp_(0, 1)  # by .data: a layer used twice in one graph must not see its version change
         return self.weight, self.bias, self.rho
 
     def formula(self):
@@ -311,7 +312,10 @@ class IBN2d(Norm):
 
 
 class _HalfBatch:
-    """The batch statistics of an `IBN2d`: all channels', of which batch norm takes its own, in batch norm's mode."""
+    """The batch statistics of an `IBN2d`: batch norm's, in batch norm's mode, and 0 and 1 for instance norm's channels.
+
+    What the other half's are is not used, but would be multiplied by 0, which infinity survives.
+    """
 
     def __init__(self, layer: IBN2d):
         self._norm, self._layer = layer.BN, layer
@@ -322,17 +326,20 @@ class _HalfBatch:
 
     def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
         batch, count = pooled_batch(moments, home, self._norm.sync)
+        own = slice(self._layer.first, None) if self._layer.instance_first else slice(self._layer.first)
+        half = batch._replace(mean=batch.mean[own], var=batch.var[own])
         if observe:
-            first = self._layer.first
-            own = slice(first, None) if self._layer.instance_first else slice(first)
-            self._norm.observe(*(v[own] for v in batch[:2]), count, home)
-        return batch
+            self._norm.observe(half.mean, half.var, count, home)
+        return self._filled(half)
 
     def running(self, dtype: torch.dtype) -> Batch:
-        """The running averages; instance norm's channels have none, and are given zeros."""
+        return self._filled(self._norm.running(dtype))
+
+    def _filled(self, half: Batch) -> Batch:
         missing = self._layer.num_features - self._norm.num_features
         sides = (missing, 0) if self._layer.instance_first else (0, missing)
-        return Batch(*(nn.functional.pad(v, sides) for v in self._norm.running(dtype)[:2]))
+        pad = nn.functional.pad
+        return half._replace(mean=pad(half.mean, sides), var=pad(half.var, sides, value=1.0))
 
 
 class InstanceNorm1d(InstanceNorm):

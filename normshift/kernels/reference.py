@@ -22,7 +22,9 @@ def statistics_type(x: Tensor) -> torch.dtype:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether this is a tensor with memory of its own, and not a stand-in: a fake one, or one of several machines."""
+    """Whether this is a tensor with memory of its own, not a stand-in: a fake, a batched or a sharded one."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._functorch.is_legacy_batchedtensor(x):
+        return False
     return type(x).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 

@@ -96,3 +96,22 @@ def test_function_transforms(make, training):
         close(found[name], p.grad, 1e-4)
         if not training:
             close(each[name].sum(0), p.grad, 1e-4)
+
+
+def test_a_compiled_layer_takes_rho_as_clamped():
+    layer, x = randomize(BatchInstanceNorm2d(4)).eval(), torch.randn(2, 4, 5, 5)
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    state["rho"] = torch.tensor([-1.0, 0.3, 1.0, 2.0])
+    layer.load_state_dict(state)
+    found = torch.compile(layer, backend="eager", fullgraph=True)(x)
+    close(found, layer(x), 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("make", [SwitchNorm2d, BatchInstanceNorm2d, IBN2d])
+def test_traces(make, tmp_path):
+    """Deprecated by torch, but what is drawn of a network by TensorBoard, and some deployments, still come by it."""
+    layer, x = randomize(make(4)).eval(), torch.randn(2, 4, 5, 5)
+    torch.jit.save(torch.jit.trace(layer, x), tmp_path / "traced.pt")
+    other = torch.randn(3, 4, 5, 5)
+    close(torch.jit.load(tmp_path / "traced.pt")(other), layer(other), 1e-5)

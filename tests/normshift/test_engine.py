@@ -169,6 +169,23 @@ def test_integers_are_refused(make):
         make(4)(torch.zeros(2, 4, 3, 3, dtype=torch.uint8))
 
 
+# What is not finite
+
+
+@pytest.mark.parametrize("instance_first", [True, False])
+def test_an_image_that_is_not_finite_stays_alone_under_instance_norm(home, instance_first):
+    layer, x = randomize(IBN2d(4, instance_first=instance_first)), torch.randn(3, 4, 5, 5)
+    own = slice(0, 2) if instance_first else slice(2, 4)
+    x[0] = torch.inf
+    y = layer(x)
+    assert y[1:, own].isfinite().all() and not y[0].isfinite().any()
+
+
+def test_ibn_without_eps(home):
+    layer = randomize(IBN2d(4, eps=0.0)).eval()
+    assert layer(torch.randn(2, 4, 5, 5)).isfinite().all()
+
+
 # A part of a layer in another mode
 
 
@@ -253,6 +270,40 @@ def test_second_derivatives_are_right(make, training):
     call, parameters = as_function(randomize(make(4).double()).train(training))
     x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(call, (x, *parameters), fast_mode=True)
+
+
+@layers
+@modes
+def test_graphs_of_gradients_where_an_input_hangs_on_another(home, make, training):
+    """A layer that is used twice, with its weights: what reaches one use through the other is counted once."""
+    layer, x, seed = randomize(make(4)).train(training), torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
+    parameters = list(layer.parameters())
+
+    def gradients(**how):
+        twin = torch.tanh(layer(x)) * parameters[0].sum()
+        return torch.autograd.grad((copy.copy(layer)(twin) * seed).sum(), parameters, **how)
+
+    for _ in range(2 * training):
+        layer(x)
+    expected = gradients()
+    for found, truth in zip(gradients(create_graph=True), expected, strict=True):
+        close(found, truth, 1e-3)
+
+
+def test_graphs_of_gradients_of_tied_weights(home):
+    layer, x, seed = randomize(IBN2d(4)), torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
+    layer.BN.weight = layer.IN.weight
+    expected = torch.autograd.grad((layer(x) * seed).sum(), layer.IN.weight)[0]
+    close(torch.autograd.grad((layer(x) * seed).sum(), layer.IN.weight, create_graph=True)[0], expected, 1e-5)
+
+
+@layers
+def test_several_gradients_at_once(home, make):
+    layer, x = randomize(make(4)).eval(), torch.randn(2, 4, 3, 3, requires_grad=True)
+    y, seeds = layer(x), torch.randn(3, 2, 4, 3, 3)
+    (together,) = torch.autograd.grad(y, x, seeds, is_grads_batched=True, retain_graph=True)
+    for found, seed in zip(together, seeds, strict=True):
+        close(found, torch.autograd.grad(y, x, seed, retain_graph=True)[0], 1e-5)
 
 
 @pytest.mark.parametrize("make", VECTOR_LAYERS.values(), ids=VECTOR_LAYERS)

@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normshift import BatchInstanceNorm2d, convert
 
@@ -158,7 +160,7 @@ def test_layers_of_several_types_are_kept_in_one_step():
         nn.init.constant_(layer.rho, 7.0)
     other = nn.Linear(1, 1)
     other(torch.ones(1, 1)).backward()
-    torch.optim.SGD(other.parameters(), lr=0.1).step()
+    torch.optim.SGD([wide.rho, narrow.rho, *other.parameters()], lr=0.1).step()
     assert wide.rho.tolist() == narrow.rho.tolist() == [1, 1]
 
 
@@ -167,5 +169,35 @@ def test_layers_on_the_meta_device_are_let_be():
         layer = BatchInstanceNorm2d(2)
     other = nn.Linear(1, 1)
     other(torch.ones(1, 1)).backward()
-    torch.optim.SGD(other.parameters(), lr=0.1).step()
+    torch.optim.SGD([layer.rho, *other.parameters()], lr=0.1).step()
     assert layer.rho.is_meta
+
+
+def test_only_what_an_optimizer_trains_is_clamped_by_it():
+    """Others' gates may not be there to be written to: sharded away, or of another kind of tensor."""
+    model = network()
+    with FakeTensorMode():
+        kept = [BatchInstanceNorm2d(3)]
+    kept.append(BatchInstanceNorm2d(3))
+    with torch.no_grad():
+        kept[1].rho.fill_(2.0)
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert kept[1].rho.tolist() == [2.0] * 3
+
+
+def test_steps_while_another_thread_makes_layers():
+    made, going = [], True
+
+    def make():
+        while going:
+            made.append(BatchInstanceNorm2d(3))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    try:
+        model = network()
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), steps=20)
+    finally:
+        going = False
+        thread.join()
+    assert made
