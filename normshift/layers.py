@@ -212,8 +212,8 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
 
     `y = weight * (rho * x_bn + (1 - rho) * x_in) + bias` with one gate `rho` a channel.
 
-    `rho` starts at 1 (batch norm) and stays in [0, 1]: it is clamped after every step of a torch optimiser that trains it
-    and, for other ways of writing to it, before it is used. Train it with a higher learning rate and without weight
+    `rho` starts at 1 (batch norm) and stays in [0, 1]: it is clamped after every step of a torch optimiser that trains
+    it and, for other ways of writing to it, before it is used. Train it with a higher learning rate and without weight
     decay: see `parameter_groups`.
 
     Args:
