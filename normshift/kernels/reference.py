@@ -64,7 +64,7 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         return dy.clone(), dy * (x - mean)
     planes = _in_planes(x)
     if not _on_cpu(x) or (not planes and x[0].numel() < SMALL):
-        return dy.sum(_spatial(x)), (x - over(mean, x)).mul_(dy).sum(_spatial(x))
+        return dy.sum(_spatial(x)), (dy * (x - over(mean, x))).sum(_spatial(x))
     if planes:
         dshift, dscale = _sums(_as_one_image(dy.contiguous()), _as_one_image(x), mean.reshape(-1))
         return dshift.view(mean.shape), dscale.view(mean.shape)

@@ -298,8 +298,9 @@ def test_graphs_of_gradients_of_tied_weights(home):
 
 
 @layers
-def test_several_gradients_at_once(home, make):
-    layer, x = randomize(make(4)).eval(), torch.randn(2, 4, 3, 3, requires_grad=True)
+@layouts
+def test_several_gradients_at_once(home, make, view):
+    layer, x = randomize(make(4)).eval(), view(torch.randn(2, 4, 3, 3)).requires_grad_()
     y, seeds = layer(x), torch.randn(3, 2, 4, 3, 3)
     (together,) = torch.autograd.grad(y, x, seeds, is_grads_batched=True, retain_graph=True)
     for found, seed in zip(together, seeds, strict=True):
