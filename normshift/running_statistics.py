@@ -120,10 +120,8 @@ class BatchNormView(_BatchNorm):
     those of the layer, to read and to write. A view lives no longer than its layer.
     """
 
-    OF_THE_LAYER = frozenset(
-        ("num_features", "eps", "momentum", "weight", "bias", "running_mean", "running_var", COUNT)
-        + ("track_running_stats", "training")
-    )
+    OF_THE_LAYER = ("num_features", "eps", "momentum", "weight", "bias", "running_mean", "running_var", COUNT)
+    OF_THE_LAYER += ("track_running_stats", "training")
     affine = True
 
     def __init__(self, layer: RunningStatistics):

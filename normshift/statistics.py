@@ -15,7 +15,6 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map_only
 
-from normshift import kernels
 from normshift.layers import IBN2d
 from normshift.running_statistics import COUNT, BatchNormView, RunningStatistics
 
@@ -38,8 +37,8 @@ def update_statistics(
     - Mean and variance are those of all values of all batches together, by the law of total variance, with the n - 1 of
       `running_var`; torch's are the plain means of the batches' own, which leave out how the batches' means differ.
       (`nn.InstanceNorm2d(track_running_stats=True)` takes means over the images, as it does in training.)
-    - The norms alone are in training mode: each layer sees what those before it make of a batch in training. The rest of
-      the network, dropout above all, is in evaluation mode, as it is where the statistics are used.
+    - The norms alone are in training mode: each layer sees what those before it make of a batch in training. The rest
+      of the network, dropout above all, is in evaluation mode, as it is where the statistics are used.
 
     A norm that no batch reaches keeps its statistics, and so does one that follows none (torchvision's
     `FrozenBatchNorm2d`, `track_running_stats=False`). Modes, momentum, hooks and gradients are left as they were found;
