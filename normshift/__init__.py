@@ -16,6 +16,7 @@ from normshift.layers import (
     SwitchNorm3d,
 )
 from normshift.registry import NORMS
+from normshift.statistics import update_statistics
 from normshift.surgery import convert, norm_layers, synchronize
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "norm_layers",
     "parameter_groups",
     "synchronize",
+    "update_statistics",
 ]

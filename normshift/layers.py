@@ -1,6 +1,5 @@
 """Norm layers: each is a formula, with its parameters and, where it takes a batch's statistics, running averages."""
 
-from numbers import Real
 from types import ModuleType
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 
 from normshift.engine import Batch, BatchSource, Formula, Moments, is_transformed, normalize
 from normshift.formulas import BatchFormula, BatchInstanceFormula, InstanceBatchFormula, InstanceFormula, SwitchFormula
+from normshift.running_statistics import RunningStatistics
 from normshift.sync import pooled_batch
 from normshift.unit_interval import keep_in_unit_interval
 
@@ -17,7 +17,8 @@ class Norm(nn.Module):
 
     A subclass says which `Formula` that is, and lists the formula's parameters in order.
 
-    It does not derive from torch's `_BatchNorm`: torch's SyncBatchNorm conversion would replace it.
+    It does not derive from torch's `_BatchNorm`: torch's SyncBatchNorm conversion would replace it. Tools that look for
+    that class find layers with running averages by way of a `BatchNormView`.
     """
 
     ndims: tuple[int, ...] = (2, 3, 4, 5)
@@ -72,49 +73,6 @@ class AffineNorm(Norm):
         return self.weight, self.bias
 
 
-class RunningStatistics:
-    """Mix-in of norms that need the batch's moments: running averages for evaluation, and synchronisation.
-
-    Running averages follow `nn.BatchNorm2d`: `momentum` is the share of the new batch, `running_var` is unbiased.
-    With `sync` set, and where `torch.distributed` runs more than one process, training moments are the whole world's.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-    sync: bool = False
-
-    def _track(self, num_features: int, momentum: float) -> None:
-        if not isinstance(momentum, Real) or not 0 <= momentum <= 1:
-            raise ValueError(f"momentum is the new batch's share, a number in [0, 1]; got {momentum!r}.")
-        self.momentum = momentum
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
-
-    def batch_source(self):
-        return self
-
-    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        """The batch's statistics, which the running averages follow if asked to."""
-        batch, count = pooled_batch(moments, home, self.sync)
-        if observe:
-            self.observe(*batch[:2], count, home)
-        return batch
-
-    def running(self, dtype: torch.dtype) -> Batch:
-        """The running averages, as copies, which a later step leaves as they are in a graph."""
-        return Batch(*(v.to(dtype, copy=True) for v in (self.running_mean, self.running_var)))
-
-    @torch.no_grad()
-    def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, home: ModuleType) -> None:
-        """Let the running averages follow moments that were taken over `count` values a channel."""
-        if "num_batches_tracked" in self._buffers:
-            self.num_batches_tracked.add_(1)
-        rest = count - 1
-        rest = rest.clamp(min=1) if isinstance(rest, Tensor) else max(rest, 1)
-        unbiased = 1 if self.correction else count / rest
-        home.follow(self.running_mean, self.running_var, mean, var, self.momentum, unbiased)
-
-
 class InstanceNorm(AffineNorm):
     """Instance normalization with affine parameters; unlike torch's, it trains on 1x1 maps, where it returns `bias`."""
 
@@ -125,10 +83,9 @@ class InstanceNorm(AffineNorm):
 class BatchNorm(RunningStatistics, AffineNorm):
     """Batch normalization as a formula of the engine: the BN half of `IBN2d`, which can synchronise on any device."""
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
         super().__init__(num_features, eps)
-        self._track(num_features, momentum)
-        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))  # a key of every published BN
+        self._track(num_features, momentum, count_in_state=True)  # a key of every published BN
 
     def formula(self):
         return BatchFormula(self.eps)
@@ -143,7 +100,8 @@ class SwitchNorm(RunningStatistics, AffineNorm):
     Args:
         num_features: C.
         eps: added to the mixed variance.
-        momentum: share of the new batch in the running averages (the official code's is the share of the old).
+        momentum: share of the new batch in the running averages (the official code's is the share of the old); None for
+            the mean of all batches.
         statistics: what is mixed, in this order: any of "in", "ln", "bn", "gn", each once.
         groups: groups of "gn"; must divide C.
         correction: what is subtracted from the number of positions in the per-instance variance. 0 is biased, so
@@ -166,7 +124,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         statistics: tuple[str, ...] = ("in", "ln", "bn"),
         groups: int = 32,
         correction: int = 0,
@@ -238,7 +196,7 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
         )  # here and not in __init__, so that copies and unpickled layers are kept too
         return layer
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
         super().__init__(num_features, eps)
         self.rho = nn.Parameter(torch.ones(num_features))
         self._track(num_features, momentum)
@@ -280,7 +238,7 @@ class IBN2d(Norm):
         num_features: int,
         ratio: float = 0.5,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         instance_first: bool = True,
     ):
         super().__init__(num_features, eps)

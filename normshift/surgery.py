@@ -12,6 +12,7 @@ from normshift import ibn_net
 from normshift.layers import BatchNorm, IBN2d, Norm, RunningStatistics
 from normshift.record import GATES, channels_of, layer_record, state_for
 from normshift.registry import norm_spec
+from normshift.running_statistics import BatchNormView
 
 Where = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
 
@@ -86,6 +87,8 @@ def _batch_norm(num_features: int, dims: int) -> BatchNorm:
 
 
 def _is_norm(module: nn.Module) -> bool:
+    if isinstance(module, BatchNormView):  # of a layer that is listed itself
+        return False
     if isinstance(module, (_NormBase, nn.GroupNorm, Norm)):
         return True
     return type(module).__name__.startswith("FrozenBatchNorm")  # torchvision's and timm's derive from nn.Module alone

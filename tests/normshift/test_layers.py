@@ -126,7 +126,7 @@ def test_without_gradients_the_output_is_the_same(make, shape):
 # Running statistics: torch's convention
 
 
-@pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0, 0.0])
+@pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0, 0.0, None])
 @pytest.mark.parametrize(
     "make",
     [SwitchNorm2d, BatchInstanceNorm2d, lambda c, momentum: IBN2d(c + 2, 2.5 / (c + 2), momentum=momentum)],
@@ -611,8 +611,8 @@ WRONG_SETTINGS = {
     "no-statistic": (lambda: SwitchNorm2d(4, statistics=()), "statistics are some of"),
     "groups": (lambda: SwitchNorm2d(6, statistics=("ln", "gn"), groups=4), "groups=4 does not divide num_features=6"),
     "correction": (lambda: SwitchNorm2d(4, correction=2), "correction is 0 or 1"),
-    "momentum": (lambda: BatchInstanceNorm2d(4, momentum=1.5), r"a number in \[0, 1\]; got 1.5"),
-    "no-momentum": (lambda: SwitchNorm2d(4, momentum=None), "momentum"),
+    "momentum": (lambda: BatchInstanceNorm2d(4, momentum=1.5), r"a number in \[0, 1\], or None .*; got 1.5"),
+    "momentum-in-words": (lambda: SwitchNorm2d(4, momentum="none"), "got 'none'"),
     "no-channels": (lambda: SwitchNorm2d(0), "at least 1 channel"),
     "ibn-one-channel": (lambda: IBN2d(1), "a channel under either norm"),
     "ibn-ratio": (lambda: IBN2d(4, ratio=1.0), "ratio=1.0 leave none"),
