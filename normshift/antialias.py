@@ -5,6 +5,10 @@
     average pool, stride s       ->  blur, stride s
     1x1 conv of a shortcut       ->  blur, stride s; conv, stride 1
 
+The pool in the stem of a ResNet, 3x3 at stride 2 with padding, becomes one of 2x2 at stride 1 without padding, then the
+blur. The paper has 3x3 there; its released ResNets, ResNeXts and wide ResNets, whose figures the paper's page gives,
+were all trained with 2x2 (adobe/antialiased-cnns, issue 5: by mistake). `stem_pool=3` is the paper's.
+
 The network's first conv sees the image at full resolution, where density costs most. As in the paper's ResNets,
 DenseNets and MobileNetV2 it keeps a stride of 2, and AlexNet's stride of 4 becomes 2 with a blur of stride 2 behind the
 activation. Adaptive and global pooling stay.
@@ -36,17 +40,24 @@ ACTIVATION_FUNCTIONS = {
 DROPOUT_FUNCTIONS = {"dropout", "dropout1d", "dropout2d", "feature_dropout", "alpha_dropout"}
 
 
-def antialias(model: nn.Module, filter_size: int = 4) -> nn.Module:
+STEM_POOLS = (2, 3)
+
+
+def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> nn.Module:
     """Anti-alias every place where a network subsamples, as in Zhang (ICML 2019); see the module's docstring.
 
     Weights and state-dict keys stay, so a trained network's checkpoint loads before or after. So does the size of every
-    map. It composes with `convert` in either order. What subsamples other than through `nn.Conv2d`, `nn.MaxPool2d` and
+    map, but that a ResNet's stem rounds odd sizes down with `stem_pool=2`, and needs 2 rows and columns. It composes
+    with `convert` and `load_official` in any order. What subsamples other than through `nn.Conv2d`, `nn.MaxPool2d` and
     `nn.AvgPool2d`, or their subclasses, is refused where it can be seen; slicing inside a function that torch.fx does
     not trace (a shortcut written as a lambda) cannot be.
 
     Args:
         model: a CNN for images; it is changed in place. The first conv that it registers is taken for its stem.
         filter_size: of the blurs, 1 to 7.
+        stem_pool: kernel of the dense max pool in a ResNet's stem: 2, without padding, as the released networks have
+            it, or 3, padded, as the paper has it and as all networks had it that this library trained before it knew
+            2. A state dict does not tell which; of other networks' pools nothing changes.
 
     Returns:
         `model`; a new layer where `model` is itself a pool.
@@ -56,6 +67,11 @@ def antialias(model: nn.Module, filter_size: int = 4) -> nn.Module:
             is not known here; the message names the module, and the network is as it was.
     """
     BlurPool2d(None, filter_size)  # refuses a wrong size before anything is changed
+    if stem_pool not in STEM_POOLS:
+        raise ValueError(f"stem_pool is 2 (as released) or 3 (the paper's), got {stem_pool!r}.")
+    if _confirmed(model, filter_size):
+        set_stem_pool(model, stem_pool)
+        return model
     _refuse_unknown(model)
     flow = _Flow(model)
     plan = [step for name, module in flow.modules.items() for step in _steps(flow, name, module)]
@@ -63,7 +79,34 @@ def antialias(model: nn.Module, filter_size: int = 4) -> nn.Module:
         raise ValueError(f"{type(model).__name__} has nothing to anti-alias: behind its first conv nothing is strided.")
     for step in plan:
         model = step(model, filter_size)
+    set_stem_pool(model, stem_pool)
     return model
+
+
+def set_stem_pool(model: nn.Module, kernel: int) -> None:
+    """Give the dense max pools in the stems of anti-aliased ResNets a kernel of 2, unpadded, or of 3, padded."""
+    for module in model.modules():
+        if not all(hasattr(module, name) for name in ("conv1", "maxpool", "layer1")):
+            continue
+        if isinstance(module.maxpool, MaxBlurPool2d) and (module.maxpool.as_released or _is_3x3(module.maxpool.pool)):
+            pool, module.maxpool.as_released = module.maxpool.pool, kernel == 2
+            pool.kernel_size, pool.padding = kernel, (kernel - 1) // 2
+
+
+def _is_3x3(pool: nn.MaxPool2d) -> bool:
+    """Whether that is the pool of a ResNet's stem, and nothing that somebody has changed."""
+    settings = _pair(pool.kernel_size), _pair(pool.padding), _pair(pool.dilation), pool.ceil_mode
+    return settings == ((3, 3), (1, 1), (1, 1), False)
+
+
+def _confirmed(model: nn.Module, filter_size: int) -> bool:
+    """Whether a released checkpoint has made the network anti-aliased already, which this call then says again."""
+    blurs = [module for module in model.modules() if isinstance(module, BlurPool2d)]
+    if not blurs or not all(blur.from_checkpoint and blur.filter_size == filter_size for blur in blurs):
+        return False
+    for blur in blurs:
+        blur.from_checkpoint = False
+    return True
 
 
 Step = Callable[[nn.Module, int], nn.Module]

@@ -34,6 +34,8 @@ class BlurPool2d(nn.Module):
         ValueError: on a filter size that does not exist, channels or a stride below 1, or an input of another shape.
     """
 
+    from_checkpoint = False  # whether `load_official` has put it there
+
     def __init__(self, channels: int | None, filter_size: int = 4, stride: int | tuple[int, int] = 2):
         super().__init__()
         if not isinstance(filter_size, int) or filter_size not in FILTER_SIZES:
@@ -101,6 +103,8 @@ class MaxBlurPool2d(nn.Module):
     Raises:
         ValueError: as `BlurPool2d`.
     """
+
+    as_released = False  # whether the pool is 2x2 in place of a ResNet's 3x3
 
     def __init__(self, pool: nn.MaxPool2d, filter_size: int = 4):
         super().__init__()

@@ -7,19 +7,25 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from normshift.layers import IBN2d
+from normshift.layers import IBN2d, SwitchNorm
 from normshift.record import CHANNELWISE, GATES, RENAMED, record, state_for
 from normshift.registry import NORMS
+from normshift.released_blur import blur_as_released, filter_size, plain_names, refuse_other_blurs
 from normshift.surgery import norm_layers, successor
+from normshift.wrapped import bare, inner, unwrapped
 
 RENAMES = (
-    (re.compile(r"\bsn(\d)\b"), r"bn\1"),  # Switchable Normalization's ResNets call their norms sn1, sn2, sn3
+    (re.compile(r"\bsn(\d|_out)\b"), r"bn\1"),  # Switchable Normalization's ResNets call their norms sn1, sn2, sn3
     (
         re.compile(r"\b(norm|relu|conv)\.(\d)\b"),
         r"\1\2",
     ),  # torchvision's DenseNets before 2018, and IBN-Net's after them
     (re.compile(r"\bse\.fc\.0\b"), r"se.fc1"),  # IBN-Net's squeeze-and-excitation, a Sequential, in timm's names
     (re.compile(r"\bse\.fc\.2\b"), r"se.fc2"),
+    (re.compile(r"^classifier\.0\b"), "classifier.1"),  # the anti-aliased MobileNetV2 has no dropout before it
+    (re.compile(r"^classifier\.0\b"), "pre_logits.fc1"),  # timm's VGG, whose linear layers are convolutions
+    (re.compile(r"^classifier\.3\b"), "pre_logits.fc2"),
+    (re.compile(r"^classifier\.6\b"), "head.fc"),
 )
 """Published key names -> names of the same module in torchvision or timm; used where the network has the latter."""
 
@@ -29,13 +35,19 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
 
     Takes the key names and shapes of IBN-Net (`bn1.IN.weight`, `bn1.BN.weight`, `layer1.2.IN.weight`; ResNet, SE,
     ResNeXt, DenseNet), Switchable Normalization (`weight` of shape (1, C, 1, 1), `mean_weight`, running averages of
-    shape (1, C, 1)) and Batch-Instance Normalization (`gate`), also under "state_dict" or "model" and with "module."
-    in front.
+    shape (1, C, 1)), Batch-Instance Normalization (`gate`) and anti-aliased CNNs (`features.2.filt`; AlexNet, VGG,
+    ResNet, ResNeXt, DenseNet, MobileNetV2), also below "state_dict", "model" and the like, and out of what DDP,
+    torch.compile, `AveragedModel` and Lightning modules put before the keys.
+
+    What the keys do not say comes along too. Switchable Normalization's layers divide by n - 1 (`correction=1`), with
+    momentum 0.1 for images and 0.003 for vectors and volumes. A released anti-aliased checkpoint anti-aliases the
+    network, where `antialias` has not yet, and gives a ResNet's stem its 2x2 pool. In IBN-Net's DenseNets every third
+    dense layer has IN: where an IBN-Net checkpoint has a plain batch norm, so has the network afterwards, and the other
+    way round.
 
     Batch-norm checkpoints of torchvision and timm go into converted networks too: `weight`, `bias` and running
     statistics are carried into SN, BIN and (split) IBN layers, whose gates, and the norms that IBN-b adds, keep their
-    present values; IN, LN and GN have no use for running statistics. In IBN-Net's DenseNets only every third dense
-    layer has IN: where such a checkpoint has a plain batch norm, so has the network afterwards.
+    present values; IN, LN and GN have no use for running statistics.
 
     Args:
         model: changed in place, and only if everything fits.
@@ -46,26 +58,68 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
         `model`.
 
     Raises:
-        ValueError: naming the keys that are left over in the checkpoint, missing from it, or of another shape.
+        ValueError: naming the keys that are left over in the checkpoint, missing from it, or of another shape; or
+            saying that it holds several networks, or one that is anti-aliased otherwise.
     """
-    every = unwrapped(state_dict).items()
-    kept = {key: value for key, value in every if not any(fnmatchcase(key, pattern) for pattern in ignore)}
-    published = _renamed(kept, model)
-    norms = norm_layers(model)
-    plain = _plain_batch_norms(norms, published)
-    wanted = _wanted(model, plain)
-    filled, taken = _norm_states(norms | plain, published)
+    network = inner(model)
+    every = bare(unwrapped(state_dict), network.state_dict())
+    size = filter_size(every)
+    if size:
+        refuse_other_blurs(network, size)
+    names, ignore = names_here(network, every), tuple(ignore)
+    published = {
+        name: every[key] for key, name in names.items() if not any(fnmatchcase(k, p) for p in ignore for k in (key, name))
+    }
+    norms = norm_layers(network)
+    other = _placed_as_published(norms, published)
+    wanted = _wanted(network, other)
+    filled, taken = _norm_states(norms | other, published)
     for key in wanted.keys() & published.keys() - taken:
         filled[key] = published[key]
         taken.add(key)
     _fill_absent_biases(filled, wanted)
-    filled = {key: _without_ones(value, wanted[key]) for key, value in filled.items()}
+    filled = {key: _reshaped(value, wanted[key]) for key, value in filled.items()}
     _complain(published.keys() - taken, wanted.keys() - filled.keys() - _optional(wanted, published), filled, wanted)
-    for name, layer in plain.items():
+    if size:
+        blur_as_released(network, size)
+    for name, layer in other.items():
         parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, layer)
-    model.load_state_dict(filled, strict=False)
+        setattr(network.get_submodule(parent), leaf, layer)
+    network.load_state_dict(filled, strict=False)
+    _follow_conventions(norms | other, published)
     return model
+
+
+def names_here(model: nn.Module, published: Iterable[str]) -> dict[str, str]:
+    """The network's name of each published key; filters of anti-aliased networks have none."""
+    published = {key: None for key in published}
+    plain = plain_names(published, model)
+    norms = norm_layers(model)
+    stateful = {n for n, m in model.named_modules() if n in norms or next(m.children(), None) or m.state_dict()}
+    return {key: _name_here(name, stateful) for key, name in plain.items()}
+
+
+def _name_here(key: str, modules: set[str]) -> str:
+    names = (pattern.sub(replacement, key) for pattern, replacement in RENAMES)
+    return key if _owner(key) in modules else next((name for name in names if _owner(name) in modules), key)
+
+
+def _follow_conventions(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> None:
+    """Set Switchable Normalization's layers as those were that a checkpoint is of.
+
+    The official layers publish affine parameters with axes of size 1 and divide by n - 1; of the old average they keep
+    0.9 in images and 0.997 in vectors and volumes (devkit/ops/switchable_norm.py).
+    """
+    for name, layer in norms.items():
+        prefix = f"{name}." if name else ""
+        if not isinstance(layer, SwitchNorm) or f"{prefix}mean_weight" not in published:
+            continue
+        official = published.get(f"{prefix}weight", layer.weight).dim() > 1
+        layer.correction = int(official)
+        if official:
+            layer.eps = 1e-5
+        if official and "bn" in layer.statistics:
+            layer.momentum = 0.1 if layer.ndims == (4,) else 0.003
 
 
 def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
@@ -84,38 +138,28 @@ def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> t
     return filled, taken
 
 
-def unwrapped(state_dict: Mapping) -> dict[str, Tensor]:
-    """A published checkpoint's tensors by key, out from under "state_dict" or "model", and without "module."."""
-    for key in ("state_dict", "model"):
-        if isinstance(state_dict.get(key), Mapping):
-            state_dict = state_dict[key]
-    return {key.removeprefix("module."): value for key, value in state_dict.items() if isinstance(value, Tensor)}
-
-
-def _renamed(published: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    modules = {name for name, _ in model.named_modules()}
-
-    def name_here(key: str) -> str:
-        names = (pattern.sub(replacement, key) for pattern, replacement in RENAMES)
-        return key if _owner(key) in modules else next((name for name in names if _owner(name) in modules), key)
-
-    return {name_here(key): value for key, value in published.items()}
-
-
 def _owner(key: str) -> str:
     """The module that a key belongs to; the halves of an IBN layer belong to the layer."""
     return key.rpartition(".")[0].removesuffix(".IN").removesuffix(".BN")
 
 
-def _plain_batch_norms(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> dict[str, nn.Module]:
-    """Batch norms to stand in for IBN layers, where an IBN-Net checkpoint has a plain one in that place."""
-    if not any(key.endswith(".IN.weight") for key in published):
+def _placed_as_published(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> dict[str, nn.Module]:
+    """Batch norms to stand in for IBN layers, and the other way round, where an IBN-Net checkpoint has those."""
+    split = next((layer for layer in norms.values() if isinstance(layer, IBN2d)), None)
+    if split is None or not any(key.endswith(".IN.weight") for key in published):
         return {}
-    return {
-        name: successor(layer, NORMS["bn"])
-        for name, layer in norms.items()
-        if isinstance(layer, IBN2d) and f"{name}.weight" in published
-    }
+
+    def like_the_others(num_features: int, dims: int = 2) -> IBN2d:
+        return IBN2d(num_features, split.ratio, instance_first=split.instance_first)
+
+    other = {}
+    for name, layer in norms.items():
+        halves = {f"{name}.IN.weight", f"{name}.BN.weight"} <= published.keys()
+        if isinstance(layer, IBN2d) and f"{name}.weight" in published:
+            other[name] = successor(layer, NORMS["bn"])
+        elif not isinstance(layer, IBN2d) and halves:
+            other[name] = successor(layer, like_the_others)
+    return other
 
 
 def _wanted(model: nn.Module, replaced: dict[str, nn.Module]) -> dict[str, Tensor]:
@@ -134,10 +178,11 @@ def _fill_absent_biases(filled: dict[str, Tensor], wanted: dict[str, Tensor]) ->
             filled[key] = torch.zeros_like(wanted[key])
 
 
-def _without_ones(value: Tensor, wanted: Tensor) -> Tensor:
-    """Reshaped where shapes agree up to axes of size 1: a linear layer's weight for a 1x1 convolution."""
+def _reshaped(value: Tensor, wanted: Tensor) -> Tensor:
+    """Reshaped where shapes agree up to axes of size 1, or one is a linear layer's and the other a convolution's."""
     alike = [n for n in value.shape if n > 1] == [n for n in wanted.shape if n > 1]
-    return value.reshape(wanted.shape) if alike else value
+    linear = {value.dim(), wanted.dim()} == {2, 4} and value.shape[0] == wanted.shape[0]
+    return value.reshape(wanted.shape) if alike or (linear and value.numel() == wanted.numel()) else value
 
 
 def _optional(wanted: Iterable[str], published: Iterable[str]) -> set[str]:

@@ -189,6 +189,25 @@ class SwitchFormula(Formula):
         gradients[1] = by_var if gradients[1] is None else gradients[1] + by_var
 
 
+@dataclass(frozen=True)
+class VectorSwitchFormula(SwitchFormula):
+    """The same of vectors (N, C), with variances over C and over N that are unbiased, as the official 1d layer's."""
+
+    def loop(self):
+        return None
+
+    def gradient(self, moments, batch, parameters, dscale, dshift):
+        return Formula.gradient(self, moments, batch, parameters, dscale, dshift)
+
+    def _statistic(self, name, moments, batch):
+        mean, var = super()._statistic(name, moments, batch)
+        if name == "ln":
+            channels = moments.mean.shape[1]
+            return mean, var * (channels / (channels - 1))
+        unbiased = batch.share is None  # as running averages are
+        return mean, var if unbiased else var / (1 - batch.share)
+
+
 def _mixed(values, shares: Tensor) -> Tensor:
     first, *rest = zip(values, shares.unbind(), strict=True)
     return reduce(lambda mixed, term: torch.addcmul(mixed, *term), rest, torch.mul(*first))

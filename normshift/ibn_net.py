@@ -1,8 +1,9 @@
 """Where IBN-Net puts its layers (Pan, Luo, Shi, Tang, ECCV 2018, fig. 3 and section 3.2).
 
-IBN-a: the first norm of every residual block of stages 1 to 3 becomes half IN, half BN; in DenseNets, norm1 of the
-dense layers of the first three blocks, at ratio 0.4. IBN-b: the stem's norms become IN, and an IN stands behind the
-addition, before the activation, in the last block of stages 1 and 2. Neither touches stage 4: deep layers hold content.
+IBN-a: the first norm of every residual block of stages 1 to 3 becomes half IN, half BN; in DenseNets, norm1 of every
+third dense layer (the 1st, 4th, 7th, ...) of the first three blocks, IN on the last 40 % of the channels. IBN-b: the
+stem's norms become IN, and an IN stands behind the addition, before the activation, in the last block of stages 1 and
+2. Neither touches stage 4: deep layers hold content.
 """
 
 import operator
@@ -76,14 +77,15 @@ def _residual_network(model: nn.Module) -> ResidualNetwork | None:
 
 
 def _dense_layers(model: nn.Module) -> list[str]:
-    first_three = ("denseblock1", "denseblock2", "denseblock3")
-    return [
-        name
-        for name, module in model.named_modules()
-        if any(part in first_three for part in name.split(".")[:-1])
-        and hasattr(module, "norm1")
-        and hasattr(module, "conv1")
-    ]
+    """Of each of the first three blocks every third dense layer, beginning with the first."""
+    three = ("denseblock1", "denseblock2", "denseblock3")
+    blocks = [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in three]
+    inside = [[f"{at}.{name}" for name, m in block.named_modules() if _is_dense_layer(m)] for at, block in blocks]
+    return [name for layers in inside for name in layers[::3]]
+
+
+def _is_dense_layer(module: nn.Module) -> bool:
+    return hasattr(module, "norm1") and hasattr(module, "conv1")
 
 
 def _four_tenths(num_features: int, dims: int = 2) -> IBN2d:

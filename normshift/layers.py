@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from normshift.engine import Batch, BatchSource, Formula, Moments, is_transformed, normalize
-from normshift.formulas import BatchFormula, BatchInstanceFormula, InstanceBatchFormula, InstanceFormula, SwitchFormula
+from normshift.formulas import (
+    BatchFormula,
+    BatchInstanceFormula,
+    InstanceBatchFormula,
+    InstanceFormula,
+    SwitchFormula,
+    VectorSwitchFormula,
+)
 from normshift.running_statistics import RunningStatistics
 from normshift.sync import pooled_batch
 from normshift.unit_interval import keep_in_unit_interval
@@ -105,7 +112,10 @@ class SwitchNorm(RunningStatistics, AffineNorm):
         statistics: what is mixed, in this order: any of "in", "ln", "bn", "gn", each once.
         groups: groups of "gn"; must divide C.
         correction: what is subtracted from the number of positions in the per-instance variance. 0 is biased, so
-            that 1x1 maps work; 1 is the official code's, which needs two positions or more.
+            that 1x1 maps work; 1 is the official code's, which needs two positions or more. Of vectors (N, C),
+            statistics=("ln", "bn") and correction=1 are the official 1d layer: both variances are unbiased, over C
+            and over N. With 1 a state dict has the official shapes too, such as (1, C, 1, 1); a layer that loads these
+            takes the correction over.
 
     Attributes:
         weight, bias: (C,). mean_weight, var_weight: (len(statistics),), before the softmax, starting at 1.
@@ -119,6 +129,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
     """
 
     STATISTICS = ("in", "ln", "bn", "gn")
+    _version = 2  # of its state dicts: their shapes say the correction
 
     def __init__(
         self,
@@ -146,7 +157,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
             self._track(num_features, momentum)
 
     def formula_parameters(self):
-        return self.weight, self.bias, self.mean_weight, self.var_weight
+        return self.weight.flatten(), self.bias.flatten(), self.mean_weight, self.var_weight
 
     def formula(self):
         return SwitchFormula(self.eps, self.statistics, self.groups)
@@ -156,13 +167,33 @@ class SwitchNorm(RunningStatistics, AffineNorm):
 
     def _check(self, x):
         super()._check(x)
-        if self.correction and x[0, 0].numel() < 2:
+        if self.correction and prod(x.shape[2:]) < 2:
             raise ValueError(
                 "SwitchNorm with correction=1 needs maps of 2 positions or more; correction=0 takes 1x1 maps."
             )
 
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            if self.correction and prefix + key in destination:
+                ones = self.ndims[-1] - 2 if key in ("weight", "bias") else 1
+                shape = (1, -1) if self.ndims[0] == 2 else (1, -1, *[1] * ones)
+                destination[prefix + key] = destination[prefix + key].reshape(shape)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        weight = state_dict.get(f"{prefix}weight")
+        if weight is not None and weight.dim() > 1:
+            self.correction = 1
+            for key in ("weight", "bias", "running_mean", "running_var"):
+                if prefix + key in state_dict:
+                    state_dict[prefix + key] = state_dict[prefix + key].flatten()
+        elif (local_metadata.get("version") or 1) > 1:  # before that, no state dict said it
+            self.correction = 0
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, statistics={'+'.join(self.statistics)}"
+        convention = f", correction={self.correction}" if self.correction else ""
+        return f"{super().extra_repr()}, statistics={'+'.join(self.statistics)}{convention}"
 
 
 class BatchInstanceNorm(RunningStatistics, AffineNorm):
@@ -315,6 +346,44 @@ class InstanceNorm3d(InstanceNorm):
 class SwitchNorm1d(SwitchNorm):
     ndims = (2, 3)
     __doc__ = SwitchNorm.__doc__
+
+    def forward(self, x):
+        if not self._unbiased_over_vectors(x) or not x.numel():
+            return super().forward(x)
+        self._check(x)
+        formula = VectorSwitchFormula(self.eps, self.statistics, self.groups)
+        source = _Vectors(self) if "bn" in self.statistics else None
+        return normalize(x, formula, self.formula_parameters(), source)
+
+    def _unbiased_over_vectors(self, x: Tensor) -> bool:
+        return bool(self.correction) and x.dim() == 2 and set(self.statistics) <= {"ln", "bn"}
+
+    def _check(self, x):
+        if not self._unbiased_over_vectors(x):
+            return super()._check(x)
+        Norm._check(self, x)
+        alone = self.training and not self.sync and len(x) == 1
+        if ("ln" in self.statistics and x.shape[1] < 2) or ("bn" in self.statistics and alone):
+            raise ValueError(
+                f"SwitchNorm1d with correction=1 needs 2 channels and 2 vectors or more, got {tuple(x.shape)}."
+            )
+
+
+class _Vectors:
+    """The batch statistics of a `SwitchNorm1d` over vectors, whose running variance is unbiased as its formula is."""
+
+    def __init__(self, layer: SwitchNorm1d):
+        self._layer, self.running = layer, layer.running
+
+    @property
+    def training(self) -> bool:
+        return self._layer.training
+
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        batch, count = pooled_batch(moments, home, self._layer.sync)
+        if observe:
+            self._layer.observe(batch.mean, batch.var / (1 - batch.share), count, home)
+        return batch
 
 
 class SwitchNorm2d(SwitchNorm):

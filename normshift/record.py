@@ -22,7 +22,11 @@ def record(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The record in one layer's state as it stands in a published checkpoint."""
     named = {RENAMED.get(key, key): value for key, value in state.items()}
     # Switchable Normalization publishes (1, C, 1, 1) and (1, C, 1)
-    return {key: value.flatten() if key in CHANNELWISE else value for key, value in named.items()}
+    return {key: value.flatten() if key in CHANNELWISE and _is_a_row(value) else value for key, value in named.items()}
+
+
+def _is_a_row(value: Tensor) -> bool:
+    return value.numel() == max(value.shape, default=1)
 
 
 def layer_record(layer: nn.Module) -> dict[str, Tensor]:

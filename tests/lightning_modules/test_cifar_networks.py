@@ -232,8 +232,8 @@ def test_convolutions_are_he_normal(name):
             assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.1)
 
 
-def test_ibn_a_takes_the_first_norm_of_each_block():
-    for name, key, count in (("cifar_resnet20", "bn1", 9), ("cifar_densenet_bc40_12", "norm1", 18)):
+def test_ibn_a_takes_the_first_norm_of_each_block_and_of_every_third_dense_layer():
+    for name, key, count in (("cifar_resnet20", "bn1", 9), ("cifar_densenet_bc40_12", "norm1", 6)):
         network = convert(cifar_network(name, 10), "ibn-a")
         placed = [path for path, module in network.named_modules() if isinstance(module, IBN2d)]
         assert len(placed) == count and all(path.endswith(f".{key}") for path in placed)

@@ -425,16 +425,40 @@ def test_ibn_a_stands_first_in_every_block_of_stages_1_to_3(name):
 
 
 @pytest.mark.parametrize("name", DENSE)
-def test_ibn_a_in_densenets_is_norm1_of_the_first_three_blocks(name):
+def test_ibn_a_in_densenets_is_norm1_of_every_third_layer_of_the_first_three_blocks(name):
     model = convert(build(name), "ibn-a")
-    expected = [
-        f"features.denseblock{b}.denselayer{i}.norm1" for b, n in ((1, 6), (2, 12), (3, 24)) for i in range(1, n + 1)
-    ]
+    expected = third_dense_layers(6, 12, 24)
     assert converted(model, IBN2d) == expected
     for n, layer in norm_layers(model).items():
         if n in expected:
             assert layer.ratio == 0.4
     assert outputs(model, images()).isfinite().all()
+
+
+def third_dense_layers(*blocks):
+    names = "features.denseblock{}.denselayer{}.norm1"
+    return [names.format(b, i) for b, n in enumerate(blocks, 1) for i in range(1, n + 1) if (i - 1) % 3 == 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "count"),
+    [
+        ("densenet121", (6, 12, 24), 14),
+        ("densenet169", (6, 12, 32), 17),
+        ("densenet201", (6, 12, 48), 22),
+        ("densenet161", (6, 12, 36), 18),
+    ],
+)
+def test_ibn_a_of_each_densenet_has_the_published_layers_and_split(name, blocks, count):
+    """Batch norm on the first int(.6 C) channels, instance norm with weight and bias on the others."""
+    with torch.device("meta"):
+        model = convert(getattr(torchvision.models, name)(), "ibn-a")
+    assert converted(model, IBN2d) == third_dense_layers(*blocks)
+    layers = [layer for layer in model.modules() if isinstance(layer, IBN2d)]
+    assert len(layers) == count
+    for layer in layers:
+        assert layer.parts() == ("BN", "IN") and layer.BN.num_features == int(0.6 * layer.num_features)
+        assert len(layer.IN.weight) == len(layer.IN.bias) == layer.num_features - int(0.6 * layer.num_features)
 
 
 STEMS = {"timm-resnet50d": ["conv1.1", "conv1.4", "bn1"], "timm-resnetrs50": ["conv1.1", "conv1.4", "bn1", "maxpool.1"]}
