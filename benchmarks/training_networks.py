@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -100,7 +101,7 @@ def resnet50(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]
 
 
 def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """What the segmentation studies train, and their loss, auxiliary head included, on random labels."""
+    """segmentation-models-pytorch's DeepLabV3+ over a ResNet-50, and the studies' loss, auxiliary head included, on random labels."""
     from datamodules.domains import Domain
     from datamodules.labels import STREET
     from lightning_modules.segmentation import SegmentationModule
@@ -108,7 +109,8 @@ def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Te
 
     classes = len(STREET.classes)
     home = Domain("home", [], STREET, tuple(range(classes)), {})
-    module = SegmentationModule(SEGMENTATION_RECIPES["robustnet"], norm, [home])
+    recipe = replace(SEGMENTATION_RECIPES["robustnet"], arch="deeplabv3plus", backbone="resnet50")
+    module = SegmentationModule(recipe, norm, [home])
     labels = torch.randint(classes, (len(images), *images.shape[2:]), device=images.device)
     return module, lambda: module.model_step(images, labels)
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from datamodules.class_uniform import images_by_class
 from datamodules.domains import Domain, open_all, split_of
 from datamodules.image_files import DataError
-from datamodules.transforms import EvalTransform, TrainTransform
+from datamodules.transforms import NEAREST, EvalTransform, TrainTransform
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -126,7 +126,7 @@ class SegmentationData(pl.LightningDataModule):
 
 
 class Resized:
-    """(image, label) pairs at a given height, labels by nearest neighbour."""
+    """(image, label) pairs at a given height: images averaged over areas, labels as they are at the areas' centres."""
 
     def __init__(self, samples, height: int | None):
         self.samples, self.height = samples, height
@@ -139,9 +139,7 @@ class Resized:
         if self.height is None or self.height == image.shape[0]:
             return image, label
         size = (round(image.shape[1] * self.height / image.shape[0]), self.height)
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(
-            label, size, interpolation=cv2.INTER_NEAREST
-        )
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(label, size, interpolation=NEAREST)
 
 
 class TrainSamples(Dataset):

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or every worker asks the network for a newer release
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
 from albumentations.pytorch import ToTensorV2
@@ -12,6 +13,10 @@ from albumentations.pytorch import ToTensorV2
 from datamodules.labels import IGNORE
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which every pretrained backbone was trained with
+
+NEAREST = cv2.INTER_NEAREST_EXACT
+"""How a label is resized: the value at each new pixel's centre, where its image is averaged around. OpenCV's plain
+INTER_NEAREST, which is albumentations' default for masks, takes the upper left corner's: up to half a pixel off."""
 
 
 class TrainTransform:
@@ -48,7 +53,7 @@ def _train_pipeline(crop_transform, crop: tuple[int, int], augment_colour: bool)
     ]
     return A.Compose(
         [
-            A.RandomScale(scale_limit=(-0.5, 1.0), p=1.0),
+            A.RandomScale(scale_limit=(-0.5, 1.0), p=1.0, mask_interpolation=NEAREST),
             A.PadIfNeeded(*crop, border_mode=0, fill=0, fill_mask=IGNORE),
             crop_transform,
             A.HorizontalFlip(p=0.5),

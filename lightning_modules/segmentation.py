@@ -1,11 +1,8 @@
 """How semantic segmentation trains and is judged on several domains."""
 
 from dataclasses import asdict
-from difflib import get_close_matches
 
 import pytorch_lightning as pl
-import segmentation_models_pytorch as smp
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +10,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.domains import Domain
 from datamodules.labels import IGNORE
+from lightning_modules.robustnet import is_released, load_released, with_timms_stem
+from lightning_modules.segmentation_networks import architecture, built
 from lightning_modules.segmentation_recipes import SegmentationRecipe
 from lightning_modules.weights import network_weights, read_checkpoint
 from normshift import NORMS, convert, load_official, parameter_groups, synchronize
@@ -22,7 +21,7 @@ CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
 
 
 class SegmentationModule(pl.LightningModule):
-    """Any segmentation-models-pytorch architecture over any timm encoder, under any norm.
+    """RobustNet's DeepLabV3+, or any segmentation-models-pytorch architecture, over a timm encoder, under any norm.
 
     Trains with cross entropy on the output and, weighted, on an auxiliary head behind the encoder's last stage but one;
     SGD with linear warm-up and polynomial decay. Logs `train/loss`, and on every judged domain `DOMAIN/miou` and
@@ -33,7 +32,8 @@ class SegmentationModule(pl.LightningModule):
         norm: a name in `normshift.NORMS`. IBN-Net's norms go into the encoder, whatever `norm_in` says.
         domains: what the validation loaders hold, in their order; labelled alike.
         norm_in: "encoder", "decoder" (with the auxiliary head) or "both".
-        weights: "none", "imagenet" (timm's, from its hub) or a checkpoint file for the encoder (`load_official`).
+        weights: "none", "imagenet" (timm's, from its hub), a checkpoint file for the encoder (`load_official`), or one
+            of a whole network that RobustNet released.
         sync_norm: take batch statistics over all processes.
 
     Raises:
@@ -56,11 +56,11 @@ class SegmentationModule(pl.LightningModule):
         )  # what a checkpoint is of
         self.recipe, self.domains = recipe, domains
         classes = len(domains[0].label_space)
-        self.net = _network(recipe, classes, pretrained=weights == "imagenet")
-        self.auxiliary = _auxiliary_head(self.net.encoder.out_channels[-2], classes)
+        self.architecture = architecture(recipe.arch)
+        self.net, self.auxiliary = built(recipe, classes, pretrained=weights == "imagenet")
         self._set_norm(norm, norm_in)
         if weights not in ("none", "imagenet"):
-            load_official(_timm_model(self.net.encoder), network_weights(read_checkpoint(weights)), ignore=CLASSIFIERS)
+            self._load(weights)
         if sync_norm:
             self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
         self.ious: list[dict[int, float]] = []
@@ -84,13 +84,8 @@ class SegmentationModule(pl.LightningModule):
         """The training loss of a batch; a batch in which every pixel is ignored costs nothing."""
         features = self.net.encoder(images)
         scores = self.net.segmentation_head(self.net.decoder(features))
-        auxiliary = F.interpolate(self.auxiliary(features[-2]), labels.shape[-2:], mode="bilinear")
-        counted = (labels != IGNORE).sum().clamp(min=1)
-        loss, auxiliary_loss = (
-            F.cross_entropy(s.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
-            for s in (scores, auxiliary)
-        )
-        return loss + self.recipe.auxiliary_weight * auxiliary_loss
+        auxiliary, shrunk = self.architecture.compared(self.auxiliary(features[-2]), labels)
+        return pixel_loss(scores, labels) + self.recipe.auxiliary_weight * pixel_loss(auxiliary, shrunk)
 
     def training_step(self, batch, batch_index: int) -> Tensor:
         loss = self.model_step(*batch)
@@ -138,8 +133,8 @@ class SegmentationModule(pl.LightningModule):
 
     def _whole(self, images: Tensor) -> Tensor:
         """Scores of whole images, padded to what the encoder's strides divide and cut back."""
-        height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % 32, 0, -height % 32), mode="replicate")
+        (height, width), of = images.shape[-2:], self.architecture.multiple_of
+        padded = F.pad(images, (0, -width % of, 0, -height % of), mode="replicate") if of > 1 else images
         return self.net(padded)[..., :height, :width]
 
     def _set_norm(self, norm: str, norm_in: str) -> None:
@@ -148,13 +143,29 @@ class SegmentationModule(pl.LightningModule):
         if norm in NORMS and NORMS[norm].placement != "everywhere":
             if norm_in == "decoder":
                 raise ValueError(f"{norm} is a placement of layers in an encoder: it cannot go into the decoder alone.")
-            convert(self.net.encoder, norm)
+            positions = self.architecture.ibn_b_positions(self.net.encoder) if norm == "ibn-b" else None
+            convert(self.net.encoder, norm, where=positions)
             return
         if norm_in != "decoder":
             convert(self.net.encoder, norm)
         if norm_in != "encoder":
             convert(self.net.decoder, norm)
             convert(self.auxiliary, norm)
+
+    def _load(self, file: str) -> None:
+        state = network_weights(read_checkpoint(file))
+        if not is_released(state):
+            load_official(_timm_model(self.net.encoder), with_timms_stem(state), ignore=CLASSIFIERS)
+        elif self.recipe.arch == "robustnet":
+            load_released(self.net, self.auxiliary, state)
+        else:
+            raise ValueError(f"{file} holds RobustNet's whole network: it goes into --arch robustnet alone.")
+
+
+def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of the pixels that count; 0 where none does."""
+    counted = (labels != IGNORE).sum().clamp(min=1)
+    return F.cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
 
 
 def class_ious(confusion: Tensor, judged: tuple[int, ...]) -> dict[int, float]:
@@ -173,35 +184,5 @@ def mean_iou(ious: dict[int, float]) -> float:
     return sum(ious.values()) / len(ious) if ious else float("nan")
 
 
-def _network(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.Module:
-    backbone = recipe.backbone.removeprefix("tu-")
-    if not timm.is_model(backbone):
-        near = get_close_matches(backbone, timm.list_models(), n=5)
-        raise ValueError(f"unknown backbone {backbone!r}: timm has {', '.join(near) or 'no name like it'}.")
-    try:
-        strided = {"encoder_output_stride": recipe.output_stride} if recipe.arch.startswith("deeplab") else {}
-        weights = "imagenet" if pretrained else None
-        return smp.create_model(recipe.arch, f"tu-{backbone}", encoder_weights=weights, classes=classes, **strided)
-    except KeyError as error:
-        known = "unet, unetplusplus, manet, linknet, fpn, pspnet, deeplabv3, deeplabv3plus, pan, upernet, segformer"
-        raise ValueError(f"unknown architecture {recipe.arch!r}: choose from {known}.") from error
-    except Exception as error:
-        if not pretrained:
-            raise
-        raise ValueError(f"timm could not get ImageNet weights of {backbone}: {str(error).splitlines()[0]}") from error
-
-
 def _timm_model(encoder: nn.Module) -> nn.Module:
     return getattr(encoder, "model", encoder)
-
-
-def _auxiliary_head(channels: int, classes: int) -> nn.Module:
-    """PSPNet's: one 3x3 convolution and a classifier, on the last stage but one."""
-    hidden = max(channels // 4, 32)
-    return nn.Sequential(
-        nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
-        nn.BatchNorm2d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Dropout2d(0.1),
-        nn.Conv2d(hidden, classes, 1),
-    )

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from datamodules.domains import DOMAINS, Domain, open_domain
 from datamodules.image_files import DataError, MissingDataError
 from datamodules.labels import STREET
 from datamodules.segmentation import Resized, SegmentationData, TrainSamples
+from datamodules.streets import Streets
 from tests.datamodules.published_layouts import make_bdd100k_drivable, make_camvid
 
 
@@ -121,6 +123,27 @@ def test_real_images_are_resized_with_their_labels(tmp_path):
     assert images.shape == (1, 3, 40, 60) and labels.shape == (1, 40, 60)
     _, whole = Resized(data.judged[1].samples, None)[0]
     assert whole.shape == (60, 90)
+
+
+@pytest.mark.parametrize("height", [25, 40, 64, 90, 150])  # smaller, and larger
+def test_a_resized_label_is_what_the_resized_image_shows_at_its_centres(height):
+    """Independent truth: Pillow's nearest neighbour reads at pixel centres, floor((i + 0.5) * scale)."""
+    rng = np.random.default_rng(height)
+    label = rng.integers(0, 19, (80, 130)).astype(np.uint8)
+    image = np.repeat(label[..., None], 3, 2)
+    small, found = Resized([(image, label)], height)[0]
+    size = (round(130 * height / 80), height)
+    np.testing.assert_array_equal(found, np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST)))
+    assert small.shape == (*found.shape, 3)
+
+
+def test_a_perfect_prediction_is_perfect_on_shrunken_scenes():
+    """The class that most of a small pixel shows is what is asked for, wherever there is a majority."""
+    image, label = Streets("city", "val", 1, (512, 1024))[0]
+    shares = [cv2.resize((label == c).astype(np.float32), (128, 64), interpolation=cv2.INTER_AREA) for c in range(19)]
+    perfect, sure = np.argmax(shares, 0), np.max(shares, 0) > 0.5
+    found = Resized([(image, label)], 64)[0][1]
+    assert (found != perfect)[sure].mean() < 0.01  # 0.044 from corners
 
 
 def test_domains_labelled_otherwise_are_refused(tmp_path):

@@ -36,6 +36,22 @@ def test_image_and_label_are_cut_and_scaled_alike(aim):
         assert agree > 0.9  # all but the blended pixels along the blocks' borders
 
 
+@pytest.mark.parametrize("aim", [None, 1])
+def test_labels_are_scaled_as_their_images_are(aim):
+    """Discs in black and white: what is shown and what is labelled part by rounding alone, on both sides alike."""
+    (y, x), rng = np.mgrid[0:300, 0:300], np.random.default_rng(0)
+    label = np.zeros((300, 300), np.uint8)
+    for cx, cy, r in rng.uniform((0, 0, 4), (300, 300, 20), (25, 3)):
+        label[(x - cx) ** 2 + (y - cy) ** 2 < r * r] ^= 1
+    transform, wrong = TrainTransform((160, 160), augment_colour=False), []
+    torch.manual_seed(0)
+    for _ in range(12):
+        image, out = transform(np.repeat(label[..., None] * 255, 3, 2), label, aim=aim)
+        shown = image[0] * STD[0] + MEAN[0] > 0.5
+        wrong.append(((shown != out) & (out != IGNORE)).float().mean().item())
+    assert np.mean(wrong) < 0.002  # a label taken half a pixel off makes three times that
+
+
 def test_padding_of_small_images_is_ignored():
     label = np.full((20, 20), 3, np.uint8)
     _, out = TrainTransform((64, 64), augment_colour=False)(painted(label), label)
