@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from datamodules.image_domains import ImageDomain
-from datamodules.image_files import DataError
 from datamodules.image_transforms import JudgedImage, TrainImage
 
 
@@ -26,7 +25,7 @@ class ClassificationData(pl.LightningDataModule):
         workers: loader processes.
 
     Raises:
-        DataError: the domains differ in their classes.
+        DataError: the domains differ in their classes. The same ones in another order are matched by their names.
     """
 
     def __init__(
@@ -41,11 +40,8 @@ class ClassificationData(pl.LightningDataModule):
         workers: int = 0,
     ):
         super().__init__()
-        for domain in judged:
-            if domain.classes != train.classes:
-                theirs, ours = len(domain.classes), len(train.classes)
-                raise DataError(f"{domain.name} has {theirs} classes, not the {ours} of {train.name}: choose one set.")
-        self.train, self.judged, self.transform = train, list(judged), transform
+        self.train, self.transform = train, transform
+        self.judged = [domain.in_order_of(train.classes, train.name) for domain in judged]
         self.size, self.resize, self.batch_size, self.workers = size, resize, batch_size, workers
 
     def train_dataloader(self) -> DataLoader:
@@ -90,7 +86,7 @@ class AdaptationData(ClassificationData):
 
     def __init__(self, train: ImageDomain, judged: Sequence[ImageDomain], *args, target: ImageDomain, **settings):
         super().__init__(train, judged, *args, **settings)
-        self.target = target
+        self.target = target.in_order_of(self.train.classes, self.train.name)
 
     def train_dataloader(self) -> dict[str, DataLoader]:
         return {"source": self.train_loader(self.train), "target": self.train_loader(self.target)}

@@ -1,14 +1,14 @@
 """Sets of labelled images by name: `imagenet`, `pacs/photo`, `shapes`, `imagenet-c/fog/3`."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datamodules.cifar_sets import CIFAR
 from datamodules.image_files import DataError
 from datamodules.image_sets import ImageNet, ImageNetC, ImageNetP
 from datamodules.in_memory import InMemory
-from datamodules.joined import Joined
+from datamodules.joined import Joined, in_order_of
 from datamodules.multi_domain import DOMAIN_SETS, MultiDomain
 
 NAMES = (
@@ -42,6 +42,15 @@ class ImageDomain:
         """Whether this is a real set, and not drawn here."""
         return self.name.partition("/")[0] != "shapes"
 
+    @property
+    def of_videos(self) -> bool:
+        """Whether its samples are ImageNet-P's videos."""
+        return self.name.partition("/")[0] == "imagenet-p"
+
+    def in_order_of(self, classes: Sequence[str], of: str) -> "ImageDomain":
+        """The domain with labels in the order of `classes`, those of what is called `of`; DataError for others."""
+        return replace(self, samples=in_order_of(classes, self.samples, self.name, of), classes=tuple(classes))
+
 
 def open_images(
     name: str, split: str, data_root: str | Path, *, size: int | None = None, length: int | None = None
@@ -50,7 +59,7 @@ def open_images(
 
     Args:
         name: one of `NAMES`; a set of several domains alone means all of them, joined. `NAME:SPLIT` overrides `split`,
-            and `NAME+NAME` joins domains of one set.
+            and `NAME+NAME` joins domains of one set, or sets of the same classes.
         split: "train" or "val"; "test" where one is published.
         data_root: the folder whose subfolders are the real sets, each under its name.
         size: side of the images that `shapes` draws, 32 by default; a set on disk keeps its own.
@@ -58,11 +67,14 @@ def open_images(
 
     Raises:
         MissingDataError: the set is not on disk.
-        DataError: an unknown name or split, or a set that is not in order on disk.
+        DataError: an unknown name or split, a set that is not in order on disk, or joined sets of unlike classes.
     """
     if "+" in name:
         opened = [open_images(part, split, data_root, size=size, length=length) for part in name.split("+")]
-        return ImageDomain(name, Joined(*(part.samples for part in opened)), opened[0].classes)
+        if len({part.of_videos for part in opened}) > 1:
+            raise DataError(f"{name} joins images and videos: name sets of one kind.")
+        samples = Joined(*(part.samples for part in opened), names=[part.name for part in opened])
+        return ImageDomain(name, samples, opened[0].classes)
     given = name
     name, _, wanted = name.partition(":")
     split = wanted or split

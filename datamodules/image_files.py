@@ -1,5 +1,7 @@
-"""Image files on disk: whole or cut short, their size without decoding them, their pixels."""
+"""Image files on disk: whole or damaged, their size without decoding them, their pixels."""
 
+import os
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +10,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from datamodules.decoder_warnings import decoder_words
+
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 TAIL = 1024
 """Bytes read from a file's end to see that it is whole; some writers pad after the end."""
+LARGEST = 2**27
+"""Pixels of the largest image that is decoded, 400 MB: a damaged or made-up header may promise any number."""
+DECODERS = ("JPEG data", "JPEG file", "libpng", "grfmt_", "progression", "SOS parameters", "JFIF", "Adobe color")
+"""What the lines hold that image decoders write to standard error."""
+DAMAGE = ("premature end", "bad huffman", "bad arithmetic", "instead of rst", "inconsistent progression", "invalid sos")
+"""What libjpeg says of a JPEG some of whose pixels it had to make up. That bytes are left over it says of damaged files
+too, but also of published ones whose pixels are all there, so that alone is let pass."""
 
 
 class DataError(ValueError):
@@ -20,6 +31,42 @@ class DataError(ValueError):
 
 class MissingDataError(DataError, FileNotFoundError):
     """A file or folder of a data set is not there."""
+
+
+def opened(path: Path) -> int:
+    """A file descriptor of a regular file, open for reading.
+
+    Raises:
+        MissingDataError: there is no such file, or a link leads nowhere.
+        DataError: it is a folder, a pipe (which is not waited for) or the like, or may not be read.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        what = f"is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "is not there"
+        raise MissingDataError(f"{path} {what}.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened: {error.strerror or error}.") from error
+    mode = os.fstat(file).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(file)
+        raise DataError(f"{path} is {kind_of(mode)}, and no file.")
+    return file
+
+
+def kind_of(mode: int) -> str:
+    """What a file mode says that something on disk is."""
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((name for is_it, name in kinds if is_it(mode)), "a device")
+
+
+def file_bytes(path: Path) -> bytes:
+    """All of a regular file; raises as `opened` does."""
+    with os.fdopen(opened(path), "rb") as file:
+        try:
+            return file.read()
+        except (OSError, MemoryError) as error:
+            raise unreadable(path, getattr(error, "strerror", None) or "it is too large") from error
 
 
 def check_kind(path: Path, start: bytes, size: int) -> None:
@@ -46,8 +93,8 @@ def size_of(path: Path) -> tuple[int, int]:
     Raises:
         DataError: the file is no PNG or JPEG, or is cut short.
     """
-    length = path.stat().st_size
-    with path.open("rb") as file:
+    with os.fdopen(opened(path), "rb") as file:
+        length = os.fstat(file.fileno()).st_size
         start = file.read(24)
         check_kind(path, start, length)
         file.seek(max(0, length - TAIL))
@@ -58,12 +105,15 @@ def size_of(path: Path) -> tuple[int, int]:
     if not whole:
         raise cut_short(path, start, length)
     if start.startswith(PNG_START):
-        return struct.unpack(">II", start[16:24])
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+        size = header_size(start)
+    else:
+        try:
+            with Image.open(path) as image:
+                size = image.size
+        except Exception as error:
+            raise unreadable(path, error) from error
+    check_pixels(path, size)
+    return size
 
 
 def mismatch(pair: tuple[Path, Path]) -> str | None:
@@ -75,17 +125,58 @@ def mismatch(pair: tuple[Path, Path]) -> str | None:
     return f"{label} is {label_width} x {label_height} pixels, but its image {image} is {width} x {height}"
 
 
+def header_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that the header of a whole PNG or JPEG promises; None where it has none."""
+    if data.startswith(PNG_START):
+        return struct.unpack(">II", data[16:24]) if len(data) >= 24 else None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        # a marker may stand behind fill bytes; the others begin with their length
+        at += 1 if marker == 0xFF else 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    return None
+
+
+def check_pixels(path: Path, size: tuple[int, int] | None) -> None:
+    """Raise DataError where a header promises more pixels than any image of a data set has."""
+    if size is not None and size[0] * size[1] > LARGEST:
+        raise DataError(
+            f"{path} says that it has {size[0]} x {size[1]} pixels, more than the {LARGEST:,} that are decoded at most."
+        )
+
+
+def unreadable(path: Path, reason: object) -> DataError:
+    """The error for a file that a decoder gave up on, its reason in one line."""
+    return DataError(f"{path} cannot be read: {' '.join(str(reason).split()).rstrip('.') or type(reason).__name__}.")
+
+
 def decoded(path: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
-    """A file's pixels. Looks for the end mark again: OpenCV fills what a JPEG lacks with grey and says nothing."""
-    data = path.read_bytes()
+    """A file's pixels, all of them: OpenCV fills what a JPEG lacks with grey and says nothing.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it is no file, no image, cut short, damaged, or larger than any image of a data set.
+    """
+    data = file_bytes(path)
     check_kind(path, data[:8], len(data))
     # The end first: looking through the whole of a JPEG takes a twentieth of the time that decoding it does.
     if not is_whole(data[:8], data[-TAIL:]) and not is_whole(data[:8], data):
         raise cut_short(path, data[:8], len(data))
-    try:
-        return decode(data)
-    except Exception as error:  # decoders raise whatever they like
-        raise DataError(f"{path} cannot be read: {error}.") from error
+    check_pixels(path, header_size(data))
+    pixels, failed = None, None
+    with decoder_words(DECODERS) as said:
+        try:
+            pixels = decode(data)
+        except Exception as error:  # decoders raise whatever they like
+            failed = error
+    if failed is not None:
+        raise unreadable(path, said.text or failed) from failed
+    if any(word in said.text.lower() for word in DAMAGE):
+        raise DataError(f"{path} is damaged: its decoder says {' '.join(said.text.split())!r}, and makes up the rest.")
+    return pixels
 
 
 def decode_rgb(data: bytes) -> np.ndarray:

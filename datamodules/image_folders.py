@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.image_files import MissingDataError, decode_rgb, decoded
+from datamodules.image_files import DataError, MissingDataError, decode_rgb, decoded, kind_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -74,9 +74,20 @@ def folders_in(folder: Path) -> list[str]:
 def files_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Names of the visible files in a folder that end in one of the suffixes, in small letters or large; sorted.
 
-    Goes by the names alone: asking the disk about each of a million files would take minutes on a network drive.
+    Goes by what the folder itself says of its entries, and asks the disk about links alone: asking about each of a
+    million files would take minutes on a network drive.
+
+    Raises:
+        DataError: something of such a name is no file: a folder, a pipe, a link that leads nowhere.
     """
-    return sorted(name for name in os.listdir(folder) if not name.startswith(".") and name.lower().endswith(suffixes))
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower().endswith(suffixes)]
+        strange = sorted(entry.name for entry in found if not entry.is_file())
+    if strange:
+        first = Path(folder) / strange[0]
+        what = kind_of(first.stat().st_mode) if first.exists() else "a link that leads nowhere"
+        raise DataError(f"{first} is {what}, and no file{and_more(strange)}: remove it.")
+    return sorted(entry.name for entry in found)
 
 
 def class_files(
@@ -86,6 +97,7 @@ def class_files(
 
     Raises:
         MissingDataError: a class folder holds no such file.
+        DataError: something with the name of one is no file.
     """
     names, positions = [], []
     for position, class_ in enumerate(classes):

@@ -7,13 +7,16 @@ A set that is not there, or whose folders are not the published ones, is reporte
 listed then: one that is damaged is reported, by its name, when it is read.
 """
 
+import os
+import re
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from datamodules.image_files import DataError, MissingDataError
+from datamodules.decoder_warnings import decoder_words
+from datamodules.image_files import DataError, MissingDataError, opened, unreadable
 from datamodules.image_folders import ImageFiles, Published, and_more, class_files, files_in, folders_in
 
 IMAGENET = Published(
@@ -26,6 +29,12 @@ IMAGENET_P = Published(
     "ImageNet-P", "https://zenodo.org/records/3565846", "PERTURBATION/WNID/*.mp4 of the unpacked archives"
 )
 SEVERITIES = range(1, 6)
+MOST_FRAMES = 1000
+"""Of a video that is kept in memory; ImageNet-P's have 31 or 41."""
+VIDEO_DECODERS = ("[h264 @", "[mpeg4 @", "[mov,mp4", "[hevc @", "[NULL @", "[OPENCV:FFMPEG", "cap_", "MOOV", "moov")
+"""What the lines hold that OpenCV's video decoders write to standard error."""
+VIDEO_DAMAGE = re.compile("error|corrupt|invalid|damaged|concealing|missing|overread|illegal", re.IGNORECASE)
+"""Words with which they say that pixels are made up."""
 
 
 @cache
@@ -118,18 +127,36 @@ class ImageNetP(ImageFiles):
         Raises:
             DataError: the video cannot be read to its end.
         """
-        path = self.path(index)
-        video = cv2.VideoCapture(str(path))
+        return read_video(self.path(index)), int(self.labels[index])
+
+
+def read_video(path: Path) -> np.ndarray:
+    """The frames of a short video, uint8 (T, H, W, 3) RGB.
+
+    Raises:
+        DataError: it is no file or no video, or a frame of it cannot be read or is damaged.
+    """
+    os.close(opened(path))  # no folder, and no pipe, which OpenCV would wait for
+    promised, frames = 0, []
+    with decoder_words(VIDEO_DECODERS) as said:
         try:
-            promised, frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), []
-            while (read := video.read())[0]:
+            video = cv2.VideoCapture(os.fsencode(path).decode())
+            promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+            while len(frames) <= MOST_FRAMES and (read := video.read())[0]:
                 frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
-        finally:
             video.release()
-        if not frames or len(frames) < promised:
-            found = f"only {len(frames)} of its {promised} frames can be read" if frames else "no frame can be read"
-            raise DataError(f"{path} is cut short or no video: {found}.")
-        return np.stack(frames), int(self.labels[index])
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: OpenCV opens videos by names in UTF-8 alone; rename it.") from error
+        except (cv2.error, MemoryError) as error:
+            raise unreadable(path, error) from error
+    if not frames or len(frames) < promised or len({frame.shape for frame in frames}) > 1:
+        found = f"only {len(frames)} of its {promised} frames can be read" if frames else "no frame can be read"
+        raise DataError(f"{path} is cut short or no video: {found}.")
+    if len(frames) > MOST_FRAMES:
+        raise DataError(f"{path} has more than {MOST_FRAMES} frames: ImageNet-P's videos have 31 or 41.")
+    if VIDEO_DAMAGE.search(said.text):
+        raise DataError(f"{path} is damaged: its decoder says {said.text.splitlines()[0]!r}.")
+    return np.stack(frames)
 
 
 def _by_wnid(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:

@@ -238,6 +238,7 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
     accelerator, count = devices(flags)
     world, built = count * flags.nodes, set()
     for arm in arms.values():
+        check_classes(arm, opened)
         shares = turns(arm, world)[0]
         if arm.recipe.batch_size % shares:
             raise UsageError(
@@ -255,6 +256,22 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
                 build(flags, arm, opened)
             except ValueError as error:
                 raise UsageError(str(error)) from error
+
+
+def check_classes(arm: Arm, opened: Opened) -> None:
+    """Raise UsageError where the domains that an arm learns and is judged on are of unlike classes, or no images."""
+    from datamodules.image_files import DataError
+
+    train = opened(arm.train, "train", arm.recipe)
+    others = [opened(name, "val", arm.recipe) for name in arm.judged]
+    others += [opened(arm.adapt_to, "train", arm.recipe)] if arm.adapt_to else []
+    for domain in (train, *others):
+        if domain.of_videos:
+            raise UsageError(f"{domain.name} holds videos: eval_robustness.py --published judges on them.")
+        try:
+            domain.in_order_of(train.classes, train.name)
+        except DataError as error:
+            raise UsageError(str(error)) from error
 
 
 def turns(arm: Arm, world: int) -> tuple[int, int]:
@@ -363,7 +380,7 @@ def judged_further(flags: ClassificationFlags, arm: Arm, opened: Opened, module,
     network = Judged(name, module, recipe.image_size, recipe.resize, MEAN, STD, module.classes)
     rows = []
     for domain in arm.judged:
-        samples = opened(domain, "val", recipe).samples
+        samples = opened(domain, "val", recipe).in_order_of(module.classes, arm.train).samples
         for row in evaluate([network], samples, arm.judge, workers=loader_workers(flags)):
             rows.append({"domain": domain} | {key: value for key, value in row.items() if key != "network"})
     return rows

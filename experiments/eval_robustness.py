@@ -23,9 +23,10 @@ All parts together show each network some 360 views of an image: 0.9 s an image 
 
 Judges every network on clean images, under IBN-Net's appearance shifts, ImageNet-C's corruptions and ImageNet-P's
 perturbations, and by its shift consistency and calibration. Corruptions are generated here, once for all networks that
-see images of one size. mCE, relative mCE and mFR divide by AlexNet's errors, and so are given for ImageNet's 1000
-classes at 224 x 224 alone; elsewhere stands the plain mean. Ends in one table; OUT gets table.md, results.csv and one
-picture, robustness.png; W&B gets a run a network, of the keys that the dashboard shows.
+see images of one size. mCE, relative mCE and mFR divide by AlexNet's errors on the published files, and so are given
+for these alone, with --published: they need all 1000 classes, at 224 x 224. What is generated here gets plain means,
+under the names "mean error, corrupted" and "flip probability". Ends in one table; OUT gets table.md, results.csv and
+one picture, robustness.png; W&B gets a run a network, of the keys that the dashboard shows.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +110,8 @@ class Flags:
                 raise UsageError(f"{said}: choose from {', '.join(map(str, known))}{hint}.")
         if self.weights not in ("imagenet", "none"):
             raise UsageError(f"--weights {self.weights}: choose imagenet or none.")
+        if self.published and self.frames is not None:
+            raise UsageError("--frames shortens what is generated here: leave it out with --published.")
         check_wandb(self.wandb)
         if not self.networks and not self.smoke:
             raise UsageError("name a network to judge: a checkpoint, a run's folder, or a torchvision or timm name.")
@@ -136,6 +139,7 @@ def run(flags: Flags) -> DataFrame:
     check_fit(flags, networks, domain)
     for i, network in enumerate(networks):
         network.judged.net.to(f"cuda:{i % gpus}" if accelerator == "gpu" else "cpu")
+    files = PublishedFiles(flags) if flags.published else None
     rows = evaluate(
         [network.judged for network in networks],
         domain.samples,
@@ -146,13 +150,13 @@ def run(flags: Flags) -> DataFrame:
         frames=flags.frames,
         images=flags.images,
         workers=loader_workers(flags),
-        published=published(flags) if flags.published else None,
+        published=files,
         progress=True,
     )
     of = {network.judged.name: network for network in networks}
     labelled = [(of[row["network"]], {key: v for key, v in row.items() if key != "network"}) for row in rows]
     results = pd.DataFrame({"arm": n.arm, **n.facts, "seed": n.seed, **row} for n, row in labelled)
-    write(flags, out, results, closing_table(flags, networks, domain, rows))
+    write(flags, out, results, closing_table(flags, networks, domain, rows, files))
     if flags.wandb != "disabled":
         to_wandb(flags, out, networks, results)
     return results
@@ -172,6 +176,7 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
     Raises:
         UsageError: one of them cannot be had, or the networks were trained on different sets and --data is not given.
     """
+    from datamodules.joined import unlike_classes
     from experiments.judged_networks import distinct, is_path, named_network, trained_networks
 
     trained = {given: trained_networks(given) for given in flags.networks if is_path(given)}
@@ -186,6 +191,9 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
     networks = []
     for given in flags.networks:
         networks += trained.get(given) or [named_network(given, flags.weights == "imagenet", domain)]
+    orders = {network.judged.classes for network in networks}
+    if len(orders) == 1 and not unlike_classes(domain.classes, *orders):  # one set's classes may be listed in any order
+        domain = domain.in_order_of(*orders, networks[0].source)
     return distinct(networks), domain
 
 
@@ -207,22 +215,35 @@ def opened(flags: Flags, data: str, size: int) -> ImageDomain:
     from datamodules.image_files import DataError, MissingDataError
 
     try:
-        return open_images(data, flags.split, flags.data_root, size=size, length=flags.images or OFFERED)
+        domain = open_images(data, flags.split, flags.data_root, size=size, length=flags.images or OFFERED)
     except MissingDataError as error:
         raise UsageError(f"{str(error).rstrip('.')}; --data shapes needs nothing on disk.") from error
     except DataError as error:
         raise UsageError(f"--data {data}: {error}") from error
+    if domain.of_videos:
+        raise UsageError(f"--data {data} holds videos: --data imagenet --published judges on them, among other files.")
+    return domain
 
 
-def published(flags: Flags) -> Callable[[str], object]:
-    """Opens ImageNet-C's and -P's own files by name."""
-    from datamodules.image_domains import open_images
+class PublishedFiles:
+    """Opens ImageNet-C's and -P's own files by name, and remembers what they hold."""
 
-    return lambda name: open_images(name, flags.split, flags.data_root).samples
+    def __init__(self, flags: Flags):
+        self.flags, self.labels = flags, {}
+
+    def __call__(self, name: str):
+        """The samples of "imagenet-c/fog/3" or "imagenet-p/tilt"."""
+        from datamodules.image_domains import open_images
+
+        samples = open_images(name, self.flags.split, self.flags.data_root).samples
+        self.labels[name] = samples.labels
+        return samples
 
 
 def check_fit(flags: Flags, networks: list[Network], domain: ImageDomain) -> None:
     """Whether the networks can be judged on these images, and as the flags say."""
+    from datamodules.joined import unlike_classes
+
     sizes = {network.judged.resize or network.judged.size for network in networks}
     if len(sizes) > 1 and not domain.on_disk:
         said = ", ".join(f"{n.arm} {n.judged.resize or n.judged.size}" for n in networks)
@@ -230,11 +251,14 @@ def check_fit(flags: Flags, networks: list[Network], domain: ImageDomain) -> Non
             f"{domain.name} is drawn at one size, and the networks want several ({said}): judge them apart."
         )
     for network in networks:
-        if network.judged.classes != domain.classes:
+        unlike = unlike_classes(network.judged.classes, domain.classes)
+        if unlike:
             raise UsageError(
-                f"{network.source} knows {_some(network.judged.classes)}, and {domain.name} has "
-                f"{_some(domain.classes)}: judge it on the set it was trained on, --data {network.trained_on or 'SET'}."
+                f"{network.source} knows {unlike} of {domain.name}: "
+                f"judge it on the set it was trained on, --data {network.trained_on or 'SET'}."
             )
+        if network.judged.classes != domain.classes:
+            raise UsageError(f"{network.source} lists {domain.name}'s classes in another order: judge it by itself.")
         if flags.published and (domain.name != "imagenet" or network.judged.size != 224):
             raise UsageError(
                 "--published: the files are ImageNet's at 224 x 224, but "
@@ -242,20 +266,30 @@ def check_fit(flags: Flags, networks: list[Network], domain: ImageDomain) -> Non
             )
 
 
-def closing_table(flags: Flags, networks: list[Network], domain: ImageDomain, rows: list[dict]) -> Table:
-    """A row an arm, a column a measure, mean and spread over the seeds."""
+def closing_table(
+    flags: Flags, networks: list[Network], domain: ImageDomain, rows: list[dict], files: PublishedFiles | None = None
+) -> Table:
+    """A row an arm, a column a measure, mean and spread over the seeds.
+
+    Args:
+        files: what was judged in place of corruptions generated here; None: these, which get no mCE and no mFR.
+    """
     import pandas as pd
 
     from experiments.tables import table_of
     from lightning_modules.robustness_summary import compares_with_alexnet, summary
     from lightning_modules.robustness_views import spread
 
-    labels = domain.samples.labels
-    chosen = labels[spread(labels, flags.images or len(labels))]
+    def chosen(labels):
+        return labels[spread(labels, flags.images or len(labels))]
+
+    images = chosen(domain.samples.labels)
+    theirs = [chosen(labels) for labels in files.labels.values()] if files else []
     lines = {}
     for network in networks:
         own = [row for row in rows if row["network"] == network.judged.name]
-        lines[network.arm, network.seed] = summary(own, compares_with_alexnet(network.judged, chosen))
+        alexnet = bool(theirs) and all(compares_with_alexnet(network.judged, labels) for labels in (images, *theirs))
+        lines[network.arm, network.seed] = summary(own, alexnet)
     columns = list(dict.fromkeys(measure for line in lines.values() for measure in line))
     scores = pd.DataFrame(list(lines.values()), pd.MultiIndex.from_tuples(lines), columns).drop(
         columns=HIDDEN & {*columns}
@@ -265,20 +299,21 @@ def closing_table(flags: Flags, networks: list[Network], domain: ImageDomain, ro
             scores = scores.drop(columns=plain)
     smaller = frozenset(scores) & frozenset(SMALLER)
     digits = {column: 2 for column in scores if column == "top-5 distance"}
-    text = legend(flags, domain, len(chosen), list(scores))
+    text = legend(flags, domain, len(images), list(scores), {len(labels) for labels in theirs})
     return table_of(scores, text, corner="network", smaller=smaller, digits=digits)
 
 
-def legend(flags: Flags, domain: ImageDomain, images: int, columns: list[str]) -> str:
-    """How to read the table."""
+def legend(flags: Flags, domain: ImageDomain, images: int, columns: list[str], files: Collection[int] = ()) -> str:
+    """How to read the table; `files` are the numbers of published files judged in one condition."""
     but = " but for the top-5 distance" if "top-5 distance" in columns else ""
     notes = [f"{images} images of {domain.name} ({flags.split}); per cent{but}" + "{spread}."]
-    if "mean error, corrupted" in columns or "mCE" in columns:
-        made = "of ImageNet-C's own files" if flags.published else "generated here"
-        severities = (
-            "" if len(flags.severities) == 5 else f" at severity {', '.join(map(str, sorted(flags.severities)))}"
-        )
-        notes.append(f" Corruptions are {made}{severities}.")
+    made = "ImageNet-C's and -P's own files" if files else "generated here"
+    some = f" ({min(files)} to {max(files)} in a condition)" if {*files} - {images} else ""
+    severities = "" if len(flags.severities) == 5 else f" at severity {', '.join(map(str, sorted(flags.severities)))}"
+    if {"mean error, corrupted", "mCE"} & {*columns}:
+        notes.append(f" Corruptions are {made}{some}{severities}.")
+    if {"flip probability", "mFR"} & {*columns}:
+        notes.append(f" Perturbations are {made}{some}.")
     if "mCE" in columns:
         notes.append(" mCE and relative mCE: AlexNet is 100.")
     if "mFR" in columns:
@@ -322,10 +357,6 @@ def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFram
         logged = start_wandb(flags.wandb, out, out.name, name, about | {"images": flags.images, "split": flags.split})
         logged.log(outcome(own.to_dict("records"), []) | {"results": wandb.Table(dataframe=own)})
         logged.finish()
-
-
-def _some(classes: tuple[str, ...]) -> str:
-    return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)})"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,10 +161,20 @@ def one_sentence() -> Iterator[None]:
     except ValueError as error:
         if "DataError" not in (base.__name__ for base in type(error).__mro__):  # by name: that module imports OpenCV
             raise
-        # out of a loader's worker the sentence comes behind a traceback
-        fail(str(error).strip().splitlines()[-1].split("Error: ", 1)[-1])
+        fail(told(error))
+
+
+def told(error: Exception) -> str:
+    """What an error says. Out of a loader's worker that stands at the end of a traceback, behind the error's name."""
+    text = str(error)
+    if text.startswith("Caught ") and "Traceback" in text:
+        names = list(re.finditer(r"^[\w.]*Error: ", text, re.MULTILINE))
+        text = text[names[-1].end() :] if names else text.strip().splitlines()[-1]
+    return text.strip() or type(error).__name__
 
 
 def fail(sentence: str) -> NoReturn:
-    print(f"error: {sentence}", file=sys.stderr)
+    """Print one line, in which a name's line breaks and other unprintable characters are written out, and exit."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(2)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:  # these load torch; a command line that asks for --help need 
     from datamodules.image_domains import ImageDomain
     from lightning_modules.robustness import Judged
 
-IMAGENET_CLASSES = 1000
-
 
 @dataclass(frozen=True)
 class Network:
@@ -125,10 +123,11 @@ def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
     """
     import torch
 
+    from datamodules.image_sets import wnids
     from lightning_modules.backbones import build_backbone
     from lightning_modules.robustness import Judged
 
-    if pretrained and len(domain.classes) != IMAGENET_CLASSES:
+    if pretrained and domain.classes != wnids():
         raise UsageError(
             f"{name} with published weights knows ImageNet's 1000 classes, and {domain.name} has {len(domain.classes)} "
             "of its own: pass --data imagenet, or --weights none for an untrained network."

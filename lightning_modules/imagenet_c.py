@@ -1,6 +1,8 @@
 """AlexNet's errors, which ImageNet-C's and ImageNet-P's measures are relative to (Hendrycks, Dietterich, ICLR 2019).
 
-They belong to ImageNet's 1000 classes at 224 x 224, and to nothing else.
+They belong to the published files, of ImageNet's 1000 classes at 224 x 224, and to nothing else: corruptions that are
+generated anew, by whatever code, differ from the files by more than AlexNets differ from each other (no JPEG, other
+random numbers, here other frost).
 """
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -32,12 +32,11 @@ def with_pseudo_labels(
         ValueError: the checkpoint cannot be read, or its classes are others.
     """
     module = load_classifier(teacher)
-    if module.classes != labelled.classes:
-        raise ValueError(f"it knows {len(module.classes)} classes, not the {len(labelled.classes)} of {labelled.name}.")
+    labelled = labelled.in_order_of(module.classes, f"the teacher {teacher}")
     module.to("cuda" if torch.cuda.is_available() else "cpu")
     labels, sure = predictions(module, unlabelled.samples, workers)
     kept = np.flatnonzero(sure >= confidence)
-    samples = Joined(labelled.samples, Relabelled(unlabelled.samples, kept, labels[kept]))
+    samples = Joined(labelled.samples, Relabelled(unlabelled.samples, kept, labels[kept], labelled.classes))
     return ImageDomain(f"{labelled.name}+{unlabelled.name}", samples, labelled.classes), len(kept)
 
 

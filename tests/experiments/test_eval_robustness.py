@@ -176,7 +176,7 @@ def test_data_must_fit_the_networks(capsys, tmp_path, study):
     said = refused(eval_robustness, capsys, f"{study}/bn-seed0 {tmp_path / 'pets.ckpt'} {out}")
     assert "trained on different sets" in said and "--data" in said
     said = refused(eval_robustness, capsys, f"{tmp_path / 'pets.ckpt'} --data shapes {out}")
-    assert "knows 2 classes (cat, dog), and shapes has" in said and "--data pets" in said
+    assert "knows 2 classes (cat, dog), not the 10 (apple, bell, bird, ...) of shapes" in said and "--data pets" in said
     save(tmp_path / "large.ckpt", size=48)
     assert "drawn at one size" in refused(eval_robustness, capsys, f"{study}/bn-seed0 {tmp_path / 'large.ckpt'} {out}")
 
@@ -216,7 +216,7 @@ def test_published_networks_are_judged_as_they_were_published():
     assert preprocessing("cifar_resnet20", nn.Identity())["resize"] is None
 
 
-def test_imagenets_classes_at_224_get_mce(tmp_path, monkeypatch):
+def test_the_published_files_get_mce_and_nothing_else(tmp_path, monkeypatch):
     """One image of each class, and a network that errs as it likes: mCE stands where the plain mean would."""
     from experiments import eval_robustness
     from lightning_modules.imagenet_c import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
@@ -248,10 +248,16 @@ def test_imagenets_classes_at_224_get_mce(tmp_path, monkeypatch):
     clean = {"part": "clean", "condition": "clean", "severity": None, "measure": "top1"}
     rows += [{"network": one.name, "value": 1 - ALEXNET_CLEAN_ERROR, **clean} for one in judged]
     domain = ImageDomain("imagenet", Samples(), wnids)
-    table = eval_robustness.closing_table(flags("a"), networks[:1], domain, rows)
+    generated = eval_robustness.closing_table(flags("a"), networks[:1], domain, rows)
+    assert generated.columns == ["top-1", "mean error, corrupted"]
+    files = eval_robustness.PublishedFiles(flags("a --published"))
+    files.labels = {"imagenet-c/fog/1": np.arange(1000), "imagenet-c/fog/2": np.arange(999)}
+    assert "mCE" not in eval_robustness.closing_table(flags("a"), networks[:1], domain, rows, files).columns
+    files.labels = {"imagenet-c/fog/1": np.arange(1000)}
+    table = eval_robustness.closing_table(flags("a"), networks[:1], domain, rows, files)
     assert table.columns == ["top-1", "mCE", "relative mCE"]
     assert dict(next(table.rows())[1][i + 1] for i in (1, 2)) == {"100.0": False}
-    both = eval_robustness.closing_table(flags("a b"), networks, domain, rows)
+    both = eval_robustness.closing_table(flags("a b"), networks, domain, rows, files)
     assert both.columns == ["top-1", "mean error, corrupted", "mCE", "relative mCE"]
     assert [cells[3][0] for _, cells in both.rows()] == ["100.0", "–"]
 
