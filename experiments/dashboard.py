@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from experiments.flags import UsageError, one_sentence, parse
+from experiments.flags import UsageError, check_numbers, one_sentence, parse
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -44,11 +44,10 @@ class Flags:
     """Write the specification to this file as JSON, and leave W&B alone."""
 
     def __post_init__(self):
+        check_numbers(self)
         entity, slash, name = self.project.rpartition("/")
         if not name or "/" in entity or (slash and not entity):
             raise UsageError(f"--project {self.project}: name a W&B project, NAME or ENTITY/NAME.".replace("  ", " "))
-        if self.layers < 0:
-            raise UsageError(f"--layers {self.layers}: it must be 0 or more.")
 
 
 class Part(NamedTuple):

@@ -51,7 +51,7 @@ def devices(flags: RunFlags) -> tuple[str, int]:
     """Accelerator and devices for each machine. On the CPU, torchrun may start several processes.
 
     Raises:
-        UsageError: more GPUs are asked for than the machine has.
+        UsageError: more GPUs are asked for than the machine has, or a precision that the CPU has not.
     """
     there = torch.cuda.device_count()
     started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun has started on this machine
@@ -61,6 +61,8 @@ def devices(flags: RunFlags) -> tuple[str, int]:
         raise UsageError(
             f"--gpus {gpus}: this machine has {have}; pass --gpus {there}{'' if there else ' to run on the CPU'}."
         )
+    if not gpus and getattr(flags, "precision", None) == "16-mixed":  # Lightning would take bfloat16, by a warning
+        raise UsageError("--precision 16-mixed needs a GPU; on the CPU, pass --precision bf16-mixed.")
     return ("gpu", gpus) if gpus else ("cpu", started)
 
 
