@@ -199,14 +199,21 @@ def run(flags: Flags) -> None:
             for page in pages(flags, "ENTITY")
         ]
         text = json.dumps(dict(zip(("workspace", "report"), specification, strict=True)), indent=1)
-        Path(flags.dry_run).write_text(text + "\n")
+        try:
+            Path(flags.dry_run).write_text(text + "\n")
+        except OSError as error:
+            raise UsageError(f"--dry-run {flags.dry_run} cannot be written ({error.strerror}).") from error
         print(f"specification: {flags.dry_run}")
         return
     import wandb
 
+    from experiments.wandb_start import trouble_online
+
     try:
-        if not wandb.login(prompt=False):
-            raise UsageError("you are not logged in to W&B: run `wandb login` first, or pass --dry-run FILE.")
+        trouble = trouble_online()
+        if trouble:
+            hint = "run `wandb login` first, or " if "logged in" in trouble else ""
+            raise UsageError(f"W&B: {trouble}: {hint}pass --dry-run FILE.")
         workspace, report = pages(flags, wandb.Api().default_entity)
         print(f"workspace: {workspace.save().url}")
         print(f"report: {report.save().url}")

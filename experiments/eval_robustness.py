@@ -329,8 +329,8 @@ def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFram
     """A run for each network, with its results and the numbers that studies log of what they `--judge`."""
     import wandb
 
-    from experiments.trainers import start_wandb
     from experiments.wandb_outcome import outcome
+    from experiments.wandb_start import start_wandb
 
     for network in networks:
         own = results[(results["arm"] == network.arm) & (results["seed"] == network.seed)]

@@ -268,9 +268,9 @@ def divergence(module, data) -> list[dict]:
     """Feature divergence between the source and each target, layer by layer, on the first images of each."""
     from normshift import feature_divergence
 
+    weights = next(module.parameters())
     source, *targets = (
-        [images.to(module.device, module.dtype) for images in first_images(data.judged_loader(domain), 16)]
-        for domain in data.judged
+        [images.to(weights) for images in first_images(data.judged_loader(domain), 16)] for domain in data.judged
     )
     rows = []
     for domain, batches in zip(data.judged[1:], targets, strict=True):

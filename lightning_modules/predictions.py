@@ -39,7 +39,7 @@ def predictions(module, data: SegmentationData, count: int = 2) -> list[Predicti
         samples, space = data.as_judged(domain), domain.label_space
         for i in range(min(count, len(samples))):
             image, label = samples[i]
-            scores = module(transform(image, label)[0][None].to(module.device, module.dtype))
+            scores = module(transform(image, label)[0][None].to(_weights(module)))
             predicted = scores[0].argmax(0).cpu().numpy().astype(np.uint8)
             found.append(Prediction(domain.name, i, image, colour(label, space), colour(predicted, space)))
     module.train(training)
@@ -87,7 +87,7 @@ def answers(module, data: ClassificationData, count: int = 6) -> list[Answer]:
         samples, classes = domain.samples, domain.classes
         for i in range(shown := min(count, len(samples))):
             image, label = samples[i * len(samples) // shown]
-            chances = module(transform(image)[None].to(module.device, module.dtype)).float().softmax(1)[0]
+            chances = module(transform(image)[None].to(_weights(module))).float().softmax(1)[0]
             best = int(chances.argmax())
             found.append(Answer(domain.name, i, image, classes[label], classes[best], chances[best].item()))
     module.train(training)
@@ -131,6 +131,11 @@ def colour(label: np.ndarray, space: LabelSpace) -> np.ndarray:
     palette = np.zeros((IGNORE + 1, 3), np.uint8)
     palette[: len(space)] = space.palette
     return palette[label]
+
+
+def _weights(module) -> torch.Tensor:
+    """What images must be like: on the device, and of the type, of the network's weights."""
+    return next(module.parameters(), torch.empty(0, device=module.device))
 
 
 def _write(path: Path, image: np.ndarray) -> None:
