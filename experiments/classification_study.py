@@ -7,7 +7,6 @@ closing table is laid out; `run_arms` does the rest.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,11 +20,6 @@ if TYPE_CHECKING:  # these load torch; a command line that asks for --help need 
 
     from experiments.tables import Table
     from lightning_modules.classification_recipes import ClassificationRecipe
-
-LEAST = {
-    "image_size": 16, "images": 20, "width": 0.05, "lr": 1e-12, "weight_decay": 0, "mixup": 0, "cutmix": 0,
-    "ema_decay": 0,
-}  # fmt: skip
 
 
 @dataclass
@@ -72,10 +66,6 @@ class ClassificationFlags(RunFlags):
         self.norm = list(dict.fromkeys(self.norm))
         if not self.norm:
             raise UsageError("--norm: name one norm or more, such as --norm bn ibn-a sn.")
-        for name, low in LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: it must be {low:g} or more.")
         if self.crop not in (None, "resized", "padded", "random", "centre"):
             raise UsageError(f"--crop {self.crop}: choose resized, padded, random or centre.")
         if self.ema_decay is not None and self.ema_decay >= 1:
@@ -154,19 +144,17 @@ def run_arms(
     Returns:
         The results; None on all processes but the first.
     """
-    from pytorch_lightning.utilities import rank_zero_only  # after parsing: --help must not wait for it
-
-    from experiments.run_folder import RunFolder
+    from experiments.run_folder import RunFolder  # after parsing: --help must not wait for it
     from experiments.train_arms import train_arms
 
     started = time.time()
-    out = out_folder(flags, study)
-    if flags.smoke and "NAME" in flags.out and not rank_zero_only.rank:
-        shutil.rmtree(out, ignore_errors=True)  # nobody goes on with a smoke run
+    if not arms:
+        raise UsageError("nothing is left to compare: a list that chooses the arms is empty.")
+    out, fresh = out_folder(flags, study), flags.smoke and "NAME" in flags.out
     opened = opened or Opened(flags)
     arms = {name: fitted(flags, arm, opened) for name, arm in arms.items()}
     check(flags, arms, opened)
-    folder = RunFolder(out, flags, question, {}, {name: arm.facts for name, arm in arms.items()}, arm_flags)
+    folder = RunFolder(out, flags, question, {}, {name: arm.facts for name, arm in arms.items()}, arm_flags, fresh)
 
     def train_one(name: str, seed: int) -> None:
         (train or train_and_judge)(flags, arms[name], opened, folder, name, seed)

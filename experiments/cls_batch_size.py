@@ -35,6 +35,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from experiments.bounds import shown
 from experiments.classification_study import Arm, ClassificationFlags, accuracies, chosen_recipe, run_arms, smoked
 from experiments.flags import UsageError, one_sentence, parse
 
@@ -61,14 +62,13 @@ class Flags(ClassificationFlags):
         if self.sync_norm or "syncbn" in self.norm:
             raise UsageError("--sync-norm and syncbn: here a norm sees its own process' images alone; leave them out.")
         for setting in self.settings:
-            if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", setting):
-                raise UsageError(f"--settings {setting}: write PROCESSESxIMAGES, such as 8x32.")
+            if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,5}", setting):
+                raise UsageError(f"--settings {shown(setting)}: write PROCESSESxIMAGES, such as 8x32.")
 
 
 def main() -> None:
-    flags = parse(Flags, __doc__)
     with one_sentence():
-        run(flags)
+        run(parse(Flags, __doc__))
 
 
 def run(flags: Flags):

@@ -69,9 +69,6 @@ class Flags(ClassificationFlags):
         for part in self.judge:
             if part not in PARTS:
                 raise UsageError(f"--judge {part}: choose from {', '.join(PARTS)}.")
-        for size in self.antialias:
-            if not 0 <= size <= 7:
-                raise UsageError(f"--antialias {size}: filter sizes are 1 to 7, and 0 for the plain network.")
         if (self.teacher is None) != (self.unlabelled is None):
             raise UsageError("--teacher and --unlabelled go together: pass both or neither.")
         if self.teacher is not None and not Path(self.teacher).is_file():
@@ -80,14 +77,11 @@ class Flags(ClassificationFlags):
             raise UsageError(
                 f"--unlabelled {self.unlabelled}: what is learned comes from a train split; leave :SPLIT out."
             )
-        if not 0 <= self.confidence <= 1:
-            raise UsageError(f"--confidence {self.confidence}: it is a probability, from 0 to 1.")
 
 
 def main() -> None:
-    flags = parse(Flags, __doc__)
     with one_sentence():
-        run(flags)
+        run(parse(Flags, __doc__))
 
 
 def run(flags: Flags):

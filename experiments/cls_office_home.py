@@ -77,9 +77,8 @@ class Flags(ClassificationFlags):
 
 
 def main() -> None:
-    flags = parse(Flags, __doc__)
     with one_sentence():
-        run(flags)
+        run(parse(Flags, __doc__))
 
 
 def run(flags: Flags):

@@ -167,7 +167,6 @@ class Flags(ClassificationFlags):
                 f"--recipe {self.recipe}: this study takes laptop, or a ResNet-RS such as resnet-rs-50-160."
             )
         self._check_study()
-        self._check_numbers()
 
     def _check_study(self) -> None:
         """Refuse what belongs to another study, or says a second time what this one's own flags say."""
@@ -180,17 +179,9 @@ class Flags(ClassificationFlags):
         if self.study == "additive" and not re.fullmatch(r"resnetrs\d+", self.backbone or "resnetrs50"):
             raise UsageError(f"--backbone {self.backbone}: the additive study ends in a ResNet-RS, such as resnetrs50.")
 
-    def _check_numbers(self) -> None:
-        for name, low in LEAST.items():
-            value = getattr(self, name)
-            for one in value if isinstance(value, list) else [value]:
-                if one < low:
-                    raise UsageError(f"--{name.replace('_', '-')} {one:g}: it must be {low:g} or more.")
         for network in self.networks:
             if network not in EFFICIENTNETS:
                 raise UsageError(f"--networks {network}: choose from {', '.join(EFFICIENTNETS)}.")
-        if self.minival > 0.5:
-            raise UsageError(f"--minival {self.minival}: it is a share of the training images, 0.5 at most.")
 
 
 DEFAULTS = {
@@ -211,16 +202,11 @@ INSTEAD = {
     "efficientnet": {"backbone": "pass --networks", "width": "EfficientNets are taken as they are"},
 }  # fmt: skip
 """Flags that contradict a study, and what says it there."""
-LEAST = {
-    "weight_decays": 0, "depths": 1, "widths": 0.05, "sizes": 16, "lrs": 1e-12, "strengths": 0, "minival": 1e-6,
-    "latency_batch": 1, "latency_repeats": 1,
-}  # fmt: skip
 
 
 def main() -> None:
-    flags = parse(Flags, __doc__)
     with one_sentence():
-        run(flags)
+        run(parse(Flags, __doc__))
 
 
 def run(flags: Flags) -> DataFrame | None:

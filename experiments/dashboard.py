@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from experiments.flags import UsageError, one_sentence, parse
+from experiments.flags import UsageError, check_numbers, one_sentence, parse
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -44,11 +44,10 @@ class Flags:
     """Write the specification to this file as JSON, and leave W&B alone."""
 
     def __post_init__(self):
+        check_numbers(self)
         entity, slash, name = self.project.rpartition("/")
         if not name or "/" in entity or (slash and not entity):
             raise UsageError(f"--project {self.project}: name a W&B project, NAME or ENTITY/NAME.".replace("  ", " "))
-        if self.layers < 0:
-            raise UsageError(f"--layers {self.layers}: it must be 0 or more.")
 
 
 class Part(NamedTuple):
@@ -200,14 +199,21 @@ def run(flags: Flags) -> None:
             for page in pages(flags, "ENTITY")
         ]
         text = json.dumps(dict(zip(("workspace", "report"), specification, strict=True)), indent=1)
-        Path(flags.dry_run).write_text(text + "\n")
+        try:
+            Path(flags.dry_run).write_text(text + "\n")
+        except OSError as error:
+            raise UsageError(f"--dry-run {flags.dry_run} cannot be written ({error.strerror}).") from error
         print(f"specification: {flags.dry_run}")
         return
     import wandb
 
+    from experiments.wandb_start import trouble_online
+
     try:
-        if not wandb.login(prompt=False):
-            raise UsageError("you are not logged in to W&B: run `wandb login` first, or pass --dry-run FILE.")
+        trouble = trouble_online()
+        if trouble:
+            hint = "run `wandb login` first, or " if "logged in" in trouble else ""
+            raise UsageError(f"W&B: {trouble}: {hint}pass --dry-run FILE.")
         workspace, report = pages(flags, wandb.Api().default_entity)
         print(f"workspace: {workspace.save().url}")
         print(f"report: {report.save().url}")

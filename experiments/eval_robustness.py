@@ -36,16 +36,20 @@ import shlex
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.flags import UsageError, check_wandb, one_sentence, parse, smoke_wandb
+from datamodules.whole_file import write_whole
+from experiments.bounds import Bounds
+from experiments.flags import UsageError, check_numbers, check_wandb, one_sentence, parse, smoke_wandb
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from pandas import DataFrame
 
     from datamodules.image_domains import ImageDomain
     from experiments.judged_networks import Network
+    from experiments.run_lock import RunLock
     from experiments.tables import Table
 
 PARTS = ("clean", "shifts", "corruptions", "perturbations", "consistency")
@@ -98,10 +102,7 @@ class Flags:
     """A small untrained network on a few embedded shapes, to see in seconds that everything fits together."""
 
     def __post_init__(self):
-        for name, low in (("images", 1), ("frames", 2), ("batch_size", 1), ("gpus", 0), ("workers", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: it must be {low} or more.")
+        check_numbers(self, images=Bounds(1, 10**9))
         for flag, chosen, known in (("parts", self.parts, PARTS), ("severities", self.severities, (1, 2, 3, 4, 5))):
             unknown = [value for value in chosen if value not in known]
             if unknown or not chosen:
@@ -118,9 +119,8 @@ class Flags:
 
 
 def main() -> None:
-    flags = parse(Flags, __doc__)
     with one_sentence():
-        run(flags)
+        run(parse(Flags, __doc__))
 
 
 def run(flags: Flags) -> DataFrame:
@@ -134,9 +134,12 @@ def run(flags: Flags) -> DataFrame:
     out = Path(flags.out)
     if (out / "results.csv").exists() and not flags.smoke:
         raise UsageError(f"{out} holds an evaluation already: pass another --out, or move it away.")
+    if (out / "arms.json").exists():
+        raise UsageError(f"--out {out} holds a study's run, whose files an evaluation would replace: choose another.")
     accelerator, gpus = devices(flags)
     networks, domain = gathered(flags)
     check_fit(flags, networks, domain)
+    lock = begun(out)
     for i, network in enumerate(networks):
         network.judged.net.to(f"cuda:{i % gpus}" if accelerator == "gpu" else "cpu")
     files = PublishedFiles(flags) if flags.published else None
@@ -159,7 +162,22 @@ def run(flags: Flags) -> DataFrame:
     write(flags, out, results, closing_table(flags, networks, domain, rows, files))
     if flags.wandb != "disabled":
         to_wandb(flags, out, networks, results)
+    del lock
     return results
+
+
+def begun(out: Path) -> RunLock:
+    """Take a folder for the evaluation, before the hours that it may last.
+
+    Raises:
+        UsageError: it cannot be written, or another process writes to it.
+    """
+    from experiments.run_lock import locked
+
+    try:
+        return locked(out)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written ({error.strerror or error}): choose another.") from error
 
 
 def smoked(flags: Flags) -> Flags:
@@ -328,17 +346,16 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
     from experiments.reporting.arm_looks import cast
     from experiments.reporting.robustness_figures import draw_robustness
 
-    out.mkdir(parents=True, exist_ok=True)
-    results.to_csv(out / "results.csv", index=False)
-    (out / "table.md").write_text(table.markdown() + "\n")
-    (out / "table.json").write_text(table.to_json() + "\n")
+    write_whole(out / "table.md", table.markdown() + "\n")
+    write_whole(out / "table.json", table.to_json() + "\n")
     config = dataclasses.asdict(flags) | {"command": shlex.join(["python", *sys.argv])}
-    (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_whole(out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_whole(out / "results.csv", partial(results.to_csv, index=False))  # last: it says that there is an evaluation
     facts = results.drop_duplicates("arm").set_index("arm")[["norm", "backbone", "antialias"]]
     looks = cast(facts.to_dict("index")).looks
     figure = draw_robustness(results, looks)
     for suffix in ("png", "svg"):
-        figure.savefig(out / f"robustness.{suffix}", dpi=150)
+        write_whole(out / f"robustness.{suffix}", partial(figure.savefig, format=suffix, dpi=150))
     table.print()
     print(f"table, results and picture: {out}")
 
@@ -347,8 +364,8 @@ def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFram
     """A run for each network, with its results and the numbers that studies log of what they `--judge`."""
     import wandb
 
-    from experiments.trainers import start_wandb
     from experiments.wandb_outcome import outcome
+    from experiments.wandb_start import start_wandb
 
     for network in networks:
         own = results[(results["arm"] == network.arm) & (results["seed"] == network.seed)]

@@ -2,17 +2,24 @@
 
 import argparse
 import dataclasses
+import errno
 import os
 import re
+import reprlib
+import signal
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_type_hints
 
 import yaml
 from simple_parsing import ArgumentParser, DashVariant, SimpleHelpFormatter
+
+from experiments.bounds import SEEDS, Bounds, check_bounds, fitting
+from experiments.stops import exit_if_stopped
 
 ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "label_space")
 """What a run's config.yaml says beside its flags."""
@@ -63,25 +70,21 @@ class RunFlags:
     """A few steps on tiny embedded data, to see in seconds that everything fits together."""
 
     def __post_init__(self):
-        least = {
-            "nodes": 1,
-            "batch_size": 1,
-            "epochs": 1,
-            "max_steps": 1,
-            "seeds": 1,
-            "gpus": 0,
-            "workers": 0,
-            "seed": 0,
-        }
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: it must be {low} or more.")
+        check_numbers(self)
+        if self.seed + self.seeds - 1 > SEEDS:
+            raise UsageError(f"--seed {self.seed} --seeds {self.seeds}: the last seed must be {SEEDS} or less.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
         if self.epochs is not None and self.max_steps is not None:
             raise UsageError("--epochs and --max-steps say the same thing twice: pass one of them.")
         check_wandb(self.wandb)
+
+
+def check_numbers(flags, **other: Bounds) -> None:
+    """Refuse what is out of `experiments.bounds`. Args: other: bounds that are one script's own."""
+    wrong = check_bounds(flags, **other)
+    if wrong:
+        raise UsageError(wrong)
 
 
 def out_folder(flags: RunFlags, study: str) -> Path:
@@ -129,42 +132,83 @@ def parse(flags: type[Flags], doc: str, arguments: list[str] | None = None) -> F
         return parser.parse_args(rest).flags
 
 
+CONFIG_BYTES = 1_000_000
+"""More than this is no run's config.yaml."""
+
+
 def _from_file(flags: type[Flags], path: str) -> Flags:
+    values = _read_config(path)
+    values = {key: value for key, value in values.items() if key not in ABOUT}
+    unknown = [str(key) for key in values.keys() - {field.name for field in dataclasses.fields(flags)}]
+    if unknown:
+        said = reprlib.repr(", ".join(sorted(unknown)))[1:-1]
+        raise UsageError(f"--config {path} holds {said}, which this study does not know.")
+    kinds = get_type_hints(flags)
+    for name, value in values.items():
+        try:
+            values[name] = fitting(value, kinds[name])
+        except TypeError as error:
+            raise UsageError(f"--config {path}: {name} is {reprlib.repr(value)}, but {error} goes there.") from error
+    return flags(**values)
+
+
+def _read_config(path: str) -> dict:
+    """What a YAML file holds; a device or a pipe is not read, which might never end."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"--config {path} cannot be read: {' '.join(str(error).split())}.") from error
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UsageError(f"--config {path} is no regular file: pass a run's config.yaml.")
+        with open(path, "rb") as opened:
+            written = opened.read(CONFIG_BYTES + 1)
+        if len(written) > CONFIG_BYTES:
+            raise UsageError(f"--config {path} is larger than a run's config.yaml ever is.")
+        values = yaml.safe_load(written.decode("utf-8"))
+    except UsageError:
+        raise
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise UsageError(f"--config {reprlib.repr(path)[1:-1]} cannot be read: {said}.") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {path} holds no flags: expected `name: value` lines, as in a run's config.yaml.")
-    values = {key: value for key, value in values.items() if key not in ABOUT}
-    unknown = values.keys() - {field.name for field in dataclasses.fields(flags)}
-    if unknown:
-        raise UsageError(f"--config {path} holds {', '.join(sorted(unknown))}, which this study does not know.")
-    try:
-        return flags(
-            **{
-                key: tuple(value) if key == "crop" and isinstance(value, list) else value
-                for key, value in values.items()
-            }
-        )
-    except TypeError as error:
-        raise UsageError(f"--config {path} holds a value of the wrong kind: {error}.") from error
+    return values
 
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn what a user can mend (wrong flags, data that is not in order) into one sentence and exit status 2."""
+    """Turn what a user can mend into one sentence and exit status 2: wrong flags, data that is not in order, files that
+    cannot be read or written, memory that does not suffice. After Ctrl-C and SIGTERM the status is theirs."""
     try:
         yield
-    except UsageError as error:
-        fail(str(error))
-    except ValueError as error:
-        if "DataError" not in (base.__name__ for base in type(error).__mro__):  # by name: that module imports OpenCV
+        exit_if_stopped()
+    except KeyboardInterrupt:  # where the signal's handler is not ours
+        sys.exit(128 + signal.SIGINT)
+    except BaseException as error:
+        exit_if_stopped()  # whatever was raised then was raised by the stop, such as a worker's end
+        sentence = mendable(error)
+        if sentence is None:
             raise
-        fail(told(error))
+        fail(sentence)
 
 
-def told(error: Exception) -> str:
+def mendable(error: BaseException) -> str | None:
+    """An error as a sentence that says what is to be mended; None where the fault is the program's."""
+    kinds = {base.__name__ for base in type(error).__mro__}  # by name: they are from modules that load slowly
+    said = told(error)
+    if isinstance(error, UsageError):
+        return str(error)
+    if "DataError" in kinds:
+        return said
+    if isinstance(error, OSError):
+        return f"{said.rstrip('.')}: what is written so far stays." if error.errno in FULL else f"{said.rstrip('.')}."
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds or "can't allocate memory" in str(error):
+        return f"the memory does not suffice ({said[:200].rstrip('.')}): pass smaller sizes, or fewer --workers."
+    return None
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk says, or one's share of it."""
+
+
+def told(error: BaseException) -> str:
     """What an error says. Out of a loader's worker that stands at the end of a traceback, behind the error's name."""
     text = str(error)
     if text.startswith("Caught ") and "Traceback" in text:
@@ -175,6 +219,6 @@ def told(error: Exception) -> str:
 
 def fail(sentence: str) -> NoReturn:
     """Print one line, in which a name's line breaks and other unprintable characters are written out, and exit."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
-    print(f"error: {shown}", file=sys.stderr)
+    letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in sentence)
+    print(f"error: {''.join(letters)}", file=sys.stderr)
     sys.exit(2)

@@ -23,7 +23,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.flags import ABOUT
+from datamodules.whole_file import write_whole
+from experiments.flags import ABOUT, one_sentence
 from experiments.reporting.figures import draw_key, picture_uri, svg_uri
 from experiments.reporting.run import Run, listed, read_run
 from experiments.reporting.sections import (
@@ -34,8 +35,11 @@ from experiments.reporting.sections import (
     table_section,
     training_section,
 )
+from experiments.run_parts import readable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from experiments.tables import Row
 
 PICTURE_BYTES = 1_600_000
@@ -53,7 +57,8 @@ def write_report(run: Path) -> Path:
     """
     loaded = read_run(Path(run))
     report = loaded.path / "report.html"
-    report.write_text(_html(loaded, loaded.path.resolve().name, *_title(loaded), *prediction_pictures(loaded)), "utf-8")
+    html = _html(loaded, loaded.path.resolve().name, *_title(loaded), *prediction_pictures(loaded))
+    write_whole(report, html.encode("utf-8", "replace"))
     return report
 
 
@@ -73,7 +78,7 @@ def write_side_by_side(runs: list[Path]) -> Path:
     questions = list(dict.fromkeys(str(run.config["question"]) for run in loaded if run.config.get("question")))
     page = whole.path / "side-by-side.html"
     html = _html(whole, f"{len(runs)} runs", " beside ".join(names), " ".join(questions), shown, left_out)
-    page.write_text(html, encoding="utf-8")
+    write_whole(page, html.encode("utf-8", "replace"))
     return page
 
 
@@ -96,12 +101,13 @@ def _html(loaded: Run, over: str, title: str, question: str, pictures: list, lef
         colours={arm: look.colour for arm, look in loaded.cast.looks.items()},
         keys={name: svg_uri(draw_key(look)) for name, look in loaded.cast.key.items()},
         unfinished=unfinished(loaded),
-        result=_result(loaded),
+        damaged=damaged(loaded),
+        result=readable(lambda: _result(loaded)),
         sections=_sections(loaded),
         pictures=pictures,
         left_out=left_out,
         classes=_class_colours(loaded.config) if pictures else [],
-        class_tables=class_tables(loaded),
+        class_tables=readable(lambda: class_tables(loaded)) or [],
         environment=_environment(loaded.config),
         flags=_flags(loaded.config),
         facts=_facts(loaded.arms),
@@ -155,7 +161,7 @@ def answers_told(run: Run) -> dict[tuple[str, int], dict[str, str]]:
                 mark = "✓" if row.truth == row.answer else "✗"
                 example = told.setdefault((str(row.domain), int(row.image)), {"truth": row.truth})
                 example[arm] = f"{mark} {row.answer}, {100 * row.probability:.0f} %"
-        except (OSError, ValueError, AttributeError):  # not there, empty, or cut off in the middle
+        except (OSError, ValueError, AttributeError, TypeError):  # not there, empty, or cut off in the middle
             continue
     return told
 
@@ -199,6 +205,15 @@ def unfinished(run: Run) -> str:
     return f"This run had not come to its end when this page was made; {'; '.join(parts)}. --resume goes on with it."
 
 
+def damaged(run: Run) -> str:
+    """What the page says at its top of files that cannot be used; "" where all are whole."""
+    names = run.damaged
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"Damaged, and therefore left out: {', '.join(names[:NAMED])}{more}."
+
+
 def _result(run: Run) -> dict | None:
     """The closing table as the page shows it."""
     from experiments.domain_drop import DROP, TARGETS, verdict
@@ -221,9 +236,27 @@ def _result(run: Run) -> dict | None:
 
 def _sections(run: Run) -> list[Section]:
     """The chapters between the result and the predictions, without those that the study does not have."""
-    result = drop_section(run) if run.segments else table_section(run)
-    chapters = [result, training_section(run), gate_section(run), divergence_section(run)]
-    return [chapter for chapter in chapters if chapter is not None]
+    result = drop_section if run.segments else table_section
+    made = (_chapter(make, run) for make in (result, training_section, gate_section, divergence_section))
+    return [chapter for chapter in made if chapter is not None]
+
+
+CHAPTERS = {
+    "drop_section": "The drop",
+    "table_section": "The result as a picture",
+    "training_section": "Training",
+    "gate_section": "What the gates learned",
+    "divergence_section": "Inside the network",
+}
+
+
+def _chapter(make: Callable[[Run], Section | None], run: Run) -> Section | None:
+    """A chapter; where the folder's tables are whole but hold what cannot be drawn, a line that says so."""
+    try:
+        return make(run)
+    except Exception as error:  # one chapter must not cost the reader all others
+        print(f"report: {run.path}: {CHAPTERS[make.__name__]}: {error!r}", file=sys.stderr)
+        return Section(CHAPTERS[make.__name__], absent="What the folder holds for this chapter cannot be drawn.")
 
 
 def _title(run: Run) -> tuple[str, str]:
@@ -271,6 +304,12 @@ def _flags(config: dict) -> dict[str, str]:
 
 
 def main() -> None:
+    with one_sentence():
+        run()
+
+
+def run() -> None:
+    """Write what the command line asks for."""
     parser = argparse.ArgumentParser(
         description="Write report.html, one self-contained page, into a run's folder; for several runs, each its own, "
         "and beside them side-by-side.html, one page for all."
@@ -285,10 +324,12 @@ def main() -> None:
         try:
             print(write_report(run))
             written.append(run)
+            if said := damaged(read_run(run)):
+                print(f"report: {run}: {said}", file=sys.stderr)
             if flags.gates:
                 print(_draw_gates(run, flags.gates))
         except (OSError, ValueError) as error:
-            print(f"report: {error}", file=sys.stderr)
+            print(f"report: {' '.join(str(error).split())}", file=sys.stderr)
             failed = True
     if len(written) > 1:
         print(write_side_by_side(written))

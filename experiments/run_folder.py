@@ -8,9 +8,11 @@ import json
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +21,10 @@ import torch
 import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
+from datamodules.whole_file import write_whole
 from experiments.flags import ABOUT, UsageError
+from experiments.run_lock import NAME as LOCK
+from experiments.run_lock import locked
 from experiments.run_parts import RESULT, gathered, part_folder
 from experiments.tables import Table
 
@@ -49,10 +54,12 @@ class RunFolder:
         arms: the things compared, in the order of the tables, each with facts (texts, numbers or None) that every row
             of its tables carries beside `arm` and `seed`: {"resnet50-bn": {"norm": "bn", "backbone": "resnet50"}}.
         arm_flags: the flags that choose the arms and nothing else; `--resume` may change them.
+        fresh: empty OUT first, as for a smoke run, which nobody goes on with.
 
     Raises:
-        UsageError: an arm's name is no plain file name; OUT holds another run and `flags.resume` is not set, or other
-            flags, or other facts of an arm, than the run was started with.
+        UsageError: an arm's name is no plain file name; OUT cannot be written, or another process writes to it; OUT
+            holds another run and `flags.resume` is not set, or other flags, or other facts of an arm, than the run was
+            started with, or what it was started with cannot be read any more.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class RunFolder:
         about: dict,
         arms: dict[str, dict],
         arm_flags: Collection[str] = ("norm",),
+        fresh: bool = False,
     ):
         self.path, self.arms = path, arms
         taken = {name for facts in arms.values() for name in facts} & LOGGED
@@ -84,13 +92,21 @@ class RunFolder:
         self._minutes_before = 0.0
         if rank_zero_only.rank:
             return  # the first process alone looks after the folder
-        if any(path.glob("*-seed*")):
-            self._check(config, flags.resume, arm_flags)
-        elif flags.resume:
-            raise UsageError(f"--resume: there is no run in {path}; leave --resume out to start one.")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._begin(config, flags.resume, arm_flags, fresh)
+        except OSError as error:
+            raise UsageError(f"--out {path} cannot be written ({error.strerror or error}): choose another.") from error
+
+    def _begin(self, config: dict, resume: bool, arm_flags: Collection[str], fresh: bool) -> None:
+        if resume and not any(self.path.glob("*-seed*")):
+            raise UsageError(f"--resume: there is no run in {self.path}; leave --resume out to start one.")
+        self._lock = locked(self.path)  # as long as this object, or the process, lives
+        if fresh:
+            _empty(self.path)
+        if any(self.path.glob("*-seed*")):
+            self._check(config, resume, arm_flags)
         self._write_config()
-        self.arms_file.write_text(json.dumps(arms, indent=1))
+        write_whole(self.arms_file, json.dumps(self.arms, indent=1))
 
     @property
     def config_file(self) -> Path:
@@ -114,11 +130,8 @@ class RunFolder:
     def finish(self, arm: str, seed: int, result: dict[str, list[dict]]) -> None:
         """Keep a training's results: lists of rows under the names of the tables they go to, "results" and
         "divergence". What a row holds is the study's choice; numbers and text."""
-        text = json.dumps(result, indent=1)
         self.part(arm, seed).mkdir(parents=True, exist_ok=True)
-        partial = self.part(arm, seed) / "result.partial"
-        partial.write_text(text)
-        partial.rename(self.part(arm, seed) / RESULT)  # a half-written result must not count as finished
+        write_whole(self.part(arm, seed) / RESULT, json.dumps(result, indent=1))
 
     def gather(self, minutes: float, table: Callable[[pd.DataFrame], Table | None]) -> pd.DataFrame:
         """Write metrics.csv, gates.parquet, results.csv, divergence.csv, table.md and table.json; returns the results.
@@ -132,25 +145,28 @@ class RunFolder:
         tables = gathered(self.path, self.arms, self.seeds)
         for name, rows in tables.items():
             if name == "gates":
-                rows.to_parquet(self.path / "gates.parquet", index=False)
+                write_whole(self.path / "gates.parquet", partial(rows.to_parquet, index=False))
             else:
-                rows.to_csv(self.path / f"{name}.csv", index=False)
+                write_whole(self.path / f"{name}.csv", partial(rows.to_csv, index=False))
         results = tables.get("results", pd.DataFrame())
         closing = table(results) if len(results) else None
         if closing is not None:
-            (self.path / "table.md").write_text(closing.markdown() + "\n")
-            (self.path / "table.json").write_text(closing.to_json() + "\n")
+            write_whole(self.path / "table.md", closing.markdown() + "\n")
+            write_whole(self.path / "table.json", closing.to_json() + "\n")
         self._config["minutes"] = round(self._minutes_before + minutes, 1)
         self._write_config()
         return results
 
     def _write_config(self) -> None:
-        self.config_file.write_text(yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True))
+        write_whole(self.config_file, yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True))
 
     def _check(self, config: dict, resume: bool, arm_flags: Collection[str]) -> None:
         if not resume:
             raise UsageError(f"{self.path} holds a run already: pass --resume to go on with it, or another --out.")
-        written = yaml.safe_load(self.config_file.read_text())
+        for result in self.path.glob(f"*-seed*/{RESULT}"):
+            _mapping(result, json.loads, f"move {result.parent} away to train that anew")
+        remedy = "it held the run's flags; put it back from a copy, or begin anew with another --out"
+        written = _mapping(self.config_file, yaml.safe_load, remedy)
         before = {k: v for k, v in written.items() if k not in ABOUT}
         # more seeds or arms, and where and how it runs, may change between two halves of a run
         free = {*arm_flags, "seeds", "gpus", "nodes", "workers", "wandb", "out", "data_root"}
@@ -158,7 +174,7 @@ class RunFolder:
             key: before.get(key) for key, value in config.items() if key not in free and before.get(key) != value
         }
         if self.arms_file.exists():
-            known = json.loads(self.arms_file.read_text())
+            known = _mapping(self.arms_file, json.loads, "remove it, and --resume writes it anew from the flags")
             arms = json.loads(json.dumps(self.arms))  # as they would be read back
             changed |= {arm: known[arm] for arm in arms if known.get(arm, arms[arm]) != arms[arm]}
         if changed:
@@ -166,9 +182,34 @@ class RunFolder:
             raise UsageError(
                 f"--resume: {self.path} was started with other flags ({was}): repeat them or choose another --out."
             )
-        self._minutes_before = written.get("minutes", 0.0)
+        minutes = written.get("minutes")
+        self._minutes_before = minutes if isinstance(minutes, (int, float)) else 0.0
         of_the_start = ("command", "git", "versions", "minutes")  # until `gather` knows the minutes of this call
         self._config |= {key: written[key] for key in of_the_start if key in written}
+
+
+def _mapping(file: Path, read: Callable[[str], object], remedy: str) -> dict:
+    """What a file of the run holds.
+
+    Raises:
+        UsageError: it is missing or damaged; says what to do.
+    """
+    try:
+        found = read(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"--resume: {file} is {'damaged' if file.exists() else 'missing'}: {remedy}.")
+    return found
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that a folder holds but its lock."""
+    for found in folder.iterdir():
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        elif found.name != LOCK:
+            found.unlink()
 
 
 def _command() -> str:

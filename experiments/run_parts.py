@@ -48,8 +48,9 @@ def read_metrics(part: Path) -> DataFrame | None:
 
     whole = None
     for file in [*sorted(part.glob("metrics-*.csv")), *part.glob("metrics.csv")]:
-        logged = _readable(lambda file=file: pd.read_csv(file, on_bad_lines="skip"))
+        logged = readable(lambda file=file: pd.read_csv(file, on_bad_lines="skip"))
         if logged is not None and "step" in logged:
+            logged = logged.assign(step=pd.to_numeric(logged["step"], errors="coerce")).dropna(subset="step")
             whole = logged if whole is None else pd.concat([whole[whole.step < logged.step.min()], logged])
     return whole
 
@@ -64,20 +65,28 @@ def set_aside(metrics: Path) -> None:
 def _read_part(part: Path) -> dict[str, DataFrame]:
     import pandas as pd
 
-    result = _readable(lambda: json.loads((part / RESULT).read_text())) or {}
+    result = read_result(part) or {}
     frames = {
         "metrics": read_metrics(part),
-        "gates": _readable(lambda: pd.read_parquet(part / "gates.parquet")),
+        "gates": readable(lambda: pd.read_parquet(part / "gates.parquet")),
         **{name: pd.DataFrame(result[name]) for name in ("results", "divergence") if result.get(name)},
     }
     return {name: frame for name, frame in frames.items() if frame is not None}
 
 
-def _readable(read: Callable):
-    """What `read` returns; None where the file is not there, empty or cut off in the middle."""
+def read_result(part: Path) -> dict[str, list[dict]] | None:
+    """What a finished training has left; None where its result is not there, or damaged."""
+    found = readable(lambda: json.loads((part / RESULT).read_text(encoding="utf-8")))
+    tables = found.values() if isinstance(found, dict) else [None]
+    whole = all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in tables)
+    return found if whole else None
+
+
+def readable(read: Callable):
+    """What `read` returns; None where the file is not there, empty, cut off in the middle or otherwise damaged."""
     try:
         return read()
-    except (OSError, ValueError):
+    except Exception:  # readers of tables and pictures raise whatever a damaged file leads them to
         return None
 
 

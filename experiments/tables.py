@@ -122,8 +122,12 @@ class Table:
             numbers = {(column, part): parts[part] for column, parts in read["columns"].items() for part in PARTS}
             cells = pd.DataFrame(numbers, index=read["rows"], dtype=float)
             sets = {name: frozenset(read[name]) for name in ("smaller", "unranked")}
-            return cls(cells, read["legend"], read["corner"], **sets, digits=read["digits"])
-        except (KeyError, TypeError, AttributeError) as error:
+            table = cls(cells, str(read["legend"]), str(read["corner"]), **sets, digits=read["digits"])
+            table.markdown()  # numbers of seeds, digits and the like are what they must be
+            if not table.columns:
+                raise KeyError("columns")
+            return table
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"this is no closing table: {error!r}.") from error
 
     def _best(self, column: str) -> str | None:

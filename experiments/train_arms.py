@@ -6,16 +6,14 @@ A run that is cut short, by a crash, Ctrl-C or SIGTERM, leaves a report of what 
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from experiments.report import write_report
 from experiments.reporting.gate_bars import print_gates
+from experiments.stops import exit_if_stopped, signals_exit
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -53,9 +51,10 @@ def train_arms(
             return None
 
     try:
-        with sigterm_exits():
+        with signals_exit():
             for seed in folder.seeds:
                 for arm in folder.arms:
+                    exit_if_stopped()
                     if not folder.is_finished(arm, seed):
                         pl.seed_everything(seed, workers=True, verbose=False)
                         train(arm, seed)
@@ -74,23 +73,6 @@ def train_arms(
     print_gates(folder.path)
     print(f"report: {write_report(folder.path)}")
     return results
-
-
-@contextmanager
-def sigterm_exits() -> Iterator[None]:
-    """Let SIGTERM, which a scheduler sends some seconds before it kills, end the run as an exception does."""
-
-    def stop(number: int, _) -> None:
-        sys.exit(128 + number)  # the status by which a shell knows it
-
-    if threading.current_thread() is not threading.main_thread():  # where Python takes no handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _leave_what_there_is(folder: RunFolder, gather: Callable[[], DataFrame]) -> None:

@@ -8,7 +8,6 @@ import os
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
@@ -19,10 +18,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import RunFlags, UsageError
 from experiments.run_parts import set_aside
+from experiments.wandb_start import start_wandb
 from lightning_modules.judgement_line import JudgementLine
-
-if TYPE_CHECKING:  # loads in seconds; only where something goes there
-    import wandb
 
 # Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -51,7 +48,7 @@ def devices(flags: RunFlags) -> tuple[str, int]:
     """Accelerator and devices for each machine. On the CPU, torchrun may start several processes.
 
     Raises:
-        UsageError: more GPUs are asked for than the machine has.
+        UsageError: more GPUs are asked for than the machine has, or a precision that the CPU has not.
     """
     there = torch.cuda.device_count()
     started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun has started on this machine
@@ -61,6 +58,8 @@ def devices(flags: RunFlags) -> tuple[str, int]:
         raise UsageError(
             f"--gpus {gpus}: this machine has {have}; pass --gpus {there}{'' if there else ' to run on the CPU'}."
         )
+    if not gpus and getattr(flags, "precision", None) == "16-mixed":  # Lightning would take bfloat16, by a warning
+        raise UsageError("--precision 16-mixed needs a GPU; on the CPU, pass --precision bf16-mixed.")
     return ("gpu", gpus) if gpus else ("cpu", started)
 
 
@@ -129,22 +128,6 @@ def end_wandb(trainer: pl.Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
-
-
-def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> wandb.Run:
-    """A new run in W&B's project normshift, its files below `folder`.
-
-    Args:
-        mode: online or offline; auto is online where the user is logged in.
-        group: the study's run that it belongs to. about: its settings.
-    """
-    import wandb
-
-    if mode == "auto":
-        mode = "online" if wandb.login(prompt=False) else "offline"
-    folder.mkdir(parents=True, exist_ok=True)
-    quiet = wandb.Settings(silent=True)
-    return wandb.init(project="normshift", group=group, name=name, dir=folder, mode=mode, config=about, settings=quiet)
 
 
 def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:

@@ -1,5 +1,6 @@
 """The gates of a training in one table that stays small: what `gates.parquet` holds."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datamodules.whole_file import write_whole
 from normshift.gates import Place
 
 KEPT = 64
@@ -63,15 +65,14 @@ class GateRecord:
             once = pa.array(column)
             table[name] = pa.chunked_array([once] * times)  # the same memory at every time
         table |= {"value": np.concatenate(self.values)}
-        partial = file.with_suffix(".partial")
-        pq.write_table(
+        written = partial(
+            pq.write_table,
             pa.table(table),
-            partial,
             compression="zstd",
             use_dictionary=[name for name in table if name != "value"],
             column_encoding={"value": "BYTE_STREAM_SPLIT"},  # neighbours' exponents and signs are much alike
         )
-        partial.replace(file)
+        write_whole(file, written)
 
     def state_dict(self) -> dict:
         """Only tensors and plain lists, which `torch.load(weights_only=True)` accepts."""

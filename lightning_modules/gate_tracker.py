@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 
+from datamodules.whole_file import write_whole
 from lightning_modules.gate_figures import NEAR, draw_gates
 from lightning_modules.gate_record import GateRecord
 from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs
@@ -98,12 +100,12 @@ class GateTracker(pl.Callback):
         """Draw the pictures; what of them goes to W&B."""
         self._drawn = self.record.times[-1][0]
         across, by_epoch = self.folder / "gates.png", self.folder / "gates-by-epoch.png"
-        draw_gates(self.record.last()).savefig(across, dpi=120)
+        write_whole(across, partial(draw_gates(self.record.last()).savefig, format="png", dpi=120), durable=False)
         if not self._runs:
             return {}
         import wandb
 
-        self.log.picture().savefig(by_epoch)
+        write_whole(by_epoch, partial(self.log.picture().savefig, format="png"), durable=False)
         return {"gates/across_layers": wandb.Image(str(across)), "gates/map": wandb.Image(str(by_epoch))}
 
     def _to_wandb(self, step: int, logged: dict) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from datamodules.image_transforms import JudgedImage
 from datamodules.labels import IGNORE, LabelSpace
 from datamodules.segmentation import SegmentationData
 from datamodules.transforms import EvalTransform
+from datamodules.whole_file import write_whole
 
 
 class Prediction(NamedTuple):
@@ -37,7 +39,7 @@ def predictions(module, data: SegmentationData, count: int = 2) -> list[Predicti
         samples, space = data.as_judged(domain), domain.label_space
         for i in range(min(count, len(samples))):
             image, label = samples[i]
-            scores = module(transform(image, label)[0][None].to(module.device))
+            scores = module(transform(image, label)[0][None].to(_weights(module)))
             predicted = scores[0].argmax(0).cpu().numpy().astype(np.uint8)
             found.append(Prediction(domain.name, i, image, colour(label, space), colour(predicted, space)))
     module.train(training)
@@ -85,7 +87,7 @@ def answers(module, data: ClassificationData, count: int = 6) -> list[Answer]:
         samples, classes = domain.samples, domain.classes
         for i in range(shown := min(count, len(samples))):
             image, label = samples[i * len(samples) // shown]
-            chances = module(transform(image)[None].to(module.device)).float().softmax(1)[0]
+            chances = module(transform(image)[None].to(_weights(module))).float().softmax(1)[0]
             best = int(chances.argmax())
             found.append(Answer(domain.name, i, image, classes[label], classes[best], chances[best].item()))
     module.train(training)
@@ -107,8 +109,9 @@ def save_answers(found: list[Answer], folder: Path, arm: str) -> None:
         name = file_name(one.domain)
         _write(folder / f"{name}-{one.index}-image.png", one.image)
         rows.append((name, one.index, one.truth, one.answer, round(one.probability, 4)))
-    with file.open("w", newline="") as opened:
-        csv.writer(opened).writerows([("domain", "image", "truth", "answer", "probability"), *rows])
+    text = StringIO(newline="")
+    csv.writer(text).writerows([("domain", "image", "truth", "answer", "probability"), *rows])
+    write_whole(file, text.getvalue())
 
 
 def captioned(found: list[Answer]) -> Iterator[tuple[np.ndarray, str]]:
@@ -130,5 +133,10 @@ def colour(label: np.ndarray, space: LabelSpace) -> np.ndarray:
     return palette[label]
 
 
+def _weights(module) -> torch.Tensor:
+    """What images must be like: on the device, and of the type, of the network's weights."""
+    return next(module.parameters(), torch.empty(0, device=module.device))
+
+
 def _write(path: Path, image: np.ndarray) -> None:
-    cv2.imwrite(str(path), image[..., ::-1])
+    write_whole(path, cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes(), durable=False)

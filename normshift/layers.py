@@ -1,5 +1,6 @@
 """Norm layers: each is a formula, with its parameters and, where it takes a batch's statistics, running averages."""
 
+from math import prod
 from types import ModuleType
 
 import torch

@@ -172,10 +172,10 @@ def picture_uri(file: Path, photograph: bool) -> str | None:
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
-    except OSError:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all of which Pillow raises of damage
         return None
     if image.width > PICTURE_WIDTH:
-        size = (PICTURE_WIDTH, round(image.height * PICTURE_WIDTH / image.width))
+        size = (PICTURE_WIDTH, max(1, round(image.height * PICTURE_WIDTH / image.width)))
         image = image.resize(size, Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
     buffer = BytesIO()
     if photograph:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.reporting.arm_looks import Cast, cast
-from experiments.run_parts import RESULT, gathered, part_folder
+from experiments.run_parts import RESULT, gathered, part_folder, read_metrics, read_result, readable
 from lightning_modules.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ FRAMES = {
     "divergence.csv": ("arm", "seed", "domain", "depth", "mean"),
 }
 """The tables of a run, and the columns without which they, or single rows of them, are of no use."""
+
+MOST_SEEDS = 10_000
+"""More than these no run has: a number of seeds above it is damage."""
+
+NUMBERS = ("seed", "step", "epoch", "depth", "value", "mean", "total", "miou", "train/loss")
+"""Columns that are numbers wherever they are, so that a text in them is damage."""
 
 TEXTS = ("arm", "norm", "domain", "role", "layer", "statistic", "label")
 """Columns that are never numbers, whatever they look like."""
@@ -44,6 +50,8 @@ class Run:
     divergence: DataFrame | None
     unfinished: dict[str, int | None] = field(default_factory=dict)
     """Trainings that have left no result, and the last step that each has logged, None where it has logged nothing."""
+    damaged: list[str] = field(default_factory=list)
+    """Files, by their paths in the folder, that are there and cannot be used."""
 
     @cached_property
     def cast(self) -> Cast:
@@ -78,26 +86,53 @@ def read_run(path: Path) -> Run:
 
     if not any((path / name).is_file() for name in ("config.yaml", "results.csv", "metrics.csv")):
         raise ValueError(f"{path} is no run folder: it holds neither config.yaml nor results.csv nor metrics.csv.")
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        config = None
-    try:
-        table = Table.from_json((path / "table.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        table = None
-    config = config if isinstance(config, dict) else {}
-    arms, seeds = _written(path / "arms.json"), _seeds(path, config)
+    config = readable(lambda: yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
+    config = _plain_keys(config) if isinstance(config, dict) else None
+    table = readable(lambda: Table.from_json((path / "table.json").read_text(encoding="utf-8")))
+    arms = _written(path / "arms.json")
+    found = {"config.yaml": config, "table.json": table, "arms.json": arms}
+    config, arms = config or {}, arms or {}
+    seeds = _seeds(path, config)
     parts = gathered(path, arms, seeds)  # before the gathered files: those are written when a training ends
-    frames = [_frame(path / name, parts.get(name.partition(".")[0]), columns) for name, columns in FRAMES.items()]
-    unfinished = _unfinished(path, arms, seeds, frames[list(FRAMES).index("metrics.csv")])
-    return Run(path, config, _arms(arms, frames), table, *frames, unfinished)
+    frames = {name: _frame(path / name, parts.get(name.partition(".")[0]), of) for name, of in FRAMES.items()}
+    damaged = [name for name, what in (found | frames).items() if what is None and _filled(path / name)]
+    damaged += _damaged_parts(path, arms, seeds)
+    unfinished = _unfinished(path, arms, seeds, frames["metrics.csv"])
+    return Run(path, config, _arms(arms, [*frames.values()]), table, *frames.values(), unfinished, damaged)
+
+
+def _filled(file: Path) -> bool:
+    """Whether there is something at a file's place; a table that nothing has been written to is whole."""
+    try:
+        return not file.is_file() or file.stat().st_size > 0 if file.exists() else file.is_symlink()
+    except OSError:
+        return True
+
+
+def _plain_keys(config: dict) -> dict:
+    return {str(key): value for key, value in config.items()}
+
+
+def _damaged_parts(path: Path, arms: dict, seeds: list[int]) -> list[str]:
+    """Files of single trainings that are there and cannot be used."""
+    import pandas as pd
+
+    damaged = []
+    for part in (part_folder(path, arm, seed) for seed in seeds for arm in arms):
+        checks = {
+            RESULT: lambda part=part: read_result(part),
+            "metrics.csv": lambda part=part: read_metrics(part),
+            "gates.parquet": lambda part=part: readable(lambda: pd.read_parquet(part / "gates.parquet")),
+        }
+        bad = [name for name, check in checks.items() if _filled(part / name) and check() is None]
+        damaged += [f"{part.name}/{name}" for name in bad]
+    return damaged
 
 
 def _seeds(path: Path, config: dict) -> list[int]:
     """The seeds of the run's flags; where those are lost, the seeds of its trainings' folders."""
     first, count = config.get("seed"), config.get("seeds")
-    if isinstance(first, int) and isinstance(count, int):
+    if isinstance(first, int) and isinstance(count, int) and count <= MOST_SEEDS:
         return list(range(first, first + count))
     ends = [folder.name.rpartition("-seed")[2] for folder in path.glob("*-seed*")]
     return sorted({int(end) for end in ends if end.isdigit()})
@@ -108,7 +143,7 @@ def _unfinished(path: Path, arms: dict, seeds: list[int], metrics: DataFrame | N
     if not any(folder.exists() for folder in folders.values()):
         return {}  # a folder that was tidied up, or has nothing yet, does not say what came of its trainings
     last = {} if metrics is None else metrics.groupby(["arm", "seed"])["step"].max().to_dict()
-    left = {of: folder for of, folder in folders.items() if not (folder / RESULT).exists()}
+    left = {of: folder for of, folder in folders.items() if read_result(folder) is None}
     return {folder.name: int(last[of]) if of in last else None for of, folder in left.items()}
 
 
@@ -118,26 +153,30 @@ def _frame(file: Path, rows: DataFrame | None, columns: tuple[str, ...]) -> Data
     Args:
         file: where it was gathered. rows: what is in the trainings' own folders, which then counts.
     """
+    import numpy as np
     import pandas as pd
 
     table = _read(file) if rows is None else rows.reset_index(drop=True)
-    if table is None or not set(columns) <= set(table.columns):
+    if table is None or not set(columns) <= set(table.columns) or not table.columns.is_unique:
         return None
     for column in table.columns.difference(TEXTS):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        table[column] = numbers if numbers.notna().any() else table[column]  # a study's column may well be text
+        numbers = pd.to_numeric(table[column], errors="coerce").replace([np.inf, -np.inf], np.nan)
+        if numbers.notna().any() or column in NUMBERS or column.rpartition("/")[2] in MEASURES:
+            table[column] = numbers  # another column of a study may well be text
     table = table.dropna(subset=list(columns)).reset_index(drop=True)
-    return table if len(table) else None
+    texts = {column: table[column].map(str, na_action="ignore") for column in table.columns.intersection(TEXTS)}
+    return table.assign(**texts) if len(table) else None
 
 
 def _read(file: Path) -> DataFrame | None:
     import pandas as pd
 
     names = {"arm": str, "norm": str, "domain": str}  # an arm called 50 is no number
-    try:
-        read = pd.read_parquet(file) if file.suffix == ".parquet" else None
-        table = pd.read_csv(file, on_bad_lines="skip", dtype=names) if read is None else read
-    except (OSError, ValueError):  # not there, empty, or cut off in the middle
+    if not file.is_file():  # pandas takes a folder for a table in parts
+        return None
+    parquet = file.suffix == ".parquet"
+    table = readable(lambda: pd.read_parquet(file) if parquet else pd.read_csv(file, on_bad_lines="skip", dtype=names))
+    if table is None:
         return None
     if "arm" not in table and {"norm", "seed"} <= {*table.columns}:
         raise ValueError(
@@ -147,11 +186,17 @@ def _read(file: Path) -> DataFrame | None:
     return table
 
 
-def _written(arms: Path) -> dict[str, dict]:
-    try:
-        return json.loads(arms.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+def _written(arms: Path) -> dict[str, dict] | None:
+    """What a study wrote of its arms; None where that is not there or is no such thing."""
+    read = readable(lambda: json.loads(arms.read_text(encoding="utf-8")))
+    if not isinstance(read, dict) or not all(isinstance(facts, dict) for facts in read.values()):
+        return None
+    return {arm: {fact: _scalar(value) for fact, value in facts.items()} for arm, facts in read.items()}
+
+
+def _scalar(value: object) -> object:
+    """A fact as figures can group by it."""
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _arms(written: dict[str, dict], frames: list[DataFrame | None]) -> dict[str, dict]:

@@ -207,7 +207,7 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
         ("cls_cifar", "--weights nowhere.pth", r"--weights nowhere\.pth: no such file"),
         ("cls_cifar", "--data nowhere", r"unknown set 'nowhere': choose from imagenet"),
         ("cls_cifar", "--data imagenet --data-root nowhere", r"nowhere/imagenet.*--data shapes needs nothing on disk"),
-        ("cls_imagenet", "--antialias 9", r"--antialias 9: filter sizes are 1 to 7"),
+        ("cls_imagenet", "--antialias 9", r"--antialias 9: it must be 7 or less"),
         ("cls_imagenet", "--teacher x.ckpt", r"--teacher and --unlabelled go together"),
         ("cls_imagenet", "--judge noise", r"--judge noise: choose from shifts"),
         ("cls_batch_size", "--settings 8by32", r"--settings 8by32: write PROCESSESxIMAGES"),

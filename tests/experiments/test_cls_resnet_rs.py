@@ -385,7 +385,7 @@ def test_a_grid_picks_then_trains_on_all_and_can_be_resumed(tmp_path, monkeypatc
         ("--study grid --lr 1", "--lr does not go with --study grid: pass --lrs."),
         ("--study weight-decay --weight-decay 1", "--weight-decay does not go with --study weight-decay"),
         ("--study efficientnet --networks b9", "--networks b9: choose from b0, b1"),
-        ("--study grid --minival 0.9", "--minival 0.9: it is a share of the training images"),
+        ("--study grid --minival 0.9", "--minival 0.9: it must be 0.5 or less"),
         ("--study grid --widths 0", "--widths 0: it must be 0.05 or more."),
         ("--study grid --depths 27 --images 800", "ResNet-RS has depths 26, 50"),
         ("--backbone resnet50", "--backbone resnet50: the additive study ends in a ResNet-RS"),

@@ -1,0 +1,91 @@
+"""W&B runs that start soon: online where W&B can be reached, otherwise offline, which a line says."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+if TYPE_CHECKING:  # loads in seconds; only where something goes there
+    import wandb
+
+ANSWER_SECONDS = 5
+INIT_SECONDS = 30
+"""How long W&B may take to begin a run; its own default is 90."""
+PORTS = {"http": 80, "https": 443}
+
+_chosen: dict[str, str] = {}  # what each mode came to, once it was found out
+
+
+def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> wandb.Run:
+    """A new run in W&B's project normshift, its files below `folder`.
+
+    A run that cannot be begun online is begun offline, and where not even that can be, nothing is logged to W&B: a
+    training is worth more than its curves there. A line on stderr says so, once.
+
+    Args:
+        mode: online or offline; auto is online where the user is logged in.
+        group: the study's run that it belongs to. about: its settings.
+    """
+    import wandb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = wandb.Settings(silent=True, init_timeout=INIT_SECONDS)
+    while True:
+        now = _resolved(mode)
+        try:
+            return wandb.init(
+                project="normshift", group=group, name=name, dir=folder, mode=now, config=about, settings=settings
+            )
+        except (wandb.Error, OSError, ValueError) as error:
+            if now == "disabled":
+                raise
+            _chosen[mode] = _instead("disabled" if now == "offline" else "offline", f"no run can begin ({error})")
+
+
+def trouble_online() -> str:
+    """Why W&B is not there for this user; "" where he is logged in and it answers."""
+    import wandb
+
+    try:
+        if not wandb.login(prompt=False, verify=False):
+            return "you are not logged in"
+    except wandb.Error as error:
+        return f"the login does not work ({error})"
+    url = wandb.setup().settings.base_url
+    return "" if _answers(url) else f"{url} does not answer"
+
+
+def _resolved(mode: str) -> str:
+    """online, offline or disabled for a mode."""
+    if mode in ("offline", "disabled"):
+        return _chosen.get(mode, mode)
+    if mode not in _chosen:
+        trouble = trouble_online()
+        if trouble == "you are not logged in" and mode == "auto":
+            _chosen[mode] = "offline"  # as it is meant
+        else:
+            _chosen[mode] = _instead("offline", trouble) if trouble else "online"
+    return _chosen[mode]
+
+
+def _instead(mode: str, trouble: str) -> str:
+    kept = "runs stay offline, and `wandb sync` sends them" if mode == "offline" else "nothing is logged there"
+    print(f"W&B: {' '.join(trouble.split())[:300]}; {kept}.", file=sys.stderr, flush=True)
+    return mode
+
+
+def _answers(url: str) -> bool:
+    """Whether a server, or the proxy on the way to it, takes connections."""
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}", parts.scheme)
+    try:
+        socket.create_connection((parts.hostname, parts.port or PORTS.get(parts.scheme, 443)), ANSWER_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
