@@ -316,19 +316,18 @@ def loaded(flags: ClassificationFlags, arm: Arm, opened: Opened, world: int):
 
 def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder, name: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
-    from pytorch_lightning.callbacks import EMAWeightAveraging
-
-    from experiments.trainers import devices, end_wandb, make_trainer
+    from experiments.trainers import devices, end_wandb, forget_progress, make_trainer, train
     from experiments.wandb_outcome import log_outcome
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.halves_tracker import HalvesTracker
     from lightning_modules.predictions import answers, captioned, save_answers
+    from lightning_modules.weight_averaging import AveragedWeights
 
     part, recipe = folder.part(name, seed), arm.recipe
     world = devices(flags)[1] * flags.nodes
     data, module = loaded(flags, arm, opened, world), build(flags, arm, opened)
     together = recipe.batch_size // (1 if flags.sync_norm else turns(arm, world)[0])  # normalised as one batch
-    averaging = [EMAWeightAveraging(decay=recipe.ema_decay)] if recipe.ema_decay else []
+    averaging = [AveragedWeights(recipe.ema_decay)] if recipe.ema_decay else []
     trainer = make_trainer(
         flags,
         part,
@@ -338,13 +337,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
         measure="top1",
         accumulate=turns(arm, world)[1],
     )
-    last = part / "checkpoints" / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
-    for average in averaging:
-        average.on_train_end(trainer, module)  # a training that had ended before it was resumed does not come to this
-    if module.judged_at != trainer.global_step:
-        trainer.validate(module, data, verbose=False)
-    trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
+    train(trainer, module, data, flags.resume)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         results = [*module.results(), *judged_further(flags, arm, opened, module, name)]
@@ -352,7 +345,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
         save_answers(found, folder.path / "predictions", name)
         folder.finish(name, seed, {"results": results})
         log_outcome(trainer, results, captioned(found))
-        last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
+        forget_progress(trainer)
         end_wandb(trainer)
 
 

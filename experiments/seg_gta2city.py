@@ -142,7 +142,7 @@ def run(flags: Flags):
 
 def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
-    from experiments.trainers import devices, end_wandb, make_trainer
+    from experiments.trainers import devices, end_wandb, forget_progress, make_trainer, train
     from experiments.wandb_outcome import log_outcome
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.halves_tracker import HalvesTracker
@@ -159,18 +159,14 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
         for domain in data.judged:
             for name in domain.label_space.classes:
                 hide(run, f"{domain.name}/iou/{name}")
-    last = part / "checkpoints" / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=last if flags.resume and last.exists() else None)
-    if module.judged_at != trainer.global_step:
-        trainer.validate(module, data, verbose=False)
-    trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
+    train(trainer, module, data, flags.resume)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         seen, results, apart = predictions(module, data), module.results(), divergence(module, data)
         save_predictions(seen, folder.path / "predictions", norm)
         folder.finish(norm, seed, {"results": results, "divergence": apart})
         log_outcome(trainer, results, side_by_side(seen), apart)
-        last.unlink(missing_ok=True)  # only an interrupted training needs its optimiser's state
+        forget_progress(trainer)
         end_wandb(trainer)
 
 

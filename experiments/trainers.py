@@ -20,6 +20,7 @@ from experiments.flags import RunFlags, UsageError
 from experiments.run_parts import set_aside
 from experiments.wandb_start import start_wandb
 from lightning_modules.judgement_line import JudgementLine
+from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
 
 # Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -42,6 +43,30 @@ class OwnDraws(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         torch.manual_seed(torch.initial_seed() + 10_007 * trainer.global_rank)
+
+
+class EndsAt(pl.Callback):
+    """Ends a training after so many optimiser steps, also inside an epoch.
+
+    Lightning's own `max_steps` is of no use to a training that may be resumed: with it, Lightning takes every
+    checkpoint for one from the middle of an epoch, and runs what it takes for the rest of that epoch once more, which
+    then counts as an epoch of the `max_epochs`.
+    """
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
+        if trainer.global_step >= self.steps:
+            trainer.should_stop = True
+
+
+class MetricsKept(pl.Callback):
+    """Writes what was logged up to a checkpoint before the checkpoint: after kill -9, neither lacks the other's steps."""
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, *_) -> None:
+        for logger in trainer.loggers:
+            logger.save()
 
 
 def devices(flags: RunFlags) -> tuple[str, int]:
@@ -102,7 +127,6 @@ def make_trainer(
         # one process may judge for hours on what `--judge` asks for, while the others wait
         strategy=DDPStrategy(timeout=timedelta(days=1)) if count * flags.nodes > 1 else "auto",
         precision=flags.precision,
-        max_steps=recipe.max_steps,
         max_epochs=math.ceil(recipe.max_steps / recipe.epoch_steps),
         limit_train_batches=recipe.epoch_steps * accumulate,
         accumulate_grad_batches=accumulate,
@@ -114,13 +138,37 @@ def make_trainer(
             checkpoint,
             LearningRateMonitor("step"),
             RichProgressBar(),
-            JudgementLine(folder.name, measure),
+            JudgementLine(folder.name, measure, recipe.max_steps),
             OwnDraws(),
+            EndsAt(recipe.max_steps),
+            MetricsKept(),
+            SharedBuffers(),
             *callbacks,
         ],
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module shares samples out itself, and judges none twice
     )
+
+
+def train(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: bool) -> None:
+    """Train to the end, evaluate the network that came of it, and keep it as checkpoints/model.ckpt.
+
+    Args:
+        resume: go on from checkpoints/last.ckpt, where there is one.
+    """
+    last = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=last if resume and last.exists() else None)
+    for callback in trainer.callbacks:
+        if isinstance(callback, AveragedWeights):
+            callback.on_train_end(trainer, module)  # a training that had ended before does not come to this
+    if module.judged_at != trainer.global_step:
+        trainer.validate(module, data, verbose=False)
+    trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
+
+
+def forget_progress(trainer: pl.Trainer) -> None:
+    """Remove checkpoints/last.ckpt: once there are results, nobody needs the optimiser's state."""
+    (Path(trainer.checkpoint_callback.dirpath) / "last.ckpt").unlink(missing_ok=True)
 
 
 def end_wandb(trainer: pl.Trainer) -> None:

@@ -12,6 +12,7 @@ from datamodules.whole_file import write_whole
 from lightning_modules.gate_figures import NEAR, draw_gates
 from lightning_modules.gate_record import GateRecord
 from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs
+from lightning_modules.weight_averaging import evaluated_network
 from normshift.gates import GateReader, Place
 
 BINS = 32
@@ -24,7 +25,8 @@ class GateTracker(pl.Callback):
     Writes `gates.parquet` (see `GateRecord`) after each epoch, and `gates.png`. To W&B go, every few steps, the
     measures of `GateMeasures` in the keys of `LayerLog`, `gates/mean/bn` and the like; after each epoch histograms of
     rho, `gates/rho/histogram` and, hidden, by layer; and pictures, `gates/map`, layer by epoch, and
-    `gates/across_layers`. A network without gates leaves no trace.
+    `gates/across_layers`. A network without gates leaves no trace. Where weights are averaged, all of this is of the
+    average, which is the network that is evaluated and kept.
 
     Args:
         folder: where `gates.parquet` and `gates.png` go.
@@ -38,7 +40,7 @@ class GateTracker(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.record = None
-        self._reader = GateReader(module)
+        self._reader = GateReader(evaluated_network(trainer, module))
         if not self._reader.places or not trainer.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,11 @@ class JudgementLine(pl.Callback):
     Args:
         name: what the line begins with.
         measure: what is logged as DOMAIN/MEASURE, of `MEASURES`.
+        steps: of the whole training; by default the trainer's `max_steps`.
     """
 
-    def __init__(self, name: str, measure: str = "miou"):
-        self.name, self.measure, self.started = name, measure, time.monotonic()
+    def __init__(self, name: str, measure: str = "miou", steps: int | None = None):
+        self.name, self.measure, self.steps, self.started = name, measure, steps, time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -25,7 +26,8 @@ class JudgementLine(pl.Callback):
             judged = ", ".join(f"{domain} {100 * score:.1f}" for domain, score in scores.items())
             seconds = time.monotonic() - self.started
             print(
-                f"{self.name}: step {trainer.global_step} of {trainer.max_steps}, {MEASURES[self.measure]} {judged} "
+                f"{self.name}: step {trainer.global_step} of {self.steps or trainer.max_steps}, "
+                f"{MEASURES[self.measure]} {judged} "
                 f"({seconds:.0f} s)",
                 flush=True,
             )
