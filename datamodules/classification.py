@@ -10,22 +10,31 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from datamodules.image_domains import ImageDomain
+from datamodules.image_files import DataError
 from datamodules.image_transforms import JudgedImage, TrainImage
+from datamodules.joined import Joined
+from datamodules.sample_order import FromEach, Passes
 
 
 class ClassificationData(pl.LightningDataModule):
-    """Batches of images float (N, 3, size, size), ImageNet-normalised, and labels int64 (N,).
+    """Batches of images float (N, 3, size, size), normalised, and labels int64 (N,).
 
     Args:
         train: the images to train on.
         judged: domains of the validation loaders, of the same classes.
         transform: what happens to a training image.
         size, resize: what judged images are cut to, and what their shorter side is resized to before that.
-        batch_size: images a step and process.
+        batch_size: images a step and process; of each part of the training set where `from_each` is set.
         workers: loader processes.
+        judged_image: what happens to a judged image; by default `JudgedImage(size, resize)`.
+        keep_last: an epoch ends in a smaller batch where the images do not divide, and is not cut short.
+        steps: an epoch is so many steps, whatever passes they make (`sample_order.Passes`), and not one pass.
+        from_each: batches hold `batch_size` images of each set that `train` joins, drawn with replacement
+            (`sample_order.FromEach`); takes `steps`.
 
     Raises:
-        DataError: the domains differ in their classes. The same ones in another order are matched by their names.
+        DataError: the domains differ in their classes, or there are not enough images for a step. The same classes in
+            another order are matched by their names.
     """
 
     def __init__(
@@ -38,11 +47,17 @@ class ClassificationData(pl.LightningDataModule):
         resize: int | None,
         batch_size: int,
         workers: int = 0,
+        judged_image: JudgedImage | None = None,
+        keep_last: bool = False,
+        steps: int | None = None,
+        from_each: bool = False,
     ):
         super().__init__()
         self.train, self.transform = train, transform
         self.judged = [domain.in_order_of(train.classes, train.name) for domain in judged]
         self.size, self.resize, self.batch_size, self.workers = size, resize, batch_size, workers
+        self.judged_image = judged_image or JudgedImage(size, resize)
+        self.keep_last, self.steps, self.from_each = keep_last, steps, from_each
 
     def train_dataloader(self) -> DataLoader:
         return self.train_loader(self.train)
@@ -50,18 +65,24 @@ class ClassificationData(pl.LightningDataModule):
     def train_loader(self, domain: ImageDomain) -> DataLoader:
         """A loader of a domain's augmented images, in an order drawn anew for each epoch."""
         images = Transformed(domain.samples, self.transform)
-        world, rank = self._world()
-        order = DistributedSampler(images, world, rank, seed=torch.initial_seed() % 10_007, drop_last=True)
-        sampler = order if world > 1 else None
-        return DataLoader(
-            images,
-            self.batch_size,
-            shuffle=sampler is None,
-            sampler=sampler,
-            drop_last=True,
-            persistent_workers=self.workers > 0,
-            **self._loading(),
-        )
+        return DataLoader(images, persistent_workers=self.workers > 0, **self._order(domain), **self._loading())
+
+    def _order(self, domain: ImageDomain) -> dict:
+        """The arguments of a loader that say in which batches it draws."""
+        count, (world, rank) = len(domain.samples), self._world()
+        if self.from_each:
+            parts = domain.samples.sets if isinstance(domain.samples, Joined) else (domain.samples,)
+            return {"batch_sampler": FromEach([len(part) for part in parts], self.batch_size, self.steps)}
+        cut = {"batch_size": self.batch_size, "drop_last": not self.keep_last}
+        if self.steps:
+            try:
+                return cut | {"sampler": Passes(count, self.batch_size, self.steps, world, rank)}
+            except ValueError as error:
+                raise DataError(f"{domain.name}: {error}") from error
+        if world == 1:
+            return cut | {"shuffle": True}
+        seed = torch.initial_seed() % 10_007
+        return cut | {"sampler": DistributedSampler(range(count), world, rank, seed=seed, drop_last=not self.keep_last)}
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self.judged_loader(domain) for domain in self.judged]
@@ -69,7 +90,7 @@ class ClassificationData(pl.LightningDataModule):
     def judged_loader(self, domain: ImageDomain) -> DataLoader:
         """A loader of one domain's images as they are judged; every process gets its own share, none twice."""
         world, rank = self._world()
-        images = Transformed(domain.samples, JudgedImage(self.size, self.resize))
+        images = Transformed(domain.samples, self.judged_image)
         share = Subset(images, range(rank, len(images), world)) if world > 1 else images
         return DataLoader(share, max(self.batch_size, 64), **self._loading())
 
@@ -82,7 +103,10 @@ class ClassificationData(pl.LightningDataModule):
 
 
 class AdaptationData(ClassificationData):
-    """The same with a target that has no labels to learn from: batches {"source": ..., "target": ...} of equal size."""
+    """The same with a target that has no labels to learn from: batches {"source": ..., "target": ...} of equal size.
+
+    With `keep_last` the two may end in batches of different sizes; recipes that adapt do not set it.
+    """
 
     def __init__(self, train: ImageDomain, judged: Sequence[ImageDomain], *args, target: ImageDomain, **settings):
         super().__init__(train, judged, *args, **settings)

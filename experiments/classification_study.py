@@ -56,6 +56,9 @@ class ClassificationFlags(RunFlags):
     """Alpha of cutmix's, 0 for none."""
     ema_decay: float | None = None
     """Decay of the averaged weights and buffers that are judged, 0 for none."""
+    selection: str | None = None
+    """Which evaluation counts: last, best (on the images it is given for, as some papers report) or training-domains
+    (on held-out images of the training domains, where domains are left out); by default the recipe's."""
     small_images: bool = False
     """Give a ResNet a 3x3 stem without pooling, for images of 32 pixels or so."""
     images: int | None = None
@@ -66,6 +69,8 @@ class ClassificationFlags(RunFlags):
         self.norm = list(dict.fromkeys(self.norm))
         if not self.norm:
             raise UsageError("--norm: name one norm or more, such as --norm bn ibn-a sn.")
+        if self.selection not in (None, "last", "best", "training-domains"):
+            raise UsageError(f"--selection {self.selection}: choose last, best or training-domains.")
         if self.crop not in (None, "resized", "padded", "random", "centre"):
             raise UsageError(f"--crop {self.crop}: choose resized, padded, random or centre.")
         if self.ema_decay is not None and self.ema_decay >= 1:
@@ -89,6 +94,7 @@ class Arm:
     facts: dict  # what tells it from the other arms, as columns of the results
     antialias: int | None = None
     judge: tuple[str, ...] = ()  # parts of `lightning_modules.robustness` besides "clean"
+    held_out: tuple[str, ...] = ()  # those judged domains that are held-out images of what it learns
     adapt_to: str | None = None  # a domain whose images are learned from without their labels
     processes: int | None = None  # that share a step, where a study says it; more than there are take turns
 
@@ -104,12 +110,23 @@ def chosen_recipe(flags: ClassificationFlags, published: str) -> ClassificationR
     parts = {f.name for f in dataclasses.fields(recipe)} & {f.name for f in dataclasses.fields(flags)} - {"epochs"}
     said = {part: getattr(flags, part) for part in parts}
     given = {part: value for part, value in said.items() if value is not None and value is not False}
-    if "image_size" in given and recipe.resize:
-        given["resize"] = round(given["image_size"] * recipe.resize / recipe.image_size)
+    _check_setting(flags, name, recipe)
+    for part in ("resize", "train_squash"):
+        if "image_size" in given and getattr(recipe, part):
+            given[part] = round(given["image_size"] * getattr(recipe, part) / recipe.image_size)
     if recipe.crop == "random" and not flags.on_shapes:  # drawn images alone have the size that crops are cut from
         given = {"crop": "resized"} | given
     recipe = dataclasses.replace(recipe, **given)
     return recipe.lasting(flags.epochs) if flags.epochs else recipe
+
+
+def _check_setting(flags: ClassificationFlags, name: str, recipe: ClassificationRecipe) -> None:
+    """Refuse a recipe that is another library's protocol outside the setting that it is one of."""
+    said = getattr(flags, "setting", None), getattr(flags, "adapt", None) == "dann"
+    if recipe.setting and said != (recipe.setting, recipe.adapts):
+        adapt = " --adapt dann" if recipe.adapts else " without --adapt"
+        wanted = f"--setting {recipe.setting}{adapt if recipe.setting == 'transfer' else ''}"
+        raise UsageError(f"--recipe {name}: it is a protocol of cls_office_home.py {wanted}.")
 
 
 def smoked(flags: ClassificationFlags, **parts) -> ClassificationFlags:
@@ -197,15 +214,16 @@ REMEMBERED = 0.2
 
 def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
     """The arm with its recipe fitted to its data."""
+    from lightning_modules.optimization import remembered
+
     images = len(opened(arm.train, "train", arm.recipe).samples)
     try:
         recipe = arm.recipe.fitted(images, flags.max_steps)
     except ValueError as error:
         raise UsageError(f"{arm.train}: {error}") from error
-    if recipe.ema_decay and recipe.ema_decay**recipe.max_steps > REMEMBERED and not flags.smoke:
-        share = 100 * recipe.ema_decay**recipe.max_steps
+    if recipe.ema_decay and not flags.smoke and (share := remembered(recipe)) > REMEMBERED:
         raise UsageError(
-            f"an average of decay {recipe.ema_decay:g} would be {share:.0f} % its first step's weights after "
+            f"an average of decay {recipe.ema_decay:g} would be {100 * share:.0f} % its first step's weights after "
             f"{recipe.max_steps} steps: train longer, or pass a lower --ema-decay, 0 for none."
         )
     if arm.adapt_to and len(opened(arm.adapt_to, "train", recipe).samples) < recipe.batch_size:
@@ -213,7 +231,10 @@ def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
     return dataclasses.replace(arm, recipe=recipe)
 
 
-BUILDS = ("backbone", "width", "dropout", "stochastic_depth", "small_images", "trains", "architecture")
+BUILDS = (
+    "backbone", "width", "dropout", "stochastic_depth", "stochastic_depth_by", "small_images", "trains", "architecture",
+    "bottleneck",
+)  # fmt: skip
 """Parts of a recipe that a network is built from."""
 
 
@@ -290,26 +311,43 @@ def build(flags: ClassificationFlags, arm: Arm, opened: Opened):
         antialias=arm.antialias,
         sync_norm=flags.sync_norm,
         pretrained=flags.weights == "imagenet",
+        select_on=selected_on(arm),
     )
     return module if flags.weights in ("none", "imagenet") else module.start_from(flags.weights)
+
+
+def selected_on(arm: Arm) -> tuple[str, ...]:
+    """The judged domains that choose which judgement counts; none where the last one does.
+
+    Raises:
+        UsageError: nothing is held out of what the arm learns.
+    """
+    if arm.recipe.selection == "training-domains" and not arm.held_out:
+        raise UsageError("--selection training-domains: it goes with cls_office_home.py --setting leave-one-out.")
+    return {"last": (), "best": arm.judged, "training-domains": arm.held_out}[arm.recipe.selection]
 
 
 def loaded(flags: ClassificationFlags, arm: Arm, opened: Opened, world: int):
     """The arm's data module: what it learns, and what it is judged on."""
     from datamodules.classification import AdaptationData, ClassificationData
-    from datamodules.image_transforms import TrainImage
     from experiments.trainers import loader_workers
+    from lightning_modules.recipe_images import judged_image, train_image
 
-    recipe = arm.recipe
+    recipe, (shares, in_turn) = arm.recipe, turns(arm, world)
+    endless = recipe.epoch_length is not None or recipe.from_each
     adapted = {"target": opened(arm.adapt_to, "train", recipe)} if arm.adapt_to else {}
     return (AdaptationData if adapted else ClassificationData)(
         opened(arm.train, "train", recipe),
         [opened(name, "val", recipe) for name in arm.judged],
-        TrainImage(recipe.image_size, recipe.crop, randaugment=recipe.randaugment),
+        train_image(recipe),
         size=recipe.image_size,
         resize=recipe.resize,
-        batch_size=recipe.batch_size // turns(arm, world)[0],
+        batch_size=recipe.batch_size // shares,
         workers=loader_workers(flags),
+        judged_image=judged_image(recipe),
+        keep_last=recipe.keep_last,
+        steps=recipe.epoch_steps * in_turn if endless else None,
+        from_each=recipe.from_each,
         **adapted,
     )
 
@@ -320,6 +358,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     from experiments.wandb_outcome import log_outcome
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.halves_tracker import HalvesTracker
+    from lightning_modules.optimization import ema_update
     from lightning_modules.predictions import answers, captioned, save_answers
     from lightning_modules.weight_averaging import AveragedWeights
 
@@ -327,7 +366,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     world = devices(flags)[1] * flags.nodes
     data, module = loaded(flags, arm, opened, world), build(flags, arm, opened)
     together = recipe.batch_size // (1 if flags.sync_norm else turns(arm, world)[0])  # normalised as one batch
-    averaging = [AveragedWeights(recipe.ema_decay)] if recipe.ema_decay else []
+    averaging = [AveragedWeights(ema_update(recipe))] if recipe.ema_decay else []
     trainer = make_trainer(
         flags,
         part,
@@ -337,7 +376,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
         measure="top1",
         accumulate=turns(arm, world)[1],
     )
-    train(trainer, module, data, flags.resume)
+    train(trainer, module, data, flags.resume, module.take_selected)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         results = [*module.results(), *judged_further(flags, arm, opened, module, name)]
@@ -353,13 +392,10 @@ def judged_further(flags: ClassificationFlags, arm: Arm, opened: Opened, module,
     """What the arm is to be judged on besides clean images, on each of its domains."""
     if not arm.judge:
         return []
-    from datamodules.transforms import MEAN, STD
     from experiments.trainers import loader_workers
     from lightning_modules.robustness import Judged, evaluate
 
-    recipe = arm.recipe
-    network = Judged(name, module, recipe.image_size, recipe.resize, MEAN, STD, module.classes)
-    rows = []
+    recipe, network, rows = arm.recipe, Judged.trained(name, module), []
     for domain in arm.judged:
         samples = opened(domain, "val", recipe).in_order_of(module.classes, arm.train).samples
         for row in evaluate([network], samples, arm.judge, workers=loader_workers(flags)):

@@ -349,6 +349,7 @@ def efficientnet_arms(flags: Flags, recipe: ClassificationRecipe) -> dict[str, A
                 width=1.0,
                 dropout=dropout,
                 stochastic_depth=0.2,
+                stochastic_depth_by="block",
                 randaugment=(2, magnitude),
             )
             if sized not in [other.recipe for other in arms.values()]:

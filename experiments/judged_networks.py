@@ -79,7 +79,6 @@ def arm_and_seed(file: Path) -> tuple[str, int]:
 
 def trained_network(file: Path) -> Network:
     """A study's checkpoint as a network to be judged."""
-    from datamodules.transforms import MEAN, STD
     from lightning_modules.classification import ClassificationModule
     from lightning_modules.robustness import Judged
     from lightning_modules.weights import read_checkpoint
@@ -96,8 +95,7 @@ def trained_network(file: Path) -> Network:
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"{file} cannot be judged: {' '.join(str(error).split())[:300]}") from error
     arm, seed = arm_and_seed(file)
-    size, resize = module.recipe.image_size, module.recipe.resize
-    judged = Judged(f"{arm}-seed{seed}", module, size, resize, MEAN, STD, module.classes)
+    judged = Judged.trained(f"{arm}-seed{seed}", module)
     facts = {"norm": module.norm, "backbone": module.recipe.backbone, "antialias": module.antialias or 0}
     return Network(arm, seed, judged, facts, module.data or None, str(file))
 

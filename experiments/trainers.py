@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -150,11 +151,18 @@ def make_trainer(
     )
 
 
-def train(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: bool) -> None:
+def train(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    resume: bool,
+    select: Callable[[], None] = lambda: None,
+) -> None:
     """Train to the end, evaluate the network that came of it, and keep it as checkpoints/model.ckpt.
 
     Args:
         resume: go on from checkpoints/last.ckpt, where there is one.
+        select: puts the network that counts in place of the last one, before it is kept.
     """
     last = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if resume and last.exists() else None)
@@ -163,6 +171,7 @@ def train(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDat
             callback.on_train_end(trainer, module)  # a training that had ended before does not come to this
     if module.judged_at != trainer.global_step:
         trainer.validate(module, data, verbose=False)
+    select()
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import timm
 import torch
 import torchvision
+from timm.layers import DropPath
 from timm.models.resnet import ResNet as TimmResNet
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -69,6 +70,7 @@ def build_backbone(
     pretrained: bool = False,
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
+    stochastic_depth_by: str = "block",
     width: float = 1.0,
     small_images: bool = False,
     **architecture: Any,
@@ -78,15 +80,18 @@ def build_backbone(
     Args:
         name: timm's ("resnet50d", "resnetrs152", "seresnet50", "efficientnet_b0"), torchvision's (as
             "torchvision/resnet50", or plainly where timm has none: "alexnet"), ours (`cifar_networks.CIFAR_NAMES`:
-            "cifar_resnet20"), or "resnetrsDEPTH" of `RESNET_RS_BLOCKS`. A tag chooses published weights
-            ("resnet50.tv_in1k", "torchvision/resnet50.IMAGENET1K_V2"); torchvision's first ones by default, which are
+            "cifar_resnet20", and BIN's own, "cifar_bin_resnet110"), or "resnetrsDEPTH" of `RESNET_RS_BLOCKS`. A tag
+            chooses published weights ("resnet50.tv_in1k", "torchvision/resnet50.IMAGENET1K_V2"); torchvision's first ones by default, which are
             the baselines of the papers.
         classes: logits.
         norm: a name in `normshift.NORMS`. "bn" leaves a network without batch, instance or group norms as it is.
         antialias: size of the blur filter of `normshift.antialias`; None for none.
         pretrained: the library's ImageNet weights; where `classes` is not theirs, the classifier is fresh.
         dropout: probability before the classifier. 0 leaves the architecture's own (torchvision's AlexNet has 0.5).
-        stochastic_depth: rate of the last residual block, growing linearly; 0 leaves the architecture's own.
+        stochastic_depth: rate of the last residual block; 0 leaves the architecture's own.
+        stochastic_depth_by: "block": the rate grows linearly from 0 at the first block. "stage": all blocks of a stage
+            have one rate, (2, 3, 4, 5) / 5 of the last one's over four stages, as in ResNet-RS; of residual networks
+            whose stages are called layer1, layer2, ...
         width: factor on all channels, of timm's ResNets (a stem of one convolution stays at 64), torchvision's
             MobileNets and ours.
         small_images: a ResNet's stem becomes one fresh 3x3 convolution at stride 1, without a pool behind it.
@@ -107,8 +112,13 @@ def build_backbone(
         raise ValueError(f"{name} has no published weights at a depth, width or architecture other than the published.")
     if depth:
         name, architecture = "resnetrs50", {"layers": RESNET_RS_BLOCKS[depth], **architecture}
-    regularisers = {"dropout": dropout, "stochastic_depth": stochastic_depth}
+    if stochastic_depth_by not in ("block", "stage"):
+        raise ValueError(f"stochastic_depth_by is 'block' or 'stage', not {stochastic_depth_by!r}.")
+    by_stage = stochastic_depth_by == "stage"
+    regularisers = {"dropout": dropout, "stochastic_depth": 0.0 if by_stage else stochastic_depth}
     network = _source(name)(name, classes, pretrained, regularisers, width, architecture)
+    if by_stage and stochastic_depth:
+        _drop_by_stage(network, name, stochastic_depth)
     if small_images:
         _fit_small_images(network, name)
     if norm != "bn" or normshift.norm_layers(network):
@@ -254,6 +264,16 @@ def _refusal(name: str, options: dict, error: TypeError) -> Exception:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _drop_by_stage(network: nn.Module, name: str, rate: float) -> None:
+    """Stochastic depth of one rate a stage: (k + 1) / (stages + 1) of `rate` in stage k (ResNet-RS' code)."""
+    stages = [stage for key, stage in network.named_children() if re.fullmatch(r"layer\d+", key)]
+    if not stages or not all(hasattr(block, "drop_path") for stage in stages for block in stage):
+        raise ValueError(f"{name} has no residual stages layer1, layer2, ...: stochastic depth by stage needs them.")
+    for index, stage in enumerate(stages):
+        for block in stage:
+            block.drop_path = DropPath(rate * (index + 2) / (len(stages) + 1))
 
 
 def _fit_small_images(network: nn.Module, name: str) -> None:

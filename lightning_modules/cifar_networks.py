@@ -25,6 +25,9 @@ from lightning_modules.cifar_residual import (
 
 CIFAR_NETWORKS = (
     "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "cifar_resnet110", "cifar_resnet164",
+    "cifar_bin_resnet8", "cifar_bin_resnet14", "cifar_bin_resnet20", "cifar_bin_resnet32", "cifar_bin_resnet44",
+    "cifar_bin_resnet50", "cifar_bin_resnet56", "cifar_bin_resnet56_basic", "cifar_bin_resnet110",
+    "cifar_bin_resnet110_basic",
     "cifar_preresnet110", "cifar_preresnet164", "cifar_preresnet1001", "cifar_wrn16_8", "cifar_wrn28_10",
     "cifar_wrn40_4", "cifar_resnext29_8x64", "cifar_resnext29_16x64", "cifar_densenet_bc100_12",
     "cifar_densenet_bc190_40", "cifar_vgg11", "cifar_vgg13", "cifar_vgg16", "cifar_vgg19", "cifar_alexnet",
@@ -49,7 +52,8 @@ def cifar_network(
             groups, channels of a group), "cifar_densenet_bc100_12" (depth, growth), "cifar_vgg19", "cifar_alexnet".
             A ResNet or PreResNet of 6n+2 layers has basic blocks up to depth 110; of 9n+2 layers, bottlenecks. Where
             both hold beyond 110 it has bottlenecks, as the published 164 does; a "_basic" or "_bottleneck" behind the
-            depth chooses.
+            depth chooses. "cifar_bin_resnet110" is what Batch-Instance Normalization's code builds for a depth: see
+            `_bin_resnet`.
         classes: logits.
         width: factor on all channels.
         dropout: probability before the classifier.
@@ -88,6 +92,20 @@ def _resnet(
         return CIFARResidualNetwork(block, blocks, stem, tuple(stages), classes, **head)
     if added:
         raise ValueError(f"cifar_resnet{depth} has bottlenecks, which do not take {' or '.join(added)}.")
+    return CIFARResidualNetwork(bottleneck, blocks, stem, tuple(4 * c for c in stages), classes, **head)
+
+
+def _bin_resnet(depth: int, kind: str | None, classes: int, width: float, **head: float) -> nn.Module:
+    """What `--depth` of Batch-Instance Normalization's published code builds, 6n+2 with n blocks in each stage.
+
+    From depth 44 on the blocks are bottlenecks, 9n+2 layers deep (164 for 110), unless "_basic" is said, which is its
+    `--basicblock`. All shortcuts that change the shape are projections (option B; He et al., CVPR 2016).
+    """
+    blocks = _stage_blocks("cifar_bin_resnet", depth, 6, 2)
+    stem, *stages = _scaled(width, 16, 16, 32, 64)
+    if (kind or ("basic" if depth < 44 else "bottleneck")) == "basic":
+        block = partial(basic_block, projected_shortcut=True)
+        return CIFARResidualNetwork(block, blocks, stem, tuple(stages), classes, **head)
     return CIFARResidualNetwork(bottleneck, blocks, stem, tuple(4 * c for c in stages), classes, **head)
 
 
@@ -179,6 +197,7 @@ class PlainNetwork(nn.Sequential):
 
 CIFAR_NAMES: dict[str, Callable[..., nn.Module]] = {
     r"cifar_resnet(\d+)(?:_(basic|bottleneck))?": _resnet,
+    r"cifar_bin_resnet(\d+)(?:_(basic|bottleneck))?": _bin_resnet,
     r"cifar_preresnet(\d+)(?:_(basic|bottleneck))?": _preresnet,
     r"cifar_wrn(\d+)_(\d+)": _wide_resnet,
     r"cifar_resnext(\d+)_(\d+)x(\d+)": _resnext,
@@ -188,7 +207,7 @@ CIFAR_NAMES: dict[str, Callable[..., nn.Module]] = {
 }
 """Names as patterns, and what builds from their numbers."""
 
-RESIDUAL = (_resnet, _preresnet, _wide_resnet, _resnext)
+RESIDUAL = (_resnet, _bin_resnet, _preresnet, _wide_resnet, _resnext)
 
 
 def _scaled(width: float, *channels: int) -> list[int]:

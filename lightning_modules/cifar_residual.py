@@ -78,6 +78,7 @@ def basic_block(
     *,
     squeeze_excitation: bool = False,
     averaged_shortcut: bool = False,
+    projected_shortcut: bool = False,
 ) -> nn.Module:
     """Two 3x3 convolutions; the shortcut is the identity, padded with zero channels (He et al., CVPR 2016, option A).
 
@@ -87,11 +88,14 @@ def basic_block(
         squeeze_excitation: every channel is weighted by a factor from the means of all (Hu et al., CVPR 2018).
         averaged_shortcut: ResNet-D's in place of option A (He et al., CVPR 2019, fig. 2c): an average pool where the
             stride is 2, then a 1x1 convolution and its norm.
+        projected_shortcut: option B in place of option A: a 1x1 convolution at the stride, and its norm.
     """
     reshapes = stride > 1 or in_channels != out_channels
     shortcut = None
     if reshapes and averaged_shortcut:
         shortcut = downsample_avg(in_channels, out_channels, 1, stride)
+    elif reshapes and projected_shortcut:
+        shortcut = _projection(in_channels, out_channels, stride)
     elif reshapes:
         # A pool of one pixel keeps every second one; anti-aliasing finds a pool, and would not find an index.
         parts = OrderedDict(pool=nn.AvgPool2d(1, stride), pad=ZeroChannels(out_channels - in_channels))
@@ -116,10 +120,14 @@ def bottleneck(
     """
     shortcut = None
     if stride > 1 or in_channels != out_channels:
-        projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-        shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+        shortcut = _projection(in_channels, out_channels, stride)
     width = {"cardinality": groups, "base_width": group_channels}
     return Bottleneck(in_channels, out_channels // Bottleneck.expansion, stride, shortcut, drop_path=drop_path, **width)
+
+
+def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
 
 class ZeroChannels(nn.Module):

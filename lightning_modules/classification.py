@@ -14,8 +14,9 @@ from torchvision.transforms import v2
 from lightning_modules.backbones import build_backbone
 from lightning_modules.classification_recipes import ClassificationRecipe
 from lightning_modules.optimization import optimizers
+from lightning_modules.recipe_networks import backbone_parameters, prepare
 from lightning_modules.weights import DISCRIMINATOR, head_of, network_weights, read_checkpoint, with_own_head
-from normshift import load_official, synchronize
+from normshift import load_official, norm_layers, synchronize
 
 
 class ClassificationModule(pl.LightningModule):
@@ -34,6 +35,8 @@ class ClassificationModule(pl.LightningModule):
         antialias: filter size of the blur pools, or None for the plain network.
         sync_norm: take batch statistics over all processes.
         pretrained: start from torchvision's or timm's ImageNet weights, from their hubs.
+        select_on: judged domains whose mean top-1 chooses which judgement counts, and with it the weights
+            (`take_selected`); by default the last one does.
 
     Raises:
         ValueError: on an unknown backbone or norm, or where they do not fit each other or the recipe.
@@ -50,12 +53,13 @@ class ClassificationModule(pl.LightningModule):
         antialias: int | None = None,
         sync_norm: bool = False,
         pretrained: bool = False,
+        select_on: Sequence[str] = (),
     ):
         super().__init__()
         recipe = ClassificationRecipe.of(recipe)
         self.save_hyperparameters(
             {"recipe": recipe.plain(), "norm": norm, "classes": list(classes), "judged": list(judged)}
-            | {"data": data, "antialias": antialias, "sync_norm": sync_norm}
+            | {"data": data, "antialias": antialias, "sync_norm": sync_norm, "select_on": list(select_on)}
         )
         self.recipe, self.norm, self.antialias, self.data = recipe, norm, antialias, data
         self.classes, self.judged = tuple(classes), tuple(judged)
@@ -67,10 +71,12 @@ class ClassificationModule(pl.LightningModule):
             pretrained=pretrained,
             dropout=recipe.dropout,
             stochastic_depth=recipe.stochastic_depth,
+            stochastic_depth_by=recipe.stochastic_depth_by,
             width=recipe.width,
             small_images=recipe.small_images,
             **recipe.architecture,
         )
+        prepare(self.net, recipe, fresh=not pretrained)
         if sync_norm:
             self.net = synchronize(self.net)
         if recipe.trains == "head":
@@ -80,6 +86,8 @@ class ClassificationModule(pl.LightningModule):
         self.metrics = nn.ModuleList(_metrics(len(self.classes)) for _ in self.judged)
         self.judgement: list[dict[str, float]] = []
         self.judged_at: int | None = None  # the step of the last judgement
+        self.select_on, self.selected = tuple(select_on), None
+        self._candidate: dict[str, Tensor] = {}
         self.mix = _mixing(recipe, len(self.classes))
 
     def start_from(self, path: str) -> ClassificationModule:
@@ -98,15 +106,23 @@ class ClassificationModule(pl.LightningModule):
         super().train(mode)
         if self.recipe.trains == "head":
             self.net.eval()  # features that move with the batch would be no features to judge
+        if self.recipe.frozen_norms:
+            for layer in norm_layers(self.net).values():
+                layer.eval()
         return self
 
     def on_train_start(self) -> None:
         self.train()  # Lightning keeps the modes that modules have; a frozen network's must be set
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.selected = checkpoint.get("selected")
         if not hasattr(self, DISCRIMINATOR):  # of an adversarial training: of no use to who only classifies
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(f"{DISCRIMINATOR}.")}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        if self.selected is not None:  # a training that is resumed must not forget what it had
+            checkpoint["selected"] = self.selected
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (N, classes) of normalised images (N, 3, H, W)."""
@@ -127,6 +143,10 @@ class ClassificationModule(pl.LightningModule):
         for metric in self.metrics[dataloader_idx].values():
             metric.update(scores, labels)
 
+    def on_validation_epoch_start(self) -> None:
+        if self.select_on:  # copied now: an average of weights is in place from here on, and not when the epoch ends
+            self._candidate = {key: value.detach().cpu().clone() for key, value in self.net.state_dict().items()}
+
     def on_validation_epoch_end(self) -> None:
         self.judgement = [{key: metric.compute().item() for key, metric in found.items()} for found in self.metrics]
         self.judged_at = self.trainer.global_step
@@ -134,9 +154,31 @@ class ClassificationModule(pl.LightningModule):
             for metric in found.values():
                 metric.reset()
             self.log_dict({f"{name}/{key}": value for key, value in values.items()})
+        self._select()
+
+    def _select(self) -> None:
+        """Keep this judgement and its weights where they are better than those kept."""
+        if not self.select_on:
+            return
+        found = dict(zip(self.judged, self.judgement, strict=True))
+        score = sum(found[name]["top1"] for name in self.select_on) / len(self.select_on)
+        if self.selected is None or score > self.selected["score"]:
+            kept = {"score": score, "step": self.judged_at, "judgement": self.judgement}
+            self.selected = kept | {"weights": self._candidate}
+        self._candidate = {}
+
+    def take_selected(self) -> None:
+        """Go back to the judgement that counts and to its weights, once the training is over."""
+        if self.selected is None:
+            return
+        self.net.load_state_dict(self.selected["weights"])
+        self.judgement = self.selected["judgement"]
+        if not self.global_rank:
+            print(f"selected: the network of step {self.selected['step']} of {self.judged_at}")
+        self.selected = None
 
     def results(self) -> list[dict]:
-        """The last judgement: a row for each domain and measure; accuracies in [0, 1], "loss" in nats."""
+        """The judgement that counts: a row for each domain and measure; accuracies in [0, 1], "loss" in nats."""
         return [
             {"domain": name, "part": "clean", "condition": "clean", "measure": measure, "value": value}
             for name, values in zip(self.judged, self.judgement, strict=True)
@@ -144,7 +186,7 @@ class ClassificationModule(pl.LightningModule):
         ]
 
     def configure_optimizers(self):
-        return optimizers(self.recipe, self)
+        return optimizers(self.recipe, self, backbone_parameters(self.net, self.recipe))
 
 
 class CrossEntropy(MeanMetric):

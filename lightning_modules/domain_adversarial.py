@@ -21,19 +21,15 @@ class DomainAdversarialModule(ClassificationModule):
     Batches are {"source": (images, labels), "target": (images, ...)}; both halves pass the network together, so that
     batch statistics are of both. A discriminator reads the features in front of the classifier and learns to tell the
     domains apart; its gradient reaches the network reversed, times `reversal(p)` with p the share of the training that
-    is done. Logs `train/loss` (classes), `train/domain_loss` and `train/domain_accuracy` (0.5: they cannot be told
-    apart) as well. Arguments and the rest: `ClassificationModule`.
+    is done or, where the recipe has `reversal_steps`, the steps by ten times that number. Logs `train/loss` (classes),
+    `train/domain_loss` and `train/domain_accuracy` (0.5: they cannot be told apart) as well. Arguments and the rest:
+    `ClassificationModule`.
     """
 
     def __init__(self, *args, **settings):
         super().__init__(*args, **settings)
         head = self.net.get_submodule(head_of(self.net))
-        discriminator = nn.Sequential(
-            nn.Linear(head.in_features, HIDDEN), nn.ReLU(), nn.Dropout(0.5),
-            nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Dropout(0.5),
-            nn.Linear(HIDDEN, 1),
-        )  # fmt: skip
-        self.add_module(DISCRIMINATOR, discriminator)
+        self.add_module(DISCRIMINATOR, discriminator(head.in_features, self.recipe.discriminator))
         self._features: Tensor | None = None
         head.register_forward_pre_hook(self._keep_features)
 
@@ -44,7 +40,7 @@ class DomainAdversarialModule(ClassificationModule):
         (source, labels), target = batch["source"], batch["target"][0]
         scores = self(torch.cat([source, target]))[: len(source)]
         class_loss = F.cross_entropy(scores.float(), labels, label_smoothing=self.recipe.label_smoothing)
-        strength = reversal(self.trainer.global_step / self.recipe.max_steps)
+        strength = reversal(self._progress())
         guesses = self.discriminator(_Reversed.apply(self._features.float(), strength))[:, 0]
         truth = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).to(guesses)
         domain_loss = F.binary_cross_entropy_with_logits(guesses, truth)
@@ -53,6 +49,27 @@ class DomainAdversarialModule(ClassificationModule):
         self.log("train/loss", class_loss.detach(), prog_bar=True)
         self.log_dict({"train/domain_loss": domain_loss.detach(), "train/domain_accuracy": right})
         return class_loss + domain_loss
+
+
+    def _progress(self) -> float:
+        done = self.trainer.global_step
+        return done / (10 * self.recipe.reversal_steps if self.recipe.reversal_steps else self.recipe.max_steps)
+
+
+def discriminator(features: int, hidden: str) -> nn.Sequential:
+    """Two hidden layers and one score.
+
+    Args:
+        hidden: "dropout": ReLU and dropout behind each (Ganin et al.). "norm": batch norm and ReLU
+            (Transfer-Learning-Library).
+    """
+
+    def layer(before: int) -> tuple[nn.Module, ...]:
+        if hidden == "norm":
+            return nn.Linear(before, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU()
+        return nn.Linear(before, HIDDEN), nn.ReLU(), nn.Dropout(0.5)
+
+    return nn.Sequential(*layer(features), *layer(HIDDEN), nn.Linear(HIDDEN, 1))
 
 
 def reversal(progress: float) -> float:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from datamodules.classification import ClassificationData
-from datamodules.image_transforms import JudgedImage
 from datamodules.labels import IGNORE, LabelSpace
 from datamodules.segmentation import SegmentationData
 from datamodules.transforms import EvalTransform
@@ -81,7 +80,7 @@ class Answer(NamedTuple):
 @torch.no_grad()
 def answers(module, data: ClassificationData, count: int = 6) -> list[Answer]:
     """What a classifier calls a few images of every judged domain, spread evenly over the domain."""
-    transform, training, found = JudgedImage(data.size, data.resize), module.training, []
+    transform, training, found = data.judged_image, module.training, []
     module.eval()
     for domain in data.judged:
         samples, classes = domain.samples, domain.classes

@@ -8,9 +8,9 @@ from torch.utils.data import DataLoader
 
 from datamodules.classification import Transformed
 from datamodules.image_domains import ImageDomain
-from datamodules.image_transforms import JudgedImage
 from datamodules.joined import Joined, Relabelled
 from lightning_modules.classification import ClassificationModule
+from lightning_modules.recipe_images import judged_image
 
 
 def with_pseudo_labels(
@@ -57,7 +57,7 @@ def load_classifier(path: str) -> ClassificationModule:
 @torch.inference_mode()
 def predictions(module: ClassificationModule, samples, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The class of each image and its probability: int64 and float32 (len(samples),)."""
-    images = Transformed(samples, JudgedImage(module.recipe.image_size, module.recipe.resize))
+    images = Transformed(samples, judged_image(module.recipe))
     labels, sure = [], []
     for batch, _ in DataLoader(images, 128, num_workers=workers):
         found = module(batch.to(module.device)).float().softmax(1).max(1)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datamodules.image_transforms import statistics
 from lightning_modules import robustness_views as views
 from lightning_modules.imagenet_c import SEVERITIES
 from lightning_modules.robustness_measures import calibration_error
@@ -51,11 +52,21 @@ class Judged:
     """Their names, in the order of the scores."""
     interpolation: str = "bilinear"
     """What images are resized by: bilinear or bicubic, smoothing either way."""
+    squash: bool = False
+    """Whether both sides are resized, whatever an image's shape, and not the shorter one."""
 
     @property
     def crop(self) -> JudgedCrop:
         """What of an image it sees."""
-        return JudgedCrop(self.size, self.resize, self.interpolation)
+        return JudgedCrop(self.size, self.resize, self.interpolation, self.squash)
+
+    @classmethod
+    def trained(cls, name: str, module) -> Judged:
+        """A `ClassificationModule`, judged on images as its recipe has them."""
+        recipe = module.recipe
+        mean, std = statistics(recipe.normalisation)
+        look = {"interpolation": recipe.interpolation, "squash": recipe.squash}
+        return cls(name, module, recipe.image_size, recipe.resize, mean, std, module.classes, **look)
 
 
 def evaluate(

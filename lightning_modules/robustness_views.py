@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from datamodules.appearance_shifts import APPEARANCE_SHIFTS
 from datamodules.corruptions import corrupt
-from datamodules.image_transforms import MARGIN, centre
+from datamodules.image_transforms import MARGIN, centre, judged_size
 from datamodules.perturbations import perturbed
 
 View = Callable[[np.ndarray, int], np.ndarray]
@@ -37,13 +36,12 @@ class JudgedCrop:
     resize: int | None = None
     """What the shorter side is resized to before the centre is cut out; None for `size`."""
     interpolation: str = "bilinear"
+    squash: bool = False
+    """Resize both sides to that, whatever the image's shape."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         side = self.resize or self.size
-        if min(image.shape[:2]) != side:
-            planes = torch.from_numpy(image).permute(2, 0, 1)
-            image = F.resize(planes, [side], InterpolationMode(self.interpolation)).permute(1, 2, 0).numpy()
-        return centre(image, self.size)
+        return centre(judged_size(image, side, InterpolationMode(self.interpolation), self.squash), self.size)
 
 
 def plain(crop: JudgedCrop) -> View:

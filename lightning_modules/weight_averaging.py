@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytorch_lightning as pl
 import torch.distributed as processes
-from pytorch_lightning.callbacks import EMAWeightAveraging
-from torch import nn
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor, nn
 
 
-class AveragedWeights(EMAWeightAveraging):
-    """Evaluates and keeps an exponential moving average of weights and buffers, updated after each optimiser step.
+class AveragedWeights(WeightAveraging):
+    """Evaluates and keeps a moving average of weights and buffers, updated after each optimiser step.
 
     The running statistics are averaged like the weights, as ResNet-RS does (Bello et al., NeurIPS 2021). Of several
     processes the first one's buffers are evaluated by all, since they are those of the checkpoint.
 
     Args:
-        decay: what remains of the average at each step.
+        update: moves averages, in place, towards current values (`optimization.ema_update`): torch's `multi_avg_fn`.
     """
 
-    def __init__(self, decay: float):
-        super().__init__(decay=decay)
+    def __init__(self, update: Callable[[list[Tensor], list[Tensor], Tensor], None]):
+        super().__init__(multi_avg_fn=update)
 
     @property
     def network(self) -> nn.Module | None:

@@ -44,8 +44,15 @@ def head_of(net: nn.Module) -> str:
 
 
 def with_own_head(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's weights; where its head is for another number of classes, the network's own takes its place."""
+    """A checkpoint's weights; where its head is for another number of classes, the network's own takes its place.
+
+    So it does where the network has a bottleneck before its classifier (`recipe_networks`) and the checkpoint none.
+    """
     head, own = head_of(net), net.state_dict()
+    outer = head.removesuffix(".fc")
+    if outer != head and f"{outer}.weight" in weights:
+        kept = {key: value for key, value in weights.items() if not key.startswith(f"{outer}.")}
+        return kept | {key: value for key, value in own.items() if key.startswith(f"{outer}.")}
     keys = [key for key in (f"{head}.weight", f"{head}.bias") if key in own and key in weights]
     other = any(own[key].shape != weights[key].shape for key in keys)
     return {**weights, **({key: own[key] for key in keys} if other else {})}

@@ -112,12 +112,19 @@ def parameter_groups(
     gate_lr_multiplier: float = 10.0,
     *,
     decay_norms: bool = True,
+    decay_biases: bool | None = None,
+    decay_gates: bool = False,
 ) -> list[dict]:
     """Optimiser groups that train gates as the papers do.
 
-    rho: learning rate times `gate_lr_multiplier`, no weight decay (BIN, section 4.1). SN's gates: no weight decay.
+    rho: learning rate times `gate_lr_multiplier`, no weight decay (BIN, section 4.1). SN's gates: no weight decay, as
+    in SN's detection code; `decay_gates=True` lets them decay like the rest, as in its ImageNet code.
     Everything else: `lr` and `weight_decay`; with `decay_norms=False`, norms' weights and biases, and the biases of
-    other layers, do not decay (as ResNet-RS trains, and Goyal et al. 2017 before it).
+    other layers, do not decay (Goyal et al. 2017).
+
+    Args:
+        decay_biases: whether biases of layers that have a weight matrix or kernel decay, linear layers and convolutions
+            for example; by default what `decay_norms` says. ResNet-RS's code: True beside `decay_norms=False`.
 
     Returns:
         Groups with "name", "params", "lr" and "weight_decay", for any torch optimiser; a group without parameters is
@@ -131,13 +138,21 @@ def parameter_groups(
             rho.append(layer.rho)
     gated = {id(p) for p in (*switch, *rho)}
     rest = [p for p in model.parameters() if id(p) not in gated]
-    vectors = [] if decay_norms else [p for p in rest if p.ndim <= 1]  # what scales or shifts a channel
+    biases = {id(layer.bias) for layer in model.modules() if _has_kernel(layer)}
+    decays = {True: decay_norms if decay_biases is None else decay_biases, False: decay_norms}
+    vectors = [p for p in rest if p.ndim <= 1 and not decays[id(p) in biases]]  # what scales or shifts a channel
     kept = {id(p) for p in vectors}
     groups = [
         {"name": "weights", "params": [p for p in rest if id(p) not in kept], "lr": lr, "weight_decay": weight_decay},
         {"name": "norms_and_biases", "params": vectors, "lr": lr, "weight_decay": 0.0},
-        {"name": "sn_gates", "params": switch, "lr": lr, "weight_decay": 0.0},
+        {"name": "sn_gates", "params": switch, "lr": lr, "weight_decay": weight_decay if decay_gates else 0.0},
         {"name": "rho", "params": rho, "lr": lr * gate_lr_multiplier, "weight_decay": 0.0},
     ]
     groups = [group | {"params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     return [group for group in groups if group["params"]]
+
+
+def _has_kernel(layer: nn.Module) -> bool:
+    """Whether a layer has a bias, and a weight that is more than a factor for each channel."""
+    weight = getattr(layer, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim > 1 and isinstance(getattr(layer, "bias", None), Tensor)
