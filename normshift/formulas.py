@@ -3,6 +3,8 @@
 `y = scale * (x - mean) + shift`, with the map's own mean. Each formula is written as its paper writes it, and beside it
 stands its gradient, derived by hand: autograd on so few numbers costs more than the numbers.
 
+Formulas are told apart by identity (`eq=False`): before torch 2.12, a traced one is hashed before it has its fields.
+
 Written throughout: `total` for the gradient by the scale in both of its places, before x and before a mean.
 """
 
@@ -17,7 +19,7 @@ from normshift.kernels import Gates, Mixture
 from normshift.kernels.reference import pooled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InstanceFormula(Formula):
     """`weight * (x - mean) / sqrt(var + eps) + bias`."""
 
@@ -36,7 +38,7 @@ class InstanceFormula(Formula):
         return [None, dvar, None, None, through.sum(0), dshift.sum(0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchFormula(Formula):
     """The same with the batch's mean and variance."""
 
@@ -61,7 +63,7 @@ class BatchFormula(Formula):
         return [dshift * scale, None, -scale * dbias, dvar, dweight, dbias]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchInstanceFormula(Formula):
     """`weight * (rho * x_bn + (1 - rho) * x_in) + bias` (Nam and Kim, NeurIPS 2018, eq. 3)."""
 
@@ -90,7 +92,7 @@ class BatchInstanceFormula(Formula):
         return [dshift * batch_scale, dvar, -batch_scale * dbias, dbatch_var, dweight, dbias, drho]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InstanceBatchFormula(Formula):
     """Instance norm for some channels, batch norm for the others (Pan et al., ECCV 2018): gates that stay at 0 and 1.
 
@@ -125,7 +127,7 @@ class InstanceBatchFormula(Formula):
         return weight, bias, rho
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SwitchFormula(Formula):
     """`weight * (x - mu) / sqrt(var + eps) + bias`, with mixtures of moments (Luo et al., ICLR 2019, eq. 3-5)."""
 
@@ -189,7 +191,7 @@ class SwitchFormula(Formula):
         gradients[1] = by_var if gradients[1] is None else gradients[1] + by_var
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VectorSwitchFormula(SwitchFormula):
     """The same of vectors (N, C), with variances over C and over N that are unbiased, as the official 1d layer's."""
 

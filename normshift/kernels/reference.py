@@ -35,7 +35,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if not _on_cpu(x):
         return torch.var_mean(x, _spatial(x), correction=0)[::-1]
     if _in_planes(x):
-        planes = _as_one_image(x)
+        planes = _as_one_image(x).contiguous()  # maps of one position may lie apart, which torch 2.11 refuses
         count = planes.shape[1]
         _, mean, rsigma = aten.native_group_norm(planes, None, None, 1, count, planes.shape[2], count, 0.0)
         return mean.view(x.shape[:2]), rsigma.view(x.shape[:2]).square_().reciprocal_()
