@@ -65,8 +65,6 @@ class Norm(nn.Module):
             raise ValueError(f"{name} of {self.num_features} channels got {shape[1]}, in input of shape {shape}.")
         if not x.is_floating_point():
             raise ValueError(f"{name} normalises floating-point input, got {x.dtype}: convert it, as by x.float().")
-        if 0 in shape:
-            raise ValueError(f"{name} got an empty input of shape {shape}: there is nothing to normalise.")
 
 
 class AffineNorm(Norm):
@@ -168,7 +166,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
 
     def _check(self, x):
         super()._check(x)
-        if self.correction and prod(x.shape[2:]) < 2:
+        if self.correction and x.shape[0] and prod(x.shape[2:]) == 1:
             raise ValueError(
                 "SwitchNorm with correction=1 needs maps of 2 positions or more; correction=0 takes 1x1 maps."
             )
