@@ -68,7 +68,9 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
         refuse_other_blurs(network, size)
     names, ignore = names_here(network, every), tuple(ignore)
     published = {
-        name: every[key] for key, name in names.items() if not any(fnmatchcase(k, p) for p in ignore for k in (key, name))
+        name: every[key]
+        for key, name in names.items()
+        if not any(fnmatchcase(k, p) for p in ignore for k in (key, name))
     }
     norms = norm_layers(network)
     other = _placed_as_published(norms, published)

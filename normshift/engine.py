@@ -97,7 +97,8 @@ def normalize(
     """Apply a norm's formula to an activation.
 
     Args:
-        x: (N, C) or (N, C, *spatial), any floating type, any layout; N, C and every spatial size at least 1.
+        x: (N, C) or (N, C, *spatial), any floating type, any layout. An empty one passes through, leaves running
+            averages alone and gives gradients of 0; as a process's share of a batch, it joins in what they exchange.
         formula: maps moments and parameters to `(scale, shift)`.
         parameters: tensors the formula depends on, in any floating type; they reach it in the statistics' type.
         source: where the formula's batch statistics come from; None where it takes none.
@@ -116,6 +117,11 @@ def is_transformed() -> bool:
     if torch.compiler.is_compiling():
         return True
     return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
+
+
+def _is_exported() -> bool:
+    """Whether a program is being written that others will run."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 class _Normalize(torch.autograd.Function):
@@ -179,14 +185,14 @@ def _statistics(take, home: ModuleType, x: Tensor, formula: Formula, source: Bat
 
 
 def _corrected(positions: int) -> float:
-    return positions / (positions - 1)
+    return positions / max(positions - 1, 1)  # of fewer than 2, empty input alone comes here
 
 
 def _through_moments(
     ctx, home: ModuleType, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor
 ):
     """(slope, offset) of `dx = scale * dy + slope * (x - mean) + offset`: what reaches x through its moments."""
-    of_mean = 1 / moments.positions
+    of_mean = 1 / max(moments.positions, 1)
     of_var = 2 * of_mean * (_corrected(moments.positions) if ctx.correction else 1)
     pooled = None
     if batch and batch.share is not None:
@@ -230,9 +236,10 @@ class _Replay:
 def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tensor:
     """The same as differentiable operations, of which the moments alone are a kernel.
 
-    A compiler fuses what is pointwise with what stands before and behind, and `torch.func` transforms each.
+    A compiler fuses what is pointwise with what stands before and behind, and `torch.func` transforms each. What is
+    exported has no kernel at all: it is to run where this library is not, and as ONNX.
     """
-    take = torch.ops.normshift.moments if torch.jit.is_tracing() else _Moments.apply  # a trace keeps operators alone
+    take = kernels.reference.written_out_moments if _is_exported() else _Moments.apply
     moments, batch = _statistics(take, kernels.reference, x, formula, source, correction)
     scale, shift = formula(moments, batch, *_cast(parameters, moments))
     mean, scale, shift = (kernels.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
@@ -255,7 +262,7 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dmean: Tensor, dvar: Tensor):
         x, mean = ctx.saved_tensors
-        positions = math.prod(x.shape[2:])
+        positions = max(math.prod(x.shape[2:]), 1)
         slope, offset = dvar * (2 / positions), dmean / positions
         return torch.addcmul(kernels.over(offset, x), x - kernels.over(mean, x), kernels.over(slope, x)).to(x.dtype)
 

@@ -171,8 +171,12 @@ class SwitchFormula(Formula):
             return moments[:2]
         if name == "ln":
             return pooled(*moments[:2], 1, keepdim=True)
-        grouped = [m.reshape(m.shape[0], self.groups, -1) for m in moments[:2]]
+        grouped = [self._grouped(m) for m in moments[:2]]
         return tuple(m.expand_as(grouped[0]).flatten(1) for m in pooled(*grouped, 2, keepdim=True))
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        rows, channels = values.shape
+        return values.reshape(rows, self.groups, channels // self.groups)
 
     def _distribute(self, name: str, moments: Moments, found, by_mean, by_var, shares, gradients: list) -> None:
         """Add what the mixtures' gradients are by the moments and the batch, by way of one statistic."""
@@ -182,7 +186,7 @@ class SwitchFormula(Formula):
         if name == "ln":
             by_mean, by_var = pooled_gradient(moments.mean, found, 1, by_mean, by_var, shares)
         elif name == "gn":
-            split = (v.reshape(v.shape[0], self.groups, -1) for v in (moments.mean, found, by_mean, by_var))
+            split = (self._grouped(v) for v in (moments.mean, found, by_mean, by_var))
             mean, found, *by = split
             by_mean, by_var = (v.reshape(moments.mean.shape) for v in pooled_gradient(mean, found, 2, *by, shares))
         else:

@@ -65,8 +65,6 @@ class Norm(nn.Module):
             raise ValueError(f"{name} of {self.num_features} channels got {shape[1]}, in input of shape {shape}.")
         if not x.is_floating_point():
             raise ValueError(f"{name} normalises floating-point input, got {x.dtype}: convert it, as by x.float().")
-        if 0 in shape:
-            raise ValueError(f"{name} got an empty input of shape {shape}: there is nothing to normalise.")
 
 
 class AffineNorm(Norm):
@@ -111,7 +109,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
         momentum: share of the new batch in the running averages (the official code's is the share of the old); None for
             the mean of all batches.
         statistics: what is mixed, in this order: any of "in", "ln", "bn", "gn", each once.
-        groups: groups of "gn"; must divide C.
+        groups: groups of "gn"; must divide C, into two groups or more of two channels or more.
         correction: what is subtracted from the number of positions in the per-instance variance. 0 is biased, so
             that 1x1 maps work; 1 is the official code's, which needs two positions or more. Of vectors (N, C),
             statistics=("ln", "bn") and correction=1 are the official 1d layer: both variances are unbiased, over C
@@ -148,6 +146,11 @@ class SwitchNorm(RunningStatistics, AffineNorm):
             raise ValueError(f"statistics are some of {', '.join(self.STATISTICS)}, each once; got {statistics!r}.")
         if "gn" in self.statistics and (groups < 1 or num_features % groups):
             raise ValueError(f"groups={groups} does not divide num_features={num_features}: pass groups that do.")
+        if "gn" in self.statistics and groups in (1, num_features):
+            same = "all channels in one group are layer norm" if groups == 1 else "one channel a group is instance norm"
+            raise ValueError(
+                f"groups={groups} of {num_features} channels: {same}, not group norm; pass another number."
+            )
         if correction not in (0, 1):
             raise ValueError(f"correction is 0 or 1, got {correction!r}.")
         self.groups = groups
@@ -168,7 +171,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
 
     def _check(self, x):
         super()._check(x)
-        if self.correction and prod(x.shape[2:]) < 2:
+        if self.correction and x.shape[0] and prod(x.shape[2:]) == 1:
             raise ValueError(
                 "SwitchNorm with correction=1 needs maps of 2 positions or more; correction=0 takes 1x1 maps."
             )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import gcd
 
 from torch import nn
 
@@ -36,8 +35,28 @@ def _switch_without_batch(layer: type[layers.SwitchNorm]) -> Callable[[int], nn.
     return lambda num_features: layer(num_features, statistics=("in", "ln"))
 
 
+def group_count(num_features: int) -> int:
+    """Groups of "gn" over so many channels, two or more of two channels or more each.
+
+    32 where that leaves two channels for each (Wu and He, ECCV 2018, section 4.1), and of fewer than 64 channels one for
+    every four, as diffusion networks have it (Karras et al., NeurIPS 2022: at least 4 channels a group); of what divides
+    the channels, the largest number up to that. One channel a group would be instance norm, one group layer norm.
+
+    Raises:
+        ValueError: where the channels cannot be divided so: 1 to 3 of them, or a prime number.
+    """
+    wanted = 32 if num_features >= 64 else num_features // 4
+    possible = [groups for groups in range(2, num_features // 2 + 1) if num_features % groups == 0]
+    if not possible:
+        raise ValueError(
+            f"group norm needs channels that divide into 2 groups or more of 2 channels or more, got {num_features}: "
+            "take ln or in there, or leave these layers out (where=)."
+        )
+    return max((groups for groups in possible if groups <= wanted), default=possible[0])
+
+
 def _group_norm(num_features: int) -> nn.GroupNorm:
-    return nn.GroupNorm(gcd(32, num_features), num_features)
+    return nn.GroupNorm(group_count(num_features), num_features)
 
 
 _SWITCH = {1: layers.SwitchNorm1d, 2: layers.SwitchNorm2d, 3: layers.SwitchNorm3d}
@@ -49,7 +68,7 @@ NORMS: dict[str, NormSpec] = {
     "syncbn": NormSpec("batch norm over all processes (on GPUs)", _same(nn.SyncBatchNorm)),
     "in": NormSpec("instance norm", _INSTANCE),
     "ln": NormSpec("layer norm over channels and positions", _same(lambda c: nn.GroupNorm(1, c))),
-    "gn": NormSpec("group norm, of 32 groups or what of 32 divides the channels", _same(_group_norm)),
+    "gn": NormSpec("group norm, of 32 groups; below 64 channels of 4 channels a group", _same(_group_norm)),
     "sn": NormSpec("switchable norm", _SWITCH),
     "sn-in-ln": NormSpec("switchable norm of IN and LN", {d: _switch_without_batch(c) for d, c in _SWITCH.items()}),
     "bin": NormSpec("batch-instance norm", _BATCH_INSTANCE),

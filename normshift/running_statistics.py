@@ -76,16 +76,19 @@ class RunningStatistics:
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, home: ModuleType) -> None:
-        """Let the running averages follow moments that were taken over `count` values a channel."""
-        if not self.track_running_stats:
+        """Let the running averages follow moments that were taken over `count` values a channel, unless that is 0."""
+        everywhere = isinstance(count, Tensor)  # then it is not looked at: a GPU would have to be waited for
+        if not self.track_running_stats or not (everywhere or count):
             return
+        some = count.sign() if everywhere else None
         batches, momentum = self._buffers.get(COUNT), self.momentum  # a layer pickled long ago has no count
         if batches is not None:
-            batches.add_(1)
+            batches.add_(some.to(batches.dtype) if everywhere else 1)
         if momentum is None:
-            momentum = 1 / batches.to(self.running_mean.dtype)
-        rest = count - 1
-        rest = rest.clamp(min=1) if isinstance(rest, Tensor) else max(rest, 1)
+            momentum = 1 / batches.clamp(min=1).to(self.running_mean.dtype)
+        if everywhere:
+            momentum = momentum * some.to(self.running_mean.dtype)
+        rest = (count - 1).clamp(min=1) if everywhere else max(count - 1, 1)
         unbiased = 1 if self.correction else count / rest
         home.follow(self.running_mean, self.running_var, mean, var, momentum, unbiased)
 

@@ -101,6 +101,7 @@ class _Pool:
     def __init__(self, norm: nn.Module, layer: nn.Module):
         self.norm, self.layer, self.sums = norm, layer, _Sums()
         self.by_image = isinstance(norm, _InstanceNorm)
+        self.corrected = False  # whether variances are unbiased before they are pooled
         self.channels = slice(None)
         if isinstance(layer, IBN2d):
             self.channels = slice(layer.first, None) if layer.instance_first else slice(layer.first)
@@ -114,7 +115,8 @@ class _Pool:
         moments = torch.ops.normshift.moments(x)
         mean, var = (v[:, self.channels].to("cpu", torch.float64) for v in moments)
         positions = x[0, 0].numel()
-        if self.by_image or getattr(self.norm, "correction", 0):
+        self.corrected = bool(getattr(self.norm, "correction", 0)) and x.dim() > 2
+        if self.by_image or self.corrected:
             var = var * (positions / max(positions - 1, 1))
         each = 1 if self.by_image else positions
         centre = mean.mean(0)
@@ -126,8 +128,7 @@ class _Pool:
         if self.by_image:
             var = sums.within / sums.weight
         else:
-            corrected = getattr(self.norm, "correction", 0)  # its variances are unbiased as they are
-            var = (sums.within + sums.between) / max(sums.weight - (0 if corrected else 1), 1)
+            var = (sums.within + sums.between) / max(sums.weight - (0 if self.corrected else 1), 1)
         self.norm.running_mean.copy_(sums.mean)
         self.norm.running_var.copy_(var)
         if self.norm._buffers.get(COUNT) is not None:

@@ -13,7 +13,7 @@ def pooled_batch(moments: Moments, home: ModuleType, everywhere: bool) -> tuple[
     """Pool (N, C) moments over the batch, or over the batches of all processes.
 
     Between processes: one all-gather of 2C + 1 numbers forward and one all-reduce backward, as in torch's
-    SyncBatchNorm; batches and maps may differ in size between the processes.
+    SyncBatchNorm; batches and maps may differ in size between the processes, and be empty in some or in all.
 
     Args:
         home: who pools them: one of `normshift.kernels`.
@@ -23,17 +23,19 @@ def pooled_batch(moments: Moments, home: ModuleType, everywhere: bool) -> tuple[
         the statistics, and the number of values of a channel that they were taken over.
     """
     rows = moments.mean.shape[0]
-    mean, var = home.pooled(*moments[:2])
     count = rows * moments.positions
+    # of nothing they are 0, but parts of the graph: its backward pass, too, has to meet the other processes'
+    mean, var = home.pooled(*moments[:2]) if count else (v.sum(0) for v in moments[:2])
     if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return Batch(mean, var, 1 / rows), count
+        return Batch(mean, var, 1 / max(rows, 1)), count
     local = torch.cat([mean, var, mean.new_full((1,), count)])
     means, variances, counts = _AllGather.apply(local).split([len(mean), len(mean), 1], dim=1)
     total = counts.sum()
-    share = counts / total
+    divisor = total.clamp(min=1)
+    share = counts / divisor
     world_mean = (share * means).sum(0)
     world_var = (share * (variances + (means - world_mean).square())).sum(0)  # law of total variance
-    return Batch(world_mean, world_var, moments.positions / total, everywhere=True), total
+    return Batch(world_mean, world_var, moments.positions / divisor, everywhere=True), total
 
 
 class _AllGather(torch.autograd.Function):

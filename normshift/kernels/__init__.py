@@ -2,7 +2,8 @@
 
 `x` is (N, C, *spatial) with P positions in a map, or (N, C), where P is 1. Statistics and vectors are (N, C),
 contiguous, in float32 (float64 for a float64 `x`). A home is a module with these functions; all agree up to rounding,
-and `NORMSHIFT_KERNELS=torch` in the environment leaves everything to plain torch.
+and `NORMSHIFT_KERNELS=torch` in the environment leaves everything to plain torch, as everything empty is left to it:
+there, statistics are 0.
 
     moments(x)                                            mean and biased variance of every map
     scale_shift(x, mean, scale, shift)                    scale * (x - mean) + shift, laid out as x
@@ -43,7 +44,7 @@ def home_of(x: Tensor) -> ModuleType:
     wanted = os.environ.get("NORMSHIFT_KERNELS", "auto")
     if wanted not in ("auto", "torch"):
         raise ValueError(f"NORMSHIFT_KERNELS={wanted}: it is auto, or torch for plain torch alone.")
-    if wanted == "torch" or x.dtype not in NARROW or x.dim() == 2 or not reference.is_plain(x):
+    if wanted == "torch" or x.dtype not in NARROW or x.dim() == 2 or not x.numel() or not reference.is_plain(x):
         return reference
     if x.device.type == "cpu":
         return compiled if compiled.load() else reference
@@ -90,8 +91,6 @@ def _is_dense(x: Tensor, axes) -> bool:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    if not x.numel():
-        raise ValueError(f"normshift got an empty input of shape {tuple(x.shape)}: there is nothing to normalise.")
     x = laid_out(x)
     return home_of(x).moments(x)
 

@@ -5,6 +5,7 @@ faster than the reductions and the broadcasts that say the same thing. A plane i
 in channels-last each image is a batch.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +33,8 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.to(statistics_type(x))
     if x.dim() == 2:
         return x.clone(), torch.zeros_like(x)
+    if not x.numel():
+        return x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])
     if not _on_cpu(x):
         return torch.var_mean(x, _spatial(x), correction=0)[::-1]
     if _in_planes(x):
@@ -48,8 +51,17 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (shares * torch.addcmul(variances, *[means - mean[:, None]] * 2)).sum(1)
 
 
+def written_out_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in operations that every torch and ONNX know, for programs that run elsewhere; to be differentiated."""
+    x = x.to(statistics_type(x))
+    if x.dim() == 2:
+        return x.clone(), torch.zeros_like(x)
+    mean = x.mean(_spatial(x), keepdim=True)
+    return mean.flatten(1), (x - mean).square().mean(_spatial(x))
+
+
 def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    if not _on_cpu(x) or x.dtype != mean.dtype or not _in_planes(x) or _is_single(x):
+    if not _on_cpu(x) or not x.numel() or x.dtype != mean.dtype or not _in_planes(x) or _is_single(x):
         return _scaled(x, mean, scale, shift).to(x.dtype)
     y, planes = torch.empty_like(x, memory_format=torch.contiguous_format), _as_one_image(x)
     vectors = (v.reshape(-1) for v in (scale, shift, mean, torch.ones_like(mean)))
@@ -62,6 +74,8 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     dy, x = dy.to(mean.dtype), x.to(mean.dtype)
     if x.dim() == 2:
         return dy.clone(), dy * (x - mean)
+    if not x.numel():
+        return torch.zeros_like(mean), torch.zeros_like(mean)
     planes = _in_planes(x)
     if not _on_cpu(x) or (not planes and x[0].numel() < SMALL):
         return dy.sum(_spatial(x)), (dy * (x - over(mean, x))).sum(_spatial(x))
@@ -127,7 +141,7 @@ def _scaled(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _is_single(x: Tensor) -> bool:
-    return x[0, 0].numel() == 1
+    return math.prod(x.shape[2:]) == 1
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:

@@ -14,7 +14,9 @@ class OneLayer(nn.Sequential):
     """A norm in evaluation mode that changes nothing: its output is the input."""
 
     def __init__(self, channels=3):
-        super().__init__(nn.BatchNorm2d(channels, eps=1e-12))  # not 0, which torch 2.11 refuses; 1 + eps is 1 in float32
+        super().__init__(
+            nn.BatchNorm2d(channels, eps=1e-12)
+        )  # not 0, which torch 2.11 refuses; 1 + eps is 1 in float32
 
 
 def batches(images, size=4):

@@ -585,8 +585,6 @@ WRONG_INPUTS = {
     "a-vector": ((3, 6), r"expects 4D input, got 2D of shape \(3, 6\)"),
     "a-volume": ((3, 6, 2, 2, 2), "expects 4D input, got 5D"),
     "no-batch": ((6, 4, 4), "expects 4D input, got 3D"),
-    "empty-batch": ((0, 6, 4, 4), r"empty input of shape \(0, 6, 4, 4\)"),
-    "empty-map": ((3, 6, 0, 4), "empty input"),
 }
 
 
@@ -610,6 +608,8 @@ WRONG_SETTINGS = {
     "statistic-twice": (lambda: SwitchNorm2d(4, statistics=("in", "in")), "each once"),
     "no-statistic": (lambda: SwitchNorm2d(4, statistics=()), "statistics are some of"),
     "groups": (lambda: SwitchNorm2d(6, statistics=("ln", "gn"), groups=4), "groups=4 does not divide num_features=6"),
+    "groups-of-one": (lambda: SwitchNorm2d(32, statistics=("gn", "bn")), "one channel a group is instance norm"),
+    "one-group": (lambda: SwitchNorm2d(6, statistics=("gn",), groups=1), "in one group are layer norm"),
     "correction": (lambda: SwitchNorm2d(4, correction=2), "correction is 0 or 1"),
     "momentum": (lambda: BatchInstanceNorm2d(4, momentum=1.5), r"a number in \[0, 1\], or None .*; got 1.5"),
     "momentum-in-words": (lambda: SwitchNorm2d(4, momentum="none"), "got 'none'"),

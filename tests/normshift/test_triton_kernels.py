@@ -6,6 +6,7 @@ the functions named `check_*` of this file; the `test_*` functions start it.
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -201,7 +202,8 @@ def test_an_h100_reads_16_bytes_at_a_time(shape, view, monkeypatch, tmp_path):
         code = compiled_for_an_h100(*launch)
         if name != "_merge_kernel":
             assert code.count("ld.global.v4") >= 4
-            assert code.count("global.b16") <= 1  # a map's first element
+            narrow = re.findall(r"global\.b16.*", code)  # a map's first element, which Triton 3.8 loads for the tile
+            assert len(narrow) <= 2  # and once more for the result; a tile that was read so would take 32
 
 
 def record_launches(kernels, monkeypatch):
