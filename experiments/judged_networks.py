@@ -156,9 +156,11 @@ def preprocessing(name: str, net: nn.Module) -> dict[str, Any]:
         size = found["input_size"][-1]
         look = {key: found[key] for key in ("mean", "std", "interpolation")}
         return {"size": size, "resize": int(size / found["crop_pct"]), **look}
-    from torchvision.models import get_model_weights
+    from torchvision.models import get_model_weights, list_models
 
     plain, _, tag = name.removeprefix("torchvision/").partition(".")
+    if plain not in list_models():  # a network of ours: as the papers do
+        return {"size": 224, "resize": 256, "mean": MEAN, "std": STD}
     weights = get_model_weights(plain)
     steps = (weights[tag] if tag else next(iter(weights))).transforms()
     look = {"mean": tuple(steps.mean), "std": tuple(steps.std), "interpolation": steps.interpolation.value}

@@ -66,9 +66,11 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     size = filter_size(every)
     if size:
         refuse_other_blurs(network, size)
-    names, ignore = names_here(network, every), tuple(ignore)
+    ignore = tuple(ignore)
     published = {
-        name: every[key] for key, name in names.items() if not any(fnmatchcase(k, p) for p in ignore for k in (key, name))
+        name: every[key]
+        for key, name in names_here(network, every).items()
+        if not any(fnmatchcase(either, pattern) for pattern in ignore for either in (key, name))
     }
     norms = norm_layers(network)
     other = _placed_as_published(norms, published)
