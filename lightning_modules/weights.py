@@ -105,8 +105,9 @@ def about(path: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        sentence = str(error).rstrip(".")
-        raise (error if path in sentence else ValueError(f"{path}: {sentence}.")) from error
+        sentence = str(error)
+        end = "" if sentence.endswith((".", "?")) else "."
+        raise (error if path in sentence else ValueError(f"{path}: {sentence}{end}")) from error
 
 
 def blur_of(checkpoint: Mapping, state: Mapping[str, Tensor]) -> int | None:
