@@ -32,12 +32,12 @@ Ends in one table: a row a network, columns top-1 and top-5 on clean images and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.classification_study import Arm, ClassificationFlags, Opened, chosen_recipe, run_arms, smoked
 from experiments.flags import UsageError, one_sentence, parse
 from experiments.judged_table import judged_table
+from lightning_modules.checkpoint_files import ABSENT, fault_of
 
 if TYPE_CHECKING:
     from datamodules.image_domains import ImageDomain
@@ -71,8 +71,9 @@ class Flags(ClassificationFlags):
                 raise UsageError(f"--judge {part}: choose from {', '.join(PARTS)}.")
         if (self.teacher is None) != (self.unlabelled is None):
             raise UsageError("--teacher and --unlabelled go together: pass both or neither.")
-        if self.teacher is not None and not Path(self.teacher).is_file():
-            raise UsageError(f"--teacher {self.teacher}: no such checkpoint.")
+        if self.teacher is not None and (fault := fault_of(self.teacher)):
+            fault = "no such checkpoint" if fault == ABSENT else f"it {fault}"
+            raise UsageError(f"--teacher {self.teacher}: {fault}.")
         if self.unlabelled and self.unlabelled.partition(":")[2] not in ("", "train"):
             raise UsageError(
                 f"--unlabelled {self.unlabelled}: what is learned comes from a train split; leave :SPLIT out."

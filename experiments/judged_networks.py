@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.flags import UsageError
+from lightning_modules.checkpoint_files import fault_of
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from torch import nn
@@ -46,14 +47,19 @@ def trained_networks(given: str) -> list[Network]:
         UsageError: there is no such file, no checkpoint in the folder, or the checkpoint of another kind.
     """
     path = Path(given)
-    if path.is_file():
-        return [trained_network(path)]
-    if not path.is_dir():
+    fault = fault_of(path)
+    if path.is_dir():
+        return [trained_network(file) for file in _finished(given, path)]
+    if fault == "no such file":
         raise UsageError(f"{given}: no such checkpoint or folder.")
+    return [trained_network(path)]
+
+
+def _finished(given: str, path: Path) -> list[Path]:
     found = [*path.glob("checkpoints/model.ckpt"), *path.glob("model.ckpt")] or ordered_parts(path)
     if not found:
         raise UsageError(f"{given} holds no finished network: expected {path}/ARM-seedN/checkpoints/model.ckpt.")
-    return [trained_network(file) for file in found]
+    return found
 
 
 def ordered_parts(folder: Path) -> list[Path]:
@@ -79,21 +85,14 @@ def arm_and_seed(file: Path) -> tuple[str, int]:
 
 def trained_network(file: Path) -> Network:
     """A study's checkpoint as a network to be judged."""
-    from lightning_modules.classification import ClassificationModule
+    from lightning_modules.classification import TRAINED, ClassificationModule
     from lightning_modules.robustness import Judged
-    from lightning_modules.weights import read_checkpoint
+    from lightning_modules.weights import trained_module
 
     try:
-        about = read_checkpoint(str(file))
-        about = about.get("hyper_parameters", {}) if isinstance(about, dict) else {}
-        if not {"recipe", "classes"} <= about.keys():
-            kind = "a segmentation network's checkpoint" if "norm_in" in about else "no checkpoint of a study"
-            raise UsageError(f"{file} is {kind}: expected a classification network that a study here has trained.")
-        module = ClassificationModule.load_from_checkpoint(file, map_location="cpu")
-    except UsageError:
-        raise
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"{file} cannot be judged: {' '.join(str(error).split())[:300]}") from error
+        module = trained_module(ClassificationModule, file, TRAINED)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     arm, seed = arm_and_seed(file)
     judged = Judged.trained(f"{arm}-seed{seed}", module)
     facts = {"norm": module.norm, "backbone": module.recipe.backbone, "antialias": module.antialias or 0}
@@ -156,9 +155,11 @@ def preprocessing(name: str, net: nn.Module) -> dict[str, Any]:
         size = found["input_size"][-1]
         look = {key: found[key] for key in ("mean", "std", "interpolation")}
         return {"size": size, "resize": int(size / found["crop_pct"]), **look}
-    from torchvision.models import get_model_weights
+    from torchvision.models import get_model_weights, list_models
 
     plain, _, tag = name.removeprefix("torchvision/").partition(".")
+    if plain not in list_models():  # a network of ours: as the papers do
+        return {"size": 224, "resize": 256, "mean": MEAN, "std": STD}
     weights = get_model_weights(plain)
     steps = (weights[tag] if tag else next(iter(weights))).transforms()
     look = {"mean": tuple(steps.mean), "std": tuple(steps.std), "interpolation": steps.interpolation.value}

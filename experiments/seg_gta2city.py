@@ -24,11 +24,11 @@ results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and predict
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from simple_parsing import flag
 
 from experiments.flags import RunFlags, UsageError, one_sentence, out_folder, parse, smoke_wandb
+from lightning_modules.checkpoint_files import ABSENT, fault_of
 
 QUESTION = (
     "A segmentation network learns one street domain and is judged on others. "
@@ -187,8 +187,9 @@ def check_names(flags: Flags) -> None:
             norm_spec(norm)
     except ValueError as error:
         raise UsageError(f"--norm: {error}") from error
-    if flags.weights not in ("none", "imagenet") and not Path(flags.weights).is_file():
-        raise UsageError(f"--weights {flags.weights}: no such file; pass none, imagenet or a checkpoint.")
+    if flags.weights not in ("none", "imagenet") and (fault := fault_of(flags.weights)):
+        fault = "no such file" if fault == ABSENT else f"it {fault}"
+        raise UsageError(f"--weights {flags.weights}: {fault}; pass none, imagenet or a checkpoint.")
 
 
 def check_norms(flags: Flags, recipe, data, world: int) -> None:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import normshift
 from lightning_modules.cifar_networks import CIFAR_NETWORKS, cifar_network
+from lightning_modules.preactivation_resnets import PREACTIVATION_RESNETS, preactivation_resnet
 
 RESNET_RS_BLOCKS = {
     26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
@@ -41,6 +42,7 @@ BACKBONE_FAMILIES: dict[str, dict[str, Any]] = {
     "resnet-d": {"name": "resnet18d", "stem_width": 8, **_TINY_RESNET},
     "resnet-rs": {"name": "resnetrs50", "stem_width": 8, **_TINY_RESNET},
     "se-resnet": {"name": "seresnet18", **_TINY_RESNET},
+    "preresnet": {"name": "preresnet50", "layers": (1, 1, 1, 1), "width": 0.125},
     "densenet": {"name": "densenet121", "growth_rate": 8, "block_config": (2, 2)},
     "mobilenet-v2": {
         "name": "torchvision/mobilenet_v2",
@@ -67,6 +69,7 @@ def build_backbone(
     *,
     norm: str = "bn",
     antialias: int | None = None,
+    stem_pool: int = 2,
     pretrained: bool = False,
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
@@ -80,12 +83,14 @@ def build_backbone(
     Args:
         name: timm's ("resnet50d", "resnetrs152", "seresnet50", "efficientnet_b0"), torchvision's (as
             "torchvision/resnet50", or plainly where timm has none: "alexnet"), ours (`cifar_networks.CIFAR_NAMES`:
-            "cifar_resnet20", and BIN's own, "cifar_bin_resnet110"), or "resnetrsDEPTH" of `RESNET_RS_BLOCKS`. A tag
-            chooses published weights ("resnet50.tv_in1k", "torchvision/resnet50.IMAGENET1K_V2"); torchvision's first ones by default, which are
+            "cifar_resnet20", and BIN's own, "cifar_bin_resnet110"), "preresnetDEPTH" (`preactivation_resnets`: ResNet
+            v2 of Switchable Normalization), or "resnetrsDEPTH" of `RESNET_RS_BLOCKS`. A tag chooses published weights
+            ("resnet50.tv_in1k", "torchvision/resnet50.IMAGENET1K_V2"); torchvision's first ones by default, which are
             the baselines of the papers.
         classes: logits.
         norm: a name in `normshift.NORMS`. "bn" leaves a network without batch, instance or group norms as it is.
         antialias: size of the blur filter of `normshift.antialias`; None for none.
+        stem_pool: its kernel of the pool in a ResNet's stem; 2 is that of the published networks.
         pretrained: the library's ImageNet weights; where `classes` is not theirs, the classifier is fresh.
         dropout: probability before the classifier. 0 leaves the architecture's own (torchvision's AlexNet has 0.5).
         stochastic_depth: rate of the last residual block; 0 leaves the architecture's own.
@@ -124,7 +129,7 @@ def build_backbone(
     if norm != "bn" or normshift.norm_layers(network):
         network = normshift.convert(network, norm)
     if antialias is not None:
-        network = normshift.antialias(network, filter_size=antialias)
+        network = normshift.antialias(network, filter_size=antialias, stem_pool=stem_pool)
     return network
 
 
@@ -151,14 +156,15 @@ def complexity(network: nn.Module, image_size: int) -> tuple[int, int]:
 
 def _source(name: str):
     """The builder that knows a name."""
-    if name.startswith("cifar_"):
+    if name.startswith("cifar_") or name in PREACTIVATION_RESNETS:
         return _from_ours
     plain = name.removeprefix("torchvision/").partition(".")[0]
     if plain in TORCHVISION and (name.startswith("torchvision/") or not timm.is_model(name)):
         return _from_torchvision
     if timm.is_model(name):
         return _from_timm
-    names = {*timm.list_models(), *CIFAR_NETWORKS, *(f"torchvision/{n}" for n in TORCHVISION), *TORCHVISION}
+    ours = (*CIFAR_NETWORKS, *PREACTIVATION_RESNETS)
+    names = {*timm.list_models(), *ours, *(f"torchvision/{n}" for n in TORCHVISION), *TORCHVISION}
     near = get_close_matches(name, sorted(names), n=5)
     raise ValueError(f"unknown backbone {name!r}: there is {', '.join(near) or 'no name like it'}.")
 
@@ -175,9 +181,11 @@ def _own_resnet_rs(name: str) -> int | None:
 
 def _from_ours(name: str, classes: int, pretrained: bool, regularisers: dict, width: float, options: dict) -> nn.Module:
     if pretrained:
-        raise ValueError(f"{name} has no published weights: train it from scratch.")
+        published = ", or pass a file of Switchable Normalization's" if name in PREACTIVATION_RESNETS else ""
+        raise ValueError(f"{name} has no published weights to download: train it from scratch{published}.")
+    build = preactivation_resnet if name in PREACTIVATION_RESNETS else cifar_network
     try:
-        return cifar_network(name, classes, width=width, **regularisers, **options)
+        return build(name, classes, width=width, **regularisers, **options)
     except TypeError as error:
         raise _refusal(name, options, error) from error
 

@@ -15,8 +15,25 @@ from lightning_modules.backbones import build_backbone
 from lightning_modules.classification_recipes import ClassificationRecipe
 from lightning_modules.optimization import optimizers
 from lightning_modules.recipe_networks import backbone_parameters, prepare
-from lightning_modules.weights import DISCRIMINATOR, head_of, network_weights, read_checkpoint, with_own_head
+from lightning_modules.weights import (
+    DISCRIMINATOR,
+    about,
+    blur_of,
+    head_of,
+    network_weights,
+    read_checkpoint,
+    refuse_other_blur,
+    with_own_head,
+)
 from normshift import load_official, norm_layers, synchronize
+from normshift.antialias import set_stem_pool
+from normshift.checkpoints import place_as_published
+from normshift.released_blur import filter_size
+
+RELEASED = {"stem_pool": 2}
+"""How the anti-aliased networks are set that their author released."""
+TRAINED = {"recipe": dict, "classes": list, "judged": list, "norm": str}
+"""What the hyper-parameters of a `ClassificationModule`'s checkpoint have at least."""
 
 
 class ClassificationModule(pl.LightningModule):
@@ -33,6 +50,7 @@ class ClassificationModule(pl.LightningModule):
         judged: names of the domains that the validation loaders hold, in their order.
         data: name of the set it is trained on.
         antialias: filter size of the blur pools, or None for the plain network.
+        stem_pool: kernel of an anti-aliased ResNet's stem pool (`normshift.antialias`); a checkpoint keeps its own.
         sync_norm: take batch statistics over all processes.
         pretrained: start from torchvision's or timm's ImageNet weights, from their hubs.
         select_on: judged domains whose mean top-1 chooses which judgement counts, and with it the weights
@@ -51,6 +69,7 @@ class ClassificationModule(pl.LightningModule):
         *,
         data: str = "",
         antialias: int | None = None,
+        stem_pool: int = 2,
         sync_norm: bool = False,
         pretrained: bool = False,
         select_on: Sequence[str] = (),
@@ -59,7 +78,8 @@ class ClassificationModule(pl.LightningModule):
         recipe = ClassificationRecipe.of(recipe)
         self.save_hyperparameters(
             {"recipe": recipe.plain(), "norm": norm, "classes": list(classes), "judged": list(judged)}
-            | {"data": data, "antialias": antialias, "sync_norm": sync_norm, "select_on": list(select_on)}
+            | {"data": data, "antialias": antialias, "stem_pool": stem_pool}
+            | {"sync_norm": sync_norm, "select_on": list(select_on)}
         )
         self.recipe, self.norm, self.antialias, self.data = recipe, norm, antialias, data
         self.classes, self.judged = tuple(classes), tuple(judged)
@@ -68,6 +88,7 @@ class ClassificationModule(pl.LightningModule):
             len(self.classes),
             norm=norm,
             antialias=antialias,
+            stem_pool=stem_pool,
             pretrained=pretrained,
             dropout=recipe.dropout,
             stochastic_depth=recipe.stochastic_depth,
@@ -91,16 +112,26 @@ class ClassificationModule(pl.LightningModule):
         self.mix = _mixing(recipe, len(self.classes))
 
     def start_from(self, path: str) -> ClassificationModule:
-        """Take over a checkpoint's weights: one of ours, of the papers, of torchvision or timm.
+        """Take over a checkpoint's weights, and the conventions it was trained with: ours, the papers', timm's, ...
 
         A head for another number of classes is left as it was initialised.
 
         Raises:
-            ValueError: the file cannot be read, or the network is another one.
+            ValueError: the file cannot be read, or the network is another one. The sentence begins with the file.
         """
-        weights = network_weights(read_checkpoint(path))
-        load_official(self.net, with_own_head(self.net, weights))
+        checkpoint = read_checkpoint(path)
+        with about(path):
+            weights = network_weights(checkpoint)
+            refuse_other_blur(checkpoint, weights, self.antialias)
+            load_official(self.net, with_own_head(self.net, weights))
+            if blur_of(checkpoint, weights):
+                self._keep_stem_pool(RELEASED if filter_size(weights) else checkpoint["hyper_parameters"])
         return self
+
+    def _keep_stem_pool(self, settings: dict) -> None:
+        """Give the network the stem pool of a checkpoint's; those of ours that do not say it are from before 2x2."""
+        self.hparams["stem_pool"] = settings.get("stem_pool", 3)
+        set_stem_pool(self.net, self.hparams["stem_pool"])
 
     def train(self, mode: bool = True) -> ClassificationModule:
         super().train(mode)
@@ -119,6 +150,10 @@ class ClassificationModule(pl.LightningModule):
         if not hasattr(self, DISCRIMINATOR):  # of an adversarial training: of no use to who only classifies
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(f"{DISCRIMINATOR}.")}
+        if checkpoint.get("hyper_parameters"):
+            self._keep_stem_pool(checkpoint["hyper_parameters"])
+        state = checkpoint["state_dict"].items()
+        place_as_published(self.net, {k.removeprefix("net."): v for k, v in state if k.startswith("net.")})
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         if self.selected is not None:  # a training that is resumed must not forget what it had

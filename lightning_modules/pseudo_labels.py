@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from datamodules.classification import Transformed
 from datamodules.image_domains import ImageDomain
 from datamodules.joined import Joined, Relabelled
-from lightning_modules.classification import ClassificationModule
+from lightning_modules.classification import TRAINED, ClassificationModule
 from lightning_modules.recipe_images import judged_image
 
 
@@ -46,12 +46,9 @@ def load_classifier(path: str) -> ClassificationModule:
     Raises:
         ValueError: the file is no checkpoint of a `ClassificationModule`.
     """
-    from lightning_modules.weights import read_checkpoint
+    from lightning_modules.weights import trained_module
 
-    found = read_checkpoint(path).get("hyper_parameters", {})
-    if "classes" not in found or "recipe" not in found:
-        raise ValueError(f"{path} is no checkpoint of a classification study.")
-    return ClassificationModule.load_from_checkpoint(path, map_location="cpu").eval()
+    return trained_module(ClassificationModule, path, TRAINED).eval()
 
 
 @torch.inference_mode()

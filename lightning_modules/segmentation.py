@@ -13,8 +13,9 @@ from datamodules.labels import IGNORE
 from lightning_modules.robustnet import is_released, load_released, with_timms_stem
 from lightning_modules.segmentation_networks import architecture, built
 from lightning_modules.segmentation_recipes import SegmentationRecipe
-from lightning_modules.weights import network_weights, read_checkpoint
+from lightning_modules.weights import about, network_weights, read_checkpoint, refuse_other_blur
 from normshift import NORMS, convert, load_official, parameter_groups, synchronize
+from normshift.wrapped import bare
 
 CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
 """Keys of a published classifier's last layer, which an encoder has no use for."""
@@ -153,13 +154,17 @@ class SegmentationModule(pl.LightningModule):
             convert(self.auxiliary, norm)
 
     def _load(self, file: str) -> None:
-        state = network_weights(read_checkpoint(file))
-        if not is_released(state):
-            load_official(_timm_model(self.net.encoder), with_timms_stem(state), ignore=CLASSIFIERS)
-        elif self.recipe.arch == "robustnet":
-            load_released(self.net, self.auxiliary, state)
-        else:
-            raise ValueError(f"{file} holds RobustNet's whole network: it goes into --arch robustnet alone.")
+        checkpoint = read_checkpoint(file)
+        with about(file):
+            state = network_weights(checkpoint)
+            refuse_other_blur(checkpoint, state, None)
+            if not is_released(state):
+                encoder = _timm_model(self.net.encoder)
+                load_official(encoder, with_timms_stem(bare(state, encoder.state_dict())), ignore=CLASSIFIERS)
+            elif self.recipe.arch == "robustnet":
+                load_released(self.net, self.auxiliary, state)
+            else:
+                raise ValueError("it holds RobustNet's whole network, which goes into --arch robustnet alone")
 
 
 def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:

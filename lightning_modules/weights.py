@@ -1,34 +1,153 @@
 """Reading checkpoints to start from, and finding a classifier's head."""
 
-from collections.abc import Mapping
+import argparse
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from normshift.checkpoints import unwrapped
+from lightning_modules.checkpoint_files import fault_of, is_safetensors
+from normshift.checkpoints import names_here, unwrapped
+from normshift.released_blur import filter_size
+from normshift.wrapped import bare
 
 DISCRIMINATOR = "discriminator"
 """Where a domain-adversarial training keeps what it needs in training alone."""
 
+PLAIN = [
+    argparse.Namespace,
+    np.dtype,
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
+]
+"""What other people's checkpoints hold beside tensors, such as flags and best scores, and what runs no code."""
 
-def read_checkpoint(path: str) -> dict:
-    """What a checkpoint file holds.
+Module = TypeVar("Module", bound=pl.LightningModule)
+
+
+def read_checkpoint(path: str) -> Any:
+    """What a checkpoint file holds; nothing in it is run. Of torch or, as they are a mapping of tensors, safetensors.
 
     Raises:
-        ValueError: the file is no checkpoint that torch can read safely.
+        ValueError: the file is no checkpoint that can be read safely. The sentence says what it is.
     """
+    fault = fault_of(path)
+    if fault:
+        raise ValueError(f"{path} cannot be read as a checkpoint: it {fault}.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if is_safetensors(path):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(PLAIN):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the file is, torch says it in another class of error
-        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} cannot be read as a checkpoint: {_in_words(error)}.") from error
 
 
-def network_weights(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The network's own tensors by key; a module of ours holds them under "net."."""
+def _in_words(error: Exception) -> str:
+    """What torch says of a file that it cannot read, in a sentence."""
+    said = str(error)
+    code = re.search(r"GLOBAL (\S+)", said)
+    if code:
+        return (
+            f"it holds {code[1]}, and reading that would run code, which is not done; where you trust the file, save "
+            'its tensors alone: torch.save({"state_dict": ...}, FILE)'
+        )
+    first = " ".join((said.splitlines() or [""])[0].split())[:200].rstrip(".") or type(error).__name__
+    return "it is damaged, or of another kind" + ("" if "weights_only" in first else f" ({first})")
+
+
+def network_weights(checkpoint: Any) -> dict[str, Tensor]:
+    """The network's own tensors by key; a module of ours holds them under "net.".
+
+    Raises:
+        ValueError: there are none, or not what weights can be.
+    """
     state = unwrapped(checkpoint)
-    if "pytorch-lightning_version" not in checkpoint:
-        return state
-    return {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
+    if not state:
+        held = ", ".join(map(str, list(checkpoint)[:6])) or "nothing"
+        raise ValueError(f"it holds no tensors, but {held}: pass a network's state dict")
+    own = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
+    if "pytorch-lightning_version" in checkpoint and own:
+        state = own
+    for key, value in state.items():
+        fault = _fault_of_tensor(value)
+        if fault:
+            raise ValueError(f"its {key} {fault}")
+    return state
+
+
+def _fault_of_tensor(value: Tensor) -> str | None:
+    """What keeps a tensor from being a network's weights."""
+    if value.layout != torch.strided or value.is_quantized:
+        return "is sparse or quantised, and weights are plain tensors"
+    if value.is_meta:
+        return "was saved without values, on the meta device"
+    size = value.numel() * value.element_size()
+    if size > max(2**20, 4 * value.untyped_storage().nbytes()):
+        return f"claims {size} bytes and holds {value.untyped_storage().nbytes()}"
+    if value.is_floating_point() and not value.isfinite().all():
+        return "is not finite: it is of a training that diverged, or damaged"
+    return None
+
+
+@contextmanager
+def about(path: str) -> Iterator[None]:
+    """Name the file in a ValueError that is raised about its contents."""
+    try:
+        yield
+    except ValueError as error:
+        sentence = str(error)
+        end = "" if sentence.endswith((".", "?")) else "."
+        raise (error if path in sentence else ValueError(f"{path}: {sentence}{end}")) from error
+
+
+def blur_of(checkpoint: Mapping, state: Mapping[str, Tensor]) -> int | None:
+    """The filter size of the anti-aliased network that a checkpoint is of; None where it does not say, or is plain."""
+    ours = checkpoint.get("hyper_parameters")
+    return filter_size(state) or (ours.get("antialias") if isinstance(ours, Mapping) else None)
+
+
+def refuse_other_blur(checkpoint: Mapping, state: Mapping[str, Tensor], antialias: int | None) -> None:
+    """Raise a ValueError where a checkpoint is of a network anti-aliased otherwise; a plain one may become it."""
+    size = blur_of(checkpoint, state)
+    if size and size != antialias:
+        here = f"blurs with {antialias}" if antialias else "does not blur"
+        raise ValueError(
+            f"it is of a network anti-aliased with filter size {size}, and this one {here}: pass --antialias {size} "
+            "where the study has that flag, or a plain network's checkpoint"
+        )
+
+
+def trained_module(kind: type[Module], path: str | Path, needed: Mapping[str, type]) -> Module:
+    """A module of ours from its checkpoint, on the CPU.
+
+    Args:
+        needed: what its hyper-parameters must have, and of which type, for it to be one of `kind`.
+
+    Raises:
+        ValueError: the file is no such checkpoint, or not as it was saved.
+    """
+    checkpoint = read_checkpoint(str(path))
+    found = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
+    found = found if isinstance(found, Mapping) else {}
+    if not all(isinstance(found.get(key), kinds) for key, kinds in needed.items()):
+        what = "a segmentation network's checkpoint" if "norm_in" in found else "no checkpoint of a study"
+        raise ValueError(f"{path} is {what}: expected a classification network that a study here has trained.")
+    try:
+        network_weights(checkpoint)
+        return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever is wrong with a recipe, its names or its tensors
+        said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise ValueError(f"{path} does not hold the network that it says it does: {said}.") from error
 
 
 def head_of(net: nn.Module) -> str:
@@ -49,10 +168,11 @@ def with_own_head(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
     So it does where the network has a bottleneck before its classifier (`recipe_networks`) and the checkpoint none.
     """
     head, own = head_of(net), net.state_dict()
+    weights = bare(weights, own)
     outer = head.removesuffix(".fc")
     if outer != head and f"{outer}.weight" in weights:
         kept = {key: value for key, value in weights.items() if not key.startswith(f"{outer}.")}
         return kept | {key: value for key, value in own.items() if key.startswith(f"{outer}.")}
-    keys = [key for key in (f"{head}.weight", f"{head}.bias") if key in own and key in weights]
-    other = any(own[key].shape != weights[key].shape for key in keys)
-    return {**weights, **({key: own[key] for key in keys} if other else {})}
+    here = {key: name for key, name in names_here(net, weights).items() if name in (f"{head}.weight", f"{head}.bias")}
+    other = any(own[name].numel() != weights[key].numel() for key, name in here.items() if name in own)
+    return {**weights, **({key: own[name] for key, name in here.items() if name in own} if other else {})}

@@ -47,8 +47,8 @@ def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> 
     """Anti-alias every place where a network subsamples, as in Zhang (ICML 2019); see the module's docstring.
 
     Weights and state-dict keys stay, so a trained network's checkpoint loads before or after. So does the size of every
-    map, but that a ResNet's stem rounds odd sizes down with `stem_pool=2`, and needs 2 rows and columns. It composes
-    with `convert` and `load_official` in any order. What subsamples other than through `nn.Conv2d`, `nn.MaxPool2d` and
+    map, but that the 2x2 pool in a ResNet's stem rounds odd sizes down. It composes with `convert` and `load_official`
+    in any order. What subsamples other than through `nn.Conv2d`, `nn.MaxPool2d` and
     `nn.AvgPool2d`, or their subclasses, is refused where it can be seen; slicing inside a function that torch.fx does
     not trace (a shortcut written as a lambda) cannot be.
 

@@ -121,6 +121,8 @@ class MaxBlurPool2d(nn.Module):
         if self.pool.ceil_mode:  # the last window may reach beyond the border, to where it finds nothing
             beyond = [self._beyond(axis, x.shape[axis]) for axis in (-1, -2)]
             x = F.pad(x, (0, beyond[0], 0, beyond[1]), value=-torch.inf)
+        if self.as_released and min(x.shape[-2:]) < 2:  # no padding makes room for the window
+            return F.max_pool2d(x, tuple(min(2, size) for size in x.shape[-2:]), 1)
         return self.pool(x)
 
     def _beyond(self, axis: int, size: int) -> int:

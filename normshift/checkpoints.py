@@ -66,11 +66,11 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     size = filter_size(every)
     if size:
         refuse_other_blurs(network, size)
-    names, ignore = names_here(network, every), tuple(ignore)
+    ignore = tuple(ignore)
     published = {
         name: every[key]
-        for key, name in names.items()
-        if not any(fnmatchcase(k, p) for p in ignore for k in (key, name))
+        for key, name in names_here(network, every).items()
+        if not any(fnmatchcase(either, pattern) for pattern in ignore for either in (key, name))
     }
     norms = norm_layers(network)
     other = _placed_as_published(norms, published)
@@ -84,12 +84,21 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     _complain(published.keys() - taken, wanted.keys() - filled.keys() - _optional(wanted, published), filled, wanted)
     if size:
         blur_as_released(network, size)
-    for name, layer in other.items():
-        parent, _, leaf = name.rpartition(".")
-        setattr(network.get_submodule(parent), leaf, layer)
+    _place(network, other)
     network.load_state_dict(filled, strict=False)
     _follow_conventions(norms | other, published)
     return model
+
+
+def place_as_published(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put IBN layers and plain batch norms where a checkpoint of an IBN-Net has them, by the network's own keys."""
+    _place(model, _placed_as_published(norm_layers(model), state))
+
+
+def _place(model: nn.Module, layers: dict[str, nn.Module]) -> None:
+    for name, layer in layers.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer)
 
 
 def names_here(model: nn.Module, published: Iterable[str]) -> dict[str, str]:
@@ -206,6 +215,10 @@ def _complain(left_over: set[str], missing: set[str], filled: dict[str, Tensor],
         f"{key} is {tuple(value.shape)} and should be {tuple(wanted[key].shape)}"
         for key, value in sorted(filled.items())
         if value.shape != wanted[key].shape
+    ] + [
+        f"{key} is {value.dtype}".replace("torch.", "") + " and should be floating"
+        for key, value in sorted(filled.items())
+        if wanted[key].is_floating_point() and not value.is_floating_point()
     ]
     problems = [f"left over in the checkpoint: {_listed(left_over)}"] if left_over else []
     problems += [f"missing from the checkpoint: {_listed(missing)}"] if missing else []

@@ -74,9 +74,8 @@ def _network_of(checkpoint) -> Mapping:
     if isinstance(checkpoint, nn.Module):
         return checkpoint.state_dict()
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(
-            f"a checkpoint is a state dict, names and tensors; this is of type {type(checkpoint).__name__}."
-        )
+        kind = type(checkpoint).__name__
+        raise ValueError(f"a checkpoint is a state dict, tensors by name, and this one is of type {kind}.")
     for key in CONTAINERS:
         if isinstance(checkpoint.get(key), (Mapping, nn.Module)):
             return _network_of(checkpoint[key])

@@ -32,7 +32,8 @@ REFUSED = [case for case in itertools.product(BACKBONE_FAMILIES, NORMS) if not t
 # `make test-slow` compiles all of them.
 COMPILED = {
     "alexnet": "bn", "vgg": "bn", "vgg-bn": "gn", "resnet": "ibn-b", "resnext": "bn", "wide-resnet": "ibn-a",
-    "resnet-d": "syncbn", "resnet-rs": "bn", "se-resnet": "ln", "densenet": "ibn-a", "mobilenet-v2": "in",
+    "resnet-d": "syncbn", "resnet-rs": "bn", "se-resnet": "ln", "preresnet": "sn", "densenet": "ibn-a",
+    "mobilenet-v2": "in",
     "efficientnet": "gn", "cifar-resnet": "sn", "cifar-resnet-bottleneck": "ibn-b", "cifar-preresnet": "bin",
     "cifar-preresnet-bottleneck": "bn",
     "cifar-wide-resnet": "sn-in-ln", "cifar-resnext": "syncbn", "cifar-densenet": "sn", "cifar-vgg": "bin",
