@@ -101,7 +101,7 @@ def resnet50(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]
 
 
 def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """segmentation-models-pytorch's DeepLabV3+ over a ResNet-50, and the studies' loss, auxiliary head included, on random labels."""
+    """segmentation-models-pytorch's DeepLabV3+, ResNet-50, and the studies' loss on random labels, auxiliary too."""
     from datamodules.domains import Domain
     from datamodules.labels import STREET
     from lightning_modules.segmentation import SegmentationModule

@@ -1,14 +1,17 @@
 """One source domain to train on, several domains to be judged on."""
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
 
-from datamodules.class_uniform import images_by_class
+from datamodules.class_uniform import ClassUniformOrder, class_centres, images_by_class
 from datamodules.domains import Domain, open_all, split_of
 from datamodules.image_files import DataError
+from datamodules.robustnet import CentralSquares, RobustNetTransform
 from datamodules.transforms import NEAREST, EvalTransform, TrainTransform
 
 
@@ -25,6 +28,9 @@ class SegmentationData(pl.LightningDataModule):
         workers: loader processes.
         augment_colour: colour jitter and blur in training.
         class_uniform: share of the training images that are drawn class by class, with the crop aimed at the class.
+        augmentation: "ours" (see `TrainTransform` and `TrainSamples`) or "robustnet" (see `RobustNetTransform` and
+            `ClassUniformOrder`): how training images are drawn, cut and coloured.
+        squares: sets that are judged on the central square that is left at a height, by name, where `height` is None.
         train_scenes, judged_scenes: sizes of the embedded domains.
 
     Attributes:
@@ -46,6 +52,8 @@ class SegmentationData(pl.LightningDataModule):
         workers: int = 0,
         augment_colour: bool = True,
         class_uniform: float = 0.5,
+        augmentation: str = "ours",
+        squares: Mapping[str, int] | None = None,
         train_scenes: int | None = None,
         judged_scenes: int | None = None,
     ):
@@ -66,7 +74,8 @@ class SegmentationData(pl.LightningDataModule):
                 )
         self.crop, self.height, self.batch_size, self.workers = crop, height, batch_size, workers
         self.augment_colour, self.class_uniform = augment_colour, class_uniform
-        self._by_class: dict[int, np.ndarray] | None = None
+        self.augmentation, self.squares = augmentation, dict(squares or {}) if height is None else {}
+        self._by_class: dict[int, np.ndarray] | None = None  # images of a class, or centres, as the augmentation needs
 
     def read_labels(self) -> None:
         """Read the labels of every set on disk once, so that an id that a set does not define is found before training.
@@ -75,9 +84,25 @@ class SegmentationData(pl.LightningDataModule):
         """
         for domain in (self.source, *self.judged):
             if domain.on_disk:
-                images_by_class(domain, self.workers)
+                aimed = domain is self.source and self.augmentation == "robustnet"
+                (class_centres if aimed else images_by_class)(domain, self.workers)
 
     def train_dataloader(self) -> DataLoader:
+        samples, order = self._robustnets() if self.augmentation == "robustnet" else self._ours()
+        return DataLoader(
+            samples,
+            self.batch_size,
+            shuffle=order is None,
+            sampler=order,
+            drop_last=True,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+        )
+
+    def _ours(self) -> tuple[Dataset, Sampler | None]:
+        """Training samples and their order; None: shuffled."""
         if self.class_uniform and self._by_class is None:
             self._by_class = images_by_class(self.source, self.workers)
         samples = TrainSamples(
@@ -87,19 +112,19 @@ class SegmentationData(pl.LightningDataModule):
             self.class_uniform,
         )
         world, rank = self._world()
-        order = DistributedSampler(samples, world, rank, seed=torch.initial_seed() % 10_007, drop_last=True)
-        sampler = order if world > 1 else None
-        return DataLoader(
-            samples,
-            self.batch_size,
-            shuffle=sampler is None,
-            sampler=sampler,
-            drop_last=True,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+        order = DistributedSampler(samples, world, rank, seed=_shared_seed(), drop_last=True)
+        return samples, order if world > 1 else None
+
+    def _robustnets(self) -> tuple[Dataset, Sampler]:
+        if self._by_class is None:
+            self._by_class = class_centres(self.source, self.workers) if self.class_uniform else {}
+        samples = AimedSamples(self.source.samples, self.height, RobustNetTransform(self.crop, self.augment_colour))
+        world, rank = self._world()
+        classes, share = len(self.source.label_space), self.class_uniform
+        order = ClassUniformOrder(
+            len(samples), self._by_class, classes, share, world=world, rank=rank, seed=_shared_seed()
         )
+        return samples, order
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self.judged_loader(domain) for domain in self.judged]
@@ -117,9 +142,10 @@ class SegmentationData(pl.LightningDataModule):
             worker_init_fn=_one_thread,
         )
 
-    def as_judged(self, domain: Domain) -> "Resized":
+    def as_judged(self, domain: Domain) -> "Resized | CentralSquares":
         """A domain's (image, label) pairs at the size they are judged at."""
-        return Resized(domain.samples, self.height)
+        square = self.squares.get(split_of(domain.name, "")[0])
+        return CentralSquares(domain.samples, square) if square else Resized(domain.samples, self.height)
 
     def _world(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
@@ -135,11 +161,16 @@ class Resized:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.with_stored_height(index)[:2]
+
+    def with_stored_height(self, index: int) -> tuple[np.ndarray, np.ndarray, int]:
         image, label = self.samples[index]
-        if self.height is None or self.height == image.shape[0]:
-            return image, label
+        stored = image.shape[0]
+        if self.height is None or self.height == stored:
+            return image, label, stored
         size = (round(image.shape[1] * self.height / image.shape[0]), self.height)
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(label, size, interpolation=NEAREST)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        return image, cv2.resize(label, size, interpolation=NEAREST), stored
 
 
 class TrainSamples(Dataset):
@@ -162,6 +193,26 @@ class TrainSamples(Dataset):
         return self.transform(*self.samples[index], aim=self.classes[drawn])
 
 
+class AimedSamples(Dataset):
+    """Augmented training samples, drawn by image and, where the crop is aimed, by the pixel that it is to hold.
+
+    The pixel (row, column) is one of the image as it is stored, before it is resized to `height`.
+    """
+
+    def __init__(self, samples, height: int | None, transform: RobustNetTransform):
+        self.samples, self.transform = Resized(samples, height), transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, drawn: tuple[int, tuple[int, int] | None]):
+        index, aim = drawn
+        image, label, stored = self.samples.with_stored_height(index)
+        if aim is not None:
+            aim = tuple(int(place * label.shape[0] / stored) for place in aim)
+        return self.transform(image, label, aim)
+
+
 class EvalSamples(Dataset):
     """Whole images, normalised."""
 
@@ -173,6 +224,11 @@ class EvalSamples(Dataset):
 
     def __getitem__(self, index: int):
         return self.transform(*self.samples[index])
+
+
+def _shared_seed() -> int:
+    """One seed for all processes, whatever each draws from its own: they have theirs at steps of 10,007."""
+    return torch.initial_seed() % 10_007
 
 
 def _one_thread(worker: int) -> None:

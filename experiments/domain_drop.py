@@ -1,7 +1,7 @@
 """What every norm keeps on the source, on each target, and what it loses between them: segmentation's closing table.
 
-Results are tidy, one row a norm, seed and domain: norm, seed, domain, role ("source" or "target"), miou in 0..1. The
-table is in percentage points of mIoU.
+Results are tidy, one row a norm, seed and domain: norm, seed, domain, role ("source" or "target"), miou in 0..1, and
+mean_over, the classes that it is the mean of, in words. The table is in percentage points of mIoU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,19 @@ LEGEND = "mIoU in percentage points{spread}; drop: source minus mean of targets,
 
 def drop_table(results: DataFrame) -> Table:
     """The closing table: a row a norm, in the order of the run; each source, each target, `mean of targets`, `drop`."""
-    return table_of(seed_scores(results), LEGEND, smaller=frozenset({DROP}))
+    return table_of(seed_scores(results), LEGEND + means_in_words(results), smaller=frozenset({DROP}))
+
+
+def means_in_words(results: DataFrame) -> str:
+    """A sentence on which classes each domain's mean is over; empty where the results do not say."""
+    if "mean_over" not in results:
+        return ""
+    said = results.dropna(subset=["mean_over"]).groupby("mean_over", sort=False)["domain"].unique()
+    if said.empty:
+        return ""
+    alone = len(said) == 1
+    each = [f"over {classes}" + ("" if alone else f": {', '.join(found)}") for classes, found in said.items()]
+    return f" Means are {'; '.join(each)}."
 
 
 def has_domains(results: DataFrame | None) -> bool:

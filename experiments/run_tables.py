@@ -94,7 +94,7 @@ def read_folder(path: Path | str) -> RunTables:
     return RunTables(
         name=path.name,
         arms=arms,
-        results=results if set(RESULTS) <= {*results} else _long(results, [*labels, "domain", "role"], "measure"),
+        results=_long_results(results, labels),
         metrics=logged if "metric" in logged else _long(logged, [*labels, "step", "epoch"], "metric"),
         gates=table("gates.parquet", GATES),
         divergence=table("divergence.csv", DIVERGENCE),
@@ -153,7 +153,7 @@ def read_wandb(*paths: str, api=None) -> RunTables:
     return RunTables(
         name=" ".join(paths),
         arms={row["arm"]: {"norm": row["norm"]} for row in found["configs"]},
-        results=results if set(RESULTS) <= {*results} else _long(results, [*labels, "domain", "role"], "measure"),
+        results=_long_results(results, labels),
         metrics=pd.DataFrame(found["metrics"], columns=[*labels, *METRICS]),
         gates=pd.DataFrame(found["gates"], columns=[*labels, *GATES]),
         divergence=pd.DataFrame(columns=[*labels, *DIVERGENCE]),
@@ -167,6 +167,12 @@ def _arms(path: Path, results: DataFrame) -> dict[str, dict]:
         return json.loads((path / "arms.json").read_text())
     known = results.drop_duplicates("arm").set_index("arm")
     return known[[fact for fact in ("norm", "backbone", "antialias") if fact in known]].to_dict("index")
+
+
+def _long_results(results: DataFrame, labels: list[str]) -> DataFrame:
+    """Results with a row a value; segmentation's come with a column for each thing measured."""
+    known = set(RESULTS) <= {*results}
+    return results if known else _long(results, [*labels, "domain", "role", "mean_over"], "measure")
 
 
 def _long(wide: DataFrame, kept: list[str], name: str) -> DataFrame:

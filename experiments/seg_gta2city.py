@@ -9,6 +9,8 @@ Eight GPUs, with data/gta5 and data/cityscapes on disk (not run here):
 
     python experiments/seg_gta2city.py --gpus 8 --weights imagenet --norm bn ibn-a ibn-b sn bin --sync-norm
 
+in RobustNet's protocol (docs/robustnet.md), ResNet-50; --recipe robustnet-r101 is its ResNet-101.
+
 A laptop, nothing on disk (the embedded street scenes):
 
     python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
@@ -53,17 +55,20 @@ class Flags(RunFlags):
     sync_norm: bool = False
     """Take batch statistics over all processes, in bn, sn, bin and IBN's bn half alike."""
     recipe: str = "auto"
-    """robustnet, or laptop for the embedded streets; the flags below override parts of it."""
+    """robustnet (ResNet-50, output stride 16), robustnet-r101 (ResNet-101, 8), or laptop for the embedded streets; the
+    flags below override parts of it."""
     arch: str | None = None
-    """Architecture, by segmentation-models-pytorch's name."""
+    """Architecture: robustnet, which is RobustNet's DeepLabV3+, or one of segmentation-models-pytorch's by its name
+    there, such as deeplabv3plus."""
     backbone: str | None = None
-    """Encoder, by timm's name."""
+    """Encoder, by timm's name, also with a tag: resnet50.tv_in1k."""
     weights: str = "none"
-    """Encoder weights to start from: none, imagenet (timm downloads them) or a checkpoint file, also the papers'."""
+    """Encoder weights to start from: none, imagenet (timm downloads the backbone's) or a checkpoint file, also the
+    papers'; RobustNet's own files bring the whole network."""
     lr: float | None = None
     """Base learning rate, which the warm-up rises to and the polynomial decay falls from."""
     height: int | None = None
-    """Height that every image is resized to first, 0 for none."""
+    """Height that every image is resized to first, 0 for none; labels are taken at the new pixels' centres."""
     crop: tuple[int, int] | None = None
     """Height and width of the training crops."""
     evaluation: str | None = None
@@ -120,6 +125,8 @@ def run(flags: Flags):
             workers=loader_workers(flags),
             augment_colour=flags.augment_colour,
             class_uniform=recipe.class_uniform,
+            augmentation=recipe.augmentation,
+            squares=dict(recipe.squares),
             judged_scenes=flags.scenes,
         )
     except MissingDataError as error:

@@ -99,7 +99,10 @@ class SegmentationModule(pl.LightningModule):
         self.confusion[dataloader_idx].update(predicted, labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.ious = [class_ious(confusion.compute(), domain.judged) for domain, confusion in self._judgements()]
+        absent = self.recipe.absent_classes
+        self.ious = [
+            class_ious(confusion.compute(), self._counted(domain), absent) for domain, confusion in self._judgements()
+        ]
         self.judged_at = self.trainer.global_step
         for (domain, confusion), ious in zip(self._judgements(), self.ious, strict=True):
             confusion.reset()
@@ -108,13 +111,25 @@ class SegmentationModule(pl.LightningModule):
             self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
 
     def results(self) -> list[dict]:
-        """The last judgement: a row for each domain with its role, `miou`, and `iou/CLASS`, all in [0, 1]."""
+        """The last judgement: a row for each domain with its role, `miou`, and `iou/CLASS`, all in [0, 1].
+
+        `mean_over` says in words which classes the mean is over.
+        """
         rows = []
         for index, (domain, ious) in enumerate(zip(self.domains, self.ious, strict=True)):
             names = domain.label_space.classes
             row = {"domain": domain.name, "role": "target" if index else "source", "miou": mean_iou(ious)}
+            row["mean_over"] = self.mean_over(domain)
             rows.append(row | {f"iou/{names[c]}": iou for c, iou in ious.items()})
         return rows
+
+    def mean_over(self, domain: Domain) -> str:
+        """Which classes a domain's mean is over."""
+        missing = "0 for one that is predicted but does not occur" if self.recipe.absent_classes else "where they occur"
+        return f"{len(self._counted(domain))} classes, {missing}"
+
+    def _counted(self, domain: Domain) -> tuple[int, ...]:
+        return tuple(range(len(domain.label_space))) if self.recipe.absent_classes else domain.judged
 
     def _judgements(self):
         return zip(self.domains, self.confusion, strict=True)
@@ -173,15 +188,17 @@ def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
 
 
-def class_ious(confusion: Tensor, judged: tuple[int, ...]) -> dict[int, float]:
+def class_ious(confusion: Tensor, judged: tuple[int, ...], absent: bool = False) -> dict[int, float]:
     """Intersection over union of the judged classes that occur in the truth.
 
     Args:
         confusion: (classes, classes) pixel counts, truth by row.
+        absent: count classes that only the prediction has, too, at 0 (RobustNet's mean).
     """
     confusion = confusion.double()
     hits, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    return {c: (hits[c] / (truth[c] + predicted[c] - hits[c])).item() for c in judged if truth[c] > 0}
+    union = truth + predicted - hits
+    return {c: (hits[c] / union[c]).item() for c in judged if (union if absent else truth)[c] > 0}
 
 
 def mean_iou(ious: dict[int, float]) -> float:

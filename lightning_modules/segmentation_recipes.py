@@ -44,10 +44,6 @@ SEGMENTATION_RECIPES = {
     # split.mat's 12,403 without those whose label is of another size, where the published list has 12,388; its own
     # norms (ISW and the other whitenings) are not here. docs/robustnet.md has the details.
     "robustnet": _ROBUSTNET,
-    # The same with a ResNet-101 whose stem is three 3x3 convolutions, at output stride 8: the paper's other network.
-    # Published, it starts from MIT CSAIL's resnet101-imagenet.pth, which --weights FILE takes; --weights imagenet gives
-    # timm's resnet101s.gluon_in1k, the same network trained by others.
-    "robustnet-r101": replace(_ROBUSTNET, backbone="resnet101s.gluon_in1k", output_stride=8),
     # A laptop's size, from scratch, on the embedded street scenes; warm-up because nothing is pretrained. This network
     # is segmentation-models-pytorch's DeepLabV3+, and the augmentation ours.
     "laptop": SegmentationRecipe(
@@ -61,4 +57,8 @@ SEGMENTATION_RECIPES = {
         max_steps=4, epoch_steps=2, lr=0.01, momentum=0.9, weight_decay=5e-4, poly_power=0.9, warmup_steps=1,
         auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole",
     ),
+    # robustnet with a ResNet-101 whose stem is three 3x3 convolutions, at output stride 8: the paper's other network.
+    # Published, it starts from MIT CSAIL's resnet101-imagenet.pth, which --weights FILE takes; --weights imagenet gives
+    # timm's resnet101s.gluon_in1k, the same network trained by others.
+    "robustnet-r101": replace(_ROBUSTNET, backbone="resnet101s.gluon_in1k", output_stride=8),
 }  # fmt: skip

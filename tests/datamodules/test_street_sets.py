@@ -377,7 +377,7 @@ def test_cityscapes_table_is_torchvisions():
 @pytest.mark.parametrize(
     ("table", "names", "ours"),
     [
-        (labels.SYNTHIA_IDS, published.SYNTHIA, {"pedestrian": "person", "lane marking": "road"}),
+        (labels.SYNTHIA_IDS, published.SYNTHIA, {"pedestrian": "person"}),
         (
             labels.MAPILLARY_IDS,
             published.MAPILLARY,

@@ -25,6 +25,18 @@ def test_table_by_hand():
     assert marked == {"bn": [], "sn": ["62.0 ± 1.4", "42.0 ± 1.4", "46.0 ± 1.4", "44.0 ± 1.4", "18.0 ± 0.0"], "bin": []}
 
 
+def test_the_legend_names_the_classes_of_each_mean():
+    rows = results()
+    assert "Means are" not in drop_table(rows).legend  # results of before
+    rows["mean_over"] = "19 classes, where they occur"
+    assert drop_table(rows).legend.endswith(" Means are over 19 classes, where they occur.")
+    rows.loc[rows["domain"] == TARGETS[1], "mean_over"] = "16 classes, where they occur"
+    words = (
+        f"over 19 classes, where they occur: {SOURCE}, {TARGETS[0]}; over 16 classes, where they occur: {TARGETS[1]}."
+    )
+    assert drop_table(rows).legend.endswith(words)
+
+
 def test_table_as_text():
     table = drop_table(results())
     lines = table.markdown().splitlines()

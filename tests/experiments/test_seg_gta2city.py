@@ -57,6 +57,16 @@ def test_gta5_to_cityscapes_ends_in_a_table(finished):
     assert re.search(r"\| bn \|.*±", table) and re.search(r"\| sn \|.*±", table) and "cityscapes" in table
 
 
+def test_the_default_recipe_is_robustnets_protocol(finished):
+    out, results = finished
+    assert set(results.mean_over) == {"19 classes, 0 for one that is predicted but does not occur"}
+    assert "Means are over 19 classes, 0 for one that is predicted" in (out / "table.md").read_text()
+    hparams = (out / "bn-seed0" / "hparams.yaml").read_text()
+    assert all(words in hparams for words in ("arch: robustnet", "augmentation: robustnet", "mapillary"))
+    recipe = seg_gta2city.chosen_recipe(flags("--recipe robustnet-r101"))
+    assert (recipe.arch, recipe.output_stride, recipe.augmentation) == ("robustnet", 8, "robustnet")
+
+
 def test_a_run_leaves_what_it_promises(finished):
     out, _ = finished
     config = yaml.safe_load((out / "config.yaml").read_text())

@@ -6,7 +6,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from datamodules.domains import Domain
-from datamodules.labels import CAMVID_FOLD, STREET
+from datamodules.labels import CAMVID_FOLD, STREET, SYNTHIA_JUDGED
 from lightning_modules.segmentation import SegmentationModule, class_ious, mean_iou
 from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
 from normshift import convert, norm_layers
@@ -41,6 +41,34 @@ def test_only_judged_classes_count():
     truth, predicted = torch.tensor([0, 0, 14, 14]), torch.tensor([0, 0, 0, 14])
     assert class_ious(confusion(truth, predicted), (0, 13)) == pytest.approx({0: 2 / 3})
     assert np.isnan(mean_iou({}))
+
+
+def test_robustnets_mean_is_over_all_classes():
+    """SYNTHIA has no terrain, truck or train; where each is predicted once, RobustNet's mean is 16/19 of the usual."""
+    absent = {9, 14, 16}
+    truth = torch.tensor([c for c in range(19) if c not in absent] * 4)
+    predicted = truth.clone()
+    predicted[:3] = torch.tensor(sorted(absent))
+    matrix = confusion(truth, predicted)
+    usual = class_ious(matrix, SYNTHIA_JUDGED)
+    published = class_ious(matrix, tuple(range(19)), absent=True)
+    assert len(usual) == 16 and len(published) == 19 and {published[c] for c in absent} == {0}
+    assert mean_iou(published) == pytest.approx(16 / 19 * mean_iou(usual))
+    unseen = class_ious(confusion(truth, truth), tuple(range(19)), absent=True)
+    assert len(unseen) == 16 and mean_iou(unseen) == 1  # neither there nor predicted: not counted
+
+
+def test_results_say_which_classes_their_mean_is_over():
+    synthia = Domain("synthia", [], STREET, SYNTHIA_JUDGED, {})
+    usual, published = (
+        module(domains=[HOME, synthia], recipe=dataclasses.replace(SMOKE, absent_classes=absent))
+        for absent in (False, True)
+    )
+    for net in (usual, published):
+        net.ious = [{0: 0.5}, {0: 0.25, 9: 0.0}]
+    assert [row["mean_over"] for row in usual.results()] == [f"{n} classes, where they occur" for n in (19, 16)]
+    zeros = "19 classes, 0 for one that is predicted but does not occur"
+    assert [row["mean_over"] for row in published.results()] == [zeros] * 2
 
 
 def test_validation_folds_merged_classes_and_ignores_255():
