@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datamodules.corruption_frost import Photographs
 from datamodules.image_transforms import statistics
 from lightning_modules import robustness_views as views
 from lightning_modules.imagenet_c import SEVERITIES
@@ -81,6 +82,7 @@ def evaluate(
     images: int | None = None,
     workers: int = 0,
     published: Callable[[str], object] | None = None,
+    frost: Photographs | None = None,
     progress: bool = False,
 ) -> list[dict]:
     """Judge networks on the same images, in evaluation mode; their training modes are left as they were.
@@ -97,6 +99,7 @@ def evaluate(
         workers: loader processes.
         published: gives the samples of "imagenet-c/fog/3" or "imagenet-p/tilt", to judge published files instead of
             what is generated here.
+        frost: ImageNet-C's photographs of frost; None for painted ones.
         progress: show how far it is.
 
     Returns:
@@ -112,7 +115,7 @@ def evaluate(
     work: list[tuple[list[Judged], Pass]] = []
     for crop in dict.fromkeys(one.crop for one in judged):
         like = [one for one in judged if one.crop == crop]
-        settings = {"severities": severities, "seed": seed, "frames": frames, "published": published}
+        settings = {"severities": severities, "seed": seed, "frames": frames, "published": published, "frost": frost}
         for part in dict.fromkeys(parts):
             work += [(like, each) for each in PASSES[part](samples=samples, crop=crop, chosen=chosen, **settings)]
     rows: list[dict] = []

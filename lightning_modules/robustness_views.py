@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 
 from datamodules.appearance_shifts import APPEARANCE_SHIFTS
+from datamodules.corruption_frost import Photographs
 from datamodules.corruptions import corrupt
 from datamodules.image_transforms import MARGIN, centre, judged_size
 from datamodules.perturbations import perturbed
@@ -54,9 +55,12 @@ def shifted(crop: JudgedCrop) -> View:
     return partial(_shifted, crop=crop)
 
 
-def corrupted(crop: JudgedCrop, name: str, severities: Sequence[int], seed: int) -> View:
-    """One view a severity, of the judged crop, as ImageNet-C was made."""
-    return partial(_corrupted, crop=crop, name=name, severities=tuple(severities), seed=seed)
+def corrupted(
+    crop: JudgedCrop, name: str, severities: Sequence[int], seed: int, frost: Photographs | None = None
+) -> View:
+    """One view a severity, of the judged crop; `frost` are the published photographs, None for painted frost."""
+    photographs = {"frost": frost} if name == "frost" and frost else {}
+    return partial(_corrupted, crop=crop, name=name, severities=tuple(severities), seed=seed, **photographs)
 
 
 def sequence(crop: JudgedCrop, name: str, frames: int | None, seed: int) -> View:
@@ -134,9 +138,9 @@ def _shifted(image: np.ndarray, index: int, *, crop: JudgedCrop) -> np.ndarray:
     return np.stack([shift(seen) for shift in APPEARANCE_SHIFTS.values()])
 
 
-def _corrupted(image: np.ndarray, index: int, *, crop, name, severities, seed) -> np.ndarray:
+def _corrupted(image: np.ndarray, index: int, *, crop, name, severities, seed, **frost) -> np.ndarray:
     seen = crop(image)
-    return np.stack([corrupt(seen, name, severity, image_seed(seed, index)) for severity in severities])
+    return np.stack([corrupt(seen, name, severity, image_seed(seed, index), **frost) for severity in severities])
 
 
 def _sequence(image: np.ndarray, index: int, *, crop, name, frames, seed) -> np.ndarray:
