@@ -93,7 +93,7 @@ def evaluate(
         parts: of PARTS.
         batch_size: images that go through a network at once; nothing else depends on it.
         severities: of the corruptions.
-        seed: for corruptions and crops, which are drawn for each image from (seed, its index).
+        seed: for corruptions, drawn for each image from (seed, its index), and for crops, from (seed, index // 8).
         frames: of a perturbation sequence; None for ImageNet-P's.
         images: judge so many, spread over the classes; None for all.
         workers: loader processes.
