@@ -69,6 +69,18 @@ def file_bytes(path: Path) -> bytes:
             raise unreadable(path, getattr(error, "strerror", None) or "it is too large") from error
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, bytes that are no UTF-8 as file names have them.
+
+    Raises:
+        DataError: it is no file, or no text: a byte of it is zero.
+    """
+    data = file_bytes(path)
+    if b"\0" in data:
+        raise DataError(f"{path} is no list of file names: its {len(data)} bytes are no text.")
+    return [line.strip() for line in os.fsdecode(data.removeprefix(b"\xef\xbb\xbf")).splitlines() if line.strip()]
+
+
 def check_kind(path: Path, start: bytes, size: int) -> None:
     if not start.startswith((PNG_START, JPEG_START)):
         raise DataError(f"{path} is no PNG or JPEG image: its {size} bytes begin with {start[:8]!r}.")
