@@ -86,6 +86,12 @@ def check_kind(path: Path, start: bytes, size: int) -> None:
         raise DataError(f"{path} is no PNG or JPEG image: its {size} bytes begin with {start[:8]!r}.")
 
 
+def check_lossless(path: Path, start: bytes) -> None:
+    """Raise DataError where a label is a JPEG, whatever its name: compression changes the ids along every border."""
+    if start.startswith(JPEG_START):
+        raise DataError(f"{path} is a JPEG, whose compression changes class ids: labels are PNGs as published.")
+
+
 def is_whole(start: bytes, rest: bytes) -> bool:
     """Whether a PNG or JPEG that begins with `start` has its end mark in `rest`."""
     if start.startswith(PNG_START):
@@ -129,8 +135,10 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def mismatch(pair: tuple[Path, Path]) -> str | None:
-    """What is wrong with a pair's sizes, or None."""
+    """What is wrong with a pair's sizes, or None; DataError where the label is a JPEG, or either is no whole image."""
     image, label = pair
+    with os.fdopen(opened(label), "rb") as file:
+        check_lossless(label, file.read(len(PNG_START)))
     (width, height), (label_width, label_height) = size_of(image), size_of(label)
     if (width, height) == (label_width, label_height):
         return None

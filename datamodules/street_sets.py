@@ -105,6 +105,8 @@ class StreetSet:
     def _ids(data: bytes) -> np.ndarray:
         """The class ids in a label file, uint8 (H, W). PIL, because OpenCV turns palette indices into colours."""
         with Image.open(io.BytesIO(data)) as file:
+            if file.format != "PNG":
+                raise ValueError(f"it is a {file.format}, whose compression changes class ids; labels are PNGs")
             if file.mode not in ("L", "P"):
                 raise ValueError(
                     f"it stores {file.mode} pixels where a label has one class id a pixel (a palette or grey PNG)"
