@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from datamodules.image_files import DataError, MissingDataError
+from datamodules.image_files import DataError, MissingDataError, file_bytes
 from datamodules.image_folders import ImageFiles, Published, and_more, class_files, folders_in
 from datamodules.in_memory import InMemory
 
@@ -74,10 +74,10 @@ class CIFAR:
             )
         part = "train" if split == "train" else "test"
         if (root / archive.folder).is_dir():
-            images, self.labels, self.classes = _unpickled(archive, part, _from_folder(root / archive.folder))
+            images, self.labels, self.classes = _unpickled(archive, classes, part, _from_folder(root / archive.folder))
         elif (root / archive.file).is_file():
             members = _members(root / archive.file, archive, part)
-            images, self.labels, self.classes = _unpickled(archive, part, members)
+            images, self.labels, self.classes = _unpickled(archive, classes, part, members)
         elif (root / part).is_dir():
             files = _ClassFolders(root, part, classes, archive.published.name)
             images, self.labels, self.classes = InMemory(files), files.labels, files.classes
@@ -124,29 +124,37 @@ class _ClassFolders(ImageFiles):
         return image, label
 
 
-def _unpickled(archive: Archive, part: str, read: Callable[[str], tuple[str, bytes]]):
+def _unpickled(archive: Archive, classes: int, part: str, read: Callable[[str], tuple[str, bytes]]):
     """Images uint8 (n, 32, 32, 3), labels and class names. `read` gives a member's full name and its bytes."""
-    images, labels = [], []
-    for member in getattr(archive, part):
-        batch, where = _load(*read(member), ("data", archive.labels_key))
-        pixels = np.asarray(batch["data"])
-        if pixels.dtype != np.uint8 or pixels.shape != (len(batch[archive.labels_key]), 3 * SIDE * SIDE):
-            raise DataError(
-                f"{where} holds {pixels.dtype} images of shape {pixels.shape} and {len(batch[archive.labels_key])} "
-                "labels, where each label has 3,072 uint8 values."
-            )
-        images.append(pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
-        labels.append(np.asarray(batch[archive.labels_key], np.int64))
-    names, _ = _load(*read(archive.names), (archive.names_key,))
-    return np.concatenate(images), np.concatenate(labels), tuple(names[archive.names_key])
+    batches = [_batch(archive, classes, *read(member)) for member in getattr(archive, part)]
+    content, where = _load(*read(archive.names), (archive.names_key,))
+    names = content[archive.names_key]
+    if not isinstance(names, list) or len(set(map(str, names))) != classes:
+        raise DataError(f"{where} does not name {classes} classes: get the archive again.")
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return images, labels, tuple(map(str, names))
+
+
+def _batch(archive: Archive, classes: int, where: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of one member."""
+    batch, where = _load(where, data, ("data", archive.labels_key))
+    pixels, labels = np.asarray(batch["data"]), np.asarray(batch[archive.labels_key])
+    if pixels.dtype != np.uint8 or pixels.shape != (labels.size, 3 * SIDE * SIDE):
+        raise DataError(
+            f"{where} holds {pixels.dtype} images of shape {pixels.shape} and {labels.size} labels, where each label "
+            "has 3,072 uint8 values."
+        )
+    if not labels.size or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise DataError(f"{where} holds a label that is none of 0 to {classes - 1}: get the archive again.")
+    return pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels.astype(np.int64)
 
 
 def _from_folder(folder: Path) -> Callable[[str], tuple[str, bytes]]:
     def read(member: str) -> tuple[str, bytes]:
         try:
-            return str(folder / member), (folder / member).read_bytes()
-        except FileNotFoundError as error:
-            raise MissingDataError(f"{folder / member} is missing: unpack the archive again.") from error
+            return str(folder / member), file_bytes(folder / member)
+        except MissingDataError as error:
+            raise MissingDataError(f"{str(error).rstrip('.')}: unpack the archive again.") from error
 
     return read
 
@@ -160,8 +168,8 @@ def _members(path: Path, archive: Archive, part: str) -> Callable[[str], tuple[s
             for entry in tar:
                 if entry.name.removeprefix("./") in wanted and entry.isfile():
                     found[wanted[entry.name.removeprefix("./")]] = tar.extractfile(entry).read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} is cut short or damaged ({error}): get it again.") from error
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+        raise DataError(f"{path} is cut short or damaged ({' '.join(str(error).split())}): get it again.") from error
     lacking = sorted(set(wanted.values()) - found.keys())
     if lacking:
         raise DataError(f"{path} lacks {archive.folder}/{lacking[0]}{and_more(lacking)}: get it again.")
@@ -193,7 +201,8 @@ def _load(where: str, data: bytes, keys: tuple[str, ...]) -> tuple[dict, str]:
         content = _Arrays(io.BytesIO(data), encoding="latin1").load()
         content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     except Exception as error:  # damaged pickles raise whatever they like
-        raise DataError(f"{where} is cut short or damaged ({error}): get the archive again.") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{where} is cut short or damaged ({reason}): get the archive again.") from error
     lacking = [key for key in keys if key not in content]
     if lacking:
         raise DataError(f"{where} lacks {lacking[0]!r}: get the archive again.")

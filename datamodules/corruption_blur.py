@@ -103,15 +103,34 @@ def zoom_blur(image, figures, rng):
     image = image.astype(np.float32)
     total = image.copy()
     for index in range(count):
-        cv2.accumulate(zoomed(image, 1 + index * step, image.shape[:2]), total)
+        cv2.accumulate(zoomed(image, 1 + index * step), total)
     return cut(total / (count + 1))
 
 
-def zoomed(image: np.ndarray, factor: float, shape: tuple[int, int]) -> np.ndarray:
-    """The middle of the image, 1 / `factor` of it each way rounded up to whole pixels, resized to `shape`."""
-    height, width = (int(np.ceil(side / factor - 1e-9)) for side in image.shape[:2])
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return cv2.resize(image[top : top + height, left : left + width], shape[::-1], interpolation=cv2.INTER_LINEAR)
+def zoomed(image: np.ndarray, factor: float) -> np.ndarray:
+    """The middle of a float image (H, W, 3), enlarged to the whole of it as published.
+
+    A crop of 1 / `factor` of each side, rounded up to whole pixels, is enlarged by `factor` to whole pixels, rounded to
+    the nearest, linearly and corner to corner. Where that is one pixel more than the side, the first pixels are kept,
+    so that the picture is off its centre by half a pixel, by turns from factor to factor.
+    """
+    (down, top, _), (right, left, _) = (zoom_steps(side, factor) for side in image.shape[:2])
+    seen = np.float64([[right, 0, left], [0, down, top]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, seen, image.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def zoom_steps(side: int, factor: float) -> tuple[float, float, int]:
+    """What a side of `side` pixels shows of itself when it is zoomed: see `zoomed`.
+
+    Returns:
+        The distance between the places that two neighbouring pixels show, the place that the first one shows (both in
+        pixels), and the crop's size.
+    """
+    crop = int(np.ceil(side / factor - 1e-9))  # 224 / 1.12 is 200 and no hair more
+    enlarged = round(crop * factor)
+    step = (crop - 1) / (enlarged - 1)
+    return step, (side - crop) // 2 + (enlarged - side) // 2 * step, crop
 
 
 def gaussian(values: np.ndarray, deviation: float) -> np.ndarray:

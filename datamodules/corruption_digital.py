@@ -1,5 +1,7 @@
 """Light, colour, geometry and storage. `corruptions.TABLE` says what the figures are."""
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -55,28 +57,51 @@ def jpeg_compression(image, quality, rng):
 
 
 def elastic_transform(image, figures, rng):
-    """Smooth random displacements, after an affine warp of three random corners where its reach is not 0."""
-    amplitude, smoothness, reach = (share * min(image.shape[:2]) for share in figures)
+    """Smooth random displacements, after an affine warp of three random corners where its reach is not 0.
+
+    `figures` are shares of a length: of 244 pixels for images of 224, as published, in proportion for images of another
+    shorter side; for small images, of the shorter side itself.
+    """
+    *shares, length = figures
+    amplitude, smoothness, reach = (share * length * min(image.shape[:2]) for share in shares)
+    image = image.astype(np.float32)
     if reach:
         image = _warped(image, reach, rng)
     if not amplitude:
-        return image
+        return cut(image)
     height, width = image.shape[:2]
-    radius = int(3 * smoothness + 0.5)
     moves = (2 * rng.random((2, height, width), np.float32) - 1) * np.float32(amplitude)
-    down, right = (
-        cv2.GaussianBlur(move, (2 * radius + 1,) * 2, smoothness, borderType=cv2.BORDER_REFLECT) for move in moves
-    )
+    down, right = (smoothed(move, smoothness) for move in moves)
     right += np.arange(width, dtype=np.float32)
     down += np.arange(height, dtype=np.float32)[:, None]
-    return cut(cv2.remap(image.astype(np.float32), right, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+    return cut(cv2.remap(image, right, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+
+
+def smoothed(values: np.ndarray, deviation: float) -> np.ndarray:
+    """A Gaussian blur of float32 (H, W) out to three standard deviations; the border reflects, edge pixels twice."""
+    radius = int(3 * deviation + 0.5)
+    if radius < min(values.shape):
+        return cv2.GaussianBlur(values, (2 * radius + 1,) * 2, deviation, borderType=cv2.BORDER_REFLECT)
+    down, right = (_smoothing(side, radius, deviation) for side in values.shape)
+    return down @ values @ right.T
+
+
+@lru_cache(maxsize=16)
+def _smoothing(side: int, radius: int, deviation: float) -> np.ndarray:
+    """The same blur of a line as a matrix, float32 (side, side): its reach is longer than the line, which repeats."""
+    steps = np.arange(-radius, radius + 1)
+    weights = np.exp(-(steps**2) / (2 * deviation**2))
+    seen = (np.arange(side)[:, None] + steps) % (2 * side)
+    seen = np.minimum(seen, 2 * side - 1 - seen)
+    matrix = np.stack([np.bincount(row, weights, side) for row in seen])
+    return (matrix / weights.sum()).astype(np.float32)
 
 
 def _warped(image, reach, rng):
     """An affine warp that moves three corners of a square about the centre by up to `reach` pixels each way."""
     height, width = image.shape[:2]
     centre, half = np.float32([width // 2, height // 2]), min(height, width) // 3
-    corners = centre + half * np.float32([[1, 1], [-1, 1], [-1, -1]])
+    corners = centre + half * np.float32([[1, 1], [1, -1], [-1, -1]])
     moved = corners + rng.uniform(-reach, reach, (3, 2)).astype(np.float32)
     matrix = cv2.getAffineTransform(corners, moved)
     return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)

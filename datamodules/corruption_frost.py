@@ -1,16 +1,22 @@
-"""Frost on a window pane. ImageNet-C overlays photographs of it; these are painted, and only their light is measured.
+"""Frost on a window pane. ImageNet-C overlays photographs of it; without them these are painted.
 
-Four sheets are painted the first time frost is asked for, about 0.2 s each, and every image shows a part of one, drawn
-at random. A sheet's mean colour and spread are those of the photograph whose place it takes.
+    photographs = frost_photographs("data/frost")  # the published frost1.png ... frost5.jpg
+    corrupt(image, "frost", severity=3, seed=7, frost=photographs)
+
+The photographs are part of the benchmark's code, not of its data, and are not here. Four sheets are painted the first
+time frost is asked for, about 0.2 s each, and every image shows a part of one, drawn at random. A sheet's mean colour
+and spread are those of the photograph whose place it takes; nothing else of it is measured.
 """
 
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from datamodules.corruption_rounding import cut
+from datamodules.image_files import DataError, MissingDataError, decode_rgb, decoded
 
 HEIGHT, WIDTH = 480, 720
 
@@ -33,25 +39,62 @@ PANES = (
 )
 
 
-def frost(image, figures, rng):
+class Photographs(tuple):
+    """The published photographs, each uint8 (H, W, 3) RGB; each is as likely as the others."""
+
+
+def frost_photographs(folder: str | Path) -> Photographs:
+    """The five photographs that ImageNet-C draws from, frost1 to frost5; a sixth was published and is never drawn.
+
+    Raises:
+        MissingDataError: one of them is not in the folder.
+        DataError: one of them is no image, or smaller than ImageNet's pictures.
+    """
+    found = []
+    for number in range(1, 6):
+        files = [path for path in Path(folder).glob(f"frost{number}.*") if path.suffix in (".png", ".jpg", ".jpeg")]
+        if not files:
+            raise MissingDataError(
+                f"{folder} holds no frost{number}.png or .jpg: get frost1.png to frost5.jpg from ImageNet-C's code, "
+                "https://github.com/hendrycks/robustness, ImageNet-C/create_c."
+            )
+        photograph = decoded(files[0], decode_rgb)
+        if min(photograph.shape[:2]) < 224:
+            raise DataError(f"{files[0]} has less than 224 pixels a side: the published photographs have 315 and more.")
+        found.append(photograph)
+    return Photographs(found)
+
+
+def frost(image, figures, rng, photographs: Photographs | None = None):
     """The weighted sum of the image and a random part of a frosted pane, which is enlarged where it is too small."""
     weight, frost_weight, size = figures
     height, width = image.shape[:2]
-    pane = rng.choice(len(PANES), p=[pane.likely for pane in PANES])
-    size = max(size, (height + 1) / HEIGHT, (width + 1) / WIDTH)
-    sheet = _sheet(int(pane), size)
+    if photographs:
+        pane = photographs[int(rng.integers(len(photographs)))]
+    else:
+        pane = _painted(int(rng.choice(len(PANES), p=[pane.likely for pane in PANES])))
+    size = max(size, *((side + 1) / own for side, own in zip((height, width), pane.shape[:2], strict=True)))
+    sheet = _resized(pane, size, linear=bool(photographs))
     top, left = rng.integers(sheet.shape[0] - height + 1), rng.integers(sheet.shape[1] - width + 1)
     part = sheet[top : top + height, left : left + width]
     return cut(cv2.addWeighted(image, weight, part, frost_weight, 0, dtype=cv2.CV_32F))
 
 
-@lru_cache(maxsize=16)
-def _sheet(pane: int, size: float) -> np.ndarray:
-    """A pane's sheet in another size; keeps a few, since a data set's images are mostly of one size."""
+def _resized(pane: np.ndarray, size: float, linear: bool) -> np.ndarray:
+    """A pane in another size; remembers a few, since a data set's images are mostly of one size."""
     if size == 1:
-        return _painted(pane)
-    smooth = cv2.INTER_AREA if size < 1 else cv2.INTER_CUBIC
-    return cv2.resize(_painted(pane), None, fx=size, fy=size, interpolation=smooth)
+        return pane
+    key = (id(pane), size)
+    if key not in _sheets:
+        if len(_sheets) >= 16:
+            _sheets.clear()
+        smooth = cv2.INTER_LINEAR if linear else cv2.INTER_AREA if size < 1 else cv2.INTER_CUBIC
+        _sheets[key] = pane, cv2.resize(pane, None, fx=size, fy=size, interpolation=smooth)
+    return _sheets[key][1]
+
+
+_sheets: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
+"""(id of a pane, size) -> the pane, which so keeps its id, and the pane in that size."""
 
 
 @lru_cache(maxsize=len(PANES))

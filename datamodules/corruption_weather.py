@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from datamodules.corruption_blur import gaussian, streaked
+from datamodules.corruption_blur import gaussian, streaked, zoom_steps
 from datamodules.corruption_rounding import cut
 
 WATER, MUD = (175, 238, 238), (63, 42, 20)
@@ -18,14 +18,12 @@ def snow(image, figures, rng):
 
 def snowflakes(shape, mean, deviation, zoom, threshold, rng) -> np.ndarray:
     """Flakes at rest, float32 (H, W) from 0 to 1: normal noise, zoomed by `zoom`, nothing below `threshold`."""
-    height, width = shape
-    rows, columns = int(np.ceil(height / zoom)), int(np.ceil(width / zoom))
+    (down, _, rows), (right, _, columns) = (zoom_steps(side, zoom) for side in shape)
     grid = rng.standard_normal((rows, columns), np.float32) * np.float32(deviation) + np.float32(mean)
     # corner to corner, as published: were pixels' middles kept, zooming by 2 would miss every peak
-    ends = np.float64([[(columns - 1) / (width - 1), 0, 0], [0, (rows - 1) / (height - 1), 0]])
-    layer = cv2.warpAffine(
-        grid, ends, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
+    ends = np.float64([[right, 0, 0], [0, down, 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    layer = cv2.warpAffine(grid, ends, shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.clip(np.where(layer < threshold, 0, layer), 0, 1)
 
 

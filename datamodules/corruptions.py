@@ -7,9 +7,16 @@ section 3 and appendix B. Written from the operations' definitions; the figures 
 ones. Two tables of them were published, and the image's size chooses: images whose shorter side is at most 64 pixels
 take CIFAR-10-C's, all others ImageNet-C's, in pixels as they stand.
 
-What differs from the published files: frost is painted, not photographed (`corruption_frost`); nothing is stored as
-JPEG afterwards; and `elastic_transform` on large images follows the PyPI package `imagecorruptions`, whose severities
-rise steadily, where ImageNet-C's first two are large random affine warps.
+What differs from the published files, so that errors on these images are never divided by AlexNet's on those:
+
+- the published images went through JPEG of quality 85 after their corruption, and these do not;
+- frost is painted, unless the published photographs are given (`corruption_frost`);
+- random numbers are others.
+
+Figures in pixels were made for 224 x 224. On images of another size they stay as they are, so that a blur is weaker on
+a larger image; what is reckoned from the image's own size (zoom_blur, pixelate, elastic_transform) stays in proportion.
+`elastic_transform` is ImageNet-C's own: its first two severities are large affine warps, and change an image more than
+its last three do. (The PyPI package `imagecorruptions` has other figures, which rise.)
 """
 
 from collections.abc import Callable
@@ -27,7 +34,8 @@ from datamodules.corruption_digital import (
     pixelate,
     saturate,
 )
-from datamodules.corruption_frost import frost
+from datamodules.corruption_frost import Photographs
+from datamodules.corruption_frost import frost as frosted
 from datamodules.corruption_noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 from datamodules.corruption_weather import fog, snow, spatter
 from datamodules.image_files import DataError
@@ -97,8 +105,8 @@ TABLE = {
     ),
     # weight of the image, weight of the frost, size of the frost's sheet
     "frost": Corruption(
-        frost,
-        ((1, 0.4, 1.1), (0.8, 0.6, 1.1), (0.7, 0.7, 1.1), (0.65, 0.7, 1.1), (0.6, 0.75, 1.1)),
+        frosted,
+        ((1, 0.4, 1), (0.8, 0.6, 1), (0.7, 0.7, 1), (0.65, 0.7, 1), (0.6, 0.75, 1)),
         ((1, 0.2, 0.2), (1, 0.3, 0.2), (0.9, 0.4, 0.2), (0.85, 0.4, 0.2), (0.75, 0.45, 0.2)),
     ),
     # weight of the fog, decay of its roughness from one octave to the next
@@ -111,11 +119,18 @@ TABLE = {
     "brightness": Corruption(brightness, (0.1, 0.2, 0.3, 0.4, 0.5), (0.05, 0.1, 0.15, 0.2, 0.3)),
     # factor on the distance from each channel's mean
     "contrast": Corruption(contrast, (0.4, 0.3, 0.2, 0.1, 0.05), (0.75, 0.5, 0.4, 0.3, 0.15)),
-    # amplitude and smoothness of the displacements, reach of the affine warp's corners, in shorter sides
+    # amplitude and smoothness of the displacements, reach of the affine warp's corners, as shares of a length, and that
+    # length in shorter sides: ImageNet-C reckons with 244 pixels for images of 224
     "elastic_transform": Corruption(
         elastic_transform,
-        ((0.0625, 0.01, 0), (0.08125, 0.01, 0), (0.10625, 0.01, 0), (0.125, 0.01, 0), (0.15, 0.01, 0)),
-        ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+        (
+            (2, 0.7, 0.1, 244 / 224),
+            (2, 0.08, 0.2, 244 / 224),
+            (0.05, 0.01, 0.02, 244 / 224),
+            (0.07, 0.01, 0.02, 244 / 224),
+            (0.12, 0.01, 0.02, 244 / 224),
+        ),
+        ((0, 0, 0.08, 1), (0.05, 0.2, 0.07, 1), (0.08, 0.06, 0.06, 1), (0.1, 0.04, 0.05, 1), (0.1, 0.03, 0.03, 1)),
     ),
     # size that the image is reduced to
     "pixelate": Corruption(pixelate, (0.6, 0.5, 0.4, 0.3, 0.25), (0.95, 0.9, 0.85, 0.75, 0.65)),
@@ -158,7 +173,7 @@ EXTRA_CORRUPTIONS = tuple(TABLE)[15:]
 """Published for choosing hyper-parameters; no part of mCE."""
 
 
-def corrupt(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
+def corrupt(image: np.ndarray, name: str, severity: int, seed: int, frost: Photographs | None = None) -> np.ndarray:
     """The image, corrupted; the same for the same arguments.
 
     Args:
@@ -166,6 +181,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarra
         name: one of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
         severity: 1 (mild) to 5.
         seed: 0 or more. Corruptions and severities draw independently of each other from the same seed.
+        frost: the published photographs, from `frost_photographs`; None for painted frost.
 
     Returns:
         A new contiguous uint8 array (H, W, 3).
@@ -181,7 +197,8 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarra
     rng = generator(seed, tuple(TABLE).index(name), int(severity))
     row = TABLE[name]
     figures = (row.cifar if is_small(image) else row.imagenet)[int(severity) - 1]
-    return np.ascontiguousarray(row.operation(np.ascontiguousarray(image), figures, rng))
+    photographs = {"photographs": frost} if name == "frost" else {}
+    return np.ascontiguousarray(row.operation(np.ascontiguousarray(image), figures, rng, **photographs))
 
 
 def is_small(image: np.ndarray) -> bool:

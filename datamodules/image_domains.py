@@ -40,7 +40,7 @@ class ImageDomain:
     @property
     def on_disk(self) -> bool:
         """Whether this is a real set, and not drawn here."""
-        return self.name.partition("/")[0] != "shapes"
+        return any(part.replace(":", "/").partition("/")[0] != "shapes" for part in self.name.split("+"))
 
     @property
     def of_videos(self) -> bool:

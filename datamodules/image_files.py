@@ -69,9 +69,27 @@ def file_bytes(path: Path) -> bytes:
             raise unreadable(path, getattr(error, "strerror", None) or "it is too large") from error
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, bytes that are no UTF-8 as file names have them.
+
+    Raises:
+        DataError: it is no file, or no text: a byte of it is zero.
+    """
+    data = file_bytes(path)
+    if b"\0" in data:
+        raise DataError(f"{path} is no list of file names: its {len(data)} bytes are no text.")
+    return [line.strip() for line in os.fsdecode(data.removeprefix(b"\xef\xbb\xbf")).splitlines() if line.strip()]
+
+
 def check_kind(path: Path, start: bytes, size: int) -> None:
     if not start.startswith((PNG_START, JPEG_START)):
         raise DataError(f"{path} is no PNG or JPEG image: its {size} bytes begin with {start[:8]!r}.")
+
+
+def check_lossless(path: Path, start: bytes) -> None:
+    """Raise DataError where a label is a JPEG, whatever its name: compression changes the ids along every border."""
+    if start.startswith(JPEG_START):
+        raise DataError(f"{path} is a JPEG, whose compression changes class ids: labels are PNGs as published.")
 
 
 def is_whole(start: bytes, rest: bytes) -> bool:
@@ -117,8 +135,10 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def mismatch(pair: tuple[Path, Path]) -> str | None:
-    """What is wrong with a pair's sizes, or None."""
+    """What is wrong with a pair's sizes, or None; DataError where the label is a JPEG, or either is no whole image."""
     image, label = pair
+    with os.fdopen(opened(label), "rb") as file:
+        check_lossless(label, file.read(len(PNG_START)))
     (width, height), (label_width, label_height) = size_of(image), size_of(label)
     if (width, height) == (label_width, label_height):
         return None

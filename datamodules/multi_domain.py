@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from datamodules.image_files import DataError, MissingDataError
+from datamodules.image_files import DataError, MissingDataError, lines_of
 from datamodules.image_folders import ImageFiles, Published, and_more, class_files, folders_in
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class MultiDomain(ImageFiles):
             if not lists[part].is_file():
                 raise self.facts.published.missing(lists[part])
             # A line is DOMAIN/CLASS/NAME and a label.
-            lines = [line.rsplit(maxsplit=1)[0] for line in lists[part].read_text().splitlines() if line.strip()]
+            lines = [line.rsplit(maxsplit=1)[0] for line in lines_of(lists[part])]
             listed |= {line.partition("/")[2] for line in lines}
         chosen = [index for index, name in enumerate(names) if name in listed]
         if not chosen:

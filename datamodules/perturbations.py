@@ -6,10 +6,17 @@ Hendrycks and Dietterich, "Benchmarking neural network robustness to common corr
 section 3 and appendix; at the published difficulty 1. As with corruptions, images whose shorter side is at most 64
 pixels take CIFAR-10-P's figures, all others ImageNet-P's, in pixels as they stand.
 
-Frames are as large as the image. `translate`, `rotate`, `tilt` and `scale` magnify it about its centre, by the least
-factor with which no frame looks past its border, and by the same one in every frame: by 1.18, 1.22, 1.37 and 2.5 for
-224 x 224. The published clips were cut from a slightly larger picture and show black borders here and there; so what
-they call a scale of 0.4 to 1.15 is 1 to 2.875 here. Nor are these frames stored as video.
+Published frames are 224 x 224 and show the middle of a picture whose shorter side has 256 pixels: what moves is the
+picture, and black comes in where it ends.
+
+    clip = perturbed(picture, "tilt", seed=7, size=224)  # uint8 (31, 224, 224, 3)
+
+What changes no geometry (noises, motion blur, snow, brightness) is made of the middle alone. A picture of another size
+moves by as many pixels and degrees. Without a `size` frames are as large as the image and their borders black; so are
+those of images of CIFAR's size (how CIFAR-10-P fills its borders we do not know).
+
+Published frames were stored as H.264 video, which these are not: flip probabilities measured on these are never divided
+by AlexNet's on those.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,13 +32,16 @@ from datamodules.corruption_noise import gaussian_noise as add_gaussian_noise
 from datamodules.corruption_noise import shot_noise as add_shot_noise
 from datamodules.corruption_rounding import cut
 from datamodules.corruption_weather import snowed, snowflakes, whitened
-from datamodules.corruptions import check_image, generator, is_small
+from datamodules.corruptions import SMALLEST, check_image, generator, is_small
 from datamodules.image_files import DataError
+from datamodules.image_transforms import centre
 
 Frames = Iterator[np.ndarray]
 
 
-def perturbed(image: np.ndarray, name: str, seed: int, frames: int | None = None) -> np.ndarray:
+def perturbed(
+    image: np.ndarray, name: str, seed: int, frames: int | None = None, size: int | None = None
+) -> np.ndarray:
     """The frames of a perturbation sequence, the same for the same arguments.
 
     For mFR, flips are counted between consecutive frames; for `NOISES`, between the first frame and each other one.
@@ -42,9 +52,11 @@ def perturbed(image: np.ndarray, name: str, seed: int, frames: int | None = None
         seed: 0 or more; the noises and the snow draw from it.
         frames: how many of the published frames, from the first on; None for all: 31, but 41 of `translate` (for small
             images 16, and 21 of `motion_blur`).
+        size: pixels of a side of the frames, which show the image's middle; None for the whole image.
 
     Returns:
-        uint8 (frames, H, W, 3), contiguous. The first frame of the noises and of the zoom blur is the image itself.
+        uint8 (frames, H, W, 3) or (frames, size, size, 3), contiguous. The first frame of the noises and of the zoom
+        blur is what is shown of the image itself.
 
     Raises:
         DataError: an argument is none of these.
@@ -52,17 +64,52 @@ def perturbed(image: np.ndarray, name: str, seed: int, frames: int | None = None
     if name not in TABLE:
         raise DataError(f"{name!r} is no perturbation; choose one of {', '.join(TABLE)}.")
     check_image(image, name)
+    if size is not None and not SMALLEST <= size <= min(image.shape[:2]):
+        raise DataError(f"{name}: frames of {size} x {size} cannot be cut from {image.shape[0]} x {image.shape[1]}.")
+    shown = centre(image, size) if size else image
     row = TABLE[name]
-    count, *figures = row.cifar if is_small(image) else row.imagenet
+    count, *figures = row.cifar if is_small(shown) else row.imagenet
     if frames is None:
         frames = count
     if not isinstance(frames, Integral) or not 1 <= frames <= count:
         raise DataError(f"{name} has from 1 to {count} frames, not {frames!r}.")
     rng = generator(seed, tuple(TABLE).index(name))
-    clip = np.empty((int(frames), *image.shape), np.uint8)
-    for place, frame in zip(clip, row.frames(np.ascontiguousarray(image), count, *figures, rng), strict=False):
+    clip = np.empty((int(frames), *shown.shape), np.uint8)
+    seen = (Camera(np.ascontiguousarray(image), shown.shape[:2]),) if row.moves else (np.ascontiguousarray(shown),)
+    for place, frame in zip(clip, row.frames(*seen, count, *figures, rng), strict=False):
         place[:] = frame
     return clip
+
+
+class Camera:
+    """Shows the middle of a picture, uint8 (H, W, 3), under motions of the picture about its centre.
+
+    Args:
+        shape: height and width of what it shows, at most the picture's.
+    """
+
+    def __init__(self, picture: np.ndarray, shape: tuple[int, int]):
+        self.picture, self.shape = picture, shape
+        height, width = picture.shape[:2]
+        self.diagonal = float(np.hypot(height, width))
+        self._centred = _shift((width - 1) / 2, (height - 1) / 2)
+        top, left = (round((side - part) / 2) for side, part in zip(picture.shape, shape, strict=False))  # as `centre`
+        self._cut = _shift(-left, -top)
+
+    def __call__(self, motion: np.ndarray, nearest: bool = False, picture: np.ndarray | None = None) -> np.ndarray:
+        """The view, (height, width, 3), of the type of the picture.
+
+        Args:
+            motion: float64 (3, 3), of places in pixels right and down from the picture's centre.
+            nearest: repeat pixels; else they are interpolated linearly.
+            picture: another one of this one's size.
+        """
+        matrix = self._cut @ self._centred @ motion @ np.linalg.inv(self._centred)
+        sampling = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+        picture = self.picture if picture is None else picture
+        if not motion[2, :2].any():
+            return cv2.warpAffine(picture, matrix[:2] / matrix[2, 2], self.shape[::-1], flags=sampling)
+        return cv2.warpPerspective(picture, matrix, self.shape[::-1], flags=sampling)
 
 
 def noise(corruption: Callable) -> Callable[..., Frames]:
@@ -83,12 +130,12 @@ def motion_blur(image, count, radius, deviation, turn, rng) -> Frames:
         yield cut(streaked(pixels, radius, deviation, angle=turn * (index + 1 - count)))
 
 
-def zoom_blur(image, count, step, rng) -> Frames:
-    """Frame t is the mean of the image zoomed by 1, 1 + step, ..., 1 + t step."""
-    pixels = image.astype(np.float32)
-    total = np.zeros_like(pixels)
+def zoom_blur(camera, count, step, rng) -> Frames:
+    """Frame t is the mean of the picture scaled by 1, 1 + step, ..., 1 + t step."""
+    pixels = camera.picture.astype(np.float32)
+    total = np.zeros((*camera.shape, 3), np.float32)
     for index in range(count):
-        total += _viewed(pixels, np.diag([1 + index * step, 1 + index * step, 1]))
+        total += camera(_scaling(1 + index * step), picture=pixels)
         yield cut(total / (index + 1))
 
 
@@ -106,26 +153,24 @@ def brightness(image, count, step, rng) -> Frames:
         yield with_brightness(image, (index - 15) * step)
 
 
-def translate(image, count, first, rng) -> Frames:
+def translate(camera, count, first, rng) -> Frames:
     """A pixel to the right in every frame, from `first` on."""
-    return _moved(image, [_shift(first + index) for index in range(count)])
+    return (camera(_shift(first + index), nearest=True) for index in range(count))
 
 
-def rotate(image, count, rng) -> Frames:
+def rotate(camera, count, rng) -> Frames:
     """A degree clockwise in every frame, from -15 to 15."""
-    return _moved(image, [_rotation(index - 15) for index in range(count)])
+    return (camera(_rotation(index - 15)) for index in range(count))
 
 
-def tilt(image, count, step, rng) -> Frames:
+def tilt(camera, count, step, rng) -> Frames:
     """The picture's plane turned in space by `step` degrees a frame about both of its axes, from -15 steps to 15."""
-    distance = np.hypot(*image.shape[:2])
-    return _moved(image, [_tilting(step * (index - 15), distance) for index in range(count)])
+    return (camera(_tilting(step * (index - 15), camera.diagonal)) for index in range(count))
 
 
-def scale(image, count, first, step, rng) -> Frames:
-    """Magnified in steps of `step`, from `first` on; see above for what it is relative to."""
-    factors = (first + step * index for index in range(count))
-    return _moved(image, [np.diag([factor, factor, 1]) for factor in factors])
+def scale(camera, count, first, step, rng) -> Frames:
+    """The picture scaled in steps of `step`, from `first` on: 0.4 to 1.15 for ImageNet-P."""
+    return (camera(_scaling(first + step * index)) for index in range(count))
 
 
 class Perturbation(NamedTuple):
@@ -134,19 +179,21 @@ class Perturbation(NamedTuple):
     frames: Callable[..., Frames]
     imagenet: tuple
     cifar: tuple
+    moves: bool = False
+    """Whether it moves a picture of which a part is seen: its function takes a `Camera`, others the image itself."""
 
 
 TABLE = {
     "gaussian_noise": Perturbation(noise(add_gaussian_noise), (31, 0.03), (31, 0.02)),
     "shot_noise": Perturbation(noise(add_shot_noise), (31, 300), (31, 700)),
     "motion_blur": Perturbation(motion_blur, (31, 10, 3, 4), (21, 6, 1.8, 9)),
-    "zoom_blur": Perturbation(zoom_blur, (31, 0.004), (31, 0.004)),
+    "zoom_blur": Perturbation(zoom_blur, (31, 0.004), (31, 0.004), moves=True),
     "snow": Perturbation(snow, (31, 3, 14, 4), (31, 2, 10, 2)),
     "brightness": Perturbation(brightness, (31, 0.02), (31, 0.015)),
-    "translate": Perturbation(translate, (41, -20), (16, -7)),
-    "rotate": Perturbation(rotate, (31,), (31,)),
-    "tilt": Perturbation(tilt, (31, 1), (31, 0.75)),
-    "scale": Perturbation(scale, (31, 0.4, 0.025), (31, 0.7, 0.02)),
+    "translate": Perturbation(translate, (41, -20), (16, -7), moves=True),
+    "rotate": Perturbation(rotate, (31,), (31,), moves=True),
+    "tilt": Perturbation(tilt, (31, 1), (31, 0.75), moves=True),
+    "scale": Perturbation(scale, (31, 0.4, 0.025), (31, 0.7, 0.02), moves=True),
 }
 
 PERTURBATIONS = tuple(TABLE)
@@ -155,8 +202,12 @@ NOISES = ("gaussian_noise", "shot_noise")
 """Sequences without an order in time: every frame is compared with the first."""
 
 
-def _shift(right: float) -> np.ndarray:
-    return np.float64([[1, 0, right], [0, 1, 0], [0, 0, 1]])
+def _shift(right: float, down: float = 0) -> np.ndarray:
+    return np.float64([[1, 0, right], [0, 1, down], [0, 0, 1]])
+
+
+def _scaling(factor: float) -> np.ndarray:
+    return np.diag([factor, factor, 1.0])
 
 
 def _rotation(degrees: float) -> np.ndarray:
@@ -172,21 +223,3 @@ def _tilting(degrees: float, distance: float) -> np.ndarray:
     turned = about_x @ about_y
     turned[:, 2] = 0, 0, distance
     return np.diag([distance, distance, 1]) @ turned
-
-
-def _moved(image: np.ndarray, motions: list[np.ndarray]) -> Frames:
-    """The image under each motion (3 x 3, pixels about the centre), magnified so that no frame shows its border."""
-    half = (np.float64(image.shape[1::-1]) - 1) / 2
-    corners = np.float64([[x, y, 1] for x in (-half[0], half[0]) for y in (-half[1], half[1])]).T
-    seen = [np.linalg.inv(motion) @ corners for motion in motions]
-    magnification = max(np.abs(points[:2] / points[2] / half[:, None]).max() for points in seen)
-    for motion in motions:
-        yield _viewed(image, motion @ np.diag([magnification, magnification, 1]))
-
-
-def _viewed(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """The image under a motion (3 x 3, pixels about the centre)."""
-    height, width = image.shape[:2]
-    centred = np.float64([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
-    matrix = centred @ motion @ np.linalg.inv(centred)
-    return cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -23,7 +23,7 @@ from PIL import Image
 from rich.progress import track
 
 from datamodules import labels
-from datamodules.image_files import DataError, MissingDataError, decode_rgb, decoded, mismatch
+from datamodules.image_files import DataError, MissingDataError, decode_rgb, decoded, lines_of, mismatch
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,8 @@ class StreetSet:
     def _ids(data: bytes) -> np.ndarray:
         """The class ids in a label file, uint8 (H, W). PIL, because OpenCV turns palette indices into colours."""
         with Image.open(io.BytesIO(data)) as file:
+            if file.format != "PNG":
+                raise ValueError(f"it is a {file.format}, whose compression changes class ids; labels are PNGs")
             if file.mode not in ("L", "P"):
                 raise ValueError(
                     f"it stores {file.mode} pixels where a label has one class id a pixel (a palette or grey PNG)"
@@ -217,7 +219,7 @@ class OneFolderSet(StreetSet):
             found = ", ".join(str(other) for other in lists.values() if other.is_file())
             raise MissingDataError(f"{path} is missing: the {self.split!r} split must be listed there, as in {found}.")
         # A line is a name or a path, and some lists name the label after it.
-        return path, {Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip()}
+        return path, {Path(line.split()[0]).stem for line in lines_of(path)}
 
     def _fraction(self, frames: list[str]) -> set[str]:
         """Contiguous, not shuffled: neighbouring frames are nearly alike, and must not end up in two splits."""

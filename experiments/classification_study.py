@@ -279,9 +279,16 @@ def check_classes(arm: Arm, opened: Opened) -> None:
         if domain.of_videos:
             raise UsageError(f"{domain.name} holds videos: eval_robustness.py --published judges on them.")
         try:
-            domain.in_order_of(train.classes, train.name)
+            labels = domain.in_order_of(train.classes, train.name).samples.labels
         except DataError as error:
             raise UsageError(str(error)) from error
+        strange = sorted(set(labels.tolist()) - set(train.samples.labels.tolist()))
+        if strange and domain.on_disk:  # a part of ImageNet's folders to learn, and others to be judged on
+            said = f"{domain.name} shows {len(strange)} classes ({train.classes[strange[0]]}"
+            said = f"{said}{', ...' * (len(strange) > 1)}) of which {train.name} has no image to learn"
+            if len(strange) == len(set(labels.tolist())):
+                raise UsageError(f"{said}, and no other: let their folders be of the same classes.")
+            print(f"warning: {said}: whatever a network calls those is wrong.")
 
 
 def turns(arm: Arm, world: int) -> tuple[int, int]:

@@ -84,6 +84,8 @@ class Flags:
     """Frames of a perturbation; by default as many as ImageNet-P's."""
     published: bool = False
     """Judge the published files of ImageNet-C and -P in DATA_ROOT/imagenet-c and imagenet-p."""
+    frost: str | None = None
+    """Folder of ImageNet-C's photographs of frost, frost1.png to frost5.jpg; by default frost is painted."""
     weights: str = "imagenet"
     """Weights of networks that are given by name: imagenet (downloaded) or none."""
     batch_size: int = 128
@@ -113,6 +115,8 @@ class Flags:
             raise UsageError(f"--weights {self.weights}: choose imagenet or none.")
         if self.published and self.frames is not None:
             raise UsageError("--frames shortens what is generated here: leave it out with --published.")
+        if self.published and self.frost is not None:
+            raise UsageError("--frost is for what is generated here: leave it out with --published.")
         check_wandb(self.wandb)
         if not self.networks and not self.smoke:
             raise UsageError("name a network to judge: a checkpoint, a run's folder, or a torchvision or timm name.")
@@ -127,6 +131,7 @@ def run(flags: Flags) -> DataFrame:
     """Judge the networks; returns tidy results: arm, its facts, seed, part, condition, severity, measure, value."""
     import pandas as pd
 
+    from datamodules.corruption_frost import frost_photographs
     from experiments.trainers import devices, loader_workers
     from lightning_modules.robustness import evaluate
 
@@ -142,6 +147,7 @@ def run(flags: Flags) -> DataFrame:
     lock = begun(out)
     for i, network in enumerate(networks):
         network.judged.net.to(f"cuda:{i % gpus}" if accelerator == "gpu" else "cpu")
+    photographs = frost_photographs(flags.frost) if flags.frost else None
     files = PublishedFiles(flags) if flags.published else None
     rows = evaluate(
         [network.judged for network in networks],
@@ -154,6 +160,7 @@ def run(flags: Flags) -> DataFrame:
         images=flags.images,
         workers=loader_workers(flags),
         published=files,
+        frost=photographs,
         progress=True,
     )
     of = {network.judged.name: network for network in networks}
@@ -326,10 +333,11 @@ def legend(flags: Flags, domain: ImageDomain, images: int, columns: list[str], f
     but = " but for the top-5 distance" if "top-5 distance" in columns else ""
     notes = [f"{images} images of {domain.name} ({flags.split}); per cent{but}" + "{spread}."]
     made = "ImageNet-C's and -P's own files" if files else "generated here"
+    panes = "" if files else ", frost from photographs" if flags.frost else ", frost painted"
     some = f" ({min(files)} to {max(files)} in a condition)" if {*files} - {images} else ""
     severities = "" if len(flags.severities) == 5 else f" at severity {', '.join(map(str, sorted(flags.severities)))}"
     if {"mean error, corrupted", "mCE"} & {*columns}:
-        notes.append(f" Corruptions are {made}{some}{severities}.")
+        notes.append(f" Corruptions are {made}{some}{severities}{panes}.")
     if {"flip probability", "mFR"} & {*columns}:
         notes.append(f" Perturbations are {made}{some}.")
     if "mCE" in columns:

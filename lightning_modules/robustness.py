@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datamodules.corruption_frost import Photographs
 from datamodules.image_transforms import statistics
 from lightning_modules import robustness_views as views
 from lightning_modules.imagenet_c import SEVERITIES
@@ -81,6 +82,7 @@ def evaluate(
     images: int | None = None,
     workers: int = 0,
     published: Callable[[str], object] | None = None,
+    frost: Photographs | None = None,
     progress: bool = False,
 ) -> list[dict]:
     """Judge networks on the same images, in evaluation mode; their training modes are left as they were.
@@ -91,12 +93,13 @@ def evaluate(
         parts: of PARTS.
         batch_size: images that go through a network at once; nothing else depends on it.
         severities: of the corruptions.
-        seed: for corruptions and crops, which are drawn for each image from (seed, its index).
+        seed: for corruptions, drawn for each image from (seed, its index), and for crops, from (seed, index // 8).
         frames: of a perturbation sequence; None for ImageNet-P's.
         images: judge so many, spread over the classes; None for all.
         workers: loader processes.
         published: gives the samples of "imagenet-c/fog/3" or "imagenet-p/tilt", to judge published files instead of
             what is generated here.
+        frost: ImageNet-C's photographs of frost; None for painted ones.
         progress: show how far it is.
 
     Returns:
@@ -112,7 +115,7 @@ def evaluate(
     work: list[tuple[list[Judged], Pass]] = []
     for crop in dict.fromkeys(one.crop for one in judged):
         like = [one for one in judged if one.crop == crop]
-        settings = {"severities": severities, "seed": seed, "frames": frames, "published": published}
+        settings = {"severities": severities, "seed": seed, "frames": frames, "published": published, "frost": frost}
         for part in dict.fromkeys(parts):
             work += [(like, each) for each in PASSES[part](samples=samples, crop=crop, chosen=chosen, **settings)]
     rows: list[dict] = []

@@ -41,7 +41,7 @@ def _shifts(*, samples, crop, chosen, **_) -> Iterator[Pass]:
     yield Pass("shifts", samples, chosen(samples.labels), view, len(APPEARANCE_SHIFTS), measure)
 
 
-def _corruptions(*, samples, crop, chosen, severities, seed, published, **_) -> Iterator[Pass]:
+def _corruptions(*, samples, crop, chosen, severities, seed, published, frost, **_) -> Iterator[Pass]:
     for name in CORRUPTIONS:
         if published:  # the files are cut to 224 already
             for severity in severities:
@@ -50,7 +50,7 @@ def _corruptions(*, samples, crop, chosen, severities, seed, published, **_) -> 
                 yield Pass("corruptions", files, chosen(files.labels), views.plain(JudgedCrop(crop.size)), 1, measure)
         else:
             measure = partial(_errors, keys=[(name, severity, "error") for severity in severities])
-            view = views.corrupted(crop, name, severities, seed)
+            view = views.corrupted(crop, name, severities, seed, frost)
             yield Pass("corruptions", samples, chosen(samples.labels), view, len(severities), measure)
 
 

@@ -7,7 +7,7 @@ index and a seed and on nothing else: not on the batch, the worker or what was d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -17,9 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 
 from datamodules.appearance_shifts import APPEARANCE_SHIFTS
+from datamodules.corruption_frost import Photographs
 from datamodules.corruptions import corrupt
 from datamodules.image_transforms import MARGIN, centre, judged_size
 from datamodules.perturbations import perturbed
+
+TOGETHER = 8
+"""Images in a row that the published shift consistency crops at the same offsets."""
 
 View = Callable[[np.ndarray, int], np.ndarray]
 """(image uint8 (H, W, 3), its index) -> uint8 (K, size, size, 3)."""
@@ -40,8 +44,16 @@ class JudgedCrop:
     """Resize both sides to that, whatever the image's shape."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        side = self.resize or self.size
-        return centre(judged_size(image, side, InterpolationMode(self.interpolation), self.squash), self.size)
+        return centre(self._resized(image, self.resize or self.size), self.size)
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """What the published crops of ImageNet-P and of shift consistency are cut from: at 224 a shorter side of 256,
+        whatever the network itself is judged at; other sizes keep that proportion. Images that are taken as they are
+        (resize None) have no more than the network sees."""
+        return self._resized(image, self.size if self.resize is None else round(self.size * MARGIN))
+
+    def _resized(self, image: np.ndarray, side: int) -> np.ndarray:
+        return judged_size(image, side, InterpolationMode(self.interpolation), self.squash)
 
 
 def plain(crop: JudgedCrop) -> View:
@@ -54,13 +66,16 @@ def shifted(crop: JudgedCrop) -> View:
     return partial(_shifted, crop=crop)
 
 
-def corrupted(crop: JudgedCrop, name: str, severities: Sequence[int], seed: int) -> View:
-    """One view a severity, of the judged crop, as ImageNet-C was made."""
-    return partial(_corrupted, crop=crop, name=name, severities=tuple(severities), seed=seed)
+def corrupted(
+    crop: JudgedCrop, name: str, severities: Sequence[int], seed: int, frost: Photographs | None = None
+) -> View:
+    """One view a severity, of the judged crop; `frost` are the published photographs, None for painted frost."""
+    photographs = {"frost": frost} if name == "frost" and frost else {}
+    return partial(_corrupted, crop=crop, name=name, severities=tuple(severities), seed=seed, **photographs)
 
 
 def sequence(crop: JudgedCrop, name: str, frames: int | None, seed: int) -> View:
-    """One view a frame, of the judged crop, as ImageNet-P was made."""
+    """One view a frame, of the middle of a picture that moves, as ImageNet-P was made."""
     return partial(_sequence, crop=crop, name=name, frames=frames, seed=seed)
 
 
@@ -75,6 +90,9 @@ def two_crops(crop: JudgedCrop, seed: int) -> View:
     At 224: the shorter side is resized to 256, the centre 256 x 256 is cut out, and each crop's two offsets are drawn
     from 0 to 31. Other sizes keep that proportion, 8 to 7. Images that already have the network's size (resize None)
     are reflect-padded by size // 8 pixels in all instead.
+
+    As published, 8 images that follow each other in the set have the same offsets. (The published figures are means of
+    five passes over the set; this is one, and another seed is another.)
     """
     return partial(_two_crops, crop=crop, seed=seed)
 
@@ -134,13 +152,13 @@ def _shifted(image: np.ndarray, index: int, *, crop: JudgedCrop) -> np.ndarray:
     return np.stack([shift(seen) for shift in APPEARANCE_SHIFTS.values()])
 
 
-def _corrupted(image: np.ndarray, index: int, *, crop, name, severities, seed) -> np.ndarray:
+def _corrupted(image: np.ndarray, index: int, *, crop, name, severities, seed, **frost) -> np.ndarray:
     seen = crop(image)
-    return np.stack([corrupt(seen, name, severity, image_seed(seed, index)) for severity in severities])
+    return np.stack([corrupt(seen, name, severity, image_seed(seed, index), **frost) for severity in severities])
 
 
 def _sequence(image: np.ndarray, index: int, *, crop, name, frames, seed) -> np.ndarray:
-    return perturbed(crop(image), name, image_seed(seed, index), frames)
+    return perturbed(crop.picture(image), name, image_seed(seed, index), frames, crop.size)
 
 
 def _centred(video: np.ndarray, index: int, *, size: int) -> np.ndarray:
@@ -156,8 +174,8 @@ def _two_crops(image: np.ndarray, index: int, *, crop: JudgedCrop, seed: int) ->
         larger = np.pad(crop(image), (edges, edges, (0, 0)), mode="reflect")
     else:
         margin = round(size * MARGIN) - size
-        larger = replace(crop, size=size + margin, resize=size + margin)(image)
-    offsets = np.random.default_rng([seed, index]).integers(max(1, margin), size=(2, 2))
+        larger = centre(crop.picture(image), size + margin)
+    offsets = np.random.default_rng([seed, index // TOGETHER]).integers(max(1, margin), size=(2, 2))
     return np.stack([larger[top : top + size, left : left + size] for top, left in offsets])
 
 

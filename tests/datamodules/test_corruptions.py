@@ -3,18 +3,19 @@
 import colorsys
 import io
 import math
+import pickle
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy import ndimage, stats
 
 from datamodules.corruption_blur import shuffled, streaked
-from datamodules.corruption_frost import PANES
+from datamodules.corruption_digital import elastic_transform, smoothed
+from datamodules.corruption_frost import PANES, frost_photographs
 from datamodules.corruption_weather import MUD, cloud, spatter
-from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
-from datamodules.image_files import DataError
+from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt, generator
+from datamodules.image_files import DataError, MissingDataError
 from datamodules.streets import Streets
 
 ALL = CORRUPTIONS + EXTRA_CORRUPTIONS
@@ -79,7 +80,7 @@ def test_global_randomness_is_left_alone(scene):
 
 RISING = {
     96: "gaussian_noise shot_noise impulse_noise defocus_blur motion_blur zoom_blur brightness contrast "
-    "elastic_transform jpeg_compression speckle_noise gaussian_blur",
+    "jpeg_compression speckle_noise gaussian_blur",
     32: "gaussian_noise shot_noise impulse_noise defocus_blur zoom_blur brightness contrast "
     "jpeg_compression speckle_noise gaussian_blur",
 }
@@ -212,17 +213,48 @@ def test_motion_blur_reaches_one_way(noise):
         assert (out[20:-20, 48:] >= 254).all() and (out[20:-20, 40:48] > 0).all()
 
 
-@pytest.mark.parametrize(("severity", "factors"), [(1, 1 + np.arange(12) / 100), (5, 1 + 0.03 * np.arange(11))])
-def test_zoom_blur(scene, severity, factors):
-    image = torch.from_numpy(scene).permute(2, 0, 1)[None].double()
-    layers = [image]
-    for factor in factors:
-        height, width = (math.ceil(round(side / factor, 6)) for side in image.shape[2:])
-        top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
-        part = image[:, :, top : top + height, left : left + width]
-        layers.append(torch.nn.functional.interpolate(part, image.shape[2:], mode="bilinear"))
-    expected = torch.stack(layers).mean(0)[0].permute(1, 2, 0).numpy()
-    assert_cut(corrupt(scene, "zoom_blur", severity, 0), expected)
+@pytest.fixture(scope="module")
+def square():
+    """Colours of every kind, and edges, at ImageNet-C's 224 x 224."""
+    image = Streets("city", "val", 1, (224, 448))[0][0][:, 100:324].copy()
+    image[100:140, 60:160] = np.random.default_rng(1).integers(0, 256, (40, 100, 3))
+    return image
+
+
+def published_zoom(image, factor):
+    """As ImageNet-C zooms, in float64 by scipy: crop, enlarge corner to corner, keep the first pixels."""
+    side = len(image)
+    crop = math.ceil(round(side / factor, 6))
+    start = (side - crop) // 2
+    part = image[start : start + crop, start : start + crop].astype(float)
+    enlarged = ndimage.zoom(part, (factor, factor, 1), order=1)
+    trim = (len(enlarged) - side) // 2
+    return enlarged[trim : trim + side, trim : trim + side], len(enlarged)
+
+
+ZOOMS = {  # count and step of the factors, and which of them give one pixel more than there is room for
+    1: (12, 0.01, (1.03, 1.04, 1.05, 1.06, 1.07, 1.08, 1.09)),
+    2: (16, 0.01, (1.03, 1.04, 1.05, 1.06, 1.07, 1.08, 1.09, 1.13, 1.14)),
+    3: (11, 0.02, (1.04, 1.06, 1.08, 1.14, 1.16)),
+    4: (13, 0.02, (1.04, 1.06, 1.08, 1.14, 1.16)),
+    5: (11, 0.03, (1.03, 1.06, 1.09, 1.21, 1.27, 1.30)),
+}
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_zoom_blur(square, severity):
+    count, step, larger = ZOOMS[severity]
+    factors = [round(1 + step * index, 2) for index in range(count)]
+    layers = [published_zoom(square, factor) for factor in factors]
+    assert tuple(factor for factor, (_, side) in zip(factors, layers, strict=True) if side == 225) == larger
+    expected = (square + sum(layer for layer, _ in layers)) / (count + 1)
+    assert_cut(corrupt(square, "zoom_blur", severity, 0), expected)
+
+
+def test_zoom_blur_of_a_small_image(noise):
+    image = noise[:32, :32]
+    layers = [published_zoom(image, 1 + 0.01 * index)[0] for index in range(16)]
+    assert_cut(corrupt(image, "zoom_blur", 3, 0), (image + sum(layers)) / 17)
 
 
 @pytest.mark.parametrize("reach", [1, 2, 4])
@@ -305,6 +337,37 @@ def test_frost_on_an_image_larger_than_the_sheet():
     assert corrupt(flat(0, 500, 900), "frost", 1, 0).std() > 5
 
 
+def write_photographs(folder):
+    """Five of one colour each, of the published sizes, but for a corner that tells where a window lies."""
+    sizes = ((600, 900), (315, 560), (315, 560), (350, 527), (495, 660))
+    for number, size in enumerate(sizes, 1):
+        photograph = np.full((*size, 3), (10 * number, 100, 200), np.uint8)
+        Image.fromarray(photograph).save(folder / f"frost{number}.png")
+    Image.fromarray(np.zeros((323, 485, 3), np.uint8)).save(folder / "frost6.png")
+
+
+def test_frost_from_photographs(tmp_path):
+    write_photographs(tmp_path)
+    photographs = frost_photographs(tmp_path)
+    black = [corrupt(flat(0, 224, 224), "frost", 3, seed, frost=photographs)[0, 0].tolist() for seed in range(100)]
+    shares = [black.count([int(0.7 * 10 * number), 70, 140]) for number in range(1, 7)]
+    assert sum(shares) == 100 and min(shares[:5]) > 8 and shares[5] == 0  # each a fifth, never the sixth
+    for height, width in ((32, 32), (500, 700)):
+        assert corrupt(flat(0, height, width), "frost", 1, 0, frost=photographs).any()
+    again = pickle.loads(pickle.dumps(photographs))  # as a loader's worker gets them
+    one, other = (corrupt(flat(9, 40, 48), "frost", 5, 1, frost=each) for each in (photographs, again))
+    assert np.array_equal(one, other)
+
+
+def test_photographs_of_frost_that_are_not_there(tmp_path):
+    with pytest.raises(MissingDataError, match=r"holds no frost1\.png or \.jpg: get"):
+        frost_photographs(tmp_path / "no")
+    write_photographs(tmp_path)
+    Image.new("RGB", (300, 200)).save(tmp_path / "frost4.png")
+    with pytest.raises(DataError, match=r"frost4\.png has less than 224"):
+        frost_photographs(tmp_path)
+
+
 def test_spatter():
     image = flat(60)
     water, mud = (corrupt(image, "spatter", severity, 0) for severity in (1, 5))
@@ -383,16 +446,68 @@ def test_jpeg_compression(scene, severity, quality):
     assert np.abs(corrupt(scene, "jpeg_compression", severity, 0) - expected).max() <= 2  # decoders differ by a little
 
 
-def test_elastic_transforms_displacements():
+ELASTIC = {1: (488, 170.8, 24.4), 2: (488, 19.52, 48.8), 3: (12.2, 2.44, 4.88), 4: (17.08, 2.44, 4.88),
+           5: (29.28, 2.44, 4.88)}  # fmt: skip
+"""ImageNet-C's amplitude, deviation and reach at 224 pixels, in pixels."""
+
+
+def published_elastic(image, amplitude, deviation, reach, rng):
+    """In float64 by scipy: three corners moved, then smooth displacements; both sampled linearly, borders reflected."""
+    side = len(image)
+    corners = side // 2 + side // 3 * np.array([[1, 1], [1, -1], [-1, -1]])  # x, y
+    moved = corners + rng.uniform(-reach, reach, (3, 2)).astype(np.float32)
+    back = np.linalg.solve(np.c_[moved, np.ones(3)], corners).T  # where a place of the result is in the image
+    down, right = np.mgrid[:side, :side].astype(float)
+    places = np.stack([row[0] * right + row[1] * down + row[2] for row in back[::-1]])
+    warped = [
+        ndimage.map_coordinates(plane, places, order=1, mode="mirror") for plane in image.astype(float).T.swapaxes(1, 2)
+    ]
+    moves = (2 * rng.random((2, side, side), np.float32) - 1) * amplitude
+    down, right = (ndimage.gaussian_filter(move, deviation, mode="reflect", truncate=3) for move in moves.astype(float))
+    places = np.mgrid[:side, :side] + [down, right]
+    planes = [ndimage.map_coordinates(plane, places, order=1, mode="reflect") for plane in warped]
+    return np.stack(planes, -1), np.mean([down.std(), right.std()])
+
+
+@pytest.mark.parametrize(("severity", "spread"), zip(SEVERITIES, (0.08, 4.3, 0.83, 1.17, 2.0), strict=True))
+def test_elastic_transform(square, severity, spread):
+    """`spread` is the published displacements' standard deviation in pixels."""
+    rng = generator(7, CORRUPTIONS.index("elastic_transform"), severity)
+    expected, moves = published_elastic(square, *ELASTIC[severity], rng)
+    off = corrupt(square, "elastic_transform", severity, 7) - (expected - 0.5)
+    assert np.abs(off).mean() < 0.4 and np.percentile(np.abs(off), 99.9) < 3  # OpenCV's warp rounds places to 1/32
+    assert moves == pytest.approx(spread, rel=0.5 if severity == 1 else 0.06)  # one draw; a wide blur leaves few
+
+
+def test_elastic_transforms_first_severities_are_the_severe_ones(square):
+    change = [
+        np.mean(
+            [
+                np.abs(corrupt(square, "elastic_transform", severity, seed) - square.astype(float)).mean()
+                for seed in range(8)
+            ]
+        )
+        for severity in SEVERITIES
+    ]
+    assert min(change[:2]) > 1.5 * max(change[2:])
+
+
+@pytest.mark.parametrize("side", [112, 448])
+def test_elastic_transform_keeps_its_proportion_to_the_image(side):
     """On a ramp the change is the displacement: white noise of +-amplitude under a Gaussian of known width."""
-    side, slope = 112, 2
-    ramp = np.repeat(np.arange(side, dtype=np.uint8)[None, :, None] * slope, side, 0).repeat(3, 2)
-    for severity, amplitude in zip(SEVERITIES, (0.0625, 0.08125, 0.10625, 0.125, 0.15), strict=True):
-        inside = np.s_[10:-10, 10:-10]
-        change = (corrupt(ramp, "elastic_transform", severity, 0).astype(float) - ramp)[inside]
-        expected = slope * amplitude * side / math.sqrt(3) / (2 * math.sqrt(math.pi) * 0.01 * side)
-        assert change.std() == pytest.approx(expected, rel=0.1)
-        assert abs(change.mean() + 0.5) < 0.3 * expected
+    ramp = np.repeat(np.linspace(0, 255, side).astype(np.uint8)[None, :, None], side, 0).repeat(3, 2)
+    amplitude, deviation, _ = np.array(ELASTIC[5]) * side / 224
+    inside = np.s_[side // 8 : -side // 8, side // 8 : -side // 8]
+    change = elastic_transform(ramp, (0.12, 0.01, 0, 244 / 224), np.random.default_rng(0))[inside].astype(float)
+    expected = 255 / side * amplitude / math.sqrt(3) / (2 * math.sqrt(math.pi) * deviation)
+    assert (change - ramp[inside]).std() == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(("shape", "deviation"), [((60, 91), 40), ((31, 20), 19.6), ((50, 40), 2.44)])
+def test_smoothing_reaches_beyond_the_image(shape, deviation):
+    values = np.random.default_rng(0).random(shape, np.float32)
+    expected = ndimage.gaussian_filter(values.astype(float), deviation, mode="reflect", truncate=3)
+    np.testing.assert_allclose(smoothed(values, deviation), expected, atol=1e-6)
 
 
 # ---- what users get wrong

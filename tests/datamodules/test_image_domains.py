@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from datamodules.image_domains import domains_of, open_images
+from datamodules.classification import AdaptationData
+from datamodules.image_domains import ImageDomain, domains_of, open_images
 from datamodules.image_files import DataError, MissingDataError
+from datamodules.image_transforms import JudgedImage
 from tests.datamodules import published_image_layouts as published
 
 
@@ -115,6 +117,63 @@ def test_a_set_that_is_not_on_disk(name, tmp_path):
     with pytest.raises(MissingDataError) as error:
         open_images(name, "val", tmp_path)
     assert f"{tmp_path / name.partition('/')[0]} does not exist" in str(error.value) and "https://" in str(error.value)
+
+
+# Sets that do not belong together.
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cifar10+shapes", "shapes has 10 classes (apple, bell, bird, ...), not the 10 (airplane, "),
+        ("pacs/photo+office-home", "office-home has 2 classes (dog, horse), not the 2 (cat, dog)"),
+        ("pacs+cifar100", "cifar100 has 100 classes"),
+        ("imagenet+cifar10", "not the 1000 (n01440764, "),
+        ("imagenet+imagenet-p/tilt", "imagenet+imagenet-p/tilt joins images and videos"),
+    ],
+)
+def test_sets_of_other_classes_are_not_joined(name, said, data_root, tmp_path):
+    published.make_domains(tmp_path / "pacs", classes=("cat", "dog"))
+    for folder in ("imagenet", "imagenet-p", "cifar10", "cifar100", "office-home"):
+        (tmp_path / folder).symlink_to(data_root / folder)
+    with pytest.raises(DataError) as error:
+        open_images(name, "val", tmp_path)
+    assert said in str(error.value) and str(error.value).endswith(".")
+
+
+def test_sets_of_the_same_classes_are_joined(data_root):
+    joined = open_images("imagenet+imagenet-c/fog/3", "val", data_root)
+    parts = [open_images(name, "val", data_root).samples.labels.tolist() for name in ("imagenet", "imagenet-c/fog/3")]
+    assert joined.samples.labels.tolist() == parts[0] + parts[1] and joined.on_disk and not joined.of_videos
+    assert not open_images("shapes:val+shapes/photo", "val", data_root).on_disk
+
+
+class Samples:
+    def __init__(self, classes, labels):
+        self.classes, self.labels = classes, np.array(labels)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return np.zeros((16, 16, 3), np.uint8), int(self.labels[index])
+
+
+def domain(name, classes, labels):
+    return ImageDomain(name, Samples(classes, labels), tuple(classes))
+
+
+def test_domains_to_learn_to_judge_on_and_to_adapt_to_have_the_same_classes():
+    learned, turned = domain("a", ["cat", "dog"], [0, 1]), domain("b", ["dog", "cat"], [0, 0, 1])
+    other, settings = domain("c", ["cat", "car"], [0, 1]), {"size": 16, "resize": None, "batch_size": 1}
+    transform = JudgedImage(16, None)
+    data = AdaptationData(learned, [learned, turned], transform, target=turned, **settings)
+    for found in (data.judged[1], data.target):
+        assert found.classes == ("cat", "dog") and found.samples.labels.tolist() == [1, 1, 0]
+        assert [found.samples[i][1] for i in range(3)] == [1, 1, 0]
+    for judged, target in (([other], learned), ([learned], other)):
+        with pytest.raises(DataError, match=r"c has 2 classes \(cat, car\), not the 2 \(cat, dog\) of a"):
+            AdaptationData(learned, judged, transform, target=target, **settings)
 
 
 # Shapes.

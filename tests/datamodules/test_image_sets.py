@@ -126,6 +126,54 @@ def test_a_video_that_is_cut_short_is_named(tmp_path):
     assert str(path) in sentence(error)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"labels": [0, 1, 2, 10]}, "a label that is none of 0 to 9"),
+        ({"labels": [0, 1, -2, 3]}, "a label that is none of 0 to 9"),
+        ({"labels": 4}, "and 1 labels"),
+        ({"labels": ["a"] * 4}, "a label that is none"),
+        ({"data": np.zeros((4, 3072), np.float32)}, "float32 images"),
+        ({"data": None}, "object images of shape"),
+    ],
+    ids=str,
+)
+def test_a_cifar_batch_of_other_contents(change, said, tmp_path):
+    published.make_cifar_archive(tmp_path, packed=False)
+    path = tmp_path / "cifar-10-batches-py/test_batch"
+    batch = {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, 3]} | change
+    path.write_bytes(pickle.dumps(batch, protocol=2))
+    with pytest.raises(DataError, match=said) as error:
+        CIFAR(tmp_path, "test")
+    assert str(path) in sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "said"),
+    [
+        ("test_batch", os.mkfifo, "is a pipe"),
+        ("batches.meta", os.mkdir, "is a folder"),
+        ("test_batch", lambda path: path.symlink_to("/nowhere"), "is a link to /nowhere"),
+    ],
+)
+def test_what_is_no_file_of_cifars_archive(name, make, said, tmp_path):
+    published.make_cifar_archive(tmp_path, packed=False)
+    path = tmp_path / "cifar-10-batches-py" / name
+    path.unlink()
+    make(path)
+    with pytest.raises(DataError, match=said) as error:
+        CIFAR(tmp_path, "test")
+    assert str(path) in sentence(error)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x81\0", b""])
+def test_a_list_of_domainnet_that_is_none(content, tmp_path):
+    published.make_domains(tmp_path, domains=["clipart"])
+    (tmp_path / "clipart_train.txt").write_bytes(content)
+    with pytest.raises(DataError, match="clipart"):
+        MultiDomain("domainnet", tmp_path, "train", ("clipart",))
+
+
 # Files.
 
 
@@ -275,7 +323,7 @@ def test_an_unpacked_batch_that_is_cut_short_or_missing(tmp_path):
         with pytest.raises(DataError, match=r"data_batch_3 is cut short or damaged"):
             CIFAR(tmp_path, "train")
     path.unlink()
-    with pytest.raises(MissingDataError, match="data_batch_3 is missing"):
+    with pytest.raises(MissingDataError, match="data_batch_3 is not there: unpack the archive again"):
         CIFAR(tmp_path, "train")
     assert len(CIFAR(tmp_path, "test")) == 4
 

@@ -339,6 +339,40 @@ def test_a_label_with_an_unknown_id(name, tmp_path):
     assert str(path) in sentence(error) and "the id 77" in str(error.value)
 
 
+@pytest.mark.parametrize("name", STREET_SETS)
+def test_a_label_that_was_a_jpeg(name, tmp_path):
+    """Many of the ids that compression makes up are ids of the set, so that nobody would see it from them."""
+    published.MAKERS[name](tmp_path)
+    street_set = STREET_SETS[name](tmp_path, "train")
+    path = street_set.pairs[0][1]
+    size = Image.open(path).size
+    Image.new("L", size, 3).save(path, "JPEG")
+    for read in (lambda: STREET_SETS[name](tmp_path, "train"), lambda: street_set[0]):
+        with pytest.raises(DataError, match=r"JPEG|SYNTHIA") as error:
+            read()
+        assert str(path) in sentence(error)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/nowhere")])
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_no_file(make, which, gta5):
+    path = STREET_SETS["gta5"](gta5, "train").pairs[0][which]
+    path.unlink()
+    make(path)
+    with pytest.raises(DataError) as error:
+        STREET_SETS["gta5"](gta5, "train")
+    assert str(path) in sentence(error)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\xff\xfe names\n"])
+def test_a_split_list_that_is_no_text(content, tmp_path):
+    published.make_gta5(tmp_path, lists="txt")
+    (tmp_path / "train.txt").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        STREET_SETS["gta5"](tmp_path, "train")
+    assert str(tmp_path / "train.txt") in sentence(error)
+
+
 def test_a_synthia_label_that_is_not_the_published_file(tmp_path):
     published.make_synthia(tmp_path)
     street_set = STREET_SETS["synthia"](tmp_path, "train")

@@ -209,7 +209,7 @@ def positions(size):
 
 def test_two_crops_have_offsets_of_their_own_in_range():
     view = views.two_crops(views.JudgedCrop(28, 32), seed=3)
-    corners = np.array([view(positions(32), index)[:, 0, 0, :2] for index in range(300)])
+    corners = np.array([view(positions(32), index)[:, 0, 0, :2] for index in range(0, 2400, 8)])
     assert corners.min() == 0 and corners.max() == 3  # the margin is 4 of 32: offsets are 0 to 3
     assert {tuple(c) for c in corners.reshape(-1, 2)} == {(i, j) for i in range(4) for j in range(4)}
     assert np.ptp(corners[:, 0] - corners[:, 1], axis=0).min() > 0  # the two crops of a pair differ in both directions
@@ -218,9 +218,27 @@ def test_two_crops_have_offsets_of_their_own_in_range():
     assert any((view(positions(32), i) != other(positions(32), i)).any() for i in range(5))
 
 
+def test_two_crops_of_eight_images_in_a_row_are_cut_alike():
+    view = views.two_crops(views.JudgedCrop(224, 256), seed=0)
+    offsets = [tuple(view(positions(256), index)[:, 0, 0, :2].ravel()) for index in range(48)]
+    assert [len(set(offsets[start : start + 8])) for start in range(0, 48, 8)] == [1] * 6
+    assert len(set(offsets)) == 6
+
+
+def test_sequences_are_cut_from_a_larger_picture():
+    """ImageNet-P's: shorter side 256, the middle 224; frame 20 of `translate` is the picture at rest."""
+    image = np.random.default_rng(0).integers(0, 256, (256, 300, 3), np.uint8)
+    clip = views.sequence(views.JudgedCrop(224, 232), "translate", None, seed=0)(image, 3)
+    assert clip.shape == (41, 224, 224, 3)
+    for frame in (0, 20, 40):  # the other way than the picture moves; it has 38 pixels to spare each way
+        assert np.array_equal(clip[frame], image[16:240, 38 + 20 - frame : 262 + 20 - frame])
+    small = views.sequence(views.JudgedCrop(32), "scale", 2, seed=0)(image[:32, :32], 3)
+    assert small.shape == (2, 32, 32, 3)
+
+
 def test_two_crops_at_imagenets_size():
     view = views.two_crops(views.JudgedCrop(224, 232), seed=0)  # resized to 256 whatever it is judged at
-    offsets = np.array([view(positions(256), index)[:, 0, 0, :2] for index in range(200)])
+    offsets = np.array([view(positions(256), index)[:, 0, 0, :2] for index in range(0, 1600, 8)])
     assert offsets.min() == 0 and offsets.max() == 31
 
 
@@ -229,7 +247,7 @@ def test_images_of_the_networks_size_are_padded_by_reflection():
     image = positions(16)
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="reflect")
     possible = [padded[i : i + 16, j : j + 16].tobytes() for i in range(2) for j in range(2)]
-    shown = {crop.tobytes() for index in range(60) for crop in view(image, index)}
+    shown = {crop.tobytes() for index in range(0, 480, 8) for crop in view(image, index)}
     assert shown == set(possible)
 
 
@@ -294,11 +312,11 @@ def test_shifts_are_judged_one_by_one():
 
 
 def test_noise_is_compared_with_the_first_frame(monkeypatch):
-    def frames(image, name, seed, count):
+    def frames(image, name, seed, count, size):
         return np.stack([np.full((16, 16, 3), colour, np.uint8) for colour in ((9, 0, 0), (0, 9, 0), (0, 0, 9))])
 
     monkeypatch.setattr(views, "perturbed", frames)
-    changed_once = lambda image, name, seed, count: frames(image, name, seed, count)[[0, 1, 1]]  # noqa: E731
+    changed_once = lambda *sequence: frames(*sequence)[[0, 1, 1]]  # noqa: E731
     rows = evaluate([judged(Brightest())], noise(2), ["perturbations"])
     assert {row["value"] for row in rows if row["measure"] == "flip"} == {1}
     monkeypatch.setattr(views, "perturbed", changed_once)
