@@ -26,9 +26,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simple_parsing import flag
-
-from experiments.flags import RunFlags, UsageError, one_sentence, out_folder, parse, smoke_wandb
+from experiments.flags import RunFlags, UsageError, flag, one_sentence, out_folder, parse, smoke_wandb
 
 QUESTION = (
     "A segmentation network learns one street domain and is judged on others. "

@@ -147,7 +147,7 @@ def _unfinished(path: Path, arms: dict, seeds: list[int], metrics: DataFrame | N
 
 def read_frame(file: Path) -> DataFrame | None:
     """One of a run's gathered tables, named in `FRAMES`; None where it is missing, empty or damaged."""
-    return _frame(file, None, FRAMES[file.name])
+    return readable(lambda: _frame(file, None, FRAMES[file.name]))
 
 
 def _frame(file: Path, rows: DataFrame | None, columns: tuple[str, ...]) -> DataFrame | None:

@@ -1,7 +1,7 @@
 """Runs a script of experiments/ and sends it a signal at a given moment: `stopped_script.py SIGNAL MOMENT ARGS...`.
 
-A moment is `import NAME` of a module, or `call MODULE:NAME COUNT`, the COUNTth call of a function or method; several are
-parted by semicolons. ARGS are the script, by its name, and its flags.
+A moment is `import NAME` of a module, or `call MODULE:NAME COUNT`, the COUNTth call of a function or method; several
+are parted by semicolons. ARGS are the script, by its name, and its flags.
 """
 
 import functools

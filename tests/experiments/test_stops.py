@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,8 @@ def test_what_is_raised_after_a_signal_was_raised_by_it():
             raise RuntimeError("a loader's worker ended") from error
     assert stopped.value.code == 130
     with pytest.raises(SystemExit) as stopped, stops.signals_exit():
-        try:
+        with suppress(SystemExit):  # as a bare except does
             os.kill(os.getpid(), signal.SIGTERM)
-        except SystemExit:
-            pass  # swallowed, as by a bare except
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat themselves
     assert stopped.value.code == 143 and stops.stopped() is None
