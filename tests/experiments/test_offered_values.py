@@ -97,6 +97,6 @@ def test_wandb_modes(mode, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     study(cls_imagenet, f"{CLASSIFY} --norm bn --wandb {mode}", tmp_path / "run")
     kept = list((tmp_path / "run").rglob("*.wandb"))
-    assert len(kept) == (mode != "disabled")
+    assert len(kept) == (mode in ("online", "offline"))  # of a smoke run nobody asked for more
     said = capfd.readouterr().err
     assert ("W&B: you are not logged in; runs stay offline" in said) == (mode == "online")
