@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar, get_type_hints
 
 import yaml
 from simple_parsing import ArgumentParser, DashVariant, SimpleHelpFormatter
+from simple_parsing import flag as flag  # for the studies: what they import first is `experiments`, which minds Ctrl-C
 
 from experiments.bounds import SEEDS, Bounds, check_bounds, fitting
 from experiments.stops import exit_if_stopped

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.flags import UsageError
+from experiments.run_parts import readable
 from lightning_modules.checkpoint_files import fault_of
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
@@ -64,10 +65,7 @@ def _finished(given: str, path: Path) -> list[Path]:
 
 def ordered_parts(folder: Path) -> list[Path]:
     """The checkpoints of a run, arms in the order of its study, seeds ascending."""
-    try:
-        arms = list(json.loads((folder / "arms.json").read_text()))
-    except (OSError, ValueError):
-        arms = []
+    arms = readable(lambda: list(json.loads((folder / "arms.json").read_text(encoding="utf-8")))) or []
 
     def place(file: Path) -> tuple:
         arm, seed = arm_and_seed(file)

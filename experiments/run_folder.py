@@ -25,7 +25,7 @@ from datamodules.whole_file import write_whole
 from experiments.flags import ABOUT, UsageError
 from experiments.run_lock import NAME as LOCK
 from experiments.run_lock import locked
-from experiments.run_parts import RESULT, gathered, part_folder
+from experiments.run_parts import RESULT, gathered, part_folder, read_result
 from experiments.tables import Table
 
 PACKAGES = (
@@ -164,7 +164,8 @@ class RunFolder:
         if not resume:
             raise UsageError(f"{self.path} holds a run already: pass --resume to go on with it, or another --out.")
         for result in self.path.glob(f"*-seed*/{RESULT}"):
-            _mapping(result, json.loads, f"move {result.parent} away to train that anew")
+            if read_result(result.parent) is None:
+                raise UsageError(f"--resume: {result} is damaged: move {result.parent} away to train that anew.")
         remedy = "it held the run's flags; put it back from a copy, or begin anew with another --out"
         written = _mapping(self.config_file, yaml.safe_load, remedy)
         before = {k: v for k, v in written.items() if k not in ABOUT}

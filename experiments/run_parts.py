@@ -68,7 +68,7 @@ def _read_part(part: Path) -> dict[str, DataFrame]:
     result = read_result(part) or {}
     frames = {
         "metrics": read_metrics(part),
-        "gates": readable(lambda: pd.read_parquet(part / "gates.parquet")),
+        "gates": read_parquet(part / "gates.parquet"),
         **{name: pd.DataFrame(result[name]) for name in ("results", "divergence") if result.get(name)},
     }
     return {name: frame for name, frame in frames.items() if frame is not None}
@@ -80,6 +80,13 @@ def read_result(part: Path) -> dict[str, list[dict]] | None:
     tables = found.values() if isinstance(found, dict) else [None]
     whole = all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in tables)
     return found if whole else None
+
+
+def read_parquet(file: Path) -> DataFrame | None:
+    """A table; None where it is missing or damaged. A folder, which pandas takes for a table in parts, is none."""
+    import pandas as pd
+
+    return readable(lambda: pd.read_parquet(file)) if file.is_file() else None
 
 
 def readable(read: Callable):

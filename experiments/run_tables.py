@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING
 
 from experiments.flags import UsageError
 from experiments.reporting.arm_looks import Look, cast
+from experiments.reporting.run import MOST_SEEDS
+from experiments.run_parts import read_parquet, readable
 
 if TYPE_CHECKING:  # pandas loads slowly; nothing here is needed by a command line that asks for --help
     from pandas import DataFrame
@@ -65,8 +68,11 @@ class RunTables:
 def read_folder(path: Path | str) -> RunTables:
     """The tables of a finished run, from the folder that a study, or `eval_robustness.py`, left behind.
 
+    Of metrics, gates and divergence a file that is damaged is an empty table, and a warning says so.
+
     Raises:
-        UsageError: there is no such folder, it holds no run, or the run is not finished.
+        UsageError: there is no such folder, it holds no run, the run is not finished, or its config.yaml, arms.json or
+            results.csv are damaged.
     """
     import pandas as pd
 
@@ -80,15 +86,21 @@ def read_folder(path: Path | str) -> RunTables:
     if waiting:
         again = config.get("command", "its command")
         raise UsageError(f"{path} is half a run, without {', '.join(waiting)}: go on with it by {again} --resume")
-    results = pd.read_csv(path / "results.csv", dtype=TEXTS)
+    results = _table(path / "results.csv", ("arm", "seed"))
+    if results is None:
+        raise _damaged(path / "results.csv", "its command with --resume trains nothing again and writes it anew")
     arms = _arms(path, results)
     labels = list(dict.fromkeys(["arm", *(fact for facts in arms.values() for fact in facts), "seed"]))
+    missing = [label for label in labels if label not in results]
+    if missing:
+        raise UsageError(f"{path / 'results.csv'} has no column {', '.join(missing)}, which arms.json names.")
 
     def table(name: str, columns: Iterable[str]) -> DataFrame:
-        file = path / name
-        if not file.is_file():
-            return pd.DataFrame(columns=[*labels, *columns])
-        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype=TEXTS)
+        needed = ("arm", "seed", *columns) if name != "metrics.csv" else ("arm", "seed", "step")
+        found = _table(path / name, needed)
+        if found is None and (path / name).exists():
+            warnings.warn(f"{path / name} is damaged: its table is empty.", stacklevel=3)
+        return pd.DataFrame(columns=[*labels, *columns]) if found is None else found
 
     logged = table("metrics.csv", METRICS)
     return RunTables(
@@ -109,8 +121,10 @@ def unfinished(path: Path) -> list[str]:
     """What a run's folder still lacks: trainings, or the tables of them all; empty for a finished run."""
     config, parts = _yaml(path / "config.yaml"), []
     if (path / "arms.json").is_file():
-        seeds = range(config["seed"], config["seed"] + config["seeds"])
-        parts = [f"{arm}-seed{seed}" for seed, arm in product(seeds, json.loads((path / "arms.json").read_text()))]
+        first, count = config.get("seed"), config.get("seeds")
+        if not (isinstance(first, int) and isinstance(count, int) and 0 < count <= MOST_SEEDS):
+            raise _damaged(path / "config.yaml", "it names no seeds; its command with another --out makes the run anew")
+        parts = [f"{arm}-seed{seed}" for seed, arm in product(range(first, first + count), _json(path / "arms.json"))]
     waiting = [part for part in parts if not (path / part / "result.json").is_file()]
     return waiting or ([] if (path / "results.csv").is_file() else ["results.csv"])
 
@@ -164,7 +178,7 @@ def read_wandb(*paths: str, api=None) -> RunTables:
 def _arms(path: Path, results: DataFrame) -> dict[str, dict]:
     """The arms as the study wrote them; those of an evaluation from its results."""
     if (path / "arms.json").is_file():
-        return json.loads((path / "arms.json").read_text())
+        return _json(path / "arms.json")
     known = results.drop_duplicates("arm").set_index("arm")
     return known[[fact for fact in ("norm", "backbone", "antialias") if fact in known]].to_dict("index")
 
@@ -182,6 +196,27 @@ def _long(wide: DataFrame, kept: list[str], name: str) -> DataFrame:
     return long.dropna(subset=["value"]).sort_index(kind="stable").reset_index(drop=True)
 
 
+def _table(file: Path, needed: Iterable[str]) -> DataFrame | None:
+    """A table from its file; None where that is missing, damaged or without a column that is needed."""
+    import pandas as pd
+
+    parquet = file.suffix == ".parquet"
+    table = read_parquet(file) if parquet else readable(lambda: pd.read_csv(file, dtype=TEXTS))
+    return None if table is None or not {*needed} <= {*table.columns} else table
+
+
+def _json(file: Path) -> dict[str, dict]:
+    """The arms and their facts."""
+    found = readable(lambda: json.loads(file.read_text(encoding="utf-8")))
+    if not isinstance(found, dict) or not all(isinstance(facts, dict) for facts in found.values()):
+        raise _damaged(file, "remove it, and the run's command with --resume writes it anew")
+    return found
+
+
+def _damaged(file: Path, remedy: str) -> UsageError:
+    return UsageError(f"{file} is damaged: {remedy}.")
+
+
 def _yaml(file: Path) -> dict:
     """A YAML file, tuples in it read as lists; empty where it is missing."""
     import yaml
@@ -190,12 +225,21 @@ def _yaml(file: Path) -> dict:
         pass
 
     Loader.add_constructor("tag:yaml.org,2002:python/tuple", Loader.construct_yaml_seq)
-    return (yaml.load(file.read_text(encoding="utf-8"), Loader) or {}) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    found = readable(lambda: yaml.load(file.read_text(encoding="utf-8"), Loader) or {})
+    if not isinstance(found, dict):
+        raise _damaged(file, "put it back from a copy, or make the run anew by its command with another --out")
+    return found
 
 
 def _recipe(path: Path, arm: str, seed: int) -> dict:
     """What the flags amounted to for one training."""
-    return _yaml(path / f"{arm}-seed{seed}" / "hparams.yaml").get("recipe") or {}
+    try:
+        recipe = _yaml(path / f"{arm}-seed{seed}" / "hparams.yaml").get("recipe")
+    except UsageError:
+        recipe = None
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def _plain(settings: Mapping, taken: Iterable[str]) -> dict:

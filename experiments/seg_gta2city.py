@@ -27,9 +27,7 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 
-from simple_parsing import flag
-
-from experiments.flags import RunFlags, UsageError, one_sentence, out_folder, parse, smoke_wandb
+from experiments.flags import RunFlags, UsageError, flag, one_sentence, out_folder, parse, smoke_wandb
 from lightning_modules.checkpoint_files import ABSENT, fault_of
 
 QUESTION = (

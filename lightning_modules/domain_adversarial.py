@@ -41,7 +41,8 @@ class DomainAdversarialModule(ClassificationModule):
         scores = self(torch.cat([source, target]))[: len(source)]
         class_loss = F.cross_entropy(scores.float(), labels, label_smoothing=self.recipe.label_smoothing)
         strength = reversal(self._progress())
-        guesses = self.discriminator(_Reversed.apply(self._features.float(), strength))[:, 0]
+        features = self._features.to(self.discriminator[0].weight.dtype)  # which autocast may have halved
+        guesses = self.discriminator(_Reversed.apply(features, strength))[:, 0]
         truth = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).to(guesses)
         domain_loss = F.binary_cross_entropy_with_logits(guesses, truth)
         right = ((guesses > 0) == (truth > 0.5)).float().mean()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.reporting.run import read_frame
 from lightning_modules.gate_figures import NEAR, STATISTIC_COLOURS, last_recorded
 
 if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for --help need not wait
@@ -34,14 +35,13 @@ HEADINGS = {"mean": "mean", "var": "variance", "rho": "rho"}
 
 
 def print_gates(run: Path, console: Console | None = None) -> None:
-    """Print what `RUN/gates.parquet` last recorded, averaged over seeds; nothing where there is no such file."""
-    import pandas as pd
+    """Print what `RUN/gates.parquet` last recorded, averaged over seeds; nothing where that is missing or damaged."""
     from rich.console import Console
 
-    try:
-        gates = last_recorded(pd.read_parquet(run / "gates.parquet"))
-    except (OSError, ValueError):
+    recorded = read_frame(run / "gates.parquet")
+    if recorded is None:
         return
+    gates = last_recorded(recorded)
     console = console or Console()
     arms = list(gates["arm"].unique())
     for arm in arms[:ARMS]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.reporting.arm_looks import Cast, cast
-from experiments.run_parts import RESULT, gathered, part_folder, read_metrics, read_result, readable
+from experiments.run_parts import RESULT, gathered, part_folder, read_metrics, read_parquet, read_result, readable
 from lightning_modules.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -115,14 +115,12 @@ def _plain_keys(config: dict) -> dict:
 
 def _damaged_parts(path: Path, arms: dict, seeds: list[int]) -> list[str]:
     """Files of single trainings that are there and cannot be used."""
-    import pandas as pd
-
     damaged = []
     for part in (part_folder(path, arm, seed) for seed in seeds for arm in arms):
         checks = {
             RESULT: lambda part=part: read_result(part),
             "metrics.csv": lambda part=part: read_metrics(part),
-            "gates.parquet": lambda part=part: readable(lambda: pd.read_parquet(part / "gates.parquet")),
+            "gates.parquet": lambda part=part: read_parquet(part / "gates.parquet"),
         }
         bad = [name for name, check in checks.items() if _filled(part / name) and check() is None]
         damaged += [f"{part.name}/{name}" for name in bad]
@@ -145,6 +143,11 @@ def _unfinished(path: Path, arms: dict, seeds: list[int], metrics: DataFrame | N
     last = {} if metrics is None else metrics.groupby(["arm", "seed"])["step"].max().to_dict()
     left = {of: folder for of, folder in folders.items() if read_result(folder) is None}
     return {folder.name: int(last[of]) if of in last else None for of, folder in left.items()}
+
+
+def read_frame(file: Path) -> DataFrame | None:
+    """One of a run's gathered tables, named in `FRAMES`; None where it is missing, empty or damaged."""
+    return readable(lambda: _frame(file, None, FRAMES[file.name]))
 
 
 def _frame(file: Path, rows: DataFrame | None, columns: tuple[str, ...]) -> DataFrame | None:
@@ -172,10 +175,10 @@ def _read(file: Path) -> DataFrame | None:
     import pandas as pd
 
     names = {"arm": str, "norm": str, "domain": str}  # an arm called 50 is no number
-    if not file.is_file():  # pandas takes a folder for a table in parts
-        return None
-    parquet = file.suffix == ".parquet"
-    table = readable(lambda: pd.read_parquet(file) if parquet else pd.read_csv(file, on_bad_lines="skip", dtype=names))
+    if file.suffix == ".parquet":
+        table = read_parquet(file)
+    else:
+        table = readable(lambda: pd.read_csv(file, on_bad_lines="skip", dtype=names))
     if table is None:
         return None
     if "arm" not in table and {"norm", "seed"} <= {*table.columns}:

@@ -7,6 +7,7 @@ these are the protobuf records of `wandb.proto`.
 
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,26 @@ BLOCK = 32768
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
-def records(folder: Path) -> Iterator[pb.Record]:
-    """The records of the one run below a folder, each with its checksum tested."""
+def records(folder: Path) -> list[pb.Record]:
+    """The records of the one run below a folder, each with its checksum tested.
+
+    `finish` asks W&B's own process to close the file, and returns before that has done so: on a busy machine the last
+    block may be missing for a second, though nothing is lost. The record of the run's exit is what is written last.
+    """
     (file,) = folder.rglob("*.wandb")
-    data = file.read_bytes()
+    until = time.monotonic() + 60
+    while True:
+        try:
+            found = list(_parsed(file.read_bytes()))
+            if any(record.HasField("exit") for record in found) or time.monotonic() > until:
+                return found
+        except (AssertionError, struct.error):  # a record that is written at this moment
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
+def _parsed(data: bytes) -> Iterator[pb.Record]:
     assert struct.unpack("<4sHB", data[:7]) == (b":W&B", 0xBEE1, 0)
     place, whole = 7, b""
     while place < len(data):

@@ -32,8 +32,9 @@ def accuracy(results: pd.DataFrame) -> Table | None:
     return table_of(clean.set_index(["arm", "seed"])[["top1"]] * 100, "Per cent.") if len(clean) else None
 
 
-def opened(path: Path, arms: dict = ARMS, **flags) -> RunFolder:
-    return RunFolder(path, Flags(**flags), "Which?", {"data": "shapes"}, arms, arm_flags=("norm", "backbone"))
+def opened(path: Path, arms: dict = ARMS, fresh: bool = False, **flags) -> RunFolder:
+    about, free = {"data": "shapes"}, ("norm", "backbone")
+    return RunFolder(path, Flags(**flags), "Which?", about, arms, arm_flags=free, fresh=fresh)
 
 
 def fill(folder: RunFolder, arm: str, seed: int, top1: float) -> None:
