@@ -176,7 +176,17 @@ def run_arms(
     def train_one(name: str, seed: int) -> None:
         (train or train_and_judge)(flags, arms[name], opened, folder, name, seed)
 
-    return train_arms(folder, train_one, table, started)
+    return train_arms(folder, train_one, lambda results: with_selection(table(results), arms), started)
+
+
+def with_selection(table: Table | None, arms: dict[str, Arm]) -> Table | None:
+    """The closing table, which says so where not the last evaluation counts."""
+    from lightning_modules.classification_recipes import SELECTIONS
+
+    chosen = dict.fromkeys(arm.recipe.selection for arm in arms.values())
+    if table is None or list(chosen) == ["last"]:
+        return table
+    return dataclasses.replace(table, legend=f"{table.legend} Each figure is {SELECTIONS[next(iter(chosen))]}.")
 
 
 class Opened:
@@ -352,6 +362,12 @@ def loaded(flags: ClassificationFlags, arm: Arm, opened: Opened, world: int):
     )
 
 
+def step_images(arm: Arm) -> int:
+    """Images that pass the network in one step, over all processes."""
+    domains = len(arm.train.split("+")) if arm.recipe.from_each else 1
+    return arm.recipe.batch_size * (domains + (arm.adapt_to is not None))
+
+
 def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder, name: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
     from experiments.trainers import devices, end_wandb, forget_progress, make_trainer, train
@@ -365,7 +381,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     part, recipe = folder.part(name, seed), arm.recipe
     world = devices(flags)[1] * flags.nodes
     data, module = loaded(flags, arm, opened, world), build(flags, arm, opened)
-    together = recipe.batch_size // (1 if flags.sync_norm else turns(arm, world)[0])  # normalised as one batch
+    together = step_images(arm) // (1 if flags.sync_norm else turns(arm, world)[0])  # normalised as one batch
     averaging = [AveragedWeights(ema_update(recipe))] if recipe.ema_decay else []
     trainer = make_trainer(
         flags,

@@ -6,9 +6,9 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 
 SELECTIONS = {
-    "last": "of the last step",
-    "best": "of the epoch that is best on the very images it is given for, which flatters it",
-    "training-domains": "of the evaluation that is best on held-out images of the training domains",
+    "last": "that of the last step",
+    "best": "that of the evaluation which is best on the very images it is given for, and is flattered by it",
+    "training-domains": "that of the evaluation which is best on held-out images of the training domains",
 }
 """Which evaluation of a training counts, in the words of a table's legend."""
 

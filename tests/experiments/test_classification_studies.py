@@ -105,13 +105,23 @@ def test_processes_that_take_turns_make_the_same_steps(tmp_path):
             ["art_painting-to-sketch", "cartoon-to-sketch", "photo-to-sketch", "mean"],
         ),
         ("--setting transfer --adapt dann --source photo --target sketch", ["photo-to-sketch", "mean"]),
+        (
+            "--setting transfer --adapt dann --source photo --target sketch --recipe tll-dann --batch-size 4",
+            ["photo-to-sketch", "mean"],
+        ),
+        ("--setting transfer --source photo --target sketch --recipe tll-erm --batch-size 4", ["photo-to-sketch", "mean"]),
+        ("--setting leave-one-out --target photo --recipe domainbed-erm --batch-size 4", ["photo", "mean"]),
+        ("--setting leave-one-out --target photo --selection training-domains", ["photo", "mean"]),
     ],
 )
 def test_domains_at_once_unseen_and_in_place_of_another(line, columns, pacs, tmp_path):
-    common = f"{TINY.replace('--images 40', '')} --crop resized --data pacs --data-root {pacs} --norm bn"
+    common = f"{TINY.replace('--images 40', '')} --crop resized --data pacs --data-root {pacs} --norm bn --image-size 32"
     results = run(cls_office_home, f"{common} {line} --out {tmp_path / 'run'}")
     table = cls_office_home.table(results)
     assert table.header()[2:] == columns
+    said = {"tll": "is best on the very images", "dom": "held-out images of the training", "tra": "held-out images of"}
+    kind = line.partition("--recipe ")[2][:3] or line.partition("--selection ")[2][:3]
+    assert said.get(kind, "One seed") in (tmp_path / "run" / "table.md").read_text()
     cells = table.cells.xs("mean", axis=1, level=1).iloc[0]
     assert cells["mean"] == pytest.approx(cells.drop("mean").mean())
 
@@ -119,9 +129,10 @@ def test_domains_at_once_unseen_and_in_place_of_another(line, columns, pacs, tmp
 def test_held_out_images_are_never_learned(pacs):
     flags = parse(cls_office_home.Flags, "", f"--data pacs --data-root {pacs} --setting leave-one-out".split())
     domains = ("pacs/photo", "pacs/cartoon", "pacs/sketch")
-    arms = cls_office_home.leave_one_out(flags, domains)
-    assert arms["without-photo"] == {"train": "pacs/cartoon+pacs/sketch", "judged": ("pacs/photo:all",)}
     recipe = cls_office_home.chosen_recipe(flags, "office-home")
+    arms = cls_office_home.leave_one_out(flags, domains, recipe)
+    expected = {"train": "pacs/cartoon+pacs/sketch", "judged": ("pacs/photo:all",), "held_out": ()}
+    assert arms["without-photo"] == expected
     opened = Opened(flags)
     assert len(opened("pacs/photo:all", "val", recipe).samples) == 30
     assert len(opened("pacs/photo", "train", recipe).samples) + len(opened("pacs/photo", "val", recipe).samples) == 30
