@@ -60,8 +60,8 @@ class MultiDomain(ImageFiles):
 
     Where the set's own lists of a domain are there (DomainNet's `DOMAIN_train.txt` and `DOMAIN_test.txt`), train and
     test are what they say, and val is test. Elsewhere val is every fifth image of each class, in an order made of a
-    hash of the names, and train is the rest. "out3" are the images that trial 3 of DomainBed's protocol holds out, "in3"
-    the rest: a fifth of all, rounded down, in an order drawn by a hash of the trial and the domain (Gulrajani and
+    hash of the names, and train is the rest. "out3" are the images that trial 3 of DomainBed's protocol holds out,
+    "in3" the rest: a fifth of all, rounded down, in an order drawn by a hash of the trial and the domain (Gulrajani and
     Lopez-Paz, ICLR 2021). The rule is DomainBed's, the draws are others.
 
     Args:

@@ -34,7 +34,7 @@ class ClassificationFlags(RunFlags):
     sync_norm: bool = False
     """Take batch statistics over all processes, in bn, sn, bin and IBN's bn half alike."""
     recipe: str = "auto"
-    """How it is trained (lightning_modules/classification_recipes.py); auto: laptop on shapes, else the paper's. The
+    """How it is trained (docs/recipes.md says what each recipe follows); auto: laptop on shapes, else the paper's. The
     flags below override parts of it."""
     backbone: str | None = None
     """A torchvision or timm name, or a CIFAR network such as cifar_resnet20."""

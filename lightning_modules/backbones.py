@@ -81,8 +81,8 @@ def build_backbone(
         name: timm's ("resnet50d", "resnetrs152", "seresnet50", "efficientnet_b0"), torchvision's (as
             "torchvision/resnet50", or plainly where timm has none: "alexnet"), ours (`cifar_networks.CIFAR_NAMES`:
             "cifar_resnet20", and BIN's own, "cifar_bin_resnet110"), or "resnetrsDEPTH" of `RESNET_RS_BLOCKS`. A tag
-            chooses published weights ("resnet50.tv_in1k", "torchvision/resnet50.IMAGENET1K_V2"); torchvision's first ones by default, which are
-            the baselines of the papers.
+            chooses published weights ("resnet50.tv_in1k", "torchvision/resnet50.IMAGENET1K_V2"); torchvision's first
+            ones by default, which are the baselines of the papers.
         classes: logits.
         norm: a name in `normshift.NORMS`. "bn" leaves a network without batch, instance or group norms as it is.
         antialias: size of the blur filter of `normshift.antialias`; None for none.

@@ -203,7 +203,7 @@ CLASSIFICATION_RECIPES = {
     ),
     # Anti-aliased CNNs (Zhang, ICML 2019), and the fine-tuning of a network that was trained without blur. VGG was
     # trained at .05 with the gradients of two batches of 128 added: at 256, whose gradient is their mean, twice that
-    # rate and half the decay are the same steps (with batch statistics of 128 an image: two processes).
+    # rate and half the decay are the same steps; two processes make its batch statistics, of 128 images.
     "antialiased": ClassificationRecipe(
         backbone="resnet50", **_IMAGENET, batch_size=256, epochs=90, lr=0.1, schedule="step", milestones=(30, 60),
         weight_decay=1e-4, zero_last_gamma=False,

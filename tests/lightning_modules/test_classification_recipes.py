@@ -72,7 +72,6 @@ def test_warm_up_rises_in_a_line_and_meets_the_schedule():
     np.testing.assert_allclose(np.diff(rates), 0.1 / 51, rtol=1e-9)
     assert rates[50] == pytest.approx(0.1)
 
-
     recipe = CLASSIFICATION_RECIPES["resnet-rs-50-160"].fitted(40960)
     rates = [learning_rate(recipe, at) for at in range(51)]
     np.testing.assert_allclose(np.diff(rates), 0.8 * (1 + math.cos(math.pi / 70)) / 51, rtol=1e-9)

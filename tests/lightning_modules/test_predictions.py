@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from datamodules.transforms import MEAN, STD
 from datamodules.image_transforms import JudgedImage
+from datamodules.transforms import MEAN, STD
 from lightning_modules.predictions import answers, captioned, save_answers
 
 
