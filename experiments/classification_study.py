@@ -243,7 +243,7 @@ def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
 
 BUILDS = (
     "backbone", "width", "dropout", "stochastic_depth", "stochastic_depth_by", "small_images", "trains", "architecture",
-    "bottleneck",
+    "bottleneck", "tells_domains",
 )  # fmt: skip
 """Parts of a recipe that a network is built from."""
 
@@ -263,6 +263,8 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
             raise UsageError(
                 f"--batch-size {arm.recipe.batch_size} cannot be shared by {shares} processes: pass a multiple of it."
             )
+        if arm.recipe.tells_domains and world > 1:
+            raise UsageError("domainbed-dann: its two halves take turns in one process alone; pass --gpus 1 --nodes 1.")
         if arm.norm == "syncbn" and accelerator == "cpu" and world > 1:
             raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
         built_of = [getattr(arm.recipe, part) for part in BUILDS]
@@ -309,10 +311,10 @@ def turns(arm: Arm, world: int) -> tuple[int, int]:
 def build(flags: ClassificationFlags, arm: Arm, opened: Opened):
     """The arm's network, ready to train."""
     from lightning_modules.classification import ClassificationModule
-    from lightning_modules.domain_adversarial import DomainAdversarialModule
+    from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
 
-    kind = DomainAdversarialModule if arm.adapt_to else ClassificationModule
-    module = kind(
+    alone = DomainInvariantModule if arm.recipe.tells_domains else ClassificationModule
+    module = (DomainAdversarialModule if arm.adapt_to else alone)(
         arm.recipe,
         arm.norm,
         opened(arm.train, "train", arm.recipe).classes,

@@ -111,6 +111,7 @@ def test_processes_that_take_turns_make_the_same_steps(tmp_path):
         ),
         ("--setting transfer --source photo --target sketch --recipe tll-erm", ["photo-to-sketch", "mean"]),
         ("--setting leave-one-out --target photo --recipe domainbed-erm", ["photo", "mean"]),
+        ("--setting leave-one-out --target photo --recipe domainbed-dann", ["photo", "mean"]),
         ("--setting leave-one-out --target photo --selection training-domains", ["photo", "mean"]),
     ],
 )
@@ -158,6 +159,20 @@ def test_domainbeds_trials_are_split_by_seed_and_chosen_on_what_is_held_out(pacs
     assert table.cells["photo", "mean"].item() == pytest.approx(scores.mean())
     assert table.cells["photo", "sd"].item() == pytest.approx(np.std(scores) / 2**0.5)  # the standard error
     assert "standard error over the seeds' trials" in table.legend
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--setting transfer --adapt dann --source photo --recipe tll-dann",
+        "--setting transfer --source photo --recipe tll-erm",
+        "--setting leave-one-out --recipe domainbed-dann",
+    ],
+)
+def test_other_libraries_protocols_on_shapes(line, tmp_path):
+    common = f"{TINY.replace('--recipe smoke', '--image-size 32')} --batch-size 8 --target sketch"
+    results = run(cls_office_home, f"{common} --norm bin {line} --out {tmp_path / 'run'}")
+    assert set(results.recipe) == {line.split()[-1]} and (tmp_path / "run" / "report.html").exists()
 
 
 def test_batches_of_domainbed_hold_as_many_of_each_domain(pacs):

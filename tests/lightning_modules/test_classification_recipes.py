@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE, ClassificationRecipe
 from lightning_modules.optimization import ema_decay_at, ema_update, learning_rate, remembered
+from lightning_modules.recipe_images import judged_image, train_image
 
 CLASSES = ("a", "b", "c")
 
@@ -295,3 +296,12 @@ def test_a_linear_evaluation_moves_nothing_but_the_head():
     pl.Trainer(max_steps=2, **QUIET).fit(module, batches(), batches())  # a judgement sets modes, too
     changed = {key for key, value in module.net.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION_RECIPES)
+def test_every_recipe_makes_its_images(name):
+    recipe = CLASSIFICATION_RECIPES[name]
+    photo = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    for transform in (train_image(recipe), judged_image(recipe)):
+        out = transform(photo)
+        assert out.shape == (3, recipe.image_size, recipe.image_size) and out.isfinite().all()

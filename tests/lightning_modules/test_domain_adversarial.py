@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
-from lightning_modules.domain_adversarial import DomainAdversarialModule, _Reversed, reversal
+from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule, _Reversed, reversal
 from lightning_modules.optimization import learning_rate
 
 RECIPE = dataclasses.replace(
@@ -155,3 +155,36 @@ def test_transfer_learning_librarys_second_step_written_out():
                 p -= part * rate * (gradient + 0.9 * momentum[name])
     for name, p in twin.named_parameters():
         torch.testing.assert_close(dict(module.named_parameters())[name], p, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_domainbeds_turns_written_out():
+    """Two turns of each half by two Adam optimisers of their own, as DomainBed has them."""
+    parts = {"backbone": "cifar_resnet8", "width": 0.25, "image_size": 16, "resize": None, "squash": False}
+    recipe = dataclasses.replace(CLASSIFICATION_RECIPES["domainbed-dann"], **parts, batch_size=2, lr_batch=2, lr=1e-3)
+    torch.manual_seed(0)
+    module, twin = (
+        DomainInvariantModule(recipe.fitted(12), "bn", ("a", "b"), ["x"], data="one+two+three") for _ in range(2)
+    )
+    twin.load_state_dict(module.state_dict())
+    images, labels = torch.randn(24, 3, 16, 16), torch.arange(24) % 2
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(TensorDataset(images, labels), 6))
+    twin.train()
+    halves = [torch.optim.Adam(part.parameters(), 1e-3, (0.5, 0.9)) for part in (twin.net, twin.discriminator)]
+    domains = torch.tensor([0, 0, 1, 1, 2, 2])
+    for step in range(4):
+        at = slice(6 * step, 6 * step + 6)
+        features = []
+        hook = twin.net.fc.register_forward_pre_hook(lambda layer, inputs, kept=features: kept.append(inputs[0]))
+        class_loss = F.cross_entropy(twin.net(images[at]), labels[at])
+        hook.remove()
+        domain_loss = F.cross_entropy(twin.discriminator(features[0]), domains)
+        twin.zero_grad()
+        (domain_loss if step % 2 else class_loss - domain_loss).backward()
+        halves[step % 2].step()
+    for name, p in twin.named_parameters():
+        torch.testing.assert_close(dict(module.named_parameters())[name], p, rtol=1e-3, atol=1e-4, msg=name)
+    assert [tuple(layer.weight.shape) for layer in module.discriminator[::2]] == [(256, 16), (256, 256), (3, 256)]
