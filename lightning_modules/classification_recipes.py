@@ -44,7 +44,8 @@ class ClassificationRecipe:
     decay_gates: bool = False  # whether Switchable Normalization's gates decay as well
     label_smoothing: float = 0.0
 
-    dropout: float = 0.0  # before the classifier
+    dropout: float = 0.0  # before the classifier; 0 leaves the architecture's own
+    own_dropout: bool = True  # whether the architecture's own, where it has some, is left
     stochastic_depth: float = 0.0  # drop rate of the last residual block
     stochastic_depth_by: str = "block"  # how it falls towards the first: see `build_backbone`
     width: float = 1.0  # channels, times the backbone's own
@@ -227,7 +228,7 @@ CLASSIFICATION_RECIPES = {
     ),
     "antialiased-mobilenet": ClassificationRecipe(
         backbone="torchvision/mobilenet_v2", **_IMAGENET, batch_size=256, epochs=150, lr=0.05, schedule="cosine",
-        weight_decay=4e-5,
+        weight_decay=4e-5, own_dropout=False,
     ),
     "antialiased-finetune": ClassificationRecipe(
         backbone="resnet50.tv_in1k", **_IMAGENET, batch_size=256, epochs=60, lr=0.01, schedule="step", milestones=(30,),
@@ -279,7 +280,7 @@ CLASSIFICATION_RECIPES = {
         backbone="resnet50.tv_in1k", **_TLL, epochs=5, epoch_length=500, lr=0.001, lr_gamma=0.0003, weight_decay=5e-4,
     ),
     # DomainBed's (Gulrajani and Lopez-Paz, ICLR 2021; tables of 2020) at its default hyper-parameters: ERM 85.5 on
-    # PACS and 66.5 on Office-Home in the mean of the domains left out. Needs --weights imagenet (batch norm is frozen) and
+    # PACS and 66.5 on Office-Home in the mean of the domains left out. Needs --weights imagenet (norms are frozen) and
     # cls_office_home.py --setting leave-one-out. Every domain is split in 80 % and 20 % anew for each seed; what is
     # reported is the left-out domain's 80 %, at the evaluation that is best on the training domains' 20 %; --selection
     # last is its oracle for one set of hyper-parameters. Not matched: its tables choose among 20 draws of

@@ -305,3 +305,9 @@ def test_every_recipe_makes_its_images(name):
     for transform in (train_image(recipe), judged_image(recipe)):
         out = transform(photo)
         assert out.shape == (3, recipe.image_size, recipe.image_size) and out.isfinite().all()
+
+
+def test_the_anti_aliased_mobilenet_has_no_dropout():
+    recipe = dataclasses.replace(CLASSIFICATION_RECIPES["antialiased-mobilenet"], width=0.25)
+    net = ClassificationModule(recipe, "bn", CLASSES, ["x"], antialias=4).net
+    assert [layer.p for layer in net.modules() if isinstance(layer, torch.nn.Dropout)] == [0.0]  # torchvision's: .2
