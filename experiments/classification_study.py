@@ -127,6 +127,9 @@ def _check_setting(flags: ClassificationFlags, name: str, recipe: Classification
         adapt = " --adapt dann" if recipe.adapts else " without --adapt"
         wanted = f"--setting {recipe.setting}{adapt if recipe.setting == 'transfer' else ''}"
         raise UsageError(f"--recipe {name}: it is a protocol of cls_office_home.py {wanted}.")
+    if recipe.setting and flags.weights == "none":
+        frozen = ", and its norms are frozen" if recipe.frozen_norms else ""
+        print(f"note: {name} starts from --weights imagenet{frozen}; from scratch it is not that protocol")
 
 
 def smoked(flags: ClassificationFlags, **parts) -> ClassificationFlags:

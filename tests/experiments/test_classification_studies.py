@@ -169,10 +169,12 @@ def test_domainbeds_trials_are_split_by_seed_and_chosen_on_what_is_held_out(pacs
         "--setting leave-one-out --recipe domainbed-dann",
     ],
 )
-def test_other_libraries_protocols_on_shapes(line, tmp_path):
+def test_other_libraries_protocols_on_shapes(line, tmp_path, capsys):
     common = f"{TINY.replace('--recipe smoke', '--image-size 32')} --batch-size 8 --target sketch"
     results = run(cls_office_home, f"{common} --norm bin {line} --out {tmp_path / 'run'}")
-    assert set(results.recipe) == {line.split()[-1]} and (tmp_path / "run" / "report.html").exists()
+    name = line.split()[-1]
+    assert set(results.recipe) == {name} and (tmp_path / "run" / "report.html").exists()
+    assert f"note: {name} starts from --weights imagenet" in capsys.readouterr().out
 
 
 def test_batches_of_domainbed_hold_as_many_of_each_domain(pacs):
