@@ -60,7 +60,7 @@ def open_images(
     Args:
         name: one of `NAMES`; a set of several domains alone means all of them, joined. `NAME:SPLIT` overrides `split`,
             and `NAME+NAME` joins domains of one set, or sets of the same classes.
-        split: "train" or "val"; "test" where one is published.
+        split: "train" or "val"; "test" where one is published; "in0", "out0", ... of a trial (`MultiDomain`).
         data_root: the folder whose subfolders are the real sets, each under its name.
         size: side of the images that `shapes` draws, 32 by default; a set on disk keeps its own.
         length: how many images `shapes` draws; a set on disk has what it has.

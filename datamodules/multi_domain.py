@@ -1,15 +1,21 @@
 """Sets of several domains, each a folder of class folders: Office-Home, PACS, DomainNet."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.image_files import DataError, MissingDataError, lines_of
 from datamodules.image_folders import ImageFiles, Published, and_more, class_files, folders_in
 
 log = logging.getLogger(__name__)
+
+TRIAL = re.compile(r"(in|out)(\d+)")
+"""Splits of a trial of DomainBed's protocol."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,14 @@ class MultiDomain(ImageFiles):
 
     Where the set's own lists of a domain are there (DomainNet's `DOMAIN_train.txt` and `DOMAIN_test.txt`), train and
     test are what they say, and val is test. Elsewhere val is every fifth image of each class, in an order made of a
-    hash of the names, and train is the rest: DomainBed (Gulrajani and Lopez-Paz 2021) too holds out 20 %.
+    hash of the names, and train is the rest. "out3" are the images that trial 3 of DomainBed's protocol holds out,
+    "in3" the rest: a fifth of all, rounded down, in an order drawn by a hash of the trial and the domain (Gulrajani and
+    Lopez-Paz, ICLR 2021). The rule is DomainBed's, the draws are others.
 
     Args:
         name: a name in `DOMAIN_SETS`.
         root: the folder that holds the domains' folders.
-        split: "train", "val" or "all"; "test" where there are lists.
+        split: "train", "val" or "all"; "test" where there are lists; "inTRIAL" or "outTRIAL".
         domains: those to join; all by default.
 
     Attributes:
@@ -72,7 +80,7 @@ class MultiDomain(ImageFiles):
 
     def __init__(self, name: str, root: str | Path, split: str, domains: tuple[str, ...] | None = None):
         self.facts, self.name = DOMAIN_SETS[name], name
-        if split not in ("train", "val", "test", "all"):
+        if split not in ("train", "val", "test", "all") and not TRIAL.fullmatch(split):
             raise DataError(f"{split!r} is no split of {self.facts.published.name}, which has train, val and all.")
         root = Path(root)
         if not root.is_dir():
@@ -113,6 +121,9 @@ class MultiDomain(ImageFiles):
         self, root: Path, folder: Path, domain: str, names: list[str], positions: list[int], split: str
     ) -> list[int]:
         """Which of a domain's images belong to the split."""
+        if trial := TRIAL.fullmatch(split):
+            everything = self._chosen(root, folder, domain, names, positions, "all")
+            return _of_trial(domain, everything, *trial.groups())
         lists = {part: root / f"{folder.name}_{part}.txt" for part in ("train", "test")}
         if any(path.is_file() for path in lists.values()):
             return self._listed(lists, folder, names, split)
@@ -139,6 +150,14 @@ class MultiDomain(ImageFiles):
             log.warning("%d of the %d images listed for %s are not on disk, %s first",
                         len(listed) - len(chosen), len(listed), folder, absent)  # fmt: skip
         return chosen
+
+
+def _of_trial(domain: str, images: list[int], part: str, trial: str) -> list[int]:
+    """A trial's part of a domain's images: "out", a fifth of them, or "in", the rest."""
+    seed = blake2b(f"{int(trial)}/{domain}".encode(), digest_size=8).digest()
+    order = np.random.default_rng(int.from_bytes(seed, "big")).permutation(len(images))
+    held_out = len(images) // 5
+    return sorted(images[i] for i in (order[:held_out] if part == "out" else order[held_out:]))
 
 
 def _held_out(domain: str, names: list[str], positions: list[int]) -> set[int]:

@@ -34,7 +34,7 @@ class ClassificationFlags(RunFlags):
     sync_norm: bool = False
     """Take batch statistics over all processes, in bn, sn, bin and IBN's bn half alike."""
     recipe: str = "auto"
-    """How it is trained (lightning_modules/classification_recipes.py); auto: laptop on shapes, else the paper's. The
+    """How it is trained (docs/recipes.md says what each recipe follows); auto: laptop on shapes, else the paper's. The
     flags below override parts of it."""
     backbone: str | None = None
     """A torchvision or timm name, or a CIFAR network such as cifar_resnet20."""
@@ -128,6 +128,9 @@ def _check_setting(flags: ClassificationFlags, name: str, recipe: Classification
         adapt = " --adapt dann" if recipe.adapts else " without --adapt"
         wanted = f"--setting {recipe.setting}{adapt if recipe.setting == 'transfer' else ''}"
         raise UsageError(f"--recipe {name}: it is a protocol of cls_office_home.py {wanted}.")
+    if recipe.setting and flags.weights == "none":
+        frozen = ", and its norms are frozen" if recipe.frozen_norms else ""
+        print(f"note: {name} starts from --weights imagenet{frozen}; from scratch it is not that protocol")
 
 
 def smoked(flags: ClassificationFlags, **parts) -> ClassificationFlags:
@@ -177,7 +180,17 @@ def run_arms(
     def train_one(name: str, seed: int) -> None:
         (train or train_and_judge)(flags, arms[name], opened, folder, name, seed)
 
-    return train_arms(folder, train_one, table, started)
+    return train_arms(folder, train_one, lambda results: with_selection(table(results), arms), started)
+
+
+def with_selection(table: Table | None, arms: dict[str, Arm]) -> Table | None:
+    """The closing table, which says so where not the last evaluation counts."""
+    from lightning_modules.classification_recipes import SELECTIONS
+
+    chosen = dict.fromkeys(arm.recipe.selection for arm in arms.values())
+    if table is None or list(chosen) == ["last"]:
+        return table
+    return dataclasses.replace(table, legend=f"{table.legend} Each figure is {SELECTIONS[next(iter(chosen))]}.")
 
 
 class Opened:
@@ -234,7 +247,7 @@ def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
 
 BUILDS = (
     "backbone", "width", "dropout", "stochastic_depth", "stochastic_depth_by", "small_images", "trains", "architecture",
-    "bottleneck",
+    "bottleneck", "tells_domains",
 )  # fmt: skip
 """Parts of a recipe that a network is built from."""
 
@@ -254,6 +267,8 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
             raise UsageError(
                 f"--batch-size {arm.recipe.batch_size} cannot be shared by {shares} processes: pass a multiple of it."
             )
+        if arm.recipe.tells_domains and world > 1:
+            raise UsageError("domainbed-dann: its two halves take turns in one process alone; pass --gpus 1 --nodes 1.")
         if arm.norm == "syncbn" and accelerator == "cpu" and world > 1:
             raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
         built_of = [getattr(arm.recipe, part) for part in BUILDS]
@@ -307,10 +322,10 @@ def turns(arm: Arm, world: int) -> tuple[int, int]:
 def build(flags: ClassificationFlags, arm: Arm, opened: Opened):
     """The arm's network, ready to train."""
     from lightning_modules.classification import ClassificationModule
-    from lightning_modules.domain_adversarial import DomainAdversarialModule
+    from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
 
-    kind = DomainAdversarialModule if arm.adapt_to else ClassificationModule
-    module = kind(
+    alone = DomainInvariantModule if arm.recipe.tells_domains else ClassificationModule
+    module = (DomainAdversarialModule if arm.adapt_to else alone)(
         arm.recipe,
         arm.norm,
         opened(arm.train, "train", arm.recipe).classes,
@@ -360,6 +375,12 @@ def loaded(flags: ClassificationFlags, arm: Arm, opened: Opened, world: int):
     )
 
 
+def step_images(arm: Arm) -> int:
+    """Images that pass the network in one step, over all processes."""
+    domains = len(arm.train.split("+")) if arm.recipe.from_each else 1
+    return arm.recipe.batch_size * (domains + (arm.adapt_to is not None))
+
+
 def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder, name: str, seed: int) -> None:
     """One network: train it, judge it, and leave its part of the run in the folder."""
     from experiments.trainers import devices, end_wandb, forget_progress, make_trainer, train
@@ -373,7 +394,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     part, recipe = folder.part(name, seed), arm.recipe
     world = devices(flags)[1] * flags.nodes
     data, module = loaded(flags, arm, opened, world), build(flags, arm, opened)
-    together = recipe.batch_size // (1 if flags.sync_norm else turns(arm, world)[0])  # normalised as one batch
+    together = step_images(arm) // (1 if flags.sync_norm else turns(arm, world)[0])  # normalised as one batch
     averaging = [AveragedWeights(ema_update(recipe))] if recipe.ema_decay else []
     trainer = make_trainer(
         flags,

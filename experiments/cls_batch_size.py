@@ -12,6 +12,9 @@ Eight GPUs, with data/imagenet on disk (not run here):
     python experiments/cls_batch_size.py --data imagenet --gpus 8 --norm bn gn sn \
         --settings 8x32 8x16 8x8 8x4 8x2 8x1
 
+On real data the recipe is sn-step, the options of Switchable Normalization's ImageNet code, for all norms: dropout,
+colour noise, decay of everything, its gates too (docs/recipes.md).
+
 A laptop, nothing on disk (the embedded shapes):
 
     python experiments/cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 4 --seeds 3

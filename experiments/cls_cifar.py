@@ -8,8 +8,13 @@ One GPU, with data/cifar10 and data/cifar100 on disk (not run here):
 
     python experiments/cls_cifar.py --data cifar10 --gpus 1 --norm bn bin --seeds 5
     python experiments/cls_cifar.py --data cifar100 --gpus 1 --norm bn bin --seeds 5 --backbone cifar_alexnet \
-        cifar_vgg19 cifar_resnet56 cifar_resnet110 cifar_preresnet110 cifar_wrn28_10 cifar_resnext29_8x64 \
+        cifar_vgg19 cifar_bin_resnet56 cifar_bin_resnet110 cifar_preresnet110 cifar_wrn28_10 cifar_resnext29_8x64 \
         cifar_densenet_bc100_12
+
+The recipe is that of BIN's code, which reports the best test accuracy of all epochs, and so does the table, in words;
+--selection last gives the last epoch's. cifar_bin_resnet110 is what the code builds for that depth, bottlenecks 164
+layers deep; its tables do not say whether they are of these or of basic blocks, cifar_bin_resnet110_basic.
+cifar_resnet110 is He et al.'s, whose shortcuts have no parameters.
 
 A laptop, nothing on disk (the embedded shapes, all four styles mixed):
 

@@ -13,6 +13,9 @@ Eight GPUs, with data/imagenet on disk (not run here):
         --widths 0.25 0.5 1 1.5 2 --sizes 128 160 224 320 448 --strengths 0.5 1 1.5
     python experiments/cls_resnet_rs.py --data imagenet --gpus 8 --study efficientnet --networks b0 b1 b2 b3 b4 b5 b6 b7
 
+The recipes are those of the paper's code for TPUs, under Model Garden's cosine; docs/recipes.md says what is not
+matched.
+
 A laptop, nothing on disk (the embedded shapes, a ResNet-8 for CIFAR; 18 to 23 minutes a seed on one of two busy cores):
 
     python experiments/cls_resnet_rs.py --data shapes/photo --seeds 3

@@ -193,7 +193,7 @@ class ClassificationModule(pl.LightningModule):
 
     def _select(self) -> None:
         """Keep this judgement and its weights where they are better than those kept."""
-        if not self.select_on:
+        if not self.select_on or self.trainer.sanity_checking:
             return
         found = dict(zip(self.judged, self.judgement, strict=True))
         score = sum(found[name]["top1"] for name in self.select_on) / len(self.select_on)

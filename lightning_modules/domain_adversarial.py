@@ -1,4 +1,8 @@
-"""Domain-adversarial training (DANN): features that tell classes apart and domains not."""
+"""Domain-adversarial training (DANN): features that tell classes apart and domains not.
+
+Towards a target whose images are there (`DomainAdversarialModule`), or among the training domains alone, for a domain
+that is never seen (`DomainInvariantModule`).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.weights import DISCRIMINATOR, head_of
 
+DOMAINBED_HIDDEN = 256
+"""Units of each of DomainBed's two hidden layers (its MLP of width 256 and depth 3)."""
 HIDDEN = 1024
 """Units of the discriminator's two hidden layers (Ganin et al., JMLR 2016, section 5.2)."""
 
@@ -51,10 +58,50 @@ class DomainAdversarialModule(ClassificationModule):
         self.log_dict({"train/domain_loss": domain_loss.detach(), "train/domain_accuracy": right})
         return class_loss + domain_loss
 
-
     def _progress(self) -> float:
         done = self.trainer.global_step
         return done / (10 * self.recipe.reversal_steps if self.recipe.reversal_steps else self.recipe.max_steps)
+
+
+class DomainInvariantModule(ClassificationModule):
+    """DANN among the training domains, as DomainBed trains it (Gulrajani and Lopez-Paz, ICLR 2021).
+
+    Batches hold as many images of each training domain, one domain behind the other (`sample_order.FromEach`). Steps
+    take turns: in one the network learns classes and, by the discriminator's loss with its sign changed, features that
+    are alike in all domains; in the next the discriminator alone learns to tell the domains apart. Adam leaves alone
+    what has no gradient, so that one optimiser does what two would. DDP does not: this is for one process. Logs
+    `train/domain_loss` and, in the network's steps, `train/loss`.
+
+    Args: those of `ClassificationModule`, `data` being the training domains, joined by "+".
+    """
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.domains = len(self.data.split("+"))
+        head = self.net.get_submodule(head_of(self.net))
+        width = DOMAINBED_HIDDEN
+        layers = nn.Linear(head.in_features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        self.add_module(DISCRIMINATOR, nn.Sequential(*layers, nn.Linear(width, self.domains)))
+        self._features: Tensor | None = None
+        head.register_forward_pre_hook(self._keep_features)
+
+    def _keep_features(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0] if self.training else None
+
+    def training_step(self, batch, batch_index: int) -> Tensor:
+        images, labels = batch
+        scores, features, self._features = self(images), self._features.float(), None
+        domains = torch.arange(self.domains, device=labels.device).repeat_interleave(len(labels) // self.domains)
+        if self.trainer.global_step % 2:
+            domain_loss = F.cross_entropy(self.discriminator(features.detach()), domains)
+            self.log("train/domain_loss", domain_loss.detach())
+            return domain_loss
+        fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
+        domain_loss = F.cross_entropy(functional_call(self.discriminator, fixed, (features,)), domains)
+        class_loss = F.cross_entropy(scores.float(), labels)
+        self.log("train/loss", class_loss.detach(), prog_bar=True)
+        self.log("train/domain_loss", domain_loss.detach())
+        return class_loss - domain_loss
 
 
 def discriminator(features: int, hidden: str) -> nn.Sequential:

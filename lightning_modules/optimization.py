@@ -79,7 +79,7 @@ def optimizers(recipe: ClassificationRecipe, module: nn.Module, slow: Iterable[n
     if recipe.backbone_lr != 1:
         groups = divided(groups, {id(parameter) for parameter in slow}, recipe.backbone_lr)
     if recipe.optimizer == "adam":
-        optimizer = torch.optim.Adam(groups, lr=recipe.base_lr)
+        optimizer = torch.optim.Adam(groups, lr=recipe.base_lr, betas=(recipe.momentum, recipe.beta2))
     else:
         optimizer = torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: learning_rate(recipe, at) / recipe.base_lr)

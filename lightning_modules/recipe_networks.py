@@ -27,6 +27,10 @@ def prepare(net: nn.Module, recipe: ClassificationRecipe, *, fresh: bool) -> Non
     if fresh and recipe.zero_last_gamma is not None:
         for gamma in last_gammas(net):
             nn.init.constant_(gamma, 0.0 if recipe.zero_last_gamma else 1.0)
+    if not recipe.own_dropout:
+        for layer in net.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
     if recipe.norm_momentum is not None and recipe.ema_decay:
         for layer in net.modules():
             if hasattr(layer, "running_var") and hasattr(layer, "momentum"):

@@ -396,6 +396,24 @@ def test_a_fifth_of_each_class_is_held_out(tmp_path):
     assert [again.path(index) for index in range(len(again))] == [val.path(index) for index in range(len(val))]
 
 
+def test_a_trial_holds_out_a_fifth_of_each_domain(tmp_path):
+    """DomainBed's: rounded down, whatever the classes, anew for each trial and apart for each domain."""
+    published.make_domains(tmp_path, images=23)
+    places = {}
+    for trial in (0, 1):
+        for domain in ("sketch", "photo"):
+            inside, outside = (MultiDomain("pacs", tmp_path, f"{part}{trial}", (domain,)) for part in ("in", "out"))
+            paths = [{samples.path(index) for index in range(len(samples))} for samples in (inside, outside)]
+            assert not paths[0] & paths[1] and len(paths[0] | paths[1]) == 46 and len(outside) == 9
+            places[trial, domain] = frozenset(path.relative_to(tmp_path / domain) for path in paths[1])
+    assert len(set(places.values())) == 4
+    again = MultiDomain("pacs", tmp_path, "out01", ("photo",))  # a number, however it is written
+    assert {again.path(i).relative_to(tmp_path / "photo") for i in range(9)} == places[1, "photo"]
+    assert len(MultiDomain("pacs", tmp_path, "out1")) == 4 * 9
+    with pytest.raises(DataError, match="'out' is no split of PACS"):
+        MultiDomain("pacs", tmp_path, "out")
+
+
 def test_the_held_out_images_never_change(tmp_path):
     """Or a checkpoint would be judged on images that it was trained on by another release."""
     published.make_domains(tmp_path)

@@ -339,3 +339,83 @@ def test_a_transform_can_be_sent_to_another_process():
     expected = transform(image)
     torch.manual_seed(0)
     assert torch.equal(copy(image), expected)
+
+
+# What other libraries' recipes need.
+
+
+def test_judged_images_are_squashed_as_torchvisions():
+    image = noise(75, 100)
+    out = grey_levels(JudgedImage(28, 32, squash=True)(image))
+    reference = v2.Compose([v2.Resize((32, 32)), v2.CenterCrop(28)])
+    np.testing.assert_array_equal(out, through_torchvision(reference, image))
+    np.testing.assert_array_equal(grey_levels(JudgedImage(32, squash=True)(noise(32, 32))), noise(32, 32))
+
+
+def test_training_images_are_squashed_before_they_are_cut():
+    transform = TrainImage(32, "random", flip=False, squash=40, interpolation="antialiased")
+    squashed = through_torchvision(v2.Resize((40, 40)), noise(75, 100))
+    torch.manual_seed(0)
+    out = grey_levels(transform(noise(75, 100)))
+    found = [(r, c) for r in range(9) for c in range(9) if np.array_equal(squashed[r : r + 32, c : c + 32], out)]
+    assert len(found) == 1
+
+
+def test_the_least_area_of_a_part():
+    dice, areas = random.Random(0), []
+    for _ in range(500):
+        *_, height, width = random_part(200, 200, dice, (0.7, 1.0))
+        areas.append(height * width / 40_000)
+    assert 0.69 < min(areas) < 0.75 and max(areas) <= 1
+    torch.manual_seed(0)  # places tell how many pixels of the image are left
+    for _ in range(20):
+        out = grey_levels(TrainImage(32, area=0.9, flip=False)(places(200, 200))).astype(int)
+        assert (np.ptp(out[..., 0]) + 8) * (np.ptp(out[..., 1]) + 8) > 0.85 * 40_000
+
+
+def test_cifars_own_mean_and_standard_deviation():
+    image = noise(32, 32)
+    expected = (image.astype(np.float64) / 255 - (0.4914, 0.4822, 0.4465)) / (0.2023, 0.1994, 0.2010)
+    torch.manual_seed(0)
+    for out in (
+        JudgedImage(32, normalisation="cifar")(image),
+        TrainImage(32, "random", flip=False, normalisation="cifar")(image),
+    ):
+        np.testing.assert_allclose(out.permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    for transform in (JudgedImage, TrainImage):
+        with pytest.raises(ValueError, match="unknown normalisation 'mnist': choose from imagenet, cifar"):
+            transform(32, normalisation="mnist")
+
+
+def test_colour_noise_is_one_shift_of_the_published_spread():
+    """Covariance M' diag(.1 lambda)^2 M of the shift in units of 0 to 1, M's rows being weighted."""
+    image, transform = noise(32, 32), TrainImage(32, "random", flip=False, colour_noise=0.1)
+    plain = normalised(image)
+    torch.manual_seed(0)
+    shifts = []
+    for _ in range(2000):
+        shift = (transform(image) - plain).double() * torch.tensor(STD, dtype=torch.float64).view(3, 1, 1)
+        assert (shift - shift[:, :1, :1]).abs().max() < 1e-6  # the same in every pixel
+        shifts.append(shift[:, 0, 0].numpy())
+    rows = np.array([[0.4009, 0.7192, -0.5675], [-0.8140, -0.0045, -0.5808], [0.4203, -0.6948, -0.5836]])
+    spread = (0.1 * np.array([0.2175, 0.0188, 0.0045]))[:, None] * rows
+    np.testing.assert_allclose(np.cov(np.array(shifts).T, bias=True), spread.T @ spread, rtol=0.1, atol=3e-7)
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.001
+
+
+def test_jitter_and_grey_are_distributed_as_torchvisions():
+    image = smooth(32, 32)
+    theirs = v2.Compose([v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomGrayscale(0.1)])
+    ours = TrainImage(32, "random", flip=False, jitter=(0.3, 0.3, 0.3, 0.3), grey=0.1)
+    torch.manual_seed(0)
+    drawn = [[through_torchvision(theirs, image), grey_levels(ours(image))] for _ in range(400)]
+    for measure in (
+        lambda picture: picture.mean(),
+        lambda picture: picture.std(),
+        lambda picture: np.ptp(picture.astype(int), axis=2).mean(),
+        lambda picture: picture[..., 0].mean() - picture[..., 1].mean(),
+    ):
+        found = [[measure(picture) for picture in pictures] for pictures in zip(*drawn, strict=True)]
+        assert stats.ks_2samp(*found).pvalue > 0.001
+    grey = [(np.ptp(mine.astype(int), axis=2) == 0).all() for _, mine in drawn]
+    assert 15 < sum(grey) < 70

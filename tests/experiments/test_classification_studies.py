@@ -15,7 +15,7 @@ import torch
 
 import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
-from experiments.classification_study import Opened, chosen_recipe
+from experiments.classification_study import Arm, Opened, chosen_recipe, fitted, loaded, step_images
 from experiments.flags import parse
 from experiments.judged_table import judged_table
 from lightning_modules.classification import ClassificationModule
@@ -105,13 +105,25 @@ def test_processes_that_take_turns_make_the_same_steps(tmp_path):
             ["art_painting-to-sketch", "cartoon-to-sketch", "photo-to-sketch", "mean"],
         ),
         ("--setting transfer --adapt dann --source photo --target sketch", ["photo-to-sketch", "mean"]),
+        (
+            "--setting transfer --adapt dann --source photo --target sketch --recipe tll-dann",
+            ["photo-to-sketch", "mean"],
+        ),
+        ("--setting transfer --source photo --target sketch --recipe tll-erm", ["photo-to-sketch", "mean"]),
+        ("--setting leave-one-out --target photo --recipe domainbed-erm", ["photo", "mean"]),
+        ("--setting leave-one-out --target photo --recipe domainbed-dann", ["photo", "mean"]),
+        ("--setting leave-one-out --target photo --selection training-domains", ["photo", "mean"]),
     ],
 )
 def test_domains_at_once_unseen_and_in_place_of_another(line, columns, pacs, tmp_path):
-    common = f"{TINY.replace('--images 40', '')} --crop resized --data pacs --data-root {pacs} --norm bn"
+    common = f"{TINY.replace('--images 40', '--image-size 32')} --crop resized --data pacs --data-root {pacs} --norm bn"
+    line += " --batch-size 8"
     results = run(cls_office_home, f"{common} {line} --out {tmp_path / 'run'}")
     table = cls_office_home.table(results)
     assert table.header()[2:] == columns
+    said = {"tll": "is best on the very images", "dom": "held-out images of the training", "tra": "held-out images of"}
+    kind = line.partition("--recipe ")[2][:3] or line.partition("--selection ")[2][:3]
+    assert said.get(kind, "One seed") in (tmp_path / "run" / "table.md").read_text()
     cells = table.cells.xs("mean", axis=1, level=1).iloc[0]
     assert cells["mean"] == pytest.approx(cells.drop("mean").mean())
 
@@ -119,14 +131,60 @@ def test_domains_at_once_unseen_and_in_place_of_another(line, columns, pacs, tmp
 def test_held_out_images_are_never_learned(pacs):
     flags = parse(cls_office_home.Flags, "", f"--data pacs --data-root {pacs} --setting leave-one-out".split())
     domains = ("pacs/photo", "pacs/cartoon", "pacs/sketch")
-    arms = cls_office_home.leave_one_out(flags, domains)
-    assert arms["without-photo"] == {"train": "pacs/cartoon+pacs/sketch", "judged": ("pacs/photo:all",)}
     recipe = cls_office_home.chosen_recipe(flags, "office-home")
+    arms = cls_office_home.leave_one_out(flags, domains, recipe)
+    expected = {"train": "pacs/cartoon+pacs/sketch", "judged": ("pacs/photo:all",), "held_out": ()}
+    assert arms["without-photo"] == expected
     opened = Opened(flags)
     assert len(opened("pacs/photo:all", "val", recipe).samples) == 30
     assert len(opened("pacs/photo", "train", recipe).samples) + len(opened("pacs/photo", "val", recipe).samples) == 30
     joined = opened("pacs/photo+pacs/sketch", "train", recipe)
     assert len(joined.samples) == 48 and joined.classes == ("dog", "elephant", "giraffe")
+
+
+def test_domainbeds_trials_are_split_by_seed_and_chosen_on_what_is_held_out(pacs, tmp_path):
+    common = f"{TINY.replace('--images 40', '')} --data pacs --data-root {pacs} --norm bn --image-size 32 --seeds 2"
+    line = "--setting leave-one-out --target photo --recipe domainbed-erm --batch-size 4"
+    results = run(cls_office_home, f"{common} {line} --out {tmp_path / 'run'}")
+    for seed in (0, 1):
+        top1 = results[(results.seed == seed) & (results.measure == "top1")]
+        rest = [f"pacs/{name}:out{seed}" for name in ("art_painting", "cartoon", "sketch")]
+        assert list(top1.domain) == [f"pacs/photo:in{seed}", *rest]
+        module = ClassificationModule.load_from_checkpoint(
+            tmp_path / "run" / f"bn-without-photo-seed{seed}" / "checkpoints" / "model.ckpt"
+        )
+        assert module.data == "+".join(name.replace("out", "in") for name in rest) and module.select_on == tuple(rest)
+    scores = 100 * results[(results.measure == "top1") & results.domain.str.startswith("pacs/photo")].value.to_numpy()
+    table = cls_office_home.table(results)
+    assert table.cells["photo", "mean"].item() == pytest.approx(scores.mean())
+    assert table.cells["photo", "sd"].item() == pytest.approx(np.std(scores) / 2**0.5)  # the standard error
+    assert "standard error over the seeds' trials" in table.legend
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--setting transfer --adapt dann --source photo --recipe tll-dann",
+        "--setting transfer --source photo --recipe tll-erm",
+        "--setting leave-one-out --recipe domainbed-dann",
+    ],
+)
+def test_other_libraries_protocols_on_shapes(line, tmp_path, capsys):
+    common = f"{TINY.replace('--recipe smoke', '--image-size 32')} --batch-size 8 --target sketch"
+    results = run(cls_office_home, f"{common} --norm bin {line} --out {tmp_path / 'run'}")
+    name = line.split()[-1]
+    assert set(results.recipe) == {name} and (tmp_path / "run" / "report.html").exists()
+    assert f"note: {name} starts from --weights imagenet" in capsys.readouterr().out
+
+
+def test_batches_of_domainbed_hold_as_many_of_each_domain(pacs):
+    line = f"--data pacs --data-root {pacs} --setting leave-one-out --recipe domainbed-erm --image-size 32 --workers 0"
+    flags = parse(cls_office_home.Flags, "", f"{line} --batch-size 5 --max-steps 3 --gpus 0".split())
+    recipe, opened = cls_office_home.chosen_recipe(flags, "office-home"), Opened(flags)
+    parts = cls_office_home.leave_one_out(flags, ("pacs/photo", "pacs/cartoon", "pacs/sketch"), recipe)["without-photo"]
+    arm = fitted(flags, Arm(recipe, "bn", facts={}, **parts), opened)
+    batches = list(loaded(flags, arm, opened, 1).train_dataloader())
+    assert [len(labels) for _, labels in batches] == [10] * 3 and step_images(arm) == 10
 
 
 def test_a_student_learns_what_its_teacher_is_sure_of(pacs, tmp_path, capsys):
@@ -162,6 +220,21 @@ def test_a_training_that_had_ended_is_judged_on_its_average(tmp_path, monkeypatc
     again = run(cls_cifar, f"{line} --out {tmp_path / 'run'} --resume")
     pd.testing.assert_frame_equal(again.reset_index(drop=True), whole.reset_index(drop=True))
     torch.testing.assert_close(torch.load(tmp_path / "run" / file, weights_only=True)["state_dict"], kept)
+
+
+def test_the_best_of_all_epochs_is_named_where_it_is_shown(tmp_path):
+    line = f"{TINY.replace('--max-steps 2', '--epochs 3')} --recipe bin-cifar --batch-size 16 --norm bn"
+    run(cls_cifar, f"{line} --out {tmp_path / 'best'}")
+    metrics = pd.read_csv(tmp_path / "best" / "metrics.csv")
+    judged = metrics["shapes/top1"].dropna()
+    assert len(judged) == 3 and metrics["step"].max() == 8  # 40 images are two batches of 16 and one of 8
+    results = pd.read_csv(tmp_path / "best" / "results.csv")
+    assert results[results.measure == "top1"].value.item() == pytest.approx(judged.max())
+    assert "best on the very images it is given for" in (tmp_path / "best" / "table.md").read_text()
+    run(cls_cifar, f"{line} --selection last --out {tmp_path / 'last'}")
+    results = pd.read_csv(tmp_path / "last" / "results.csv")
+    assert results[results.measure == "top1"].value.item() == pytest.approx(judged.iloc[-1])
+    assert "best on" not in (tmp_path / "last" / "table.md").read_text()
 
 
 def test_flags_reach_the_recipe():
@@ -221,6 +294,11 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
         ("cls_imagenet", "--unlabelled pacs:val --teacher README.md", r"comes from a train split"),
         ("cls_office_home", "--setting all", r"--setting all: choose mixed, leave-one-out or transfer"),
         ("cls_office_home", "--adapt dann", r"goes with --setting transfer"),
+        ("cls_office_home", "--recipe tll-dann --setting transfer", r"--setting transfer --adapt dann"),
+        ("cls_office_home", "--recipe domainbed-erm", r"--recipe domainbed-erm: .*--setting leave-one-out\."),
+        ("cls_cifar", "--recipe tll-erm", r"--recipe tll-erm: .*cls_office_home.py --setting transfer without --adapt"),
+        ("cls_cifar", "--selection first", r"--selection first: choose last, best or training-domains"),
+        ("cls_cifar", "--selection training-domains --norm bn", r"it goes with cls_office_home.py --setting"),
         ("cls_office_home", "--setting transfer --source Art", r"--source Art: shapes has photo, painting"),
         ("cls_office_home", "--data cifar10", r"no set of several domains"),
     ],

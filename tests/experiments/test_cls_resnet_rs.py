@@ -287,7 +287,7 @@ def test_a_grid_scales_what_it_says_and_the_strength_all_three_regularisers():
     chosen = flags("--study grid --recipe resnet-rs-350-256 --depths 300 --widths 1.5 --sizes 128 --strengths 0.5 2 0")
     arms = list(grid_candidates(chosen, finished(chosen))["300-x1.5-128px"].values())
     recipe = arms[0].recipe
-    assert (recipe.backbone, recipe.width, recipe.image_size, recipe.resize) == ("resnetrs300", 1.5, 128, 144)
+    assert (recipe.backbone, recipe.width, recipe.image_size, recipe.resize) == ("resnetrs300", 1.5, 128, 146)
     assert [arm.recipe.dropout for arm in arms] == [0.125, 0.5, 0]
     assert [arm.recipe.stochastic_depth for arm in arms] == [0.05, 0.2, 0]
     assert [arm.recipe.randaugment for arm in arms] == [(2, 8), (2, 30), None]

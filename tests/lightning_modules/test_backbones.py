@@ -336,3 +336,16 @@ def test_a_failed_download_ends_in_one_sentence(monkeypatch, name, says):
 def test_what_cannot_be_is_said_in_words(name, settings, says):
     with pytest.raises(ValueError, match=says):
         build_backbone(name, 7, **settings)
+
+
+def test_stochastic_depth_by_stage():
+    """(k + 1) / (stages + 1) of the rate in all blocks of stage k, the first one's too."""
+    net = build_backbone("resnetrs50", 10, width=0.25, stochastic_depth=0.1, stochastic_depth_by="stage")
+    rates = [{round(block.drop_path.drop_prob, 12) for block in getattr(net, f"layer{k}")} for k in (1, 2, 3, 4)]
+    assert rates == [{0.04}, {0.06}, {0.08}, {0.1}]
+    net = build_backbone("cifar_resnet8", 10, stochastic_depth=0.4, stochastic_depth_by="stage")
+    assert [getattr(net, f"layer{k}")[0].drop_path.drop_prob for k in (1, 2, 3)] == pytest.approx([0.2, 0.3, 0.4])
+    with pytest.raises(ValueError, match="efficientnet_b0 has no residual stages layer1"):
+        build_backbone("efficientnet_b0", 10, stochastic_depth=0.1, stochastic_depth_by="stage")
+    with pytest.raises(ValueError, match="'block' or 'stage', not 'layer'"):
+        build_backbone("resnet18", 10, stochastic_depth_by="layer")

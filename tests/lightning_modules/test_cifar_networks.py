@@ -57,6 +57,44 @@ def test_exact_counts_that_other_implementations_agree_on():
     assert parameters("cifar_resnet110") == 1_727_962
 
 
+BINS_OWN = {
+    # depth of BIN's published code: parameters with 10, 36 and 100 classes, of batch norm and of BIN; counted there
+    "8": ((78_042, 78_378), (79_732, 80_068), (83_892, 84_228)),
+    "14": ((175_258, 175_818), (176_948, 177_508), (181_108, 181_668)),
+    "20": ((272_474, 273_258), (274_164, 274_948), (278_324, 279_108)),
+    "32": ((466_906, 468_138), (468_596, 469_828), (472_756, 473_988)),
+    "44": ((684_058, 689_226), (690_740, 695_908), (707_188, 712_356)),
+    "50": ((776_794, 782_634), (783_476, 789_316), (799_924, 805_764)),
+    "56": ((869_530, 876_042), (876_212, 882_724), (892_660, 899_172)),
+    "56_basic": ((855_770, 857_898), (857_460, 859_588), (861_620, 863_748)),
+    "110": ((1_704_154, 1_716_714), (1_710_836, 1_723_396), (1_727_284, 1_739_844)),
+    "110_basic": ((1_730_714, 1_734_858), (1_732_404, 1_736_548), (1_736_564, 1_740_708)),
+}
+
+
+@pytest.mark.parametrize("depth", BINS_OWN)
+def test_bins_networks_have_the_parameters_of_its_code(depth):
+    for classes, counts in zip((10, 36, 100), BINS_OWN[depth], strict=True):
+        with torch.device("meta"):
+            network = cifar_network(f"cifar_bin_resnet{depth}", classes)
+        plain = sum(p.numel() for p in network.parameters())
+        gates = sum(m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+        assert (plain, plain + gates) == counts
+    assert sum(p.numel() for p in convert(cifar_network("cifar_bin_resnet8", 10), "bin").parameters()) == 78_378
+
+
+def test_bins_basic_shortcuts_are_projections():
+    network = cifar_network("cifar_bin_resnet8", 10).double().eval()
+    block = network.layer2[0]
+    x = torch.randn(2, 16, 9, 8, dtype=torch.float64)
+    inner = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+    weight = block.downsample[0].weight[:, :, 0, 0]
+    shortcut = block.downsample[1](torch.einsum("oi,nihw->nohw", weight, x[:, :, ::2, ::2]))
+    torch.testing.assert_close(block(x), (inner + shortcut).relu(), rtol=1e-12, atol=1e-12)
+    assert network.layer1[0].downsample is None  # nothing changes its shape there
+    assert cifar_network("cifar_bin_resnet44", 10).layer1[0].downsample is not None  # the bottleneck widens
+
+
 def test_resnet20_by_hand():
     def conv(before, after):
         return 9 * before * after + 2 * after  # and a norm
@@ -246,6 +284,8 @@ def test_ibn_a_takes_the_first_norm_of_each_block_and_of_every_third_dense_layer
         ("cifar_resnet2", {}, "cannot be"),
         ("cifar_resnet32_bottleneck", {}, r"takes 9n\+2 layers"),
         ("cifar_resnet29_basic", {}, r"takes 6n\+2 layers"),
+        ("cifar_bin_resnet29", {}, r"cifar_bin_resnet29 cannot be: it takes 6n\+2 layers"),
+        ("cifar_bin_resnet8", {"averaged_shortcut": True}, "does not take averaged_shortcut: cifar_resnetDEPTH does"),
         ("cifar_wrn27_10", {}, r"takes 6n\+4 layers"),
         ("cifar_resnext30_8x64", {}, r"takes 9n\+2 layers"),
         ("cifar_densenet_bc101_12", {}, r"takes 6n\+4 layers"),

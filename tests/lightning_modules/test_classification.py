@@ -107,3 +107,75 @@ def test_unknown_names_say_what_there_is():
         module_of("bm")
     with pytest.raises(ValueError, match="unknown backbone"):
         ClassificationModule(dataclasses.replace(RECIPE, backbone="resnet5O"), "bn", CLASSES, ["x"])
+
+
+class Judgements(pl.Callback):
+    """What the module said and weighed at each judgement."""
+
+    def __init__(self):
+        self.scores, self.weights = [], []
+
+    def on_validation_end(self, trainer, module):
+        if trainer.sanity_checking:
+            return
+        self.scores.append([found["top1"] for found in module.judgement])
+        self.weights.append({key: value.clone() for key, value in module.net.state_dict().items()})
+
+
+@pytest.mark.parametrize("select_on", [("one",), ("two", "three")])
+def test_the_best_judgement_counts_and_its_weights_come_back(select_on, tmp_path):
+    """Interrupted in between, and resumed: the best of both halves."""
+    torch.manual_seed(0)
+    names, recipe = ["one", "two", "three"], dataclasses.replace(RECIPE, lr=3.0)
+    watch, loaders = Judgements(), [loader(31, seed) for seed in (1, 2, 3)]
+    first = pl.Trainer(max_epochs=3, callbacks=[watch], **QUIET)
+    first.fit(ClassificationModule(recipe, "bn", CLASSES, names, select_on=select_on), loader(20, 4), loaders)
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    module = ClassificationModule(recipe, "bn", CLASSES, names, select_on=select_on)
+    second = pl.Trainer(max_epochs=6, callbacks=[watch], **QUIET)
+    second.fit(module, loader(20, 5), loaders, ckpt_path=tmp_path / "last.ckpt")
+    chosen = [names.index(name) for name in select_on]
+    means = [sum(scores[i] for i in chosen) / len(chosen) for scores in watch.scores]
+    best = means.index(max(means))
+    assert len(means) == 6 and len(set(means)) > 1
+    module.take_selected()
+    assert [row["value"] for row in module.results() if row["measure"] == "top1"] == watch.scores[best]
+    torch.testing.assert_close(module.net.state_dict(), watch.weights[best], rtol=0, atol=0)
+    second.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert "selected" not in read_checkpoint(str(tmp_path / "model.ckpt"))
+
+
+def test_without_a_choice_the_last_judgement_counts():
+    module = module_of()
+    pl.Trainer(max_epochs=2, **QUIET).fit(module, loader(20), loader(9))
+    before = [row["value"] for row in module.results()]
+    weights = {key: value.clone() for key, value in module.net.state_dict().items()}
+    module.take_selected()
+    assert [row["value"] for row in module.results()] == before
+    torch.testing.assert_close(module.net.state_dict(), weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["bn", "sn", "bin"])
+def test_frozen_norms_keep_their_running_averages_and_learn_the_rest(norm):
+    torch.manual_seed(0)
+    module = ClassificationModule(dataclasses.replace(RECIPE, frozen_norms=True), norm, CLASSES, ["x"])
+    before = {key: value.clone() for key, value in module.net.state_dict().items()}
+    pl.Trainer(max_steps=3, **QUIET).fit(module, loader(20), loader(5))
+    after = module.net.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in after if "running" in key)
+    assert not torch.equal(after["bn1.weight"], before["bn1.weight"])
+
+
+def test_a_bottleneck_starts_fresh_behind_a_checkpoint_without_one(tmp_path):
+    old = module_of()
+    torch.save(old.net.state_dict(), tmp_path / "old.pth")
+    torch.manual_seed(1)
+    new = ClassificationModule(dataclasses.replace(RECIPE, bottleneck=6), "bn", CLASSES, ["x"])
+    head = {key: value.clone() for key, value in new.net.fc.state_dict().items()}
+    new.start_from(str(tmp_path / "old.pth"))
+    assert [tuple(p.shape) for p in new.net.fc.parameters()] == [(6, 16), (6,), (6,), (6,), (7, 6), (7,)]
+    torch.testing.assert_close(new.net.fc.state_dict(), head, rtol=0, atol=0)
+    torch.testing.assert_close(new.net.layer1.state_dict(), old.net.layer1.state_dict(), rtol=0, atol=0)
+    torch.save(new.net.state_dict(), tmp_path / "new.pth")
+    again = ClassificationModule(new.recipe, "bn", CLASSES, ["x"]).start_from(str(tmp_path / "new.pth"))
+    torch.testing.assert_close(again.net.state_dict(), new.net.state_dict(), rtol=0, atol=0)

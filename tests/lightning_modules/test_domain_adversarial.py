@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
-from lightning_modules.domain_adversarial import DomainAdversarialModule, _Reversed, reversal
+from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule, _Reversed, reversal
 from lightning_modules.optimization import learning_rate
 
 RECIPE = dataclasses.replace(
@@ -93,3 +93,98 @@ def test_its_checkpoint_is_a_classifiers(tmp_path):
     loaded = ClassificationModule.load_from_checkpoint(tmp_path / "model.ckpt", map_location="cpu").eval()
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(loaded(images), module.eval()(images))
+
+
+TLL = dataclasses.replace(
+    CLASSIFICATION_RECIPES["tll-dann"], backbone="cifar_resnet8", width=0.25, image_size=16, resize=None, squash=False,
+    train_squash=None, batch_size=4, lr_batch=4,
+).fitted(8)  # fmt: skip
+
+
+def test_transfer_learning_librarys_parts():
+    module = DomainAdversarialModule(TLL, "bn", ("a", "b"), ["x"])
+    kinds = [type(layer).__name__ for layer in module.discriminator]
+    assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
+    assert [tuple(layer.weight.shape) for layer in module.discriminator if "Linear" in type(layer).__name__] == [
+        (1024, 256), (1024, 1024), (1, 1024),
+    ]  # fmt: skip
+    assert [type(layer).__name__ for layer in module.net.fc] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    rates = {id(p): g["lr"] for g in module.configure_optimizers()["optimizer"].param_groups for p in g["params"]}
+    for name, parameter in module.named_parameters():
+        fast = name.startswith(("net.fc.", "discriminator."))
+        assert rates[id(parameter)] == pytest.approx(0.01 if fast else 0.001), name
+
+
+@pytest.mark.parametrize(("at", "strength"), [(0, 0.0), (1000, 0.462), (4000, 0.964), (6000, 0.995)])
+def test_transfer_learning_librarys_reversal_counts_steps(at, strength, monkeypatch):
+    module = DomainAdversarialModule(TLL, "bn", ("a", "b"), ["x"])
+    module.trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    monkeypatch.setattr(type(module.trainer), "global_step", at)
+    assert reversal(module._progress()) == pytest.approx(2 / (1 + math.exp(-at / 1000)) - 1, abs=1e-12)
+    assert reversal(module._progress()) == pytest.approx(strength, abs=5e-4)
+
+
+def test_transfer_learning_librarys_second_step_written_out():
+    """Both losses, the reversal of step 1, Nesterov momentum and rates by part, against two steps by hand."""
+    torch.manual_seed(0)
+    module = DomainAdversarialModule(TLL, "bn", ("a", "b"), ["x"])
+    twin = DomainAdversarialModule(TLL, "bn", ("a", "b"), ["x"])
+    twin.load_state_dict(module.state_dict())
+    images, labels, _ = fitted(module, 2)
+    twin.train()
+    momentum = {}
+    for step, (source, target) in enumerate(((slice(0, 4), slice(8, 12)), (slice(4, 8), slice(12, 16)))):
+        features = []
+        hook = twin.net.fc.fc.register_forward_pre_hook(lambda layer, inputs, kept=features: kept.append(inputs[0]))
+        scores = twin.net(torch.cat([images[source], images[target]]))
+        hook.remove()
+        strength = math.tanh(step / 2000)
+        classes = F.cross_entropy(scores[:4], labels[source])
+        guesses = twin.discriminator(features[0])[:, 0]
+        domains = (F.softplus(guesses[:4]).mean() + F.softplus(-guesses[4:]).mean()) / 2
+        named = dict(twin.named_parameters())
+        own = torch.autograd.grad(classes, list(named.values()), retain_graph=True, allow_unused=True)
+        other = torch.autograd.grad(domains, list(named.values()), allow_unused=True)
+        rate = 0.01 * (1 + 0.001 * step) ** -0.75
+        with torch.no_grad():
+            for (name, p), a, b in zip(named.items(), own, other, strict=True):
+                sign = 1 if name.startswith("discriminator.") else -strength
+                gradient = (a if a is not None else 0) + sign * (b if b is not None else 0) + 1e-3 * p
+                momentum[name] = 0.9 * momentum.get(name, 0) + gradient
+                part = 1 if name.startswith(("net.fc.", "discriminator.")) else 0.1
+                p -= part * rate * (gradient + 0.9 * momentum[name])
+    for name, p in twin.named_parameters():
+        torch.testing.assert_close(dict(module.named_parameters())[name], p, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_domainbeds_turns_written_out():
+    """Two turns of each half by two Adam optimisers of their own, as DomainBed has them."""
+    parts = {"backbone": "cifar_resnet8", "width": 0.25, "image_size": 16, "resize": None, "squash": False}
+    recipe = dataclasses.replace(CLASSIFICATION_RECIPES["domainbed-dann"], **parts, batch_size=2, lr_batch=2, lr=1e-3)
+    torch.manual_seed(0)
+    module, twin = (
+        DomainInvariantModule(recipe.fitted(12), "bn", ("a", "b"), ["x"], data="one+two+three") for _ in range(2)
+    )
+    twin.load_state_dict(module.state_dict())
+    images, labels = torch.randn(24, 3, 16, 16), torch.arange(24) % 2
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(TensorDataset(images, labels), 6))
+    twin.train()
+    halves = [torch.optim.Adam(part.parameters(), 1e-3, (0.5, 0.9)) for part in (twin.net, twin.discriminator)]
+    domains = torch.tensor([0, 0, 1, 1, 2, 2])
+    for step in range(4):
+        at = slice(6 * step, 6 * step + 6)
+        features = []
+        hook = twin.net.fc.register_forward_pre_hook(lambda layer, inputs, kept=features: kept.append(inputs[0]))
+        class_loss = F.cross_entropy(twin.net(images[at]), labels[at])
+        hook.remove()
+        domain_loss = F.cross_entropy(twin.discriminator(features[0]), domains)
+        twin.zero_grad()
+        (domain_loss if step % 2 else class_loss - domain_loss).backward()
+        halves[step % 2].step()
+    for name, p in twin.named_parameters():
+        torch.testing.assert_close(dict(module.named_parameters())[name], p, rtol=1e-3, atol=1e-4, msg=name)
+    assert [tuple(layer.weight.shape) for layer in module.discriminator[::2]] == [(256, 16), (256, 256), (3, 256)]

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from datamodules.image_transforms import JudgedImage
 from datamodules.transforms import MEAN, STD
 from lightning_modules.predictions import answers, captioned, save_answers
 
@@ -31,7 +32,7 @@ def domain(name: str, levels: list[int]) -> SimpleNamespace:
 
 def test_answers_are_what_the_network_says(tmp_path):
     data = SimpleNamespace(
-        size=16, resize=None, judged=[domain("set/photo", list(range(0, 240, 20))), domain("x", [255])]
+        judged_image=JudgedImage(16), judged=[domain("set/photo", list(range(0, 240, 20))), domain("x", [255])]
     )
     network = Brightness().train()
     found = answers(network, data, count=4)
@@ -51,7 +52,7 @@ def test_answers_are_what_the_network_says(tmp_path):
 
 
 def test_captions_say_what_was_answered_and_whether_it_is_right():
-    data = SimpleNamespace(size=16, resize=None, judged=[domain("set/photo", [0, 20, 240])])
+    data = SimpleNamespace(judged_image=JudgedImage(16), judged=[domain("set/photo", [0, 20, 240])])
     pictures, captions = zip(*captioned(answers(Brightness(), data)), strict=True)
     assert captions == (
         "set/photo 0: dark, rightly",

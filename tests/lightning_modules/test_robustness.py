@@ -1,6 +1,7 @@
 """Robustness measures against hand-worked numbers and literal formulas; the evaluator against networks whose answers
 are known."""
 
+import dataclasses
 import random
 from collections import Counter
 
@@ -16,7 +17,10 @@ from datamodules.image_transforms import JudgedImage, normalised
 from datamodules.perturbations import NOISES, PERTURBATIONS
 from datamodules.transforms import MEAN, STD
 from lightning_modules import robustness_views as views
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
 from lightning_modules.imagenet_c import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS, ALEXNET_FLIP_PROBABILITIES
+from lightning_modules.recipe_images import judged_image
 from lightning_modules.robustness import PARTS, Judged, evaluate
 from lightning_modules.robustness_measures import (
     calibration_error,
@@ -479,3 +483,17 @@ def test_only_imagenets_classes_at_224_compare_with_alexnet():
     assert not compares_with_alexnet(network(size=160), everything)
     assert not compares_with_alexnet(network(classes=tuple(map(str, range(1000)))), everything)
     assert not compares_with_alexnet(network(classes=wnids[:10]), everything)
+
+
+def test_a_trained_network_is_judged_on_images_as_its_recipe_has_them():
+    recipe = dataclasses.replace(CLASSIFICATION_RECIPES["bin-cifar"], backbone="cifar_resnet8", width=0.25)
+    judged = Judged.trained("x", ClassificationModule(recipe, "bn", ("a", "b"), ["y"]))
+    assert (judged.mean, judged.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert (judged.size, judged.resize, judged.classes, judged.squash) == (32, None, ("a", "b"), False)
+    parts = {"image_size": 28, "resize": 32, "squash": True, "interpolation": "bicubic"}
+    module = ClassificationModule(dataclasses.replace(recipe, **parts), "bn", ("a", "b"), ["y"])
+    image = np.random.default_rng(0).integers(0, 256, (75, 100, 3), np.uint8)
+    crop = Judged.trained("x", module).crop(image)
+    mean, std = (np.array(values, np.float32) for values in (judged.mean, judged.std))
+    expected = judged_image(module.recipe)(image).permute(1, 2, 0).numpy() * std + mean
+    np.testing.assert_allclose(crop / 255, expected, atol=1e-6)

@@ -137,3 +137,32 @@ def test_reading_takes_no_more_operations_in_a_deeper_network(kind):
         with Count():
             reader.read()
     assert counts[0] == counts[1] < 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "undecayed"),
+    [
+        ({"decay_gates": True}, ("rho",)),
+        ({"decay_norms": False, "decay_gates": True}, ("rho", "norm")),
+        ({"decay_norms": False, "decay_biases": True}, ("rho", "gates", "norm")),
+        ({"decay_norms": False}, ("rho", "gates", "norm", "bias")),
+        ({"decay_biases": False}, ("rho", "gates", "bias")),
+    ],
+)
+def test_what_decays_is_chosen_by_kind(settings, undecayed):
+    """Without a gradient weight decay alone moves a parameter; SN's ImageNet code and ResNet-RS' are among these."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), SwitchNorm2d(4), nn.Conv2d(4, 4, 1), BatchInstanceNorm2d(4), nn.Flatten())
+    model.append(nn.Linear(4, 2))
+    kinds = {}
+    for name, p in model.named_parameters():
+        nn.init.constant_(p, 0.5)
+        p.grad = torch.zeros_like(p)
+        kind = "gates" if name.endswith(("mean_weight", "var_weight")) else "rho" if name.endswith("rho") else None
+        plain = "bias" if name.endswith("bias") else "kernel"
+        kinds[name] = kind or ("norm" if name[0] in "13" else plain)
+    torch.optim.SGD(parameter_groups(model, lr=0.1, weight_decay=0.1, **settings)).step()
+    for name, p in model.named_parameters():
+        expected = 0.5 if kinds[name] in undecayed else 0.5 * (1 - 0.1 * 0.1)
+        if settings.get("decay_norms") is False and "decay_biases" not in settings and kinds[name] == "bias":
+            expected = 0.5  # biases follow the norms
+        torch.testing.assert_close(p.detach(), torch.full_like(p, expected), msg=name)
