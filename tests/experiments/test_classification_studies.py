@@ -331,3 +331,39 @@ def test_two_processes_train_and_judge_together(tmp_path):
     line = f"{EXPERIMENTS / 'cls_batch_size.py'} --smoke --norm bn sn --settings 2x4 --out {tmp_path / 'run'}"
     subprocess.run([*torchrun, *line.split()], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert set(pd.read_csv(tmp_path / "run" / "results.csv").norm) == {"bn", "sn"}
+
+
+SHOWN = """
+import os, sys, torch
+from experiments import cls_imagenet
+from experiments.flags import parse
+from lightning_modules.classification import ClassificationModule
+step, folder = ClassificationModule.validation_step, sys.argv[1]
+def shown(self, *arguments):
+    state = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
+    torch.save(state, f"{folder}/{self.trainer.global_step}-{self.trainer.global_rank}.pt")
+    return step(self, *arguments)
+ClassificationModule.validation_step = shown
+cls_imagenet.run(parse(cls_imagenet.Flags, "", sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averaged", ["--ema-decay 0.5", "--ema-decay 0.5 --ema-statistics reestimated", ""])
+def test_all_processes_evaluate_the_network_that_is_kept(averaged, tmp_path):
+    """The last evaluation comes inside an epoch, behind a step, and each process has images of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(SHOWN)
+    line = "--data shapes/photo --recipe smoke --images 60 --batch-size 8 --max-steps 12 --norm bn --lr 0.5"
+    line += f" {averaged} --workers 0 --wandb disabled --out {tmp_path / 'run'}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXPERIMENTS.parent)}
+    subprocess.run([*torchrun, str(tmp_path), *line.split()], check=True, env=environment)
+    kept = torch.load(tmp_path / "run" / "bn-seed0" / "checkpoints" / "model.ckpt", weights_only=True)["state_dict"]
+    for step in (7, 12):
+        first, second = (torch.load(tmp_path / f"{step}-{rank}.pt", weights_only=True) for rank in (0, 1))
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert first
+    torch.testing.assert_close({f"net.{name}": value for name, value in first.items()}, {
+        name: value for name, value in kept.items() if name.removeprefix("net.") in first
+    }, rtol=0, atol=0)  # fmt: skip
