@@ -21,6 +21,7 @@ from experiments.flags import RunFlags, UsageError
 from experiments.run_parts import set_aside
 from experiments.wandb_start import start_wandb
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
+from lightning_modules.gate_tracker import GateTracker
 from lightning_modules.judgement_line import JudgementLine
 from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
 
@@ -178,7 +179,11 @@ def train(
         for callback in trainer.callbacks:
             if isinstance(callback, AveragedWeights):
                 callback.put_in_place(trainer, module)  # what was evaluated last, also of a training that had ended
+        counts = (getattr(module, "selected", None) or {}).get("step")  # of the evaluation that counts
         select()
+        for callback in trainer.callbacks:
+            if isinstance(callback, GateTracker) and counts is not None and trainer.is_global_zero:
+                callback.end_at(counts)
     except NotFiniteError as error:
         end_wandb(trainer, failed=str(error))
         raise

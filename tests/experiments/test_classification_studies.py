@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torchmetrics.classification import MulticlassAccuracy
 
 import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
@@ -235,6 +236,20 @@ def test_the_best_of_all_epochs_is_named_where_it_is_shown(tmp_path):
     results = pd.read_csv(tmp_path / "last" / "results.csv")
     assert results[results.measure == "top1"].value.item() == pytest.approx(judged.iloc[-1])
     assert "best on" not in (tmp_path / "last" / "table.md").read_text()
+
+
+def test_the_gates_that_are_reported_are_those_of_the_network_that_is_kept(tmp_path, monkeypatch):
+    """Where an earlier evaluation counts, the record ends with it."""
+    scores = iter([0.9, 0.1])
+    monkeypatch.setattr(MulticlassAccuracy, "compute", lambda self: torch.tensor(next(scores)))
+    line = f"{TINY.replace('--max-steps 2', '--max-steps 10')} --data shapes/photo --norm bin --selection best --lr 1"
+    run(cls_imagenet, f"{line} --out {tmp_path / 'run'}")
+    gates = pd.read_parquet(tmp_path / "run" / "gates.parquet")
+    assert sorted(gates.step.unique()) == [0, 5]
+    file = tmp_path / "run" / "bin-seed0" / "checkpoints" / "model.ckpt"
+    kept = torch.load(file, weights_only=True)["state_dict"]["net.bn1.rho"].numpy()
+    stem = gates[(gates.step == 5) & (gates.layer == "net.bn1")].sort_values("label", key=lambda x: x.astype(int))
+    np.testing.assert_array_equal(stem.value.to_numpy(np.float32), kept)
 
 
 def test_flags_reach_the_recipe():
