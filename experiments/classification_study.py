@@ -56,6 +56,9 @@ class ClassificationFlags(RunFlags):
     """Alpha of cutmix's, 0 for none."""
     ema_decay: float | None = None
     """Decay of the averaged weights and buffers that are judged, 0 for none."""
+    ema_statistics: str | None = None
+    """Running statistics of the averaged network: averaged like its weights, as ResNet-RS has it, or reestimated over
+    training images before each evaluation; by default the recipe's."""
     selection: str | None = None
     """Which evaluation counts: last, best (on the images it is given for, as some papers report) or training-domains
     (on held-out images of the training domains, where domains are left out); by default the recipe's."""
@@ -71,6 +74,8 @@ class ClassificationFlags(RunFlags):
             raise UsageError("--norm: name one norm or more, such as --norm bn ibn-a sn.")
         if self.selection not in (None, "last", "best", "training-domains"):
             raise UsageError(f"--selection {self.selection}: choose last, best or training-domains.")
+        if self.ema_statistics not in (None, "averaged", "reestimated"):
+            raise UsageError(f"--ema-statistics {self.ema_statistics}: choose averaged or reestimated.")
         if self.crop not in (None, "resized", "padded", "random", "centre"):
             raise UsageError(f"--crop {self.crop}: choose resized, padded, random or centre.")
         if self.ema_decay is not None and self.ema_decay >= 1:
@@ -395,7 +400,7 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     world = devices(flags)[1] * flags.nodes
     data, module = loaded(flags, arm, opened, world), build(flags, arm, opened)
     together = step_images(arm) // (1 if flags.sync_norm else turns(arm, world)[0])  # normalised as one batch
-    averaging = [AveragedWeights(ema_update(recipe))] if recipe.ema_decay else []
+    averaging = [AveragedWeights(ema_update(recipe), recipe.ema_statistics)] if recipe.ema_decay else []
     trainer = make_trainer(
         flags,
         part,
@@ -437,5 +442,7 @@ def accuracies(results: DataFrame, rows: str, columns: str, measure: str = "top1
     chosen = results[(results["measure"] == measure) & (results["part"] == "clean")]
     points = chosen.assign(points=100 * chosen["value"])
     order = list(dict.fromkeys(zip(points[rows], points["seed"], strict=True)))  # the order of the run
-    wide = points.pivot_table(index=[rows, "seed"], columns=columns, values="points", aggfunc="last", sort=False)
+    wide = points.pivot_table(
+        index=[rows, "seed"], columns=columns, values="points", aggfunc="last", sort=False, dropna=False
+    )
     return wide.loc[order, list(dict.fromkeys(points[columns]))].rename_axis(columns=None)

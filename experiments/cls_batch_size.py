@@ -102,13 +102,16 @@ def default_settings(data: str) -> list[str]:
 
 def table(results: DataFrame):
     """Top-1: a row a norm, a column a setting; and the fall from most to fewest images normalised together."""
+    from experiments.chance import LUCK
     from experiments.tables import table_of
 
     scores = accuracies(results, rows="norm", columns="setting")
     sized = sorted(scores.columns, key=lambda setting: int(setting.split("x")[1]))
     legend = "top-1 accuracy in percent by PROCESSESxIMAGES."
     if len(sized) > 1:
-        scores[FALL] = scores[sized[-1]] - scores[sized[0]]
+        chance = 100 * results.loc[results["measure"] == "chance", "value"].max()
+        learned = ~(scores[sized[-1]] <= LUCK * chance)  # who has learned nothing has nothing to lose
+        scores[FALL] = (scores[sized[-1]] - scores[sized[0]]).where(learned)
         legend += f" {FALL}: {sized[-1]} minus {sized[0]}, smaller is better."
     return table_of(scores, legend, smaller=frozenset({FALL} & set(scores.columns)))
 

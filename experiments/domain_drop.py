@@ -45,8 +45,10 @@ def seed_scores(results: DataFrame) -> DataFrame:
     """One row a (norm, seed) and, in points: each source, each target, `mean of targets`, `drop`.
 
     A seed that lacks one of the targets (its run was cut short) has no mean of targets and no drop: a mean over fewer
-    targets would not compare with the others'.
+    targets would not compare with the others'. Nor has one that learned nothing, whose source is at chance, a drop.
     """
+    from experiments.chance import miou_at_chance
+
     rows = results.dropna(subset=["norm", "seed", "domain", "role"])
     rows = rows.drop_duplicates(["norm", "seed", "domain"], keep="last")  # a resumed run judges again
     sources, targets = (list(rows.loc[rows["role"] == role, "domain"].unique()) for role in ("source", "target"))
@@ -56,12 +58,17 @@ def seed_scores(results: DataFrame) -> DataFrame:
     scores = scores.loc[seen, sources + targets].rename_axis(columns=None)
     scores[TARGETS] = scores[targets].mean(axis=1, skipna=False) if targets else float("nan")
     scores[DROP] = scores[sources].mean(axis=1, skipna=False) - scores[TARGETS] if sources else float("nan")
+    guessers = rows[(rows["role"] == "source") & miou_at_chance(rows)]
+    nothing = scores.index.isin([*zip(guessers["norm"], guessers["seed"], strict=True)])
+    scores[DROP] = scores[DROP].mask(nothing)
     return scores
 
 
 def verdict(table: Table) -> str:
     """One sentence on who loses least from source to targets, and on whether the seeds allow to say so."""
     drops = table.cells[DROP].dropna(subset=["mean"]).sort_values("mean")
+    if drops.empty and table.unlearned:
+        return "Nothing was learned: on the source all are at chance, so there is no drop to compare."
     if drops.empty:
         return "No norm has been judged on a source and on every target yet, so there is no drop to compare."
     first, name = drops.iloc[0], _called(drops.index[0])

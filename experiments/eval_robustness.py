@@ -301,6 +301,7 @@ def closing_table(
     """
     import pandas as pd
 
+    from experiments.chance import compared_in_nothing
     from experiments.tables import table_of
     from lightning_modules.robustness_summary import compares_with_alexnet, summary
     from lightning_modules.robustness_views import spread
@@ -325,7 +326,22 @@ def closing_table(
     smaller = frozenset(scores) & frozenset(SMALLER)
     digits = {column: 2 for column in scores if column == "top-5 distance"}
     text = legend(flags, domain, len(images), list(scores), {len(labels) for labels in theirs})
-    return table_of(scores, text, corner="network", smaller=smaller, digits=digits)
+    table = table_of(scores, text, corner="network", smaller=smaller, digits=digits)
+    return compared_in_nothing(table, *at_chance(networks, rows), losses=FLIPS & {*scores})
+
+
+FLIPS = {"flip probability", "mFR", "top-5 distance"}
+"""Columns in which a network that always says the same is perfect."""
+
+
+def at_chance(networks: list[Network], rows: list[dict]) -> tuple[list[str], float]:
+    """The arms whose clean top-1 is no better than guessing under any seed, and what guessing is worth."""
+    from experiments.chance import LUCK
+
+    clean = {row["network"]: row["value"] for row in rows if (row["part"], row["measure"]) == ("clean", "top1")}
+    guess = {network.judged.name: 1 / len(network.judged.classes) for network in networks}
+    learned = {n.arm for n in networks if clean.get(n.judged.name, 1) > LUCK * guess[n.judged.name]}
+    return [arm for arm in dict.fromkeys(n.arm for n in networks) if arm not in learned], max(guess.values())
 
 
 def legend(flags: Flags, domain: ImageDomain, images: int, columns: list[str], files: Collection[int] = ()) -> str:

@@ -36,6 +36,14 @@ class UsageError(ValueError):
     """What was asked for cannot be done; one sentence that says what can."""
 
 
+class TrainingsFailed(RuntimeError):
+    """Some of a study's trainings failed; what came of the others is written. Ends a script with status `FAILED`."""
+
+
+FAILED = 3
+"""Exit status of a study of which a training has failed. (2: it could not be started as it was asked for.)"""
+
+
 @dataclass
 class RunFlags:
     """Flags that every study has."""
@@ -176,10 +184,13 @@ def _read_config(path: str) -> dict:
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Turn what a user can mend into one sentence and exit status 2: wrong flags, data that is not in order, files that
-    cannot be read or written, memory that does not suffice. After Ctrl-C and SIGTERM the status is theirs."""
+    cannot be read or written, memory that does not suffice. After Ctrl-C and SIGTERM the status is theirs; where
+    trainings failed it is 3."""
     try:
         yield
         exit_if_stopped()
+    except TrainingsFailed as error:
+        fail(str(error), FAILED)
     except KeyboardInterrupt:  # where the signal's handler is not ours
         sys.exit(128 + signal.SIGINT)
     except BaseException as error:
@@ -218,8 +229,8 @@ def told(error: BaseException) -> str:
     return text.strip() or type(error).__name__
 
 
-def fail(sentence: str) -> NoReturn:
+def fail(sentence: str, status: int = 2) -> NoReturn:
     """Print one line, in which a name's line breaks and other unprintable characters are written out, and exit."""
     letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in sentence)
     print(f"error: {''.join(letters)}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

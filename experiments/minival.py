@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.classification_study import Arm, ClassificationFlags, Opened, accuracies, run_arms
-from experiments.flags import UsageError, out_folder
+from experiments.failures import read_failure
+from experiments.flags import TrainingsFailed, UsageError, out_folder
 
 if TYPE_CHECKING:  # pandas and numpy load slowly; a command line that asks for --help need not wait
     from numpy import ndarray
@@ -78,10 +80,14 @@ def picked(
     if arms:
         if begun(flags, study) and not flags.resume and not flags.smoke:
             raise UsageError(f"{folder_of(flags, study)} holds a run already: pass --resume, or another --out.")
-        run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=GRID_FLAGS)
+        try:
+            run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=GRID_FLAGS)
+        except TrainingsFailed as error:  # such as under too high a rate, which then is not picked
+            print(f"not picked: {error}", file=sys.stderr, flush=True)
         if processes.is_initialized():
             processes.barrier()  # the first process alone writes the results
     scores = {name: score(folder_of(own, study), name, flags.seed) for name in arms}
+    scores = {name: found for name, found in scores.items() if found is not None}
     return {group: chosen[max(chosen, key=lambda name: scores.get(name, ()))] for group, chosen in candidates.items()}
 
 
@@ -95,8 +101,10 @@ def begun(flags: ClassificationFlags, study: str) -> bool:
     return any(folder_of(flags, study).glob("*-seed*"))
 
 
-def score(folder: Path, arm: str, seed: int) -> tuple[float, float]:
-    """What a finished candidate is picked by: higher is better."""
+def score(folder: Path, arm: str, seed: int) -> tuple[float, float] | None:
+    """What a finished candidate is picked by: higher is better. None of one that failed."""
+    if read_failure(folder, arm, seed) is not None:
+        return None
     rows = json.loads((folder / f"{arm}-seed{seed}" / "result.json").read_text())["results"]
     found = {row["measure"]: row["value"] for row in rows if row["part"] == "clean"}
     return found["top1"], -found["loss"]

@@ -102,6 +102,7 @@ def _html(loaded: Run, over: str, title: str, question: str, pictures: list, lef
         keys={name: svg_uri(draw_key(look)) for name, look in loaded.cast.key.items()},
         unfinished=unfinished(loaded),
         damaged=damaged(loaded),
+        failed=failed(loaded),
         result=readable(lambda: _result(loaded)),
         sections=_sections(loaded),
         pictures=pictures,
@@ -214,6 +215,15 @@ def damaged(run: Run) -> str:
     return f"Damaged, and therefore left out: {', '.join(names[:NAMED])}{more}."
 
 
+def failed(run: Run) -> str:
+    """What the page says at its top of trainings that failed; "" where there is none."""
+    some = [str(failure) for failure in run.failed[:NAMED]]
+    if not some:
+        return ""
+    more = f"; and {len(run.failed) - NAMED} more" if len(run.failed) > NAMED else ""
+    return f"Failed, and so without a result: {'; '.join(some)}{more}. Of each the last finite checkpoint is kept."
+
+
 def _result(run: Run) -> dict | None:
     """The closing table as the page shows it."""
     from experiments.domain_drop import DROP, TARGETS, verdict
@@ -221,8 +231,9 @@ def _result(run: Run) -> dict | None:
     if run.table is None:
         return None
     rows = list(run.table.rows())
-    judged = () if run.results is None else set(run.results["arm"])
-    unfinished = [arm for arm in run.arms if arm not in judged] if judged else []
+    judged = set() if run.results is None else set(run.results["arm"])
+    failed = {failure.arm for failure in run.failed}
+    unfinished = [arm for arm in run.arms if arm not in judged | failed] if judged else []
     return {
         "header": run.table.header(),
         "rows": rows,

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from experiments.failures import FAILED_FILE
 from experiments.flags import UsageError
 from experiments.reporting.arm_looks import Look, cast
 from experiments.reporting.run import MOST_SEEDS
@@ -125,7 +126,8 @@ def unfinished(path: Path) -> list[str]:
         if not (isinstance(first, int) and isinstance(count, int) and 0 < count <= MOST_SEEDS):
             raise _damaged(path / "config.yaml", "it names no seeds; its command with another --out makes the run anew")
         parts = [f"{arm}-seed{seed}" for seed, arm in product(range(first, first + count), _json(path / "arms.json"))]
-    waiting = [part for part in parts if not (path / part / "result.json").is_file()]
+    ended = ("result.json", FAILED_FILE)  # a training that failed is not waited for
+    waiting = [part for part in parts if not any((path / part / name).is_file() for name in ended)]
     return waiting or ([] if (path / "results.csv").is_file() else ["results.csv"])
 
 

@@ -45,6 +45,10 @@ class Table:
     """Columns that have no best, such as parameters; where their seeds agree, they are shown without a spread."""
     digits: Mapping[str, int] = field(default_factory=dict)
     """Decimals of a column; 1 where not given."""
+    failed: Mapping[str, int] = field(default_factory=dict)
+    """How many trainings of a row failed."""
+    unlearned: frozenset[str] = frozenset()
+    """Rows that learned nothing: they are best at nothing."""
 
     def __post_init__(self):
         unknown = {*self.smaller, *self.unranked, *self.digits} - {*self.columns}
@@ -68,11 +72,11 @@ class Table:
         """Each row with its cells as text. Cells that print alike are best together; a lone row is best at nothing."""
         best = {column: self._best(column) for column in self.columns}
         for name, row in self.cells.iterrows():
-            counts = {int(row[column, "n"]) for column in best} - {0}
-            cells = [(f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(max(counts, default=0)), False)]
+            cells = [(self._seeds(str(name), {int(row[column, "n"]) for column in best} - {0}), False)]
             for column in best:
                 mean = self.text(column, row[column, "mean"])
-                cells.append((self._spread_out(column, mean, row[column, "sd"]), mean == best[column]))
+                wins = mean == best[column] and str(name) not in self.unlearned
+                cells.append((self._spread_out(column, mean, row[column, "sd"]), wins))
             yield str(name), cells
 
     def markdown(self) -> str:
@@ -109,6 +113,7 @@ class Table:
             for column in self.columns
         }
         settings = {"smaller": sorted(self.smaller), "unranked": sorted(self.unranked), "digits": dict(self.digits)}
+        settings |= {"failed": dict(self.failed), "unlearned": sorted(self.unlearned)}
         about = {"corner": self.corner, "legend": self.legend, **settings}
         return json.dumps(about | {"rows": list(map(str, self.cells.index)), "columns": numbers}, indent=1)
 
@@ -121,18 +126,25 @@ class Table:
             read = json.loads(text)
             numbers = {(column, part): parts[part] for column, parts in read["columns"].items() for part in PARTS}
             cells = pd.DataFrame(numbers, index=read["rows"], dtype=float)
-            sets = {name: frozenset(read[name]) for name in ("smaller", "unranked")}
-            table = cls(cells, str(read["legend"]), str(read["corner"]), **sets, digits=read["digits"])
+            sets = {name: frozenset(read.get(name, ())) for name in ("smaller", "unranked", "unlearned")}
+            about = {"digits": read["digits"], "failed": read.get("failed", {})}
+            table = cls(cells, str(read["legend"]), str(read["corner"]), **sets, **about)
             table.markdown()  # numbers of seeds, digits and the like are what they must be
-            if not table.columns:
+            if not table.columns and not table.failed:
                 raise KeyError("columns")
             return table
         except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"this is no closing table: {error!r}.") from error
 
+    def _seeds(self, name: str, counts: set[int]) -> str:
+        """How many seeds a row's cells have, and how many more failed."""
+        seeds = f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(max(counts, default=0))
+        return f"{seeds}, {self.failed[name]} failed" if name in self.failed else seeds
+
     def _best(self, column: str) -> str | None:
         """The text of the column's best mean; None where nothing is to be compared."""
         means = self.cells[column, "mean"].dropna()
+        means = means[~means.index.astype(str).isin(self.unlearned)]
         if column in self.unranked or len(means) < 2:
             return None
         return self.text(column, means.min() if column in self.smaller else means.max())

@@ -1,7 +1,8 @@
 """Train what a study compares, arm by arm under each seed, and end in its table, its gates and its report.
 
 A run that is cut short, by a crash, Ctrl-C or SIGTERM, leaves a report of what there is; after kill -9,
-`python experiments/report.py RUN` makes it.
+`python experiments/report.py RUN` makes it. A training that leaves the finite numbers ends alone: its arm is marked as
+failed, the others go on, and the study ends with status 3.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from datamodules.whole_file import write_whole
+from experiments.chance import without_guessers
+from experiments.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
+from experiments.flags import TrainingsFailed
 from experiments.report import write_report
 from experiments.reporting.gate_bars import print_gates
 from experiments.stops import exit_if_stopped, signals_exit
@@ -37,12 +42,18 @@ def train_arms(
 
     Returns:
         The results; None on all processes but the first.
+
+    Raises:
+        TrainingsFailed: one or more of the trainings left the finite numbers; table and report are written.
     """
-    import pytorch_lightning as pl
     from pytorch_lightning.utilities import rank_zero_only
 
     def gather(table: Callable[[DataFrame], Table | None]) -> DataFrame:
-        return folder.gather((time.time() - started) / 60, table)
+        results = folder.gather((time.time() - started) / 60, lambda results: closing_table(folder, results, table))
+        if not len(results) and (closing := closing_table(folder, results, table)):  # nothing but failures
+            write_whole(folder.path / "table.md", closing.markdown() + "\n")
+            write_whole(folder.path / "table.json", closing.to_json() + "\n")
+        return results
 
     def so_far(results: DataFrame) -> Table | None:
         try:
@@ -52,27 +63,74 @@ def train_arms(
 
     try:
         with signals_exit():
-            for seed in folder.seeds:
-                for arm in folder.arms:
-                    exit_if_stopped()
-                    if not folder.is_finished(arm, seed):
-                        pl.seed_everything(seed, workers=True, verbose=False)
-                        train(arm, seed)
-                        if not rank_zero_only.rank:
-                            gather(so_far)  # should the run be killed without a word
+            failures = _train_all(folder, train, lambda: gather(so_far))
     except BaseException:
         if not rank_zero_only.rank:
             _leave_what_there_is(folder, lambda: gather(so_far))
         raise
-    if rank_zero_only.rank:
-        return None
-    results = gather(table)
-    closing = table(results)
-    if closing is not None:
-        closing.print()
-    print_gates(folder.path)
-    print(f"report: {write_report(folder.path)}")
+    results = None
+    if not rank_zero_only.rank:
+        last = so_far if failures else table
+        results = gather(last)
+        closing = closing_table(folder, results, last)
+        if closing is not None:
+            closing.print()
+        print_gates(folder.path)
+        print(f"report: {write_report(folder.path)}")
+    if failures:
+        raise TrainingsFailed(_told(folder, failures))
     return results
+
+
+def _train_all(folder: RunFolder, train: Callable[[str, int], None], gather: Callable) -> list[Failure]:
+    """Train what is neither finished nor failed; returns what has failed, now or before."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from lightning_modules.finite_training import NotFiniteError
+
+    failures: list[Failure] = []
+    for seed in folder.seeds:
+        for arm in folder.arms:
+            exit_if_stopped()
+            if folder.is_finished(arm, seed):
+                continue
+            failure = read_failure(folder.path, arm, seed)
+            if failure is None:
+                pl.seed_everything(seed, workers=True, verbose=False)
+                try:
+                    train(arm, seed)
+                except NotFiniteError as error:
+                    failure = Failure(arm, seed, str(error))
+                    if not rank_zero_only.rank:
+                        write_failure(folder.part(arm, seed), error)
+                        print(f"failed: {failure}; the other trainings go on", file=sys.stderr, flush=True)
+                if not rank_zero_only.rank:
+                    gather()  # should the run be killed without a word
+            failures += [failure] if failure else []
+    return failures
+
+
+def closing_table(folder: RunFolder, results: DataFrame, table: Callable[[DataFrame], Table | None]) -> Table | None:
+    """The study's table of the results, with what has failed and what has learned nothing."""
+    failures, closing = read_failures(folder.path, folder.arms, folder.seeds), None
+    if len(results):
+        if failures:
+            try:
+                closing = table(with_gaps(results, failures, folder.arms))
+            except (KeyError, IndexError, ValueError):  # the study has no place for what is missing
+                closing = None
+        closing = table(results) if closing is None else closing
+        closing = closing and without_guessers(closing, results)
+    return marked(closing, failures, folder.arms)
+
+
+def _told(folder: RunFolder, failures: list[Failure]) -> str:
+    parts = ", ".join(folder.part(failure.arm, failure.seed).name for failure in failures)
+    return (
+        f"{len(failures)} of the trainings failed: {'; '.join(map(str, failures))}. The others' results are in "
+        f"{folder.path}. --resume does not train again what has failed; remove {parts} first to have it so."
+    )
 
 
 def _leave_what_there_is(folder: RunFolder, gather: Callable[[], DataFrame]) -> None:

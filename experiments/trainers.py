@@ -20,6 +20,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from experiments.flags import RunFlags, UsageError
 from experiments.run_parts import set_aside
 from experiments.wandb_start import start_wandb
+from lightning_modules.finite_training import FiniteTraining, NotFiniteError
+from lightning_modules.gate_tracker import GateTracker
 from lightning_modules.judgement_line import JudgementLine
 from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
 
@@ -144,6 +146,7 @@ def make_trainer(
             EndsAt(recipe.max_steps),
             MetricsKept(),
             SharedBuffers(),
+            FiniteTraining(),
             *callbacks,
         ],
         enable_model_summary=False,
@@ -163,15 +166,27 @@ def train(
     Args:
         resume: go on from checkpoints/last.ckpt, where there is one.
         select: puts the network that counts in place of the last one, before it is kept.
+
+    Raises:
+        NotFiniteError: the training left the finite numbers; last.ckpt is of the last epoch that ended in them, and the
+            W&B run is ended as failed.
     """
     last = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=last if resume and last.exists() else None)
-    for callback in trainer.callbacks:
-        if isinstance(callback, AveragedWeights):
-            callback.on_train_end(trainer, module)  # a training that had ended before does not come to this
-    if module.judged_at != trainer.global_step:
-        trainer.validate(module, data, verbose=False)
-    select()
+    try:
+        trainer.fit(module, data, ckpt_path=last if resume and last.exists() else None)
+        if module.judged_at != trainer.global_step:
+            trainer.validate(module, data, verbose=False)
+        for callback in trainer.callbacks:
+            if isinstance(callback, AveragedWeights):
+                callback.put_in_place(trainer, module)  # what was evaluated last, also of a training that had ended
+        counts = (getattr(module, "selected", None) or {}).get("step")  # of the evaluation that counts
+        select()
+        for callback in trainer.callbacks:
+            if isinstance(callback, GateTracker) and counts is not None and trainer.is_global_zero:
+                callback.end_at(counts)
+    except NotFiniteError as error:
+        end_wandb(trainer, failed=str(error))
+        raise
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
 
 
@@ -180,11 +195,17 @@ def forget_progress(trainer: pl.Trainer) -> None:
     (Path(trainer.checkpoint_callback.dirpath) / "last.ckpt").unlink(missing_ok=True)
 
 
-def end_wandb(trainer: pl.Trainer) -> None:
-    """End the W&B run, so that the next training starts its own."""
+def end_wandb(trainer: pl.Trainer, failed: str = "") -> None:
+    """End the W&B run, so that the next training starts its own.
+
+    Args:
+        failed: why the training failed; the run's summary then says so under "failed", and its state is failed.
+    """
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            if failed:
+                logger.experiment.summary["failed"] = failed
+            logger.experiment.finish(exit_code=1 if failed else 0)
 
 
 def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:

@@ -213,11 +213,15 @@ class ClassificationModule(pl.LightningModule):
         self.selected = None
 
     def results(self) -> list[dict]:
-        """The judgement that counts: a row for each domain and measure; accuracies in [0, 1], "loss" in nats."""
+        """The judgement that counts: a row for each domain and measure; accuracies in [0, 1], "loss" in nats.
+
+        The measure "chance" is the top-1 of a guesser, 1 / classes.
+        """
+        chance = {"chance": 1 / len(self.classes)}
         return [
             {"domain": name, "part": "clean", "condition": "clean", "measure": measure, "value": value}
             for name, values in zip(self.judged, self.judgement, strict=True)
-            for measure, value in values.items()
+            for measure, value in (values | chance).items()
         ]
 
     def configure_optimizers(self):

@@ -52,11 +52,13 @@ def draw_gates(frame: DataFrame) -> Figure:
         frame: tidy gates of one or more norms, seeds and steps.
 
     Raises:
-        ValueError: where the frame is empty.
+        ValueError: where the frame is empty, or none of its values is finite.
     """
     if frame.empty:
         raise ValueError("no gates to draw: the frame is empty.")
-    last = last_recorded(frame)
+    last = last_recorded(finite(frame))
+    if last.empty:
+        raise ValueError("no gates to draw: none is finite.")
     panels = [
         panel
         for (norm, statistic), rows in last.groupby(["norm", "statistic"], sort=False)
@@ -89,10 +91,11 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
     Raises:
         ValueError: where the gates were recorded only once, so that nothing has moved.
     """
-    time = next((name for name in ("epoch", "step") if frame[name].nunique() > 1), None)
+    times = finite(frame)
+    time = next((name for name in ("epoch", "step") if times[name].nunique() > 1), None)
     if time is None:
         raise ValueError("the gates were recorded once, so there is no movement to draw.")
-    frame = _told_apart(frame)
+    frame = _told_apart(finite(frame))
     depths = sorted(frame["depth"].unique())
     third = {depth: 3 * i // len(depths) for i, depth in enumerate(depths)}
     rows = list(frame.groupby(["norm", "statistic"], sort=False))
@@ -116,6 +119,13 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
         labelcolor=_INK, handlelength=1.2, handletextpad=0.5, columnspacing=1.4,
     )  # fmt: skip
     return figure
+
+
+def finite(frame: DataFrame) -> DataFrame:
+    """The gates that are numbers: a training that failed may have left others."""
+    import numpy as np
+
+    return frame[np.isfinite(frame["value"])]
 
 
 def last_recorded(frame: DataFrame) -> DataFrame:

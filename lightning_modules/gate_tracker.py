@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from datamodules.whole_file import write_whole
+from datamodules.whole_file import write_whole
 from lightning_modules.gate_figures import NEAR, draw_gates
 from lightning_modules.gate_record import GateRecord
 from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs
@@ -72,6 +73,19 @@ class GateTracker(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.record is not None and self._drawn != self.record.times[-1][0]:  # it ended before its time
             self._to_wandb(trainer.global_step, self._draw())
+
+    def end_at(self, step: int) -> None:
+        """Forget what was recorded after a step: the network of that step is the one that is kept and reported."""
+        import pandas as pd
+
+        file = self.folder / "gates.parquet"
+        if not file.is_file():
+            return
+        recorded = pd.read_parquet(file)
+        until = recorded[recorded["step"] <= step]
+        if 0 < len(until) < len(recorded):
+            write_whole(file, lambda opened: until.to_parquet(opened, index=False))
+            draw_gates(until[until["step"] == until["step"].max()]).savefig(self.folder / "gates.png", dpi=120)
 
     def state_dict(self) -> dict:
         if self.record is None:

@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.layer_log import STEP, LayerLog, is_drawn, steps_between, wandb_runs
+from lightning_modules.weight_averaging import evaluated_network
 from normshift import IBN2d, norm_layers
 
 MEASURES = ("in_mean", "in_std", "bn_mean", "bn_std", "bn_between_images")
@@ -22,6 +23,9 @@ class HalvesTracker(pl.Callback):
     (root of the mean variance). `bn_between_images`: the share of the BN half's variance that lies between the images'
     own means, which is the part that an instance norm takes away (in the IN half it is 0 by construction).
 
+    Where weights are averaged, the average, which is the network that is evaluated and kept, is shown the same images;
+    in evaluation mode, so that nothing of it, nor any random draw, is changed by the look.
+
     Looked at in the first batch of each epoch and every few steps; in between nothing is hooked. Goes to W&B alone, in
     the keys of `LayerLog`: `ibn/in_mean` and the like, hidden ones by layer, and the picture `ibn/map`. Without W&B, or
     in a network without `IBN2d`, this does nothing.
@@ -32,9 +36,12 @@ class HalvesTracker(pl.Callback):
         self._loaded: dict = {}  # of a checkpoint, until the network's layers are known
         self._handles: list = []
         self._seen: dict[int, Tensor] = {}
+        self._images: Tensor | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        layers = {(i, n): layer for i, (n, layer) in enumerate(norm_layers(module).items()) if isinstance(layer, IBN2d)}
+        self._network = evaluated_network(trainer, module)
+        norms = enumerate(norm_layers(self._network).items())
+        layers = {(i, name): layer for i, (name, layer) in norms if isinstance(layer, IBN2d)}
         self._runs, self._layers, self.log = wandb_runs(trainer), list(layers.values()), None
         if not self._layers or not self._runs:
             return
@@ -50,10 +57,16 @@ class HalvesTracker(pl.Callback):
         if self.log is not None and (batch_idx == 0 or (trainer.global_step + 1) % self._every == 0):
             hooks = (layer.register_forward_hook(partial(self._look, i)) for i, layer in enumerate(self._layers))
             self._handles = list(hooks)
+            if self._network is not module:
+                self._handles.append(module.register_forward_pre_hook(self._keep_images))
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
         if not self._handles:
             return
+        if self._images is not None:
+            with trainer.precision_plugin.forward_context():
+                shown_as_evaluated(self._network, self._images)
+            self._images = None
         self._unhook()
         if len(self._seen) == len(self._layers):  # a layer that took no part has nothing to tell
             brought = torch.stack([self._seen[i] for i in range(len(self._layers))]).cpu().numpy()
@@ -82,6 +95,10 @@ class HalvesTracker(pl.Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         self._loaded = state_dict
 
+    def _keep_images(self, module: nn.Module, inputs: tuple) -> None:
+        if isinstance(inputs[0], Tensor):  # DDP calls the module with a whole batch as well
+            self._images = inputs[0].detach()
+
     def _look(self, i: int, layer: IBN2d, inputs: tuple, output: Tensor) -> None:
         self._seen[i] = halves(layer, output)
 
@@ -99,6 +116,16 @@ class HalvesTracker(pl.Callback):
     def _to_wandb(self, step: int, logged: dict) -> None:
         for run in self._runs:
             run.log({STEP: step} | logged)
+
+
+@torch.no_grad()
+def shown_as_evaluated(network: nn.Module, images: Tensor) -> None:
+    """Let a network see images in evaluation mode; every part of it is in its own mode again afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    network(images)
+    for module, mode in modes.items():
+        module.training = mode
 
 
 @torch.no_grad()

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytorch_lightning as pl
+import torch
 import torch.distributed as processes
 from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor, nn
+
+from normshift import update_statistics
+
+STATISTICS = ("averaged", "reestimated")
+"""Where an averaged network's running statistics come from."""
+
+BATCHES = 200
+"""Training batches, at most, over which running statistics are estimated anew."""
 
 
 class AveragedWeights(WeightAveraging):
     """Evaluates and keeps a moving average of weights and buffers, updated after each optimiser step.
 
-    The running statistics are averaged like the weights, as ResNet-RS does (Bello et al., NeurIPS 2021). Of several
+    The running statistics are averaged like the weights, as ResNet-RS does (Bello et al., NeurIPS 2021), or estimated
+    anew, before each evaluation, for the weights that came of the averaging (`normshift.update_statistics`). Of several
     processes the first one's buffers are evaluated by all, since they are those of the checkpoint.
 
     Args:
         update: moves averages, in place, towards current values (`optimization.ema_update`): torch's `multi_avg_fn`.
+        statistics: of `STATISTICS`.
     """
 
-    def __init__(self, update: Callable[[list[Tensor], list[Tensor], Tensor], None]):
+    def __init__(self, update: Callable[[list[Tensor], list[Tensor], Tensor], None], statistics: str = "averaged"):
         super().__init__(multi_avg_fn=update)
+        self.statistics = statistics
 
     @property
     def network(self) -> nn.Module | None:
@@ -33,9 +46,31 @@ class AveragedWeights(WeightAveraging):
         super().setup(trainer, module, stage)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.network is not None and self.statistics == "reestimated":
+            self._reestimate(trainer)
         if trainer.world_size > 1 and self.network is not None:
             share_buffers(self.network)
         super().on_validation_epoch_start(trainer, module)
+
+    def put_in_place(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Once a training has ended, make the module the average."""
+        if self.network is not None:
+            self.on_train_end(trainer, module)
+
+    def _reestimate(self, trainer: pl.Trainer) -> None:
+        def run(network: nn.Module, images: Tensor) -> None:
+            with trainer.precision_plugin.forward_context():
+                network(images)
+
+        with torch.random.fork_rng():  # a training that is evaluated more often must not draw other images
+            update_statistics(self.network, _training_images(trainer), batches=BATCHES, run=run)
+
+
+def _training_images(trainer: pl.Trainer) -> Iterator[Tensor]:
+    """The images of training batches, of all of a batch's domains together, from a loader of their own."""
+    for batch, _, _ in CombinedLoader(trainer.datamodule.train_dataloader(), "min_size"):
+        parts = batch.values() if isinstance(batch, dict) else [batch]
+        yield trainer.precision_plugin.convert_input(torch.cat([part[0] for part in parts]))
 
 
 class SharedBuffers(pl.Callback):

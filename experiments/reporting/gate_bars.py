@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.reporting.run import read_frame
-from lightning_modules.gate_figures import NEAR, STATISTIC_COLOURS, last_recorded
+from lightning_modules.gate_figures import NEAR, STATISTIC_COLOURS, finite, last_recorded
 
 if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -41,7 +41,7 @@ def print_gates(run: Path, console: Console | None = None) -> None:
     recorded = read_frame(run / "gates.parquet")
     if recorded is None:
         return
-    gates = last_recorded(recorded)
+    gates = last_recorded(finite(recorded))
     console = console or Console()
     arms = list(gates["arm"].unique())
     for arm in arms[:ARMS]:

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_modules.gate_figures import NEAR, NORM_COLOURS, RIDGE_BINS, STATISTIC_COLOURS, ridges, stages
+from lightning_modules.gate_figures import NEAR, NORM_COLOURS, RIDGE_BINS, STATISTIC_COLOURS, finite, ridges, stages
 
 if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -98,10 +98,11 @@ def slides(arm: str, gates: DataFrame, budget: int) -> Slides:
         budget: bytes that the slider's data may take, more or less; of deep networks it stops at fewer epochs.
 
     Raises:
-        ValueError: where there are no gates.
+        ValueError: where there are no gates, or none that is finite.
     """
+    gates = finite(gates)
     if gates.empty:
-        raise ValueError("no gates to show: the frame is empty.")
+        raise ValueError("no gates to show: none is there, or none is finite.")
     bars = gates[gates["statistic"] != "rho"].groupby(["statistic", "depth"])["label"].nunique().sum()
     numbers = bars + RIDGE_BINS * gates.loc[gates["statistic"] == "rho", "depth"].nunique()
     most = int(min(MOST_FRAMES, max(2, budget // (DIGITS * numbers))))

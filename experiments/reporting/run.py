@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.failures import Failure, read_failures
 from experiments.reporting.arm_looks import Cast, cast
 from experiments.run_parts import RESULT, gathered, part_folder, read_metrics, read_parquet, read_result, readable
 from lightning_modules.measures import MEASURES
@@ -52,6 +53,8 @@ class Run:
     """Trainings that have left no result, and the last step that each has logged, None where it has logged nothing."""
     damaged: list[str] = field(default_factory=list)
     """Files, by their paths in the folder, that are there and cannot be used."""
+    failed: list[Failure] = field(default_factory=list)
+    """Trainings that failed; they are not among the unfinished ones."""
 
     @cached_property
     def cast(self) -> Cast:
@@ -97,8 +100,11 @@ def read_run(path: Path) -> Run:
     frames = {name: _frame(path / name, parts.get(name.partition(".")[0]), of) for name, of in FRAMES.items()}
     damaged = [name for name, what in (found | frames).items() if what is None and _filled(path / name)]
     damaged += _damaged_parts(path, arms, seeds)
+    failed = read_failures(path, arms, seeds)
     unfinished = _unfinished(path, arms, seeds, frames["metrics.csv"])
-    return Run(path, config, _arms(arms, [*frames.values()]), table, *frames.values(), unfinished, damaged)
+    for failure in failed:
+        unfinished.pop(part_folder(path, failure.arm, failure.seed).name, None)
+    return Run(path, config, _arms(arms, [*frames.values()]), table, *frames.values(), unfinished, damaged, failed)
 
 
 def _filled(file: Path) -> bool:

@@ -63,7 +63,7 @@ def drop_section(run: Run) -> Section:
     results = run.results.dropna(subset=["miou"]) if has_domains(run.results) else None
     scores = None if results is None else seed_scores(results).dropna(subset=[DROP])
     if scores is None or scores.empty:
-        section.absent = "No norm has been judged on the source and on every target."
+        section.absent = "No norm that has learned anything has been judged on the source and on every target."
         return section
     ranked = scores.groupby("norm")[DROP].mean().sort_values(ascending=False).index
     targets = results.loc[results["role"] == "target", "domain"].unique()
@@ -158,7 +158,13 @@ def training_section(run: Run) -> Section:
     if left_out := len(run.cast.left_out):
         caption += f" The first {MOST} of {len(run.arms)} are shown; metrics.csv holds the other {left_out}."
     section.drawings = [Drawing(caption, images)] if images else []
-    section.absent = "" if images else f"metrics.csv holds neither a loss nor a {' or '.join(MEASURES.values())}."
+    if not images and _judged_once(run):
+        section.absent = (
+            "The networks were judged once, at the end, which the table tells; the training was too short for a loss "
+            "to be logged."
+        )
+    elif not images:
+        section.absent = f"metrics.csv holds neither a loss nor a {' or '.join(MEASURES.values())}."
     return section
 
 
@@ -184,15 +190,20 @@ def _judged_once(run: Run) -> bool:
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
     from experiments.reporting.gate_slides import slides
-    from lightning_modules.gate_figures import draw_gate_movement, sampled
+    from lightning_modules.gate_figures import draw_gate_movement, finite, sampled
 
     section = Section("What the gates learned")
-    if run.gates is None:
+    recorded = None if run.gates is None else finite(run.gates)
+    if recorded is None or recorded.empty:
         gated = {"sn", "sn-in-ln", "bin"} & {facts.get("norm") for facts in run.arms.values()}
         if not gated and not run.segments:
             return None
         section.absent = (
-            "gates.parquet is missing or damaged: the run may have been stopped before it was written."
+            (
+                "gates.parquet is missing or damaged: the run may have been stopped before it was written."
+                if recorded is None
+                else "None of the gates in gates.parquet is finite."
+            )
             if gated
             else "No norm of this run has gates."
         )
@@ -211,7 +222,7 @@ def gate_section(run: Run) -> Section | None:
         "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
         "at the end had not settled."
     )
-    arms, said = list(run.gates["arm"].unique()), set()
+    arms, said = list(recorded["arm"].unique()), set()
 
     def once(caption: str) -> str:
         new = caption not in said
@@ -219,7 +230,7 @@ def gate_section(run: Run) -> Section | None:
         return caption if new else ""
 
     for arm in arms[:MOST]:
-        gates = run.gates[run.gates["arm"] == arm]
+        gates = recorded[recorded["arm"] == arm]
         some = sampled(gates)
         note = (
             f" Of a layer of more than {some} channels, {some} that are spread over it stand for all." if some else ""

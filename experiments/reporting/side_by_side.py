@@ -6,6 +6,7 @@ axes of one scale where a single report has one scale.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,9 @@ def joined(runs: list[Run]) -> Run:
     parent = Path(os.path.commonpath([run.path.resolve() for run in runs]))
     whole = Run(parent, config({name: run.config for name, run in named.items()}), arms, _table(named), *frames)
     whole.unfinished, whole.cast = unfinished, _cast(named)
+    whole.failed = [
+        dataclasses.replace(failure, arm=label(name, failure.arm)) for name, run in named.items() for failure in run.failed
+    ]
     return whole
 
 
@@ -118,6 +122,8 @@ def _table(runs: dict[str, Run]) -> Table | None:
         frozenset().union(*(table.smaller for table in tables.values())),
         frozenset().union(*(table.unranked for table in tables.values())),
         {column: digits for table in tables.values() for column, digits in table.digits.items()},
+        {label(name, row): count for name, table in tables.items() for row, count in table.failed.items()},
+        frozenset(label(name, row) for name, table in tables.items() for row in table.unlearned),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torchmetrics.classification import MulticlassAccuracy
 
 import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
@@ -237,6 +238,20 @@ def test_the_best_of_all_epochs_is_named_where_it_is_shown(tmp_path):
     assert "best on" not in (tmp_path / "last" / "table.md").read_text()
 
 
+def test_the_gates_that_are_reported_are_those_of_the_network_that_is_kept(tmp_path, monkeypatch):
+    """Where an earlier evaluation counts, the record ends with it."""
+    scores = iter([0.9, 0.1])
+    monkeypatch.setattr(MulticlassAccuracy, "compute", lambda self: torch.tensor(next(scores)))
+    line = f"{TINY.replace('--max-steps 2', '--max-steps 10')} --data shapes/photo --norm bin --selection best --lr 1"
+    run(cls_imagenet, f"{line} --out {tmp_path / 'run'}")
+    gates = pd.read_parquet(tmp_path / "run" / "gates.parquet")
+    assert sorted(gates.step.unique()) == [0, 5]
+    file = tmp_path / "run" / "bin-seed0" / "checkpoints" / "model.ckpt"
+    kept = torch.load(file, weights_only=True)["state_dict"]["net.bn1.rho"].numpy()
+    stem = gates[(gates.step == 5) & (gates.layer == "net.bn1")].sort_values("label", key=lambda x: x.astype(int))
+    np.testing.assert_array_equal(stem.value.to_numpy(np.float32), kept)
+
+
 def test_flags_reach_the_recipe():
     line = "--mixup 0.2 --cutmix 1 --ema-decay 0 --weight-decay 0 --small-images --image-size 48 --epochs 4"
     recipe = chosen_recipe(parse(cls_imagenet.Flags, "", line.split()), "ibn-step")
@@ -331,3 +346,39 @@ def test_two_processes_train_and_judge_together(tmp_path):
     line = f"{EXPERIMENTS / 'cls_batch_size.py'} --smoke --norm bn sn --settings 2x4 --out {tmp_path / 'run'}"
     subprocess.run([*torchrun, *line.split()], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert set(pd.read_csv(tmp_path / "run" / "results.csv").norm) == {"bn", "sn"}
+
+
+SHOWN = """
+import os, sys, torch
+from experiments import cls_imagenet
+from experiments.flags import parse
+from lightning_modules.classification import ClassificationModule
+step, folder = ClassificationModule.validation_step, sys.argv[1]
+def shown(self, *arguments):
+    state = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
+    torch.save(state, f"{folder}/{self.trainer.global_step}-{self.trainer.global_rank}.pt")
+    return step(self, *arguments)
+ClassificationModule.validation_step = shown
+cls_imagenet.run(parse(cls_imagenet.Flags, "", sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averaged", ["--ema-decay 0.5", "--ema-decay 0.5 --ema-statistics reestimated", ""])
+def test_all_processes_evaluate_the_network_that_is_kept(averaged, tmp_path):
+    """The last evaluation comes inside an epoch, behind a step, and each process has images of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(SHOWN)
+    line = "--data shapes/photo --recipe smoke --images 60 --batch-size 8 --max-steps 12 --norm bn --lr 0.5"
+    line += f" {averaged} --workers 0 --wandb disabled --out {tmp_path / 'run'}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXPERIMENTS.parent)}
+    subprocess.run([*torchrun, str(tmp_path), *line.split()], check=True, env=environment)
+    kept = torch.load(tmp_path / "run" / "bn-seed0" / "checkpoints" / "model.ckpt", weights_only=True)["state_dict"]
+    for step in (7, 12):
+        first, second = (torch.load(tmp_path / f"{step}-{rank}.pt", weights_only=True) for rank in (0, 1))
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert first
+    torch.testing.assert_close({f"net.{name}": value for name, value in first.items()}, {
+        name: value for name, value in kept.items() if name.removeprefix("net.") in first
+    }, rtol=0, atol=0)  # fmt: skip

@@ -17,6 +17,7 @@ from datamodules.image_domains import ImageDomain
 from experiments import cls_resnet_rs, latency
 from experiments.classification_study import Arm, Opened, build
 from experiments.cls_resnet_rs import EFFICIENTNETS, Flags, efficientnet_arms, finished, grid_candidates, run
+from experiments.failures import write_failure
 from experiments.flags import UsageError, one_sentence, parse
 from experiments.minival import Minival, divided, picked, score
 from experiments.resnet_rs_steps import (
@@ -29,6 +30,7 @@ from experiments.resnet_rs_steps import (
     weight_decay_table,
 )
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE
+from lightning_modules.finite_training import NotFiniteError
 
 SCRIPT = Path(cls_resnet_rs.__file__)
 PAPER = CLASSIFICATION_RECIPES["resnet-rs-200-256"]
@@ -252,6 +254,11 @@ def test_the_best_candidate_is_picked_and_of_level_ones_that_of_less_loss(monkey
     best = picked(chosen, "study", "question", candidates)
     assert [arm.facts["lr"] for arm in best.values()] == [0.2, 0.2]
     assert score(tmp_path / "run-minival", names[1][1], 0) == (0.6, -0.9)
+    failed = tmp_path / "run-minival" / f"{names[1][1]}-seed0"
+    (failed / "result.json").unlink()
+    write_failure(failed, NotFiniteError(3, "the loss is not finite"))
+    best = picked(chosen, "study", "question", candidates)
+    assert [arm.facts["lr"] for arm in best.values()] == [0.2, 0.1]  # what has failed is not picked
 
 
 def test_one_candidate_is_taken_without_training(monkeypatch):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.flags import TrainingsFailed, one_sentence
+from experiments.report import write_side_by_side
 from experiments.run_folder import RunFolder
+from experiments.run_tables import read_folder
 from experiments.tables import table_of
 from experiments.train_arms import train_arms
+from lightning_modules.finite_training import NotFiniteError
 from tests.experiments.test_run_folder import ARMS, Flags
 from tests.experiments.three_norms import gates
 
@@ -38,7 +43,9 @@ class Trained:
             self.accident()
         self.folder.finish(arm, seed, {"results": [{"top1": 0.5 + 0.1 * len(self.done)}]})
 
-    def run(self):
+    def run(self, resume: bool = False):
+        if resume:
+            self.folder = RunFolder(self.folder.path, Flags(resume=True), "Which?", {}, ARMS, ("norm", "backbone"))
         return train_arms(self.folder, self.train, self.table, time.time())
 
 
@@ -113,3 +120,69 @@ def test_a_report_that_cannot_be_made_does_not_hide_why_the_run_stopped(tmp_path
     with pytest.raises(ZeroDivisionError):
         Trained(tmp_path / "run", crash).run()
     assert "no report could be made: RuntimeError('no space left')" in capsys.readouterr().err
+
+
+def diverge() -> None:
+    raise NotFiniteError(2, "the loss is not finite", "in the output of net.bn1")
+
+
+class Diverging(Trained):
+    """Trainings of which some fail."""
+
+    def __init__(self, path: Path, failing: set):
+        super().__init__(path)
+        self.failing = failing
+
+    def train(self, arm: str, seed: int) -> None:
+        self.accident = diverge if (arm, seed) in self.failing else None
+        done, self.done = self.done, [None, None]  # so that the accident comes in this one
+        try:
+            super().train(arm, seed)
+        finally:
+            self.done = [*done, (arm, seed)]
+
+
+WHY = "at step 2 the loss is not finite, first in the output of net.bn1"
+
+
+def test_a_training_that_fails_fails_alone(tmp_path, capsys):
+    run = Diverging(tmp_path / "run", {("r18-bn", 4)})
+    with pytest.raises(SystemExit) as stopped, one_sentence():
+        run.run()
+    printed = capsys.readouterr()
+    assert stopped.value.code == 3 and f"1 of the trainings failed: r18-bn, seed 4: {WHY}." in printed.err
+    assert run.done == [("r18-bn", 3), ("r18-sn", 3), ("r18-bn", 4), ("r18-sn", 4)]  # the others went on
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert "| r18-bn | 1, 1 failed |" in table and f"Failed: r18-bn, seed 4: {WHY}." in table
+    html = re.sub("</?span.*?>", "", (tmp_path / "run" / "report.html").read_text())
+    assert f"Failed, and so without a result: r18-bn, seed 4: {WHY}" in html and "1, 1 failed" in html
+    assert "had not come to its end" not in html
+    tables = read_folder(tmp_path / "run")  # what notebooks read
+    assert len(tables.results) == 3 and set(tables.arms) == {"r18-bn", "r18-sn"}
+
+
+def test_an_arm_that_always_fails_has_a_row_without_numbers(tmp_path):
+    with pytest.raises(TrainingsFailed):
+        Diverging(tmp_path / "run", {("r18-bn", 3), ("r18-bn", 4)}).run()
+    first, second = (tmp_path / "run" / "table.md").read_text().splitlines()[2:4]
+    assert first == "| r18-bn | 0, 2 failed | – |" and second.startswith("| r18-sn | 2 |")
+    with pytest.raises(TrainingsFailed):
+        Diverging(tmp_path / "other", {(arm, seed) for arm in ARMS for seed in (3, 4)}).run()
+    table = (tmp_path / "other" / "table.md").read_text()
+    assert "| r18-bn | 0, 2 failed |" in table and "| r18-sn | 0, 2 failed |" in table
+    assert "r18-sn" in (tmp_path / "other" / "report.html").read_text()
+    side = write_side_by_side([tmp_path / "run", tmp_path / "other"]).read_text()
+    assert "run · r18-bn" in re.sub("</?span.*?>", "", side) and "0, 2 failed" in side
+
+
+def test_what_has_failed_is_not_trained_again_before_it_is_removed(tmp_path, capsys):
+    run = Diverging(tmp_path / "run", {("r18-bn", 3)})
+    with pytest.raises(TrainingsFailed):
+        run.run()
+    run.failing, run.done = set(), []
+    with pytest.raises(TrainingsFailed, match="--resume does not train again .* remove r18-bn-seed3 first"):
+        run.run(resume=True)
+    assert run.done == []
+    shutil.rmtree(tmp_path / "run" / "r18-bn-seed3")
+    assert len(run.run(resume=True)) == 4 and run.done == [("r18-bn", 3)]
+    assert "failed" not in (tmp_path / "run" / "table.md").read_text()

@@ -11,10 +11,12 @@ import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import WandbLogger
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from lightning_modules import gate_tracker, layer_log
 from lightning_modules.gate_tracker import GateTracker
+from lightning_modules.weight_averaging import AveragedWeights
 from normshift import BatchInstanceNorm2d, SwitchNorm2d, gates
 
 COLUMNS = ["norm", "seed", "epoch", "step", "layer", "depth", "statistic", "label", "value"]
@@ -54,13 +56,20 @@ def seeded():
 
 
 def train(
-    folder: Path, epochs: int = 2, module: Small | None = None, resume: Path | None = None, logger=False, every=50
+    folder: Path,
+    epochs: int = 2,
+    module: Small | None = None,
+    resume: Path | None = None,
+    logger=False,
+    every=50,
+    averaging=(),
 ):
     """A trained network, its tracker and its trainer."""
     module = module or Small()
     tracker = GateTracker(folder, {"norm": "sn", "seed": 7})
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", devices=1, logger=logger, callbacks=[tracker], enable_checkpointing=False,
+        max_epochs=epochs, accelerator="cpu", devices=1, logger=logger, callbacks=[*averaging, tracker],
+        enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, log_every_n_steps=every,
     )  # fmt: skip
     images = DataLoader(torch.rand(2 * STEPS, 4, 10, 10), batch_size=2)
@@ -154,6 +163,24 @@ def test_resume_keeps_what_was_recorded_before(tmp_path):
     assert as_tuples(after[after["epoch"] == 3]) == current(module)
     assert again.log.epochs == [0, 1, 2, 3]
     np.testing.assert_array_equal(again.log.history[1], tracker.log.history[1])
+
+
+def test_where_weights_are_averaged_the_gates_are_the_averages(tmp_path):
+    raw = {}
+
+    class Averaged(AveragedWeights):
+        def on_train_end(self, trainer, module) -> None:
+            raw.update({name: value.clone() for name, value in module.state_dict().items()})
+            super().on_train_end(trainer, module)
+
+    module, _, trainer = train(tmp_path, averaging=[Averaged(get_ema_multi_avg_fn(0.5))])
+    after = recorded(tmp_path)
+    assert as_tuples(after[after["epoch"] == 2]) == current(module)  # which is the average now
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    kept = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    rho = after[(after["epoch"] == 2) & (after["statistic"] == "rho")]["value"].to_numpy(np.float32)
+    np.testing.assert_array_equal(rho, kept["state_dict"]["net.4.rho"].numpy())
+    assert not np.array_equal(rho, raw["net.4.rho"].numpy())
 
 
 def test_network_without_gates_leaves_no_trace(tmp_path):

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_modules import layer_log
 from lightning_modules.halves_tracker import MEASURES, HalvesTracker, halves
+from lightning_modules.weight_averaging import AveragedWeights
 from normshift import IBN2d
 
 
@@ -44,8 +45,11 @@ class Small(pl.LightningModule):
         norms = (IBN2d(4), nn.BatchNorm2d(4), IBN2d(4)) if ibn else (nn.BatchNorm2d(4),)
         self.net = nn.Sequential(*(part for norm in norms for part in (nn.Conv2d(4, 4, 3), norm, nn.ReLU())))
 
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(images)
+
     def training_step(self, batch: torch.Tensor, _: int) -> torch.Tensor:
-        return self.net(batch).square().mean()
+        return self(batch).square().mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -61,12 +65,16 @@ class Recorder(WandbLogger):
         return self.run
 
 
-def train(folder: Path, monkeypatch, module: Small, epochs: int = 2, logged: bool = True, resume: Path | None = None):
+def train(
+    folder: Path, monkeypatch, module: Small, epochs: int = 2, logged: bool = True, resume: Path | None = None,
+    averaging=(),
+):  # fmt: skip
     monkeypatch.setattr(Recorder, "run", MagicMock())
     monkeypatch.setattr(layer_log, "draw_layer_map", lambda *_: Figure((1, 1)))
     tracker = HalvesTracker()
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", devices=1, callbacks=[tracker], enable_checkpointing=False,
+        max_epochs=epochs, accelerator="cpu", devices=1, callbacks=[*averaging, tracker],
+        enable_checkpointing=False,
         logger=Recorder(save_dir=folder, offline=True) if logged else False, log_every_n_steps=2,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
@@ -108,3 +116,26 @@ def test_resume_goes_on_with_the_picture(tmp_path, monkeypatch):
     again, _, _ = train(tmp_path, monkeypatch, Small(), epochs=3, resume=tmp_path / "last.ckpt")
     assert again.log.epochs == [1, 2, 3]
     np.testing.assert_array_equal(again.log.history[0], tracker.log.history[0])
+
+
+def test_where_weights_are_averaged_the_average_is_looked_at_as_it_is_evaluated(tmp_path, monkeypatch):
+    """Of an average that moves to zero the two halves let nothing through; neither it nor its modes are changed."""
+    seen = []
+
+    def to_zero(averages, current, updates) -> None:
+        for average in averages:
+            average.zero_()
+
+    averaging, module = AveragedWeights(to_zero), Small()
+    original = AveragedWeights.on_train_batch_end
+
+    def watched(self, *arguments) -> None:
+        original(self, *arguments)
+        seen.append({name: buffer.clone() for name, buffer in self.network.named_buffers()})
+        assert self.network.training and all(part.training for part in self.network.modules())
+
+    monkeypatch.setattr(AveragedWeights, "on_train_batch_end", watched)
+    _, _, calls = train(tmp_path, monkeypatch, module, averaging=[averaging])
+    last = [call for call in calls if "ibn/in_mean" in call][-1]
+    assert last["ibn/in_mean"] == last["ibn/in_std"] == last["ibn/bn_mean"] == last["ibn/bn_std"] == 0
+    assert all(torch.equal(value, torch.zeros_like(value)) for value in seen[-1].values())

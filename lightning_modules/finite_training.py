@@ -1,0 +1,254 @@
+"""Stops a training that has left the finite numbers, and says where it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as processes
+from torch import Tensor, nn
+
+from lightning_modules.weight_averaging import evaluated_network
+
+
+class NotFiniteError(ArithmeticError):
+    """A training has met a number that is not finite.
+
+    Args:
+        step: which of the training's steps, from 1. what: what is not finite, as half a sentence.
+        layer: where it was first, of a layer or parameter; None where it was nowhere in particular.
+    """
+
+    def __init__(self, step: int, what: str, layer: str | None = None):
+        super().__init__(f"at step {step} {what}{f', first {layer}' if layer else ''}")
+        self.step, self.what, self.layer = step, what, layer
+
+
+class FiniteTraining(pl.Callback):
+    """Raises `NotFiniteError` at the first loss or gradient that is not finite, in all processes alike.
+
+    Before each evaluation and at the end of each epoch, and so before a checkpoint is written, weights and running
+    statistics are looked at as well; in an evaluation, what the network puts out. So the last checkpoint is finite.
+
+    On a GPU nothing here waits for work that is still needed to keep it busy: a loss is read while its backward pass
+    runs, the gradients' norms are read a step later. (On a CPU both are read at once, before the step is taken.) The
+    loss scaling of 16-mixed meets gradients that are not finite on purpose, and skips their steps; there they count
+    where the scale has come down to 1.
+    """
+
+    def __init__(self):
+        self._excused: set[str] | None = None
+        self._gradients: _Gradients | None = None
+        self._fresh: tuple[_Later, Tensor] | None = None  # of an evaluation's batch: whether its output is broken
+        self._output: tuple[_Later, Tensor] | None = None  # of the batch before it
+        self._broken: str | None = None  # the layer in which an evaluation left the finite numbers; "" for none
+        self._handles: list = []
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if self._excused is None:  # a mask may hold infinities by design
+            self._excused = {*_not_finite(module)}
+            self._names = {id(parameter): name for name, parameter in module.named_parameters()}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
+        self._batch = batch, batch_idx
+
+    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
+        broken = (~loss.detach().isfinite()).any().float()
+        self._loss = _Later(broken, shared=trainer.world_size > 1)
+
+    def on_after_backward(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._gradients is not None:
+            self._check_gradients(trainer)  # of the step before; they come first
+        if not self._loss.read():
+            return
+
+        def again() -> None:
+            with _silent(module), trainer.precision_plugin.train_step_context():
+                module.training_step(*self._batch)
+
+        buffers = {name for name, _ in module.named_buffers()}  # in training these take no part in the loss
+        layer = _agreed(trainer, first_not_finite(module, again, self._excused | buffers))
+        raise NotFiniteError(trainer.global_step + 1, "the loss is not finite", layer)
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer) -> None:
+        there = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None and p.numel()]
+        if not there:
+            return
+        largest = torch.stack(torch._foreach_norm([p.grad for p in there], float("inf")))
+        names = [self._names.get(id(parameter), "a parameter") for parameter in there]
+        self._gradients = _Gradients(trainer.global_step + 1, names, _Later(largest))
+        if not largest.is_cuda:
+            self._check_gradients(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._check_network(trainer, module)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._check_network(trainer, module)
+        self._broken = self._fresh = self._output = None
+        self._handles = [module.register_forward_hook(self._keep_output)]
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
+        waiting, self._output, self._fresh = self._output, self._fresh, None
+        self._check_output(trainer, module, waiting)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._check_output(trainer, module, self._output)  # here a network whose weights are averaged still is the average
+        self._unhook()
+        if trainer.strategy.reduce_boolean_decision(self._broken is not None, all=False):
+            what = "the network's output is not finite in evaluation"
+            raise NotFiniteError(trainer.global_step, what, _agreed(trainer, self._broken))
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self._unhook()
+        self._gradients = self._fresh = self._output = None
+
+    def _unhook(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _check_gradients(self, trainer: pl.Trainer) -> None:
+        (step, names, largest), self._gradients = self._gradients, None
+        finite = largest.read().isfinite()
+        if finite.all():
+            return
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None and scaler.get_scale() > 1:
+            return
+        # gradients flow from the output to the input: the last parameter is where it began
+        first = [name for name, good in zip(names, finite.tolist(), strict=True) if not good][-1]
+        raise NotFiniteError(step, "a gradient is not finite", f"that of {first}")
+
+    def _check_network(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._gradients is not None:
+            self._check_gradients(trainer)
+        networks = [module, evaluated_network(trainer, module)]
+        broken = [name for network in dict.fromkeys(networks) for name in _not_finite(network, self._excused)]
+        if trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
+            what = "a weight or running statistic is not finite any more"
+            raise NotFiniteError(trainer.global_step, what, _agreed(trainer, broken[0] if broken else None))
+
+    def _keep_output(self, module: nn.Module, inputs: tuple, output) -> None:
+        if isinstance(output, Tensor):  # under DDP the module is called for the whole step as well
+            self._fresh = _Later((~output.isfinite()).any()), inputs[0]
+
+    def _check_output(self, trainer: pl.Trainer, module: pl.LightningModule, waiting: tuple | None) -> None:
+        if waiting is None or self._broken is not None or not waiting[0].read():
+            return
+
+        def again() -> None:
+            with trainer.precision_plugin.val_step_context():
+                module.forward(waiting[1])
+
+        self._broken = first_not_finite(module, again, self._excused) or ""
+
+
+class _Gradients(NamedTuple):
+    """The largest absolute gradient of each parameter at a step."""
+
+    step: int
+    names: list[str]
+    largest: _Later
+
+
+class _Later:
+    """A few numbers on their way to the host. A GPU is waited for when they are read, and then for no later work.
+
+    Args:
+        shared: take the largest of all processes.
+    """
+
+    def __init__(self, numbers: Tensor, *, shared: bool = False):
+        self._numbers, self._work, self._copied = numbers, None, None
+        if shared:
+            self._work = processes.all_reduce(numbers, processes.ReduceOp.MAX, async_op=True)
+        if numbers.is_cuda:
+            self._copy_beside()
+
+    def _copy_beside(self) -> None:
+        """Copy on a stream of its own, which waits for what has been asked for up to now."""
+        stream = torch.cuda.Stream(self._numbers.device)
+        stream.wait_stream(torch.cuda.current_stream(self._numbers.device))
+        self._host = torch.empty(self._numbers.shape, dtype=self._numbers.dtype, pin_memory=True)
+        with torch.cuda.stream(stream):
+            if self._work is not None:
+                self._work.wait()  # the stream waits; the host does not
+            self._host.copy_(self._numbers, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def read(self) -> Tensor:
+        if self._copied is not None:
+            self._copied.synchronize()
+            return self._host
+        if self._work is not None:
+            self._work.wait()
+        return self._numbers
+
+
+@torch.no_grad()
+def first_not_finite(network: nn.Module, run: Callable[[], object], excused: Iterable[str] = ()) -> str | None:
+    """Where a network first leaves the finite numbers: a parameter or buffer, else the first layer in what is run.
+
+    Args:
+        run: passes the network forward. excused: parameters and buffers that are not looked at.
+
+    Returns:
+        A parameter's or buffer's name, or "in the output of LAYER"; None where every layer's output is finite.
+    """
+    held = next(iter(_not_finite(network, excused)), None)
+    if held is not None:
+        return held
+    found: list[tuple[str, Tensor]] = []
+
+    def look(name: str, output) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            found.append((name, (~output.isfinite()).any()))
+
+    named = [(name, module) for name, module in network.named_modules() if name]
+    handles = [m.register_forward_hook(lambda _, __, output, name=name: look(name, output)) for name, m in named]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next((f"in the output of {name}" for name, broken in found if broken), None)
+
+
+def _not_finite(network: nn.Module, excused: Iterable[str] = ()) -> list[str]:
+    """The parameters and buffers that are not finite, by name; looked at together."""
+    named = dict([*network.named_parameters(), *network.named_buffers()])
+    some = {name: value.detach() for name, value in named.items() if value.is_floating_point() and value.numel()}
+    if not some:
+        return []
+    by_kind: dict[tuple, list[str]] = {}
+    for name, value in some.items():
+        by_kind.setdefault((value.device, value.dtype), []).append(name)
+    broken = set()
+    for names in by_kind.values():
+        finite = torch.stack(torch._foreach_norm([some[name] for name in names], float("inf"))).isfinite().tolist()
+        broken |= {name for name, good in zip(names, finite, strict=True) if not good}
+    return [name for name in some if name in broken and name not in set(excused)]
+
+
+def _agreed(trainer: pl.Trainer, layer: str | None) -> str | None:
+    """What the first process says that has something to say."""
+    said = [layer]
+    if trainer.world_size > 1:
+        said = [None] * trainer.world_size
+        processes.all_gather_object(said, layer)
+    return next((one for one in said if one), None)
+
+
+@contextmanager
+def _silent(module: pl.LightningModule) -> Iterator[None]:
+    """Let a module take a step again without logging it."""
+    module.log = module.log_dict = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del module.log, module.log_dict
