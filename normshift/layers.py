@@ -315,10 +315,10 @@ class _HalfBatch:
 
     @property
     def training(self) -> bool:
-        return self._norm.training
+        return self._norm.training or self._norm.running_mean is None
 
     def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        batch, count = pooled_batch(moments, home, self._norm.sync)
+        batch, count = pooled_batch(moments, home, self._norm.sync and self._norm.training)
         own = slice(self._layer.first, None) if self._layer.instance_first else slice(self._layer.first)
         half = batch._replace(mean=batch.mean[own], var=batch.var[own])
         if observe:
