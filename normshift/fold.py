@@ -24,7 +24,7 @@ from normshift.antialias import _blur_input, _blur_output
 from normshift.dataflow import LINEAR_MAPS, Flow, Source, observed, traced
 from normshift.layers import BatchInstanceNorm, BatchNorm, IBN2d, Norm, SwitchNorm
 from normshift.norm_places import held_in_attributes
-from normshift.own_forward import KNOWN, OwnForward, apply_behind, behind, eps_of, is_frozen
+from normshift.own_forward import OwnForward, apply_behind, behind, eps_of, is_frozen, is_known
 from normshift.surgery import norm_layers
 
 PADDING = ("Conv2dSame", "Conv2dStaticSamePadding", "Conv2dDynamicSamePadding")  # timm's, smp's: pad, then convolve
@@ -223,7 +223,7 @@ def _why_it_stays(norm: nn.Module) -> str | None:
     if any(hook not in (apply_behind, _blur_output) for hook in _hooks(norm)):
         return "it has hooks"
     after = behind(norm)
-    if after is None or (type(norm).forward not in KNOWN and any(isinstance(m, OwnForward) for m in after.values())):
+    if after is None or (not is_known(norm) and any(isinstance(m, OwnForward) for m in after.values())):
         return f"its class {type(norm).__name__} has a forward of its own"
     if getattr(_statistics(norm), "running_mean", None) is None:
         return "it has no running statistics"

@@ -381,10 +381,10 @@ class _Vectors:
 
     @property
     def training(self) -> bool:
-        return self._layer.training
+        return self._layer.training or self._layer.running_mean is None
 
     def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        batch, count = pooled_batch(moments, home, self._layer.sync)
+        batch, count = pooled_batch(moments, home, self._layer.sync and self._layer.training)
         if observe:
             self._layer.observe(batch.mean, batch.var / (1 - batch.share), count, home)
         return batch

@@ -19,7 +19,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from normshift.layers import Norm
 from normshift.record import channels_of, dims_of
 
-KNOWN = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward, nn.GroupNorm.forward, Norm.forward)
+TORCHS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward, nn.GroupNorm.forward)
 
 NEUTRAL = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
@@ -77,7 +77,7 @@ def behind(norm: nn.Module) -> dict[str, nn.Module] | None:
     """
     if "forward" in vars(norm):  # exchanged on this one object
         return None
-    if type(norm).forward in KNOWN:
+    if is_known(norm):
         hooks = (hook for hook in norm._forward_hooks.values() if getattr(hook, "func", None) is apply_behind)
         return {name: norm.get_submodule(name) for hook in hooks for name in hook.keywords["names"]}
     children = {name: child for name, child in norm.named_children() if name not in _hooked(norm)}
@@ -85,6 +85,12 @@ def behind(norm: nn.Module) -> dict[str, nn.Module] | None:
         return _tried(norm, children)
     except Exception:  # whatever a forward raises that wants other arguments, types or devices than a norm's
         return None
+
+
+def is_known(norm: nn.Module) -> bool:
+    """Whether a layer's forward is that of a norm of torch's or of this library's, and nothing else."""
+    forward = type(norm).forward
+    return "forward" not in vars(norm) and (forward in TORCHS or forward.__module__ == Norm.__module__)
 
 
 def _hooked(norm: nn.Module) -> set[str]:
