@@ -25,9 +25,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
+import torch
 from torch import Tensor, fx, nn
 
 from normshift.blur_pool import BlurPool2d, MaxBlurPool2d
+from normshift.norm_places import held_in_attributes, refuse_scripts
+from normshift.own_forward import OwnForward, behind, copy_on_cpu
 from normshift.surgery import norm_layers
 
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -72,6 +75,7 @@ def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> 
     if _confirmed(model, filter_size):
         set_stem_pool(model, stem_pool)
         return model
+    refuse_scripts(model, "antialias", ("Conv2d", "MaxPool2d", "AvgPool2d"))
     _refuse_unknown(model)
     flow = _Flow(model)
     plan = [step for name, module in flow.modules.items() for step in _steps(flow, name, module)]
@@ -116,6 +120,12 @@ Step = Callable[[nn.Module, int], nn.Module]
 def _steps(flow: "_Flow", name: str, module: nn.Module) -> Iterator[Step]:
     if not isinstance(module, STRIDED) or max(_stride(module)) == 1:
         return
+    _refuse_own_forward(name, module)
+    if not isinstance(module, nn.Conv2d) and id(module) in flow.held:
+        raise ValueError(
+            f"antialias cannot replace {name!r}: it is also held in {flow.held[id(module)]}, outside of the network's "
+            "modules, where it would stay the old pool."
+        )
     if isinstance(module, nn.MaxPool2d):
         yield partial(_replace, old=module, make=_max_blur(name, module))
     elif isinstance(module, nn.AvgPool2d):
@@ -238,6 +248,34 @@ def _refuse_unknown(model: nn.Module) -> None:
             )
 
 
+def _refuse_own_forward(name: str, module: nn.Module) -> None:
+    """Refuse a layer whose own forward does not stride as its settings say, and so would not with others."""
+    base = next(kind for kind in STRIDED if isinstance(module, kind))
+    own = any(getattr(type(module), f, None) is not getattr(base, f, None) for f in ("forward", "_conv_forward"))
+    known = not own or type(module).__name__.endswith("Same")  # timm's
+    if "forward" in vars(module) or not (known or (base is not nn.AvgPool2d and _follows_stride(module))):
+        raise ValueError(
+            f"antialias cannot tell how {name!r}, a {type(module).__name__} with a forward of its own, subsamples: make "
+            f"it a plain {base.__name__}."
+        )
+
+
+def _follows_stride(module: nn.Module) -> bool:
+    """Whether a layer's maps have the size that its stride says, and those at stride 1 as many positions more."""
+    channels, plain = getattr(module, "in_channels", 1), copy_on_cpu(module)
+    strides, dense = _stride(module), copy_on_cpu(module)
+    dense.stride = (1, 1)
+    try:
+        for size in (32, 33, 34):
+            x = torch.zeros(1, channels, size, size)
+            whole, part = dense(x).shape[2:], plain(x).shape[2:]
+            if any((w - 1) // s + 1 != p or w <= p for w, p, s in zip(whole, part, strides, strict=True) if s > 1):
+                return False
+    except Exception:  # whatever a forward raises that wants other arguments than a map
+        return False
+    return True
+
+
 def _called_in_forward(kind: type) -> set[str]:
     """Names that a class's forward functions use; nothing of torch's own classes, whose settings tell all."""
     if kind.__module__.startswith("torch.nn."):
@@ -290,6 +328,10 @@ class _Flow:
         return {id(layer) for layer in norm_layers(self.model).values()}
 
     @cached_property
+    def held(self) -> dict[int, str]:
+        return held_in_attributes(self.model)
+
+    @cached_property
     def stem(self) -> nn.Module | None:
         return next((module for module in self.modules.values() if isinstance(module, nn.Conv2d)), None)
 
@@ -331,10 +373,10 @@ class _Flow:
 
         A norm that `convert` replaces hands its children on, torch's conversion to SyncBatchNorm does not.
         """
-        (user, *others), module = node.users, self._only(owner, node)
+        (user, *others), module = node.users, self._end_of(self._only(owner, node), last=True)
         if module is not None and id(module) not in self.norms:
             return _Place(module, behind=True, channels=channels)
-        follower = None if others else self._only(owner, user)
+        follower = None if others else self._end_of(self._only(owner, user), last=False)
         if follower is not None and user.args and user.args[0] is node:
             return _Place(follower, behind=False, channels=channels)
         container = self.modules[owner]
@@ -361,7 +403,14 @@ class _Flow:
         kind, children = type(module), list(module.children())
         if isinstance(module, nn.Identity) or (isinstance(module, nn.Sequential) and not children):
             return "empty"
-        if id(module) in self.norms or "Norm" in kind.__name__:  # timm's hold their activation as a child
+        if isinstance(module, OwnForward):
+            return "activation"
+        if id(module) in self.norms:  # timm's hold their activation as a child
+            children = list((behind(module) or dict(module.named_children())).values())
+        if kind is nn.Sequential:  # `fold` leaves such a one of such a norm
+            return self._role_of_all(children)
+        is_norm = "Norm" in kind.__name__ and not any(isinstance(m, nn.Conv2d) for m in module.modules())
+        if id(module) in self.norms or is_norm or kind.__name__ == "InstanceHalf2d":
             return "activation" if any(self._role_of(child) == "activation" for child in children) else "pointwise"
         if kind.__name__.startswith("Drop"):
             return "pointwise"
@@ -370,6 +419,13 @@ class _Flow:
         bare = not children and not any(True for _ in (*module.parameters(), *module.buffers()))
         return "activation" if bare and not kind.__module__.startswith("torch.nn.") else None  # a user's own
 
+    def _role_of_all(self, children: list[nn.Module]) -> str | None:
+        """The role of layers in a row."""
+        roles = [self._role_of(child) for child in children]
+        if None in roles:
+            return None
+        return next((role for role in ("activation", "pointwise") if role in roles), "empty")
+
     def _only(self, owner: str, node: fx.Node) -> nn.Module | None:
         """The module that a node calls, if this is the only call of it."""
         if node.op != "call_module":
@@ -377,6 +433,13 @@ class _Flow:
         module = self.modules[owner].get_submodule(node.target)
         calls = sum(n.op == "call_module" and n.target == node.target for n in self.graphs[owner].nodes)
         return module if calls == 1 and self.uses[id(module)] == 1 else None
+
+    def _end_of(self, module: nn.Module | None, last: bool) -> nn.Module | None:
+        """Of a container the layer that ends or begins it: a blur among its children would run as one of them."""
+        while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+            module = module[-1 if last else 0]
+            module = module if self.uses[id(module)] == 1 else None
+        return module
 
     def _owner(self, name: str) -> str:
         """The module whose forward calls a module: its parent, or the next above that has a forward."""

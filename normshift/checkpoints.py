@@ -11,7 +11,8 @@ from normshift.layers import IBN2d, SwitchNorm
 from normshift.record import CHANNELWISE, GATES, RENAMED, record, state_for
 from normshift.registry import NORMS
 from normshift.released_blur import blur_as_released, filter_size, plain_names, refuse_other_blurs
-from normshift.surgery import norm_layers, successor
+from normshift.succession import hand_on_hooks, successor
+from normshift.surgery import norm_layers
 from normshift.wrapped import bare, inner, unwrapped
 
 RENAMES = (
@@ -98,6 +99,7 @@ def place_as_published(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def _place(model: nn.Module, layers: dict[str, nn.Module]) -> None:
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
+        hand_on_hooks(model.get_submodule(name), layer)
         setattr(model.get_submodule(parent), leaf, layer)
 
 

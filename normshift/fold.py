@@ -20,12 +20,13 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._pytree import tree_leaves
 
-from normshift.antialias import _blur_input
+from normshift.antialias import _blur_input, _blur_output
 from normshift.dataflow import LINEAR_MAPS, Flow, Source, observed, traced
 from normshift.layers import BatchInstanceNorm, BatchNorm, IBN2d, Norm, SwitchNorm
-from normshift.surgery import _apply_fused, norm_layers
+from normshift.norm_places import held_in_attributes
+from normshift.own_forward import OwnForward, apply_behind, behind, eps_of, is_frozen, is_known
+from normshift.surgery import norm_layers
 
-FUSING = ("BatchNormAct2d", "SyncBatchNormAct", "FrozenBatchNorm")  # timm's, torchvision's: a norm, then its children
 PADDING = ("Conv2dSame", "Conv2dStaticSamePadding", "Conv2dDynamicSamePadding")  # timm's, smp's: pad, then convolve
 PER_IMAGE = "its statistics come from each image"
 
@@ -155,7 +156,7 @@ class _Network:
     def __init__(self, model: nn.Module, flow: Flow):
         self.model, self.flow = model, flow
         self.names = {id(module): name for name, module in model.named_modules()}
-        self.held = _held_in_attributes(model)
+        self.held = held_in_attributes(model)
 
     def fold(self, name: str, norm: nn.Module) -> NormFold:
         kind = type(norm).__name__
@@ -210,24 +211,19 @@ class _Network:
                 setattr(self.model.get_submodule(parent), leaf, new)
 
 
-def _held_in_attributes(model: nn.Module) -> set[int]:
-    """Modules in lists, tuples and dicts that torch does not know of: replacing a child would not reach those."""
-    held = (value for m in model.modules() for key, value in vars(m).items() if key != "_modules")
-    return {id(leaf) for value in held for leaf in tree_leaves(value) if isinstance(leaf, nn.Module)}
-
-
 # What a module tells by itself
 
 
 def _why_it_stays(norm: nn.Module) -> str | None:
     """What of the norm itself speaks against folding it, if anything does."""
-    if not isinstance(norm, (_BatchNorm, BatchNorm, IBN2d)) and not _is_frozen(norm):
+    if not isinstance(norm, (_BatchNorm, BatchNorm, IBN2d)) and not is_frozen(norm):
         why = _why_not_batch_norm(norm)
         if why:
             return why
-    if any(hook is not _apply_fused for hook in _hooks(norm)):
+    if any(hook not in (apply_behind, _blur_output) for hook in _hooks(norm)):
         return "it has hooks"
-    if not _forward_is_known(norm):
+    after = behind(norm)
+    if after is None or (not is_known(norm) and any(isinstance(m, OwnForward) for m in after.values())):
         return f"its class {type(norm).__name__} has a forward of its own"
     if getattr(_statistics(norm), "running_mean", None) is None:
         return "it has no running statistics"
@@ -249,22 +245,10 @@ def _why_not_batch_norm(norm: nn.Module) -> str | None:
     return PER_IMAGE
 
 
-def _is_frozen(norm: nn.Module) -> bool:
-    return type(norm).__name__.startswith("FrozenBatchNorm")
-
-
 def _hooks(module: nn.Module) -> list:
     """The functions that run in hooks before and behind a module."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return [getattr(hook, "func", hook) for hook in hooks]
-
-
-def _forward_is_known(norm: nn.Module) -> bool:
-    if "forward" in vars(norm):  # exchanged on this one object
-        return False
-    forward = type(norm).forward
-    torchs = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward)
-    return forward in torchs or forward.__module__.startswith("normshift.") or type(norm).__name__.startswith(FUSING)
 
 
 def _why_not_scaled(layer: nn.Module, name: str, norm: nn.Module) -> str | None:
@@ -309,7 +293,7 @@ def _merge(layer: nn.Module, norm: nn.Module) -> None:
         None if value is None else value.to(wide)
         for value in (source.running_mean, source.running_var, source.weight, source.bias)
     )
-    weight[rows], bias[rows] = fuse_conv_bn_weights(weight[rows], bias[rows], mean, var, norm.eps, scale, shift)
+    weight[rows], bias[rows] = fuse_conv_bn_weights(weight[rows], bias[rows], mean, var, eps_of(norm), scale, shift)
     layer.weight = nn.Parameter(_rows(layer, weight), layer.weight.requires_grad)
     layer.bias = nn.Parameter(bias, layer.weight.requires_grad)
 
@@ -325,8 +309,11 @@ def _rows(layer: nn.Module, weight: Tensor) -> Tensor:
 
 
 def _remainder(norm: nn.Module) -> nn.Module:
-    """What takes the place of a norm: its IN half, and what was fused behind it (timm's dropout and activation)."""
-    fused = OrderedDict((name, child) for name, child in norm.named_children() if not isinstance(child, Norm))
+    """What takes the place of a norm: its IN half, and what was fused behind it."""
+    fused = OrderedDict(behind(norm))
+    for hook in norm._forward_hooks.values():
+        if hook.func is _blur_output:
+            fused[hook.keywords["name"]] = norm.get_submodule(hook.keywords["name"])
     if isinstance(norm, IBN2d):
         half = InstanceHalf2d(norm)
         return nn.Sequential(OrderedDict(norm=half, **fused)) if fused else half

@@ -125,17 +125,53 @@ def normalize_sum(model: nn.Module, name: str) -> None:
     block = model.get_submodule(name)
     if hasattr(block, "IN"):
         return
-    graph = _BlockTracer().trace(block)
-    total = _additions(graph)[-1]
-    last_norm = [m for m in block.children() if channels_of(m) and hasattr(m, "eps")][-1]
+    graph, total, last_norm = _sum_of(block, name)
     convs = [m for m in block.children() if isinstance(m, nn.Conv2d)]  # before a conv, a norm has that one's inputs
     channels = convs[-1].out_channels if convs else channels_of(last_norm)
     block.IN = _like(last_norm, InstanceNorm2d(channels, eps=last_norm.eps))
     with graph.inserting_after(total):
         normalized = graph.call_module("IN", (total,))
     total.replace_all_uses_with(normalized, delete_user_cb=lambda user: user is not normalized)
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, _rewritten(block, graph))
+    new = _rewritten(block, graph)
+    for owner in list(model.modules()):  # in all places where the block stands
+        for leaf in [leaf for leaf, child in owner._modules.items() if child is block]:
+            setattr(owner, leaf, new)
+
+
+def check_sum(model: nn.Module, name: str) -> None:
+    """Raise a ValueError where `normalize_sum` could not rewrite this block, or would make it another function."""
+    block = model.get_submodule(name)
+    if not name:
+        raise ValueError("ibn-b changes blocks inside of a network, and this network is itself the block.")
+    if not hasattr(block, "IN"):
+        _sum_of(block, name)
+
+
+def _sum_of(block: nn.Module, name: str) -> tuple[fx.Graph, fx.Node, nn.Module]:
+    """A block's graph, its last addition, and its last norm."""
+    where = f"{name!r}, a {type(block).__name__}"
+    if "forward" in vars(block):
+        raise ValueError(f"ibn-b cannot change {where}: its forward was exchanged on this one object.")
+    if not any(channels_of(m) and hasattr(m, "eps") for m in block.children()):
+        raise ValueError(f"ibn-b cannot change {where}: it has no norm layer of its own to take after.")
+    modes = {id(m): m.training for m in block.modules()}
+    codes = {}
+    try:
+        for training in (not block.training, block.training):
+            block.train(training)
+            graph = _BlockTracer().trace(block)
+            codes[training] = graph.python_code("self").src
+    except Exception as error:  # whatever a forward raises when it is given no numbers
+        raise ValueError(f"ibn-b cannot follow the forward of {where}: {error}.") from error
+    finally:
+        for module in block.modules():
+            module.training = modes[id(module)]
+    if codes[True] != codes[False]:
+        raise ValueError(f"ibn-b cannot change {where}: its forward is another one in training than in evaluation.")
+    if not _additions(graph):
+        raise ValueError(f"ibn-b cannot change {where}: it finds no addition in its forward.")
+    last_norm = [m for m in block.children() if channels_of(m) and hasattr(m, "eps")][-1]
+    return graph, _additions(graph)[-1], last_norm
 
 
 def _rewritten(block: nn.Module, graph: fx.Graph) -> fx.GraphModule:

@@ -315,10 +315,10 @@ class _HalfBatch:
 
     @property
     def training(self) -> bool:
-        return self._norm.training
+        return self._norm.training or self._norm.running_mean is None
 
     def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        batch, count = pooled_batch(moments, home, self._norm.sync)
+        batch, count = pooled_batch(moments, home, self._norm.sync and self._norm.training)
         own = slice(self._layer.first, None) if self._layer.instance_first else slice(self._layer.first)
         half = batch._replace(mean=batch.mean[own], var=batch.var[own])
         if observe:
@@ -381,10 +381,10 @@ class _Vectors:
 
     @property
     def training(self) -> bool:
-        return self._layer.training
+        return self._layer.training or self._layer.running_mean is None
 
     def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        batch, count = pooled_batch(moments, home, self._layer.sync)
+        batch, count = pooled_batch(moments, home, self._layer.sync and self._layer.training)
         if observe:
             self._layer.observe(batch.mean, batch.var / (1 - batch.share), count, home)
         return batch

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from normshift.layers import IBN2d
+from normshift.layers import IBN2d, Norm
 
 CHANNELWISE = {"weight", "bias", "running_mean", "running_var"}
 GATES = {"mean_weight", "var_weight", "rho"}
@@ -27,17 +27,6 @@ def record(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_a_row(value: Tensor) -> bool:
     return value.numel() == max(value.shape, default=1)
-
-
-def layer_record(layer: nn.Module) -> dict[str, Tensor]:
-    """The record of a layer; buffers count too, since frozen batch norms keep everything in buffers."""
-    state = {key: value.detach() for key, value in (*layer.named_parameters(), *layer.named_buffers())}
-    if not isinstance(layer, IBN2d):
-        return state
-    untracked = {"running_mean": torch.zeros_like(layer.IN.weight), "running_var": torch.ones_like(layer.IN.weight)}
-    whole = {f"IN.{key}": value for key, value in untracked.items()} | state  # IN's channels were never averaged
-    joined = {key: torch.cat([whole[f"{part}.{key}"] for part in layer.parts()]) for key in CHANNELWISE}
-    return joined | {"num_batches_tracked": state["BN.num_batches_tracked"]}
 
 
 def state_for(layer: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,3 +46,15 @@ def channels_of(layer: nn.Module) -> int:
     count = getattr(layer, "num_features", None) or getattr(layer, "num_channels", None)
     weight = getattr(layer, "weight", None)
     return count or (0 if weight is None or isinstance(layer, LazyModuleMixin) else len(weight))
+
+
+def dims_of(layer: nn.Module) -> int | None:
+    """Spatial dimensions that a norm layer is for; None where it takes any number, or does not say."""
+    if hasattr(layer, "dims"):
+        return layer.dims
+    if isinstance(layer, Norm):
+        return {(2, 3): 1, (4,): 2, (5,): 3}.get(layer.ndims)
+    for base in type(layer).__mro__:
+        if base.__name__[-2:] in ("1d", "2d", "3d"):
+            return int(base.__name__[-2])
+    return None

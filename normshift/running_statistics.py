@@ -56,12 +56,12 @@ class RunningStatistics:
         if self in memo:
             return
         yield from super().named_modules(memo, prefix, remove_duplicate)
-        if "running_mean" in self._buffers:
+        if self._buffers.get("running_mean") is not None:
             name = f"{prefix}.as_batch_norm" if prefix else "as_batch_norm"
             yield from self.as_batch_norm.named_modules(memo, name, remove_duplicate)
 
     def batch_source(self):
-        return self
+        return self if self.running_mean is not None else _BatchAlone(self)
 
     def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
         """The batch's statistics, which the running averages follow if asked to."""
@@ -78,7 +78,7 @@ class RunningStatistics:
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, home: ModuleType) -> None:
         """Let the running averages follow moments that were taken over `count` values a channel, unless that is 0."""
         everywhere = isinstance(count, Tensor)  # then it is not looked at: a GPU would have to be waited for
-        if not self.track_running_stats or not (everywhere or count):
+        if not self.track_running_stats or self.running_mean is None or not (everywhere or count):
             return
         some = count.sign() if everywhere else None
         batches, momentum = self._buffers.get(COUNT), self.momentum  # a layer pickled long ago has no count
@@ -95,7 +95,7 @@ class RunningStatistics:
     @torch.no_grad()
     def reset_running_stats(self) -> None:
         """Forget all batches."""
-        if "running_mean" in self._buffers:
+        if self._buffers.get("running_mean") is not None:
             self.running_mean.zero_()
             self.running_var.fill_(1)
             self._buffers[COUNT].zero_()
@@ -113,6 +113,21 @@ class RunningStatistics:
             unexpected.remove(key)
             with torch.no_grad():
                 count.copy_(state_dict[key])
+
+
+class _BatchAlone:
+    """A layer that is set to be without running averages: it takes its batch's statistics in evaluation, too.
+
+    As torch's batch norms do; there is no sharing between processes in evaluation.
+    """
+
+    training = True
+
+    def __init__(self, layer: RunningStatistics):
+        self._layer = layer
+
+    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+        return pooled_batch(moments, home, self._layer.sync and self._layer.training)[0]
 
 
 class BatchNormView(_BatchNorm):

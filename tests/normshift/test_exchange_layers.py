@@ -1,0 +1,712 @@
+"""What a layer has, and what hangs on it, comes along when it is exchanged, or the exchange is refused and nothing done."""
+
+import copy
+import gc
+import pickle
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
+from torch.optim.swa_utils import update_bn
+from torchvision.ops import FrozenBatchNorm2d as TorchvisionsFrozen
+
+from normshift import BatchInstanceNorm2d, IBN2d, SwitchNorm2d, antialias, convert, fold, norm_layers, synchronize
+from normshift.layers import BatchNorm
+from normshift.own_forward import OwnForward
+
+KEEPING = {  # exchanges that leave batch norm what it is
+    "synchronize": synchronize,
+    "bin": lambda model: convert(model, "bin"),
+    "sn and back": lambda model: convert(convert(model, "sn"), "bn"),
+    "bin and back": lambda model: convert(convert(model, "bin"), "bn"),
+    "bn": lambda model: convert(model, "bn"),
+    "syncbn": lambda model: convert(model, "syncbn"),
+    "synchronize, bin": lambda model: convert(synchronize(model), "bin"),
+    "bin, synchronize": lambda model: synchronize(convert(model, "bin")),
+    "fold": lambda model: fold(model)[0],
+}
+TRAINING = [how for how in KEEPING if how not in ("syncbn", "fold")]  # torch's SyncBatchNorm trains on GPUs only
+
+
+def randomize(model):
+    with torch.no_grad():
+        for value in (*model.parameters(), *model.buffers()):
+            if value.is_floating_point():
+                value.uniform_(0.5, 1.5)
+    return model
+
+
+def maps(*shape):
+    return torch.randn(*shape or (4, 8, 5, 5)) * 2 + 1
+
+
+def stepped(model, x):
+    """Output, gradients and running averages of a step in training, and the output in evaluation behind it."""
+    model = copy.deepcopy(model).train()
+    x = x.clone().requires_grad_()
+    torch.manual_seed(1)
+    y = model(x)
+    y.square().sum().backward()
+    averages = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+    weights = {k: p.grad for k, p in model.named_parameters() if "rho" not in k}
+    return [y, x.grad, averages, {k: v for k, v in weights.items() if v is not None}, model.eval()(x.detach())]
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def same_function(model, how, x):
+    """In evaluation and, but for what cannot train here, in training; in float64, where rounding hides nothing."""
+    model, x = model.double().eval(), x.double()
+    close(KEEPING[how](copy.deepcopy(model))(x), model(x))
+    if how in TRAINING:
+        close(stepped(KEEPING[how](copy.deepcopy(model)), x), stepped(model, x))
+
+
+def refused(model, exchange, match):
+    """The exchange raises, and the model is what it was, object by object."""
+    modules, tensors = dict(model.named_modules()), [*model.parameters(), *model.buffers()]
+    hooks = {name: len(m._forward_hooks) for name, m in modules.items()}
+    with pytest.raises(ValueError, match=match) as error:
+        exchange(model)
+    assert "\n" not in str(error.value)
+    after = dict(model.named_modules())
+    assert list(after) == list(modules) and all(after[name] is m for name, m in modules.items())
+    assert list(map(id, [*model.parameters(), *model.buffers()])) == list(map(id, tensors))
+    assert hooks == {name: len(m._forward_hooks) for name, m in modules.items()}
+
+
+def converting(norm, **options):
+    return lambda model: convert(model, norm, **options)
+
+
+# Its own forward
+
+
+class WithReLU(nn.BatchNorm2d):
+    def forward(self, x):
+        return torch.relu(super().forward(x))
+
+
+class Written(nn.BatchNorm2d):
+    def forward(self, x):
+        averages = self.running_mean, self.running_var
+        return F.relu(F.batch_norm(x, *averages, self.weight, self.bias, self.training, self.momentum, self.eps))
+
+
+class Leaky(nn.BatchNorm2d):
+    slope = 0.2
+
+    def forward(self, x):
+        return F.leaky_relu(super().forward(x), self.slope).clamp(max=30)
+
+
+class WithPReLU(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.PReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class InFloat(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
+class Unused(nn.BatchNorm2d):
+    """Its child does not run."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+
+class Counting(nn.BatchNorm1d):
+    def forward(self, x):
+        return F.elu(super().forward(x))
+
+
+FORWARDS = {
+    "relu": lambda: WithReLU(8),
+    "written out": lambda: Written(8),
+    "leaky": lambda: Leaky(8),
+    "child": lambda: WithPReLU(8),
+    "in float": lambda: InFloat(8),
+    "unused child": lambda: Unused(8),
+    "timm's": lambda: timm.layers.BatchNormAct2d(8, act_layer=nn.SiLU),
+    "timm's with dropout": lambda: timm.layers.BatchNormAct2d(8, act_layer=nn.PReLU, drop_layer=nn.Dropout2d),
+    "without affine": lambda: WithReLU(8, affine=False),
+    "without averages": lambda: WithReLU(8, track_running_stats=False),
+    "bare": lambda: WithReLU(8, affine=False, track_running_stats=False),
+    "cumulative": lambda: Leaky(8, momentum=None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", KEEPING)
+@pytest.mark.parametrize("make", FORWARDS.values(), ids=FORWARDS)
+def test_a_forward_of_its_own_stays(make, how):
+    model = randomize(nn.Sequential(nn.Conv2d(3, 8, 1), make()))
+    same_function(model, how, maps(4, 3, 5, 5))
+
+
+@pytest.mark.parametrize("norm", ["bn", "in", "gn", "sn", "bin", "ibn-a"])
+def test_other_norms_keep_what_runs_behind(norm):
+    own, plain = randomize(nn.Sequential(WithReLU(8))), nn.Sequential(nn.BatchNorm2d(8))
+    plain.load_state_dict(own.state_dict())
+    plain, x = convert(plain, norm, where="0"), maps()
+    expected = copy.deepcopy(plain)(x)
+    model = copy.deepcopy(convert(own, norm, where="0"))
+    close(model(x), expected.relu())
+    assert set(model.state_dict()) == set(plain.state_dict())
+    plain(x)
+    close(pickle.loads(pickle.dumps(model)).eval()(x), plain.eval()(x).relu())
+
+
+def test_a_norm_of_vectors_keeps_its_forward():
+    model = randomize(nn.Sequential(nn.Linear(6, 8), Counting(8)))
+    for how in ("synchronize", "bin"):
+        same_function(model, how, maps(5, 6))
+        same_function(nn.Sequential(model[1]), how, maps(5, 8, 3))
+
+
+def test_what_stays_of_a_forward_is_no_norm_layer():
+    model = synchronize(nn.Sequential(WithReLU(8, momentum=None)))
+    assert list(norm_layers(model)) == ["0"] and isinstance(model[0], BatchNorm)
+    before = copy.deepcopy(model[0].own_forward.layer.state_dict(keep_vars=True))
+    update_bn([maps() for _ in range(3)], model)
+    x = maps()
+    assert torch.equal(model[0].own_forward(x), x.relu()) and model[0].own_forward.layer.state_dict() == before
+    model.train()
+    assert not model[0].own_forward.layer.training and torch.equal(model[0].own_forward(x), x.relu())
+
+
+def test_a_network_of_the_meta_device_gets_its_forward_back():
+    with torch.device("meta"):
+        model = nn.Sequential(WithReLU(8))
+    model = convert(model, "bin").to_empty(device="cpu")
+    for module in model.modules():
+        if isinstance(module, OwnForward):
+            module.reset_parameters()
+    assert torch.equal(model[0].own_forward(torch.tensor([-1.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, 1, 1).repeat(1, 4, 1, 1)),
+                       torch.tensor([0.0, 2.0]).view(1, 2, 1, 1).repeat(1, 4, 1, 1))  # fmt: skip
+
+
+class Before(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x.sign() * x.abs().sqrt())
+
+
+class Scaled(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.alpha = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return self.alpha * super().forward(x)
+
+
+class Noisy(nn.BatchNorm2d):
+    def forward(self, x):
+        return F.dropout(super().forward(x), training=self.training)
+
+
+class Conditional(nn.BatchNorm2d):
+    def forward(self, x, scale):
+        return super().forward(x) * scale
+
+
+class GroupReLU(nn.GroupNorm):
+    def forward(self, x):
+        return F.relu(super().forward(x))
+
+
+def patched():
+    layer = nn.BatchNorm2d(8)
+    layer.forward = lambda x: nn.BatchNorm2d.forward(layer, x).relu()
+    return layer
+
+
+UNKNOWN = {
+    "something before": lambda: Before(8),
+    "parameters": lambda: Scaled(8),
+    "training": lambda: Noisy(8),
+    "arguments": lambda: Conditional(8),
+    "split": lambda: timm.layers.SplitBatchNorm2d(8),
+    "one object's": patched,
+}
+
+
+@pytest.mark.parametrize("how", ["synchronize", "bin", "syncbn"])
+@pytest.mark.parametrize("make", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_forward_that_nobody_knows_is_refused(make, how):
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1), make())
+    refused(model, KEEPING[how], "'2', a [A-Za-z0-9]*, has a forward of its own")
+
+
+def test_so_is_that_of_a_group_norm():
+    refused(nn.Sequential(nn.GroupNorm(2, 8), GroupReLU(2, 8)), converting("sn"), "'1', a GroupReLU, has a forward")
+
+
+class FrozenBatchNormWithReLU(TorchvisionsFrozen):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """As in detection libraries, which keep no eps."""
+
+    def __init__(self, channels):
+        super().__init__()
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(key, torch.rand(channels) + 0.5)
+
+    def forward(self, x):
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
+
+
+FROZEN = {
+    "torchvision's": lambda: TorchvisionsFrozen(8),
+    "eps": lambda: TorchvisionsFrozen(8, eps=1e-2),
+    "timm's": lambda: timm.layers.FrozenBatchNormAct2d(8),
+    "with an activation": lambda: FrozenBatchNormWithReLU(8),
+    "without eps": lambda: FrozenBatchNorm2d(8),
+}
+
+
+@pytest.mark.parametrize("how", ["synchronize", "bn", "bin", "sn and back", "syncbn", "fold"])
+@pytest.mark.parametrize("make", FROZEN.values(), ids=FROZEN)
+def test_frozen_norms_evaluate_as_before(make, how):
+    model, x = randomize(nn.Sequential(nn.Conv2d(3, 8, 1), make())).eval(), maps(4, 3, 5, 5)
+    exchanged = KEEPING[how](copy.deepcopy(model))
+    close(exchanged(x), model(x))
+    if how == "bin":
+        assert [n for n, p in exchanged[1].named_parameters() if p.requires_grad] == ["rho"]
+
+
+# Its settings
+
+SETTINGS = {
+    "eps": {"eps": 0.1},
+    "momentum": {"momentum": 0.3},
+    "no momentum": {"momentum": 0.0},
+    "cumulative": {"momentum": None},
+    "without affine": {"affine": False},
+    "without bias": {"bias": False},
+    "without averages": {"track_running_stats": False},
+    "bare": {"affine": False, "track_running_stats": False},
+}
+LAYERS = {1: (nn.BatchNorm1d, (6, 8)), 2: (nn.BatchNorm2d, (4, 8, 3, 3)), 3: (nn.BatchNorm3d, (3, 8, 2, 3, 2))}
+
+
+@pytest.mark.parametrize("how", KEEPING)
+@pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("dims", LAYERS)
+def test_settings_stay(dims, options, how):
+    kind, shape = LAYERS[dims]
+    model = randomize(nn.Sequential(kind(8, **options)))
+    same_function(model, how, maps(*shape))
+    if how != "fold":
+        exchanged = KEEPING[how](copy.deepcopy(model))
+        other = {"0.rho", "0.num_batches_tracked"}  # gates; counted without being saved, where no mean needs the count
+        assert set(model.state_dict()) ^ set(exchanged.state_dict()) <= other
+
+
+def test_averages_that_are_no_longer_kept_stay_where_they_are():
+    model, x = randomize(nn.Sequential(nn.BatchNorm2d(8))), maps()
+    model[0].track_running_stats = False
+    for how in TRAINING:
+        same_function(model, how, x)
+
+
+@pytest.mark.parametrize("how", ["synchronize", "bin", "bin and back"])
+def test_a_cumulative_mean_goes_on_where_it_was(how):
+    model = nn.Sequential(nn.BatchNorm2d(8, momentum=None))
+    batches = [maps() + i for i in range(5)]
+    for x in batches[:3]:
+        model(x)
+    exchanged = KEEPING[how](copy.deepcopy(model))
+    for x in batches[3:]:
+        model(x), exchanged(x)
+    close(exchanged[0].running_mean, torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0))
+    close(exchanged[0].running_var, model[0].running_var)
+
+
+def test_an_ibn_layer_of_a_cumulative_norm_is_cumulative():
+    model = convert(nn.Sequential(nn.BatchNorm2d(8, momentum=None)), "ibn-a", where="0")
+    batches = [maps() + i for i in range(3)]
+    for x in batches:
+        model(x)
+    close(model[0].BN.running_mean, torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0)[4:])
+
+
+def test_every_tensor_keeps_its_type():
+    layer = nn.BatchNorm2d(8)
+    layer.weight.data, layer.bias.data = layer.weight.data.bfloat16(), layer.bias.data.bfloat16()
+    for norm in ("bin", "sn"):
+        new = convert(nn.Sequential(copy.deepcopy(layer)), norm)[0]
+        types = {key: value.dtype for key, value in new.state_dict().items()}
+        assert types["weight"] == types["bias"] == torch.bfloat16
+        assert types["running_mean"] == types["running_var"] == torch.float32
+
+
+def test_modes_and_flags_are_those_of_each_part():
+    model = nn.Sequential(nn.BatchNorm2d(8), timm.layers.BatchNormAct2d(8, drop_layer=nn.Dropout2d), nn.BatchNorm2d(8))
+    model[0].eval()
+    model[1].drop.eval()
+    model[2].bias.requires_grad_(False)
+    for exchange in (synchronize, converting("sn"), converting("bn"), converting("ibn-a", where="*")):
+        new = exchange(copy.deepcopy(model))
+        assert [layer.training for layer in new] == [False, True, True]
+        assert [new[1].drop.training, new[1].act.training] == [False, True]
+        flags = {key: p.requires_grad for key, p in new[2].named_parameters()}
+        assert all(flag == (not key.endswith("bias")) for key, flag in flags.items())
+
+
+def test_a_half_in_evaluation_makes_a_norm_in_evaluation():
+    model = nn.Sequential(IBN2d(8))
+    model[0].BN.eval()
+    assert model.training and not convert(model, "bn")[0].training
+
+
+def test_switch_norms_keep_their_correction():
+    assert convert(nn.Sequential(SwitchNorm2d(8, correction=1)), "sn-in-ln")[0].correction == 1
+
+
+def test_an_instance_norm_that_evaluates_with_averages_stays_one():
+    model, x = randomize(nn.Sequential(nn.InstanceNorm2d(8, affine=True, track_running_stats=True))).eval(), maps()
+    close(convert(copy.deepcopy(model), "in")(x), model(x))
+    close(convert(copy.deepcopy(model), "bn")(x), model(x))
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_an_instance_norm_stays_one(affine, training):
+    model, x = randomize(nn.Sequential(nn.InstanceNorm2d(8, affine=affine))).train(training), maps()
+    exchanged = convert(copy.deepcopy(model), "in")
+    close(exchanged(x), model(x))
+    assert list(exchanged.state_dict()) == list(model.state_dict())
+
+
+def test_synchronised_norms_stay_synchronised():
+    for norm in ("bn", "sn", "bin"):
+        for order in (lambda m, n=norm: convert(synchronize(m), n), lambda m, n=norm: synchronize(convert(m, n))):
+            model = order(nn.Sequential(nn.BatchNorm2d(8)))
+            assert model[0].sync and type(model[0]) in (BatchNorm, SwitchNorm2d, BatchInstanceNorm2d)
+        assert convert(synchronize(convert(nn.Sequential(nn.BatchNorm2d(8)), "sn")), norm)[0].sync
+
+
+def test_a_process_group_of_its_own_is_refused():
+    model = nn.Sequential(nn.SyncBatchNorm(8, process_group=object()))
+    refused(model, converting("bin"), "'0' synchronises over a process group of its own")
+    assert convert(model, "syncbn")[0] is model[0] and isinstance(convert(model, "gn")[0], nn.GroupNorm)
+
+
+# What hangs on it
+
+
+@pytest.mark.parametrize("norm", ["synchronize", "bn", "bin", "gn", "syncbn"])
+@pytest.mark.parametrize("make", [lambda: timm.layers.BatchNormAct2d(8), lambda: WithReLU(8)], ids=["timm's", "own"])
+def test_hooks_stay_in_their_order_and_behind_what_is_fused(make, norm):
+    model, seen, x = nn.Sequential(make()).eval(), [], maps()
+    handle = model[0].register_forward_hook(lambda module, inputs, y: seen.append(("first", y.min().item())))
+    model[0].register_forward_hook(lambda module, inputs, y: y + 1)
+    model[0].register_forward_pre_hook(lambda module, inputs: seen.append(("before", inputs[0] is x)))
+    model[0].register_forward_hook(lambda module, args, kwargs, y: seen.append(("kwargs", kwargs)), with_kwargs=True)
+    expected = model(x)
+    seen.clear()
+    old = model[0]
+    new = synchronize(model) if norm == "synchronize" else convert(model, norm)
+    if norm != "gn":
+        close(new(x), expected)
+    assert new(x).min() == 1
+    seen.clear()
+    new(x)
+    assert seen == [("before", True), ("first", 0.0), ("kwargs", {})]
+    old.eval()(x)  # the old layer still is itself
+    assert len(seen) == 6 or old is new[0]
+    handle.remove()
+    seen.clear()
+    new(x)
+    assert [name for name, _ in seen] == ["before", "kwargs"]
+
+
+def test_fused_activations_run_once_however_often_a_layer_is_exchanged():
+    model, x = randomize(nn.Sequential(timm.layers.BatchNormAct2d(8, act_layer=nn.Tanh))).eval(), maps()
+    expected = model(x)
+    for norm in ("bin", "bn", "sn", "syncbn", "bin", "bn"):
+        model = synchronize(convert(model, norm))
+        if norm != "sn":
+            close(model.eval()(x), expected)
+
+
+def test_backward_hooks_stay():
+    model, seen = nn.Sequential(nn.BatchNorm2d(8)), []
+    model[0].register_full_backward_hook(lambda module, dx, dy: seen.append(type(module).__name__))
+    model[0].register_full_backward_pre_hook(lambda module, dy: seen.append("before"))
+    convert(model, "bin")(maps().requires_grad_()).sum().backward()
+    assert seen == ["before", "BatchInstanceNorm2d"]
+
+
+def test_state_dict_hooks_stay():
+    model, seen = nn.Sequential(nn.BatchNorm2d(8)), []
+    old = model[0]
+    old.register_state_dict_post_hook(lambda module, state, prefix, _: seen.append(("saved", module, prefix)))
+    old.register_state_dict_pre_hook(lambda module, *_: seen.append(("saving", module)))
+    old.register_load_state_dict_pre_hook(lambda module, *_: seen.append(("loading", module)))
+    old.register_load_state_dict_post_hook(lambda module, _: seen.append(("loaded", module)))
+    synchronize(model)
+    del old
+    gc.collect()
+    model.load_state_dict(model.state_dict())
+    assert [what for what, *_ in seen] == ["saving", "saved", "loading", "loaded"]
+    assert {id(module) for _, module, *_ in seen} == {id(model[0])}
+
+
+def test_parameters_stay_the_same_objects():
+    model, seen = nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm2d(8)), []
+    model[1].weight = model[0].weight
+    weight = model[0].weight
+    weight.register_hook(seen.append)
+    weight.grad, weight.kept = torch.ones(8), "note"
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for norm in ("bin", "sn", "gn", "ln", "in", "bn"):
+        model = convert(model, norm)
+        assert model[0].weight is weight is model[1].weight and weight.grad is not None and weight.kept == "note"
+    model(maps()).square().sum().backward()
+    assert len(seen) == 1
+    optimizer.step()
+    assert not torch.equal(model[1].weight, torch.ones(8))
+
+
+def test_attributes_parameters_and_buffers_of_somebody_else_stay():
+    layer = nn.BatchNorm2d(8)
+    layer.note, layer.extra = {"stage": 3}, nn.Parameter(torch.ones(2))
+    layer.register_buffer("kept", torch.ones(3))
+    layer.register_buffer("passing", torch.ones(4), persistent=False)
+    layer.head = nn.Linear(2, 2)
+    model = nn.Sequential(layer)
+    for exchange in (synchronize, converting("bin"), converting("gn"), converting("ibn-a", where="0"), converting("bn")):
+        model = exchange(model)
+        new = model[0]
+        assert new.note == {"stage": 3} and new.extra is layer.extra and new.head is layer.head
+        assert new.kept is layer.kept and new.passing is layer.passing
+        assert "0.kept" in model.state_dict() and "0.passing" not in model.state_dict()
+        close(model(maps()).mean(), torch.tensor(0.0))  # the linear layer does not run
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def parametrized():
+    layer = nn.BatchNorm2d(8)
+    parametrize.register_parametrization(layer, "weight", Doubled())
+    return layer
+
+
+@pytest.mark.parametrize("how", ["synchronize", "bin", "syncbn"])
+@pytest.mark.parametrize(
+    "make", [parametrized, lambda: prune.random_unstructured(nn.BatchNorm2d(8), "weight", 0.5)], ids=["made", "pruned"]
+)
+def test_a_weight_that_is_computed_anew_is_refused(make, how):
+    refused(nn.Sequential(nn.BatchNorm2d(8), make()), KEEPING[how], "the weight of '1', a .*, is computed anew in each")
+
+
+def test_split_parameters_are_copies_with_all_that_they_had():
+    layer = randomize(nn.BatchNorm2d(8))
+    layer.weight.grad, layer.weight.kept = torch.arange(8.0), "note"
+    layer.bias.requires_grad_(False)
+    new = convert(nn.Sequential(layer), "ibn-a", where="0")[0]
+    assert new.IN.weight.grad.tolist() == [0, 1, 2, 3] and new.BN.weight.grad.tolist() == [4, 5, 6, 7]
+    assert new.IN.weight.kept == "note" and not new.IN.bias.requires_grad and not new.BN.bias.requires_grad
+    back = convert(nn.Sequential(new), "bn")[0]
+    assert torch.equal(back.weight, layer.weight) and torch.equal(back.weight.grad, layer.weight.grad)
+    assert not back.bias.requires_grad
+
+
+def listened():
+    layer = nn.BatchNorm2d(8)
+    layer.weight.register_hook(lambda grad: grad)
+    return layer
+
+
+def half_frozen():
+    layer = IBN2d(8)
+    layer.IN.weight.requires_grad_(False)
+    return layer
+
+
+def half_hooked():
+    layer = IBN2d(8)
+    layer.BN.register_forward_hook(lambda *_: None)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "norm", "match"),
+    [
+        (listened, "ibn-a", "'1'.weight has gradient hooks"),
+        (half_frozen, "bn", "'1': the weight of one half is trained and that of the other is not"),
+        (half_hooked, "bn", "a half of '1' has hooks"),
+    ],
+    ids=["listened", "half-frozen", "half-hooked"],
+)
+def test_what_halves_cannot_keep_is_refused(make, norm, match):
+    refused(nn.Sequential(nn.GroupNorm(2, 8), make()), converting(norm, where="*"), match)
+
+
+# What it shares, and where it stands
+
+
+class Twice(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.first, self.second = layer, nn.ModuleDict({"again": layer})
+
+    def forward(self, x):
+        return self.second["again"](self.first(x).relu())
+
+
+@pytest.mark.parametrize("where", [None, "first", "second.*"])
+def test_a_layer_under_two_names_stays_one_layer(where):
+    model, x = randomize(Twice(nn.BatchNorm2d(8))), maps()
+    expected = stepped(model, x)
+    model = convert(model, "bin", where=where)
+    assert model.first is model.second["again"]
+    close(stepped(model, x)[0], expected[0])
+
+
+def test_a_shared_weight_is_not_split():
+    model = nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm2d(8))
+    model[1].weight = model[0].weight
+    refused(model, converting("ibn-a", where="0"), "the weight of '0' is shared with '1'")
+
+
+class Listing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.more = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+        self.order = {"steps": [self.conv, self.bn]}
+
+    def forward(self, x):
+        for step in self.order["steps"]:
+            x = step(x)
+        return self.more(x)
+
+
+def test_a_layer_that_a_list_holds_is_refused():
+    for exchange in (synchronize, converting("sn")):
+        refused(Listing(), exchange, "'bn' is also held in 'order' of 'the network'")
+    assert isinstance(convert(Listing(), "sn", where="more").more, SwitchNorm2d)
+
+
+class ByHand(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.other, self.bn = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return self.normalised(self.other(x))
+
+    def normalised(self, x):
+        return F.batch_norm(x, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias, self.training)
+
+
+def test_a_layer_whose_numbers_are_used_by_hand_is_refused():
+    for exchange in (synchronize, converting("sn")):
+        refused(ByHand(), exchange, "the forward of 'the network', a ByHand, normalises by hand with .* 'other'|'bn'")
+
+
+def test_quantising_layers_are_refused():
+    fused = torch.ao.nn.intrinsic.qat.ConvBn2d(3, 8, 1, qconfig=torch.ao.quantization.get_default_qat_qconfig("fbgemm"))
+    refused(nn.Sequential(nn.BatchNorm2d(3), fused), converting("sn"), "normalises by hand with the numbers of '1.bn'")
+    quantized = nn.Sequential(nn.BatchNorm2d(8), torch.ao.nn.quantized.BatchNorm2d(8))
+    refused(quantized, converting("sn"), "'1', a BatchNorm2d, has a forward of its own")
+
+
+def test_scripted_layers_are_refused():
+    model = nn.Sequential(nn.BatchNorm2d(3), torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))))
+    refused(model, converting("sn"), "convert cannot change '1.1', a BatchNorm2d in TorchScript")
+    refused(model, synchronize, "synchronize cannot change '1.1', a BatchNorm2d in TorchScript")
+    refused(model, antialias, "antialias cannot change '1.0', a Conv2d in TorchScript")
+
+
+def test_lazy_layers_are_refused_before_any_other_is_exchanged():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1), nn.LazyBatchNorm2d())
+    for exchange in (synchronize, converting("sn")):
+        refused(model, exchange, "'2' has no channels yet")
+    model(maps(4, 3, 5, 5))
+    same_function(model, "bin", maps(4, 3, 5, 5))
+
+
+def test_wrong_dimensions_are_refused_before_any_layer_is_exchanged():
+    refused(nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm3d(8)), converting("ibn-a", where="*"), "not for 3d")
+
+
+def test_layers_that_take_any_dimensions_are_succeeded_by_such():
+    for norm in ("sn", "bin", "in", "bn", "gn"):
+        for conv, shape in ((nn.Conv1d, (4, 3, 6)), (nn.Conv3d, (4, 3, 2, 3, 2))):
+            model = nn.Sequential(conv(3, 8, 1), nn.GroupNorm(2, 8))
+            assert convert(model, norm)(maps(*shape)).shape == (4, 8, *shape[2:])
+    mixed = convert(nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8), nn.Flatten(2), nn.Conv1d(8, 8, 1)), "sn")
+    mixed.add_module("last", convert(nn.GroupNorm(2, 8), "bin"))
+    assert mixed(maps(4, 3, 5, 5)).shape == (4, 8, 25)
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, type("Named", (nn.Sequential,), {})])
+def test_containers_of_all_kinds(kind):
+    model = randomize(kind(nn.ModuleDict({"a": nn.ModuleList([nn.BatchNorm2d(8)])}), nn.BatchNorm2d(8)))
+    x = maps()
+    model.forward = lambda x: model[1](model[0]["a"][0](x))
+    expected = model.eval()(x)
+    close(convert(model, "bin")(x), expected)
+    assert all(isinstance(layer, BatchInstanceNorm2d) for layer in norm_layers(model).values())
+
+
+class Normalising(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, weight):
+        return self.norm(weight.flatten(1).T).T.reshape(weight.shape)
+
+
+def test_a_norm_inside_a_parametrization():
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)), maps(4, 3, 5, 5)
+    parametrize.register_parametrization(model[0], "weight", Normalising())
+    expected = model.eval()(x)
+    for exchange in (synchronize, converting("bin")):
+        model = exchange(model)
+        close(model(x), expected)
+        assert not any(isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) for layer in norm_layers(model).values())
+
+
+def test_compiled_networks_see_the_exchange():
+    model, x = randomize(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))).eval(), maps(4, 3, 5, 5)
+    compiled = torch.compile(model, backend="eager")
+    expected = compiled(x)
+    close(convert(compiled, "bin")(x), expected)
+    with torch.no_grad():
+        model[1].rho.zero_()
+    close(compiled(x), model(x))
+    assert (compiled(x) - expected).abs().max() > 0.1
+
+
+def test_a_copy_leaves_the_original_with_all_that_hangs_on_it():
+    model, seen, x = nn.Sequential(timm.layers.BatchNormAct2d(8)).eval(), [], maps()
+    model[0].register_forward_hook(lambda *_: seen.append(True))
+    before, expected = dict(model.named_modules()), model(x)
+    other = convert(model, "bin", inplace=False)
+    assert all(module is before[name] for name, module in model.named_modules())
+    assert torch.equal(model(x), expected) and len(seen) == 2
+    close(other(x), expected)
+    assert len(seen) == 3 and other[0].weight is not model[0].weight
