@@ -62,8 +62,9 @@ class BlurPool2d(nn.Module):
         if self.filter_size == 1:
             return x[..., :: self.stride[0], :: self.stride[1]]
         padding, mode = self._padding(*x.shape[-2:])
-        weight = self.filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)  # exact in half precision too
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        channels = int(x.shape[1]) if torch.jit.is_tracing() else x.shape[1]  # ONNX wants to know a kernel's shape
+        weight = self.filter.to(x.dtype).expand(channels, -1, -1, -1)  # exact in half precision too
+        if torch.is_grad_enabled() and not _is_written_down():
             return _Blur.apply(x, weight, self.stride, padding, mode)
         return _blur(x, weight, self.stride, padding, mode)
 
@@ -113,7 +114,7 @@ class MaxBlurPool2d(nn.Module):
         self.pool.stride = (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not _is_written_down():
             return self.blur(_Frugal.apply(x, self._dense))
         return self.blur(self._dense(x))
 
@@ -170,6 +171,11 @@ class _Blur(torch.autograd.Function):
             dx = torch.nn.grad.conv2d_input(padded, weight, dy, stride, groups=c)
         dx = _unpadded(_unpadded(dx, -2, top, height, mode), -1, left, width, mode)
         return dx, None, None, None, None
+
+
+def _is_written_down() -> bool:
+    """Whether a compiler or a trace takes the operators, for which a function of ours has none."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _blur(x: Tensor, weight: Tensor, stride, padding, mode: str) -> Tensor:

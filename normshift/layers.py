@@ -178,6 +178,9 @@ class SwitchNorm(RunningStatistics, AffineNorm):
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.correction and keep_vars:  # the tensors themselves are wanted: they do not say the correction
+            getattr(destination, "_metadata", {}).get(prefix[:-1], {}).pop("version", None)
+            return
         for key in ("weight", "bias", "running_mean", "running_var"):
             if self.correction and prefix + key in destination:
                 ones = self.ndims[-1] - 2 if key in ("weight", "bias") else 1

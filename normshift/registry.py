@@ -38,9 +38,10 @@ def _switch_without_batch(layer: type[layers.SwitchNorm]) -> Callable[[int], nn.
 def group_count(num_features: int) -> int:
     """Groups of "gn" over so many channels, two or more of two channels or more each.
 
-    32 where that leaves two channels for each (Wu and He, ECCV 2018, section 4.1), and of fewer than 64 channels one for
-    every four, as diffusion networks have it (Karras et al., NeurIPS 2022: at least 4 channels a group); of what divides
-    the channels, the largest number up to that. One channel a group would be instance norm, one group layer norm.
+    32 where that leaves two channels for each (Wu and He, ECCV 2018, section 4.1), and of fewer than 64 channels one
+    for every four, as diffusion networks have it (Karras et al., NeurIPS 2022: at least 4 channels a group); of what
+    divides the channels, the largest number up to that. One channel a group would be instance norm, one group layer
+    norm.
 
     Raises:
         ValueError: where the channels cannot be divided so: 1 to 3 of them, or a prime number.
