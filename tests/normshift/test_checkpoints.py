@@ -167,14 +167,14 @@ def test_ibn_net_a_with_squeeze_and_excitation():
 
 
 def ibn_dense(every):
-    """norm1 of the first three blocks, of every dense layer or every third one; 40% of the channels are IN's."""
+    """norm1 of the first three blocks, of every dense layer or every third one; BN has the first int(.6 C) channels."""
 
     def state(name, channels):
         found = re.fullmatch(r"features\.denseblock[123]\.denselayer(\d+)\.norm1", name)
         if not found or (int(found[1]) - 1) % every:
             return batch_norm(name, channels)
-        half = int(channels * 0.4)
-        return ibn(half, channels - half)
+        first = int(channels * 0.6)
+        return ibn(channels - first, first)
 
     return state
 
