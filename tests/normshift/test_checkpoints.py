@@ -26,11 +26,11 @@ def se_resnet():
 
 
 def densenet():
-    return torchvision.models.DenseNet(growth_rate=10, block_config=(4, 2, 3, 2), num_init_features=20, num_classes=3)
+    return torchvision.models.DenseNet(growth_rate=12, block_config=(4, 2, 3, 2), num_init_features=24, num_classes=3)
 
 
 def timm_densenet():
-    return timm.models.DenseNet(growth_rate=10, block_config=(4, 2, 3, 2), num_classes=3)
+    return timm.models.DenseNet(growth_rate=12, block_config=(4, 2, 3, 2), num_classes=3)
 
 
 def values(*shape):
@@ -167,14 +167,14 @@ def test_ibn_net_a_with_squeeze_and_excitation():
 
 
 def ibn_dense(every):
-    """norm1 of the first three blocks, of every dense layer or every third one; 40% of the channels are IN's."""
+    """norm1 of the first three blocks, of every dense layer or every third one; BN has the first int(.6 C) channels."""
 
     def state(name, channels):
         found = re.fullmatch(r"features\.denseblock[123]\.denselayer(\d+)\.norm1", name)
         if not found or (int(found[1]) - 1) % every:
             return batch_norm(name, channels)
-        half = int(channels * 0.4)
-        return ibn(half, channels - half)
+        first = int(channels * 0.6)
+        return ibn(channels - first, first)
 
     return state
 
@@ -216,9 +216,9 @@ def test_ibn_net_a_of_densenet_as_its_repository_splits_the_channels():
     model = load_official(convert(densenet(), "ibn-a"), state).eval()
     name = "features.denseblock1.denselayer4.norm1"
     own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
-    x = torch.randn(2, 50, 5, 5)
-    first = F.batch_norm(x[:, :30], own["BN.running_mean"], own["BN.running_var"], own["BN.weight"], own["BN.bias"])
-    rest = F.instance_norm(x[:, 30:], weight=own["IN.weight"], bias=own["IN.bias"])
+    x = torch.randn(2, 60, 5, 5)
+    first = F.batch_norm(x[:, :36], own["BN.running_mean"], own["BN.running_var"], own["BN.weight"], own["BN.bias"])
+    rest = F.instance_norm(x[:, 36:], weight=own["IN.weight"], bias=own["IN.bias"])
     torch.testing.assert_close(model.get_submodule(name)(x), torch.cat([first, rest], 1), rtol=1e-4, atol=1e-4)
 
 

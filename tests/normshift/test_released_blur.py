@@ -1,6 +1,7 @@
 """Released anti-aliased checkpoints: the networks built module by module as they are published, beside ours."""
 
 import copy
+import functools
 
 import pytest
 import timm
@@ -92,10 +93,24 @@ def mobilenets(size, net):
     return net
 
 
-def small_vgg(norm, kind=vgg.VGG):
-    net = kind(vgg.make_layers([8, "M", 8, "M", 16, 16, "M", 16, 16, "M", 24, 24, "M"], norm), 5)
-    net.classifier[0] = nn.Linear(24 * 49, 8)
-    net.classifier[3], net.classifier[6] = nn.Linear(8, 8), nn.Linear(8, 5)
+def small_vgg(norm, hidden=8, classes=5):
+    with torch.device("meta"):  # its linear layers of 4096 channels take seconds to initialise
+        net = vgg.VGG(nn.Identity(), init_weights=False)
+    net.features = vgg.make_layers([8, "M", 8, "M", 16, 16, "M", 16, 16, "M", 24, 24, "M"], norm)
+    for index, shape in ((0, (24 * 49, 8)), (3, (8, hidden)), (6, (hidden, classes))):
+        net.classifier[index] = nn.Linear(*shape)
+    return net
+
+
+def small_alexnet():
+    with torch.device("meta"):
+        net = torchvision.models.alexnet()
+    net.features.to_empty(device="cpu")
+    for layer in net.features:
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
+    for index, shape in ((1, (256 * 36, 8)), (4, (8, 8)), (6, (8, 5))):
+        net.classifier[index] = nn.Linear(*shape)
     return net
 
 
@@ -104,7 +119,7 @@ def small_resnet(block=resnet.Bottleneck, **options):
 
 
 FAMILIES = {
-    "alexnet": (alexnet, lambda: torchvision.models.alexnet(num_classes=5)),
+    "alexnet": (alexnet, small_alexnet),
     "vgg": (vggs, lambda: small_vgg(False)),
     "vgg_bn": (vggs, lambda: small_vgg(True)),
     "resnet18": (resnets, lambda: small_resnet(resnet.BasicBlock)),
@@ -127,12 +142,16 @@ def random(net):
 
 
 def published(family, size):
-    modify, make = FAMILIES[family]
-    return random(modify(size, make())).eval()
+    return random(FAMILIES[family][0](size, copy.deepcopy(_plain(family)))).eval()
+
+
+@functools.cache
+def _plain(family):
+    return FAMILIES[family][1]().eval()
 
 
 def ours(family):
-    return FAMILIES[family][1]().eval()
+    return copy.deepcopy(_plain(family))
 
 
 def same_function(model, reference):
@@ -201,11 +220,9 @@ def test_ibn_networks_take_an_anti_aliased_checkpoint():
 def test_timms_networks_take_them_too():
     reference = random(resnets(4, torchvision.models.resnet18(num_classes=5))).eval()
     same_function(load_official(timm.create_model("resnet18", num_classes=5), reference.state_dict()).eval(), reference)
-    small = timm.models.vgg.VGG([8, "M", 8, "M", 16, "M", 16, "M", 24, "M"], 5, mlp_ratio=1 / 512)
-    net = vgg.VGG(vgg.make_layers([8, "M", 8, "M", 16, "M", 16, "M", 24, "M"], False), 5)
-    net.classifier[0], net.classifier[3], net.classifier[6] = (
-        nn.Linear(*shape) for shape in ((24 * 49, 8), (8, 4096), (4096, 5))
-    )
+    channels = [8, "M", 8, "M", 16, 16, "M", 16, 16, "M", 24, 24, "M"]
+    small = timm.models.vgg.VGG(channels, 5, mlp_ratio=1 / 512)  # whose second linear layer always has 4096
+    net = small_vgg(False, hidden=4096)
     reference, x = random(vggs(4, net)).eval(), torch.randn(2, 3, 224, 224)
     model = load_official(small, reference.state_dict()).eval()
     torch.testing.assert_close(model(x), reference(x), rtol=1e-5, atol=1e-6)
