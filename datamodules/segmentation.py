@@ -174,7 +174,10 @@ class Resized:
 
 
 class TrainSamples(Dataset):
-    """Augmented training samples, a share of which are drawn class by class (RobustNet's class-uniform sampling)."""
+    """Augmented training samples, a share of which are drawn class by class: a class, then an image that holds it.
+
+    In the manner of RobustNet's class-uniform sampling, which `ClassUniformOrder` is.
+    """
 
     def __init__(self, samples, transform: TrainTransform, by_class: dict[int, np.ndarray], class_uniform: float):
         self.samples, self.transform = samples, transform

@@ -20,7 +20,9 @@ INTER_NEAREST, which is albumentations' default for masks, takes the upper left 
 
 
 class TrainTransform:
-    """Random scale 0.5-2, crop, flip and, where asked for, colour jitter and blur, as RobustNet trains on GTA5.
+    """Random scale 0.5-2, crop, flip and, where asked for, colour jitter (p 0.8) and blur (p 0.5).
+
+    Like RobustNet's augmentation, but not it: `datamodules.robustnet` is.
 
     Args:
         crop: (height, width) of what comes out; smaller images are padded with ignored pixels.

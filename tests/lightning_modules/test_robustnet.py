@@ -235,7 +235,7 @@ def test_csails_resnet_goes_into_the_deep_stem(tmp_path):
 
 def test_what_does_not_fit_is_said(tmp_path):
     torch.save({"state_dict": released(module(SMALL), STEM)}, tmp_path / "released.pth")
-    with pytest.raises(ValueError, match=r"released\.pth holds RobustNet's whole network: .* --arch robustnet"):
+    with pytest.raises(ValueError, match=r"released\.pth: it holds RobustNet's whole network, .* --arch robustnet"):
         module(dataclasses.replace(SMALL, arch="deeplabv3plus"), weights=str(tmp_path / "released.pth"))
     with pytest.raises(ValueError, match=r"robustnet stands on ResNets, such as resnet50\.tv_in1k; efficientnet_b0"):
         module(dataclasses.replace(SMALL, backbone="efficientnet_b0"))
