@@ -66,9 +66,17 @@ class ImageFiles:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Names of the visible folders in a folder, sorted."""
+    """Names of the visible folders in a folder, sorted.
+
+    Raises:
+        MissingDataError: one of its entries is a link that leads nowhere, and may have been such a folder.
+    """
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        found = [entry for entry in entries if not entry.name.startswith(".")]
+        lost = sorted(entry.name for entry in found if entry.is_symlink() and not os.path.exists(entry.path))
+        if lost:
+            raise MissingDataError(f"{Path(folder) / lost[0]} is a link that leads nowhere{and_more(lost)}: remove it.")
+        return sorted(entry.name for entry in found if entry.is_dir())
 
 
 def files_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:

@@ -120,14 +120,22 @@ class ImageNetP(ImageFiles):
     def __init__(self, root: str | Path, perturbation: str):
         folder = _in_group(Path(root), perturbation, IMAGENET_P)
         super().__init__(folder, *_by_wnid(folder, (".mp4",)), wnids())
+        self._shape: tuple[int, ...] | None = None
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Video `index`.
 
         Raises:
-            DataError: the video cannot be read to its end.
+            DataError: the video cannot be read to its end, is damaged, or has not the first one's frames and pixels.
         """
-        return read_video(self.path(index)), int(self.labels[index])
+        self._shape = self._shape or read_video(self.path(0)).shape
+        video = read_video(self.path(index))
+        if video.shape != self._shape:
+            ours, theirs = (
+                f"{shape[0]} frames of {shape[2]} x {shape[1]} pixels" for shape in (video.shape, self._shape)
+            )
+            raise DataError(f"{self.path(index)} has {ours}, and {self.path(0)} has {theirs}.")
+        return video, int(self.labels[index])
 
 
 def read_video(path: Path) -> np.ndarray:
@@ -188,7 +196,9 @@ def _in_group(root: Path, inner: str, published: Published) -> Path:
     """The folder `inner` under `root`, or under one of its folders, as some archives unpack."""
     if not root.is_dir():
         raise published.missing(root)
-    for folder in (root, *(root / group for group in folders_in(root))):
+    with os.scandir(root) as entries:
+        groups = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    for folder in (root, *(root / group for group in groups)):
         if (folder / inner).is_dir():
             return folder / inner
     raise published.missing(root / inner)

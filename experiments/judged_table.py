@@ -15,10 +15,10 @@ COLUMNS = {
     ("clean", "top5"): "top-5",
     ("shifts", "top1"): "{condition}",
     ("consistency", "consistency"): "shift consistency",
-    ("corruptions", "error"): "corruption error",
+    ("corruptions", "error"): "mean error, corrupted",  # never "corruption error", which is relative to AlexNet's
     ("perturbations", "flip"): "flip probability",
 }
-SMALLER = frozenset({"loss to shifts", "corruption error", "flip probability"})
+SMALLER = frozenset({"loss to shifts", "mean error, corrupted", "flip probability"})
 
 
 def judged_table(results: DataFrame, rows: str = "network") -> Table:

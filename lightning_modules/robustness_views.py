@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from datamodules.appearance_shifts import APPEARANCE_SHIFTS
 from datamodules.corruption_frost import Photographs
 from datamodules.corruptions import corrupt
+from datamodules.image_files import DataError
 from datamodules.image_transforms import MARGIN, centre, judged_size
 from datamodules.perturbations import perturbed
 
@@ -162,6 +163,10 @@ def _sequence(image: np.ndarray, index: int, *, crop, name, frames, seed) -> np.
 
 
 def _centred(video: np.ndarray, index: int, *, size: int) -> np.ndarray:
+    if min(video.shape[1:3]) < size:
+        raise DataError(
+            f"video {index} has {video.shape[2]} x {video.shape[1]} pixels, fewer than the network's {size}."
+        )
     top, left = ((side - size) // 2 for side in video.shape[1:3])
     return video[:, top : top + size, left : left + size]
 

@@ -174,6 +174,28 @@ def test_a_list_of_domainnet_that_is_none(content, tmp_path):
         MultiDomain("domainnet", tmp_path, "train", ("clipart",))
 
 
+def test_videos_of_unlike_lengths(tmp_path):
+    published.make_imagenet_p(tmp_path)
+    other = published.make_imagenet_p(tmp_path / "other", frames=4)
+    paths = [ImageNetP(root, "tilt").path(2) for root in (tmp_path, tmp_path / "other")]
+    paths[1].rename(paths[0])
+    with pytest.raises(DataError, match=r"has 4 frames of 64 x 48 pixels, and .* has 5 frames of 64 x 48") as error:
+        ImageNetP(tmp_path, "tilt")[2]
+    assert str(paths[0]) in sentence(error) and other
+    assert ImageNetP(tmp_path, "tilt")[1][0].shape == (5, 48, 64, 3)
+
+
+def test_a_class_folder_that_is_a_link_to_nothing(tmp_path):
+    published.make_imagenet(tmp_path)
+    (tmp_path / "val/n01443537").rename(tmp_path / "moved")
+    (tmp_path / "val/n01443537").symlink_to(tmp_path / "moved")
+    assert len(set(ImageNet(tmp_path, "val").labels)) == 4
+    (tmp_path / "moved").rename(tmp_path / "gone")
+    with pytest.raises(MissingDataError, match="n01443537 is a link that leads nowhere") as error:
+        ImageNet(tmp_path, "val")
+    assert sentence(error)
+
+
 # Files.
 
 
