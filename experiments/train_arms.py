@@ -60,9 +60,9 @@ def train_arms(
                         train(arm, seed)
                         if not rank_zero_only.rank:
                             gather(so_far)  # should the run be killed without a word
-    except BaseException:
+    except BaseException as reason:
         if not rank_zero_only.rank:
-            _leave_what_there_is(folder, lambda: gather(so_far))
+            _leave_what_there_is(folder, lambda: gather(so_far), reason)
         raise
     if rank_zero_only.rank:
         return None
@@ -75,9 +75,10 @@ def train_arms(
     return results
 
 
-def _leave_what_there_is(folder: RunFolder, gather: Callable[[], DataFrame]) -> None:
+def _leave_what_there_is(folder: RunFolder, gather: Callable[[], DataFrame], reason: BaseException) -> None:
     try:
         gather()
         print(f"stopped; report of what there is: {write_report(folder.path)}", file=sys.stderr, flush=True)
     except Exception as error:  # the reason why the run stopped must not be hidden behind it
-        print(f"stopped; no report could be made: {error!r}", file=sys.stderr, flush=True)
+        if not isinstance(reason, OSError):  # a full disk, which is to be said once
+            print(f"stopped; no report could be made: {error!r}", file=sys.stderr, flush=True)
