@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -33,6 +35,7 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
+    _own_folders(folder / "wandb")
     settings = wandb.Settings(silent=True, init_timeout=INIT_SECONDS)
     while True:
         now = _resolved(mode)
@@ -44,6 +47,23 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
             if now == "disabled":
                 raise
             _chosen[mode] = _instead("disabled" if now == "offline" else "offline", f"no run can begin ({error})")
+
+
+HOME_FOLDERS = {"WANDB_DATA_DIR": "get_data_dir", "WANDB_CACHE_DIR": "get_cache_dir"}
+"""Where W&B keeps what tables and pictures are made of, and the functions of `wandb.env` that say where that is."""
+
+
+def _own_folders(folder: Path) -> None:
+    """Let W&B keep below `folder` what it keeps in the user's home, where that cannot be written."""
+    from wandb import env
+
+    for variable, place in HOME_FOLDERS.items():
+        try:
+            home = Path(getattr(env, place)())
+            home.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=home).close()
+        except OSError:
+            os.environ[variable] = str((folder / variable.split("_")[1].lower()).resolve())
 
 
 def trouble_online() -> str:
