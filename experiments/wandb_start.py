@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # loads in seconds; only where something goes there
 ANSWER_SECONDS = 5
 INIT_SECONDS = 30
 """How long W&B may take to begin a run; its own default is 90."""
+NO_LOGIN = "you are not logged in"
 PORTS = {"http": 80, "https": 443}
 
 _chosen: dict[str, str] = {}  # what each mode came to, once it was found out
@@ -72,7 +73,7 @@ def trouble_online() -> str:
 
     try:
         if not wandb.login(prompt=False, verify=False):
-            return "you are not logged in"
+            return NO_LOGIN
     except wandb.Error as error:
         return f"the login does not work ({error})"
     url = wandb.setup().settings.base_url
@@ -85,7 +86,7 @@ def _resolved(mode: str) -> str:
         return _chosen.get(mode, mode)
     if mode not in _chosen:
         trouble = trouble_online()
-        if trouble == "you are not logged in" and mode == "auto":
+        if trouble == NO_LOGIN and mode == "auto":
             _chosen[mode] = "offline"  # as it is meant
         else:
             _chosen[mode] = _instead("offline", trouble) if trouble else "online"
