@@ -58,7 +58,6 @@ BOUNDS = {
     "crop": Bounds(32, 8192),
     "class_uniform": Bounds(0, 1),
     "scenes": Bounds(1, 10**6),
-    "severities": Bounds(1, 5),
     "frames": Bounds(2, 10**4),
     "layers": Bounds(0, 2000),
 }
@@ -108,7 +107,7 @@ def plain(number: float) -> str:
 
 def shown(value) -> str:
     """A value in a sentence, cut where it is long."""
-    text = "of many digits" if _long(value) else str(value)
+    text = "of many digits" if _long(value) else f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

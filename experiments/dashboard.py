@@ -207,13 +207,13 @@ def run(flags: Flags) -> None:
         return
     import wandb
 
-    from experiments.wandb_start import trouble_online
+    from experiments.wandb_start import NO_LOGIN, trouble_online
 
     try:
         trouble = trouble_online()
         if trouble:
-            hint = "run `wandb login` first, or " if "logged in" in trouble else ""
-            raise UsageError(f"W&B: {trouble}: {hint}pass --dry-run FILE.")
+            login = f"{NO_LOGIN} to W&B: run `wandb login` first, or"
+            raise UsageError(f"{login if trouble == NO_LOGIN else f'W&B: {trouble}:'} pass --dry-run FILE.")
         workspace, report = pages(flags, wandb.Api().default_entity)
         print(f"workspace: {workspace.save().url}")
         print(f"report: {report.save().url}")

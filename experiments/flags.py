@@ -210,7 +210,8 @@ def mendable(error: BaseException) -> str | None:
     if "DataError" in kinds:
         return said
     if isinstance(error, OSError):
-        return f"{said.rstrip('.')}: what is written so far stays." if error.errno in FULL else f"{said.rstrip('.')}."
+        full = f"there is no room to write ({said}): make some; what is written so far stays."
+        return full if error.errno in FULL else f"{said.rstrip('.')}."
     if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds or "can't allocate memory" in str(error):
         return f"the memory does not suffice ({said[:200].rstrip('.')}): pass smaller sizes, or fewer --workers."
     return None

@@ -64,9 +64,9 @@ def train_arms(
     try:
         with signals_exit():
             failures = _train_all(folder, train, lambda: gather(so_far))
-    except BaseException:
+    except BaseException as reason:
         if not rank_zero_only.rank:
-            _leave_what_there_is(folder, lambda: gather(so_far))
+            _leave_what_there_is(folder, lambda: gather(so_far), reason)
         raise
     results = None
     if not rank_zero_only.rank:
@@ -133,9 +133,10 @@ def _told(folder: RunFolder, failures: list[Failure]) -> str:
     )
 
 
-def _leave_what_there_is(folder: RunFolder, gather: Callable[[], DataFrame]) -> None:
+def _leave_what_there_is(folder: RunFolder, gather: Callable[[], DataFrame], reason: BaseException) -> None:
     try:
         gather()
         print(f"stopped; report of what there is: {write_report(folder.path)}", file=sys.stderr, flush=True)
     except Exception as error:  # the reason why the run stopped must not be hidden behind it
-        print(f"stopped; no report could be made: {error!r}", file=sys.stderr, flush=True)
+        if not isinstance(reason, OSError):  # a full disk, which is to be said once
+            print(f"stopped; no report could be made: {error!r}", file=sys.stderr, flush=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
+import signal
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.flags import RunFlags, UsageError
 from experiments.run_parts import set_aside
+from experiments.stops import stopped
 from experiments.wandb_start import start_wandb
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
 from lightning_modules.gate_tracker import GateTracker
@@ -36,6 +39,27 @@ for advice in (
     "There is a wandb run already in progress",
 ):
     warnings.filterwarnings("ignore", message=advice)
+
+
+class EndsOthers(pl.Callback):
+    """Where a signal stops the process that Lightning started from, the processes that it has started end as well.
+
+    They would wait for it, inside a collective where no signal reaches them. Lightning's observer is to forget them: it
+    kills this process, which leaves a report of what there is, as soon as one of them is gone.
+    """
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.strategy.launcher is not None:
+            atexit.register(self._end, trainer.strategy.launcher)  # a signal may come behind the training, too
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, error: BaseException) -> None:
+        self._end(trainer.strategy.launcher)
+
+    @staticmethod
+    def _end(launcher) -> None:
+        if stopped() is not None and getattr(launcher, "procs", None):
+            launcher.kill(signal.SIGKILL)
+            launcher.procs.clear()
 
 
 class OwnDraws(pl.Callback):
@@ -143,6 +167,7 @@ def make_trainer(
             RichProgressBar(),
             JudgementLine(folder.name, measure, recipe.max_steps),
             OwnDraws(),
+            EndsOthers(),
             EndsAt(recipe.max_steps),
             MetricsKept(),
             SharedBuffers(),

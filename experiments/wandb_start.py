@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -15,6 +17,7 @@ if TYPE_CHECKING:  # loads in seconds; only where something goes there
 ANSWER_SECONDS = 5
 INIT_SECONDS = 30
 """How long W&B may take to begin a run; its own default is 90."""
+NO_LOGIN = "you are not logged in"
 PORTS = {"http": 80, "https": 443}
 
 _chosen: dict[str, str] = {}  # what each mode came to, once it was found out
@@ -33,6 +36,7 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
+    _own_folders(folder / "wandb")
     settings = wandb.Settings(silent=True, init_timeout=INIT_SECONDS)
     while True:
         now = _resolved(mode)
@@ -46,13 +50,30 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
             _chosen[mode] = _instead("disabled" if now == "offline" else "offline", f"no run can begin ({error})")
 
 
+HOME_FOLDERS = {"WANDB_DATA_DIR": "get_data_dir", "WANDB_CACHE_DIR": "get_cache_dir"}
+"""Where W&B keeps what tables and pictures are made of, and the functions of `wandb.env` that say where that is."""
+
+
+def _own_folders(folder: Path) -> None:
+    """Let W&B keep below `folder` what it keeps in the user's home, where that cannot be written."""
+    from wandb import env
+
+    for variable, place in HOME_FOLDERS.items():
+        try:
+            home = Path(getattr(env, place)())
+            home.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=home).close()
+        except OSError:
+            os.environ[variable] = str((folder / variable.split("_")[1].lower()).resolve())
+
+
 def trouble_online() -> str:
     """Why W&B is not there for this user; "" where he is logged in and it answers."""
     import wandb
 
     try:
         if not wandb.login(prompt=False, verify=False):
-            return "you are not logged in"
+            return NO_LOGIN
     except wandb.Error as error:
         return f"the login does not work ({error})"
     url = wandb.setup().settings.base_url
@@ -65,7 +86,7 @@ def _resolved(mode: str) -> str:
         return _chosen.get(mode, mode)
     if mode not in _chosen:
         trouble = trouble_online()
-        if trouble == "you are not logged in" and mode == "auto":
+        if trouble == NO_LOGIN and mode == "auto":
             _chosen[mode] = "offline"  # as it is meant
         else:
             _chosen[mode] = _instead("offline", trouble) if trouble else "online"

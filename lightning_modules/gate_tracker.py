@@ -9,7 +9,6 @@ import numpy as np
 import pytorch_lightning as pl
 
 from datamodules.whole_file import write_whole
-from datamodules.whole_file import write_whole
 from lightning_modules.gate_figures import NEAR, draw_gates
 from lightning_modules.gate_record import GateRecord
 from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs

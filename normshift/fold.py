@@ -18,11 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils._pytree import tree_leaves
 
 from normshift.antialias import _blur_input, _blur_output
 from normshift.dataflow import LINEAR_MAPS, Flow, Source, observed, traced
-from normshift.layers import BatchInstanceNorm, BatchNorm, IBN2d, Norm, SwitchNorm
+from normshift.layers import BatchInstanceNorm, BatchNorm, IBN2d, SwitchNorm
 from normshift.norm_places import held_in_attributes
 from normshift.own_forward import OwnForward, apply_behind, behind, eps_of, is_frozen, is_known
 from normshift.surgery import norm_layers

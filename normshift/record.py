@@ -7,7 +7,6 @@ published checkpoints' shapes and names are made one.
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 

@@ -64,7 +64,7 @@ def test_the_ends_themselves_are_taken():
     assert check_bounds(Some(seed=-1)) == "--seed -1: it must be 0 or more."
     assert check_bounds(Some(seed=2**32)) == "--seed 4294967296: it must be 4294967295 or less."
     assert check_bounds(Some(lr=math.nan)) == "--lr nan: it must be a finite number."
-    assert check_bounds(Some(lr=0.0)) == "--lr 0.0: it must be 1e-12 or more."
+    assert check_bounds(Some(lr=0.0)) == "--lr 0: it must be 1e-12 or more."
     assert check_bounds(Some(sizes=(16, 17, 15))) == "--sizes 15: it must be 16 or more."
     assert check_bounds(Some(ema_decay=2.0), ema_decay=Bounds(0, 3)) is None
     assert "of many digits" in check_bounds(Some(seed=10**100_000))

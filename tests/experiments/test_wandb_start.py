@@ -1,5 +1,6 @@
 """W&B that is out of reach costs a run its time neither at the beginning nor its life."""
 
+import os
 import socket
 
 import pytest
@@ -67,6 +68,16 @@ def test_a_training_goes_on_where_not_even_files_can_be_kept(begun, tmp_path, ca
         "disabled",
         "disabled",
     ]
+
+
+def test_a_home_that_cannot_be_written_is_not_needed(tmp_path, monkeypatch):
+    for variable in wandb_start.HOME_FOLDERS:
+        monkeypatch.setenv(variable, "/dev/null/x")
+    wandb_start._own_folders(tmp_path)
+    assert wandb.env.get_data_dir() == str(tmp_path / "data")
+    before = dict(os.environ)
+    wandb_start._own_folders(tmp_path / "another")  # what can be written stays
+    assert dict(os.environ) == before
 
 
 def test_who_answers(monkeypatch):
