@@ -166,8 +166,9 @@ def test_domainbeds_trials_are_split_by_seed_and_chosen_on_what_is_held_out(pacs
     "line",
     [
         "--setting transfer --adapt dann --source photo --recipe tll-dann",
-        "--setting transfer --source photo --recipe tll-erm",
+        pytest.param("--setting transfer --source photo --recipe tll-erm", marks=pytest.mark.slow),
         "--setting leave-one-out --recipe domainbed-dann",
+        pytest.param("--setting leave-one-out --recipe domainbed-erm", marks=pytest.mark.slow),
     ],
 )
 def test_other_libraries_protocols_on_shapes(line, tmp_path, capsys):
