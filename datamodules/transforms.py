@@ -55,7 +55,7 @@ def _train_pipeline(crop_transform, crop: tuple[int, int], augment_colour: bool)
     ]
     return A.Compose(
         [
-            A.RandomScale(scale_limit=(-0.5, 1.0), p=1.0, mask_interpolation=NEAREST),
+            A.RandomScale(scale_limit=(-0.5, 1.0), p=1.0),
             A.PadIfNeeded(*crop, border_mode=0, fill=0, fill_mask=IGNORE),
             crop_transform,
             A.HorizontalFlip(p=0.5),
@@ -64,6 +64,7 @@ def _train_pipeline(crop_transform, crop: tuple[int, int], augment_colour: bool)
             ToTensorV2(),
         ],
         additional_targets={"label": "mask"},
+        mask_interpolation=NEAREST,  # of every transform here, also of one to come
     )
 
 
