@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.flags import UsageError
 from experiments.run_parts import readable
-from lightning_modules.checkpoint_files import fault_of
+from lightning_modules.checkpoint_files import ABSENT, fault_of
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from torch import nn
@@ -51,7 +51,7 @@ def trained_networks(given: str) -> list[Network]:
     fault = fault_of(path)
     if path.is_dir():
         return [trained_network(file) for file in _finished(given, path)]
-    if fault == "no such file":
+    if fault == ABSENT:
         raise UsageError(f"{given}: no such checkpoint or folder.")
     return [trained_network(path)]
 
