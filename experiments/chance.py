@@ -1,8 +1,8 @@
 """Networks that have learned nothing: what loses nothing because it has nothing must not win.
 
-Chance is what can be had without looking at the images. In top-1 it is 1 / classes; up to a fifth more counts as chance,
-since a guesser has luck on a few hundred images. In mIoU it is 1 / classes as well: whoever calls every pixel the same
-has one class right and, however frequent it is, an IoU of 1 in it at most and of 0 in the others.
+Chance is what can be had without looking at the images. In top-1 it is 1 / classes; up to a fifth more counts as
+chance, since a guesser has luck on a few hundred images. In mIoU it is 1 / classes as well: whoever calls every pixel
+the same has one class right and, however frequent it is, an IoU of 1 in it at most and of 0 in the others.
 """
 
 from __future__ import annotations

@@ -78,8 +78,17 @@ def train_arms(
         print_gates(folder.path)
         print(f"report: {write_report(folder.path)}")
     if failures:
+        _wait_for_each_other()
         raise TrainingsFailed(_told(folder, failures))
     return results
+
+
+def _wait_for_each_other() -> None:
+    """Several processes end together: torchrun stops the others, and so the report, when one ends with a status."""
+    import torch.distributed as processes
+
+    if processes.is_initialized():
+        processes.barrier()
 
 
 def _train_all(folder: RunFolder, train: Callable[[str, int], None], gather: Callable) -> list[Failure]:

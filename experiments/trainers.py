@@ -89,7 +89,7 @@ class EndsAt(pl.Callback):
 
 
 class MetricsKept(pl.Callback):
-    """Writes what was logged up to a checkpoint before the checkpoint: after kill -9, neither lacks the other's steps."""
+    """Writes what was logged up to a checkpoint before the checkpoint, so that kill -9 takes no step from the log."""
 
     def on_save_checkpoint(self, trainer: pl.Trainer, *_) -> None:
         for logger in trainer.loggers:

@@ -35,7 +35,9 @@ def joined(runs: list[Run]) -> Run:
     whole = Run(parent, config({name: run.config for name, run in named.items()}), arms, _table(named), *frames)
     whole.unfinished, whole.cast = unfinished, _cast(named)
     whole.failed = [
-        dataclasses.replace(failure, arm=label(name, failure.arm)) for name, run in named.items() for failure in run.failed
+        dataclasses.replace(failure, arm=label(name, failure.arm))
+        for name, run in named.items()
+        for failure in run.failed
     ]
     return whole
 

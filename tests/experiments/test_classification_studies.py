@@ -241,7 +241,7 @@ def test_the_best_of_all_epochs_is_named_where_it_is_shown(tmp_path):
 
 def test_the_gates_that_are_reported_are_those_of_the_network_that_is_kept(tmp_path, monkeypatch):
     """Where an earlier evaluation counts, the record ends with it."""
-    scores = iter([0.9, 0.1])
+    scores = iter([0.9, 0.9, 0.1, 0.1])  # top-1 and top-5 of two evaluations
     monkeypatch.setattr(MulticlassAccuracy, "compute", lambda self: torch.tensor(next(scores)))
     line = f"{TINY.replace('--max-steps 2', '--max-steps 10')} --data shapes/photo --norm bin --selection best --lr 1"
     run(cls_imagenet, f"{line} --out {tmp_path / 'run'}")

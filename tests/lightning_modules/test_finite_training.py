@@ -85,7 +85,9 @@ def test_a_loss_that_is_not_finite_names_step_and_layer(step, tmp_path):
             nonlocal before
             before = [parameter.detach().clone() for parameter in module.parameters()]
 
-    with pytest.raises(NotFiniteError, match=rf"at step {step + 1} the loss is not finite, first in the output of norm"):
+    with pytest.raises(
+        NotFiniteError, match=rf"at step {step + 1} the loss is not finite, first in the output of norm"
+    ):
         train(module, tmp_path, Watch())
     assert max(module.begun) == step
     assert all(torch.equal(*pair) for pair in zip(before, module.parameters(), strict=True))  # the step is not taken
@@ -111,7 +113,7 @@ def test_running_statistics_that_are_not_finite_stop_a_training_whose_loss_is(tm
 
 def test_an_evaluation_that_is_not_finite_stops_a_training_whose_loss_is(tmp_path):
     module = Small(evaluated=lambda x: x / 0)
-    with pytest.raises(NotFiniteError, match="at step 3 the network's output is not finite in evaluation$"):
+    with pytest.raises(NotFiniteError, match=r"at step 3 the network's output is not finite in evaluation$"):
         train(module, tmp_path)
 
 
@@ -121,7 +123,7 @@ def test_an_average_is_looked_at_where_it_is_what_is_evaluated(tmp_path):
             if average.shape == (3, 3):
                 average.fill_(float("nan"))
 
-    with pytest.raises(NotFiniteError, match="at step 3 .*, first first.weight$"):
+    with pytest.raises(NotFiniteError, match=r"at step 3 .*, first first.weight$"):
         train(Small(), tmp_path, AveragedWeights(broken))
 
 
@@ -136,7 +138,7 @@ def test_gradients_that_loss_scaling_skips_are_let_through(scale, stops):
     callback = FiniteTraining()
     callback.setup(trainer, module, "fit")
     if stops:
-        with pytest.raises(NotFiniteError, match="at step 8 .* that of rho"):
+        with pytest.raises(NotFiniteError, match=r"at step 8 .* that of rho"):
             callback.on_before_optimizer_step(trainer, module, torch.optim.SGD([parameter], 0.1))
     else:
         callback.on_before_optimizer_step(trainer, module, torch.optim.SGD([parameter], 0.1))
