@@ -33,6 +33,7 @@ def main(number: str, moments: str, script: str, *flags: str) -> None:
     def send() -> None:
         os.kill(os.getpid(), getattr(signal, number))
 
+    sys.modules["__main__"].__file__ = str(ROOT / "experiments" / script)  # by which the package knows that it is run
     for moment in moments.split("; "):
         kind, where, *count = moment.split()
         if kind == "import":

@@ -149,6 +149,9 @@ def test_without_login_one_sentence_says_so(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(wandb, "login", lambda **_: False)
     assert "not logged in to W&B: run `wandb login` first" in refused(capsys, Flags(project="normshift"))
     monkeypatch.setattr(wandb, "login", lambda **_: True)
+    monkeypatch.setattr("experiments.wandb_start._answers", lambda url: False)
+    assert "does not answer: pass --dry-run FILE" in refused(capsys, Flags(project="normshift"))
+    monkeypatch.setattr("experiments.wandb_start._answers", lambda url: True)
 
     def unreachable(**_):
         raise wandb.errors.CommError("the network\nis down")
