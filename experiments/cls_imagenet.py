@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 from experiments.classification_study import Arm, ClassificationFlags, Opened, chosen_recipe, run_arms, smoked
 from experiments.flags import UsageError, one_sentence, parse
 from experiments.judged_table import judged_table
-from lightning_modules.checkpoint_files import ABSENT, fault_of
+from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
 if TYPE_CHECKING:
     from datamodules.image_domains import ImageDomain
@@ -71,7 +71,7 @@ class Flags(ClassificationFlags):
                 raise UsageError(f"--judge {part}: choose from {', '.join(PARTS)}.")
         if (self.teacher is None) != (self.unlabelled is None):
             raise UsageError("--teacher and --unlabelled go together: pass both or neither.")
-        if self.teacher is not None and (fault := fault_of(self.teacher)):
+        if self.teacher is not None and (fault := fault_of_path(self.teacher)):
             fault = "no such checkpoint" if fault == ABSENT else f"it {fault}"
             raise UsageError(f"--teacher {self.teacher}: {fault}.")
         if self.unlabelled and self.unlabelled.partition(":")[2] not in ("", "train"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.flags import UsageError
 from experiments.run_parts import readable
-from lightning_modules.checkpoint_files import ABSENT, fault_of
+from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from torch import nn
@@ -48,10 +48,9 @@ def trained_networks(given: str) -> list[Network]:
         UsageError: there is no such file, no checkpoint in the folder, or the checkpoint of another kind.
     """
     path = Path(given)
-    fault = fault_of(path)
     if path.is_dir():
         return [trained_network(file) for file in _finished(given, path)]
-    if fault == ABSENT:
+    if fault_of_path(path) == ABSENT:
         raise UsageError(f"{given}: no such checkpoint or folder.")
     return [trained_network(path)]
 

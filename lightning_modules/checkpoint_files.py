@@ -24,6 +24,19 @@ def fault_of(path: str | Path) -> str | None:
 
     None where it may be one: whether torch can read it is not tried.
     """
+    fault = fault_of_path(path)
+    if fault:
+        return fault
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(64)
+        return _fault_of_contents(Path(path), start)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        return f"cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def fault_of_path(path: str | Path) -> str | None:
+    """The same of the path alone, whatever is in the file."""
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -37,12 +50,7 @@ def fault_of(path: str | Path) -> str | None:
         return "is a folder: pass the checkpoint file in it"
     if not stat.S_ISREG(mode):
         return "is a pipe or a device, not a file: save what it gives to a file first"
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-        return _fault_of_contents(path, start)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        return f"cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+    return None
 
 
 def is_safetensors(path: str | Path) -> bool:
