@@ -98,7 +98,8 @@ MANY |= {
 }
 MANY |= {f"smp-{kind.__name__}": smps(kind) for kind in (
     smp.Unet, smp.UnetPlusPlus, smp.MAnet, smp.Linknet, smp.FPN, smp.PSPNet, smp.PAN, smp.DeepLabV3Plus, smp.UPerNet,
-)} | {"smp-mobilenet": smps(smp.Unet, "mobilenet_v2"), "smp-efficientnet": smps(smp.FPN, "timm-efficientnet-b0")}  # fmt: skip
+)}  # fmt: skip
+MANY |= {"smp-mobilenet": smps(smp.Unet, "mobilenet_v2"), "smp-efficientnet": smps(smp.FPN, "timm-efficientnet-b0")}
 
 
 def batch_norms(name, module):
@@ -247,7 +248,7 @@ def random_norm(draw, channels):
 
 
 class RandomNetwork(nn.Module):
-    """Convolutions of all kinds, norms before and behind them, activations as modules and functions, residual or not."""
+    """Convolutions and norms of all kinds and in all orders, activations as modules and functions, residual or not."""
 
     def __init__(self, draw):
         super().__init__()
