@@ -646,6 +646,7 @@ def test_names_alone_are_no_reason_to_refuse():
 def test_a_layer_that_is_compiled_by_itself_is_refused():
     model = nn.Sequential(nn.BatchNorm2d(8), torch.compile(nn.BatchNorm2d(8), backend="eager"))
     refused(model, synchronize, "'1._orig_mod' is compiled by itself")
+    refused(model[1], converting("bin"), "'_orig_mod' is compiled by itself")
 
 
 def test_quantising_layers_are_refused():
