@@ -107,7 +107,7 @@ def batch_norms(name, module):
 
 
 def to(norm):
-    return lambda model: convert(model, norm, where=batch_norms)
+    return lambda model: convert(model, norm, where=batch_norms) if norm_layers(model) else model
 
 
 def through(norm):
