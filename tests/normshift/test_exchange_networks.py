@@ -153,7 +153,7 @@ ORDERS = {  # before and behind `antialias`
 
 def images(model):
     is_video = any(isinstance(module, nn.Conv3d) for module in model.modules())
-    large = 48 + 48 * isinstance(model, (torchvision.models.Inception3, Backbone))
+    large = 64 + 32 * isinstance(model, (torchvision.models.Inception3, Backbone))
     return torch.rand(2, 3, 4, 32, 32) if is_video else torch.rand(2, 3, large, large)
 
 
