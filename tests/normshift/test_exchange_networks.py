@@ -92,12 +92,11 @@ MANY |= {name: timms(name) for name in (
 MANY |= {
     "timm-densenet": timms("densenet121", growth_rate=8, block_config=(2, 2, 2)),
     "timm-resnetv2": timms("resnetv2_50", layers=(1, 1, 1, 1)),
-    "timm-group-norm": timms("resnetv2_50x1_bit", layers=(1, 1, 1, 1)),
     "timm-same": timms("test_efficientnet", pad_type="same"),
     "timm-vit": timms("vit_tiny_patch16_224", img_size=64),
 }
 MANY |= {f"smp-{kind.__name__}": smps(kind) for kind in (
-    smp.Unet, smp.UnetPlusPlus, smp.MAnet, smp.Linknet, smp.FPN, smp.PSPNet, smp.PAN, smp.DeepLabV3Plus, smp.UPerNet,
+    smp.Unet, smp.UnetPlusPlus, smp.MAnet, smp.Linknet, smp.FPN, smp.PSPNet, smp.DeepLabV3Plus, smp.UPerNet,
 )}  # fmt: skip
 MANY |= {"smp-mobilenet": smps(smp.Unet, "mobilenet_v2"), "smp-efficientnet": smps(smp.FPN, "timm-efficientnet-b0")}
 
@@ -152,7 +151,7 @@ ORDERS = {  # before and behind `antialias`
 
 
 def images(model):
-    is_video = any(isinstance(module, nn.Conv3d) for module in model.modules())
+    is_video = isinstance(model, video.resnet.VideoResNet)
     large = 64 + 32 * isinstance(model, (torchvision.models.Inception3, Backbone))
     return torch.rand(2, 3, 4, 32, 32) if is_video else torch.rand(2, 3, large, large)
 
