@@ -67,7 +67,8 @@ def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> 
 
     Raises:
         ValueError: on a network that is anti-aliased already, that does not subsample, or that subsamples in a way that
-            is not known here; the message names the module, and the network is as it was.
+            is not known here (a forward of its own that does not go by its stride, TorchScript, a pool that a list
+            holds beside the network); the message names the module, and the network is as it was.
     """
     BlurPool2d(None, filter_size)  # refuses a wrong size before anything is changed
     if stem_pool not in STEM_POOLS:
@@ -255,8 +256,8 @@ def _refuse_own_forward(name: str, module: nn.Module) -> None:
     known = not own or type(module).__name__.endswith("Same")  # timm's
     if "forward" in vars(module) or not (known or (base is not nn.AvgPool2d and _follows_stride(module))):
         raise ValueError(
-            f"antialias cannot tell how {name!r}, a {type(module).__name__} with a forward of its own, subsamples: make "
-            f"it a plain {base.__name__}."
+            f"antialias cannot tell how {name!r}, a {type(module).__name__} with a forward of its own, subsamples: "
+            f"make it a plain {base.__name__}."
         )
 
 

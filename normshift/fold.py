@@ -115,10 +115,11 @@ def fold(
 ) -> tuple[nn.Module, FoldReport]:
     """Merge every norm that can be into the convolution or linear layer directly before it, for inference.
 
-    Folded are batch norm (torch's, timm's with its activation kept, frozen ones, this library's), switchable norm of
-    "bn" alone, batch-instance norm where rho is 1 everywhere, and the BN half of `IBN2d`; outputs stay the same up to
-    rounding. An `nn.Identity` (for IBN, the IN half) takes the norm's place, and the convolution has a bias: the
-    network keeps its class and its other keys, but state dicts from before do not fit it any more.
+    Folded are batch norm (torch's, timm's with its activation kept, frozen ones, this library's, those with a blur
+    behind them), switchable norm of "bn" alone, batch-instance norm where rho is 1 everywhere, and the BN half of
+    `IBN2d`; outputs stay the same up to rounding. An `nn.Identity` (for IBN, the IN half) takes the norm's place, and
+    the convolution has a bias: the network keeps its class and its other keys, but state dicts from before do not fit
+    it any more.
 
     What comes before a norm, and whether anything else uses it, is read off the forwards by torch.fx, as they run with
     their default arguments. A forward that cannot be traced costs the norms that it calls itself, and the report names

@@ -1,4 +1,4 @@
-"""Where a network's norm layers stand: what shares their tensors, holds or reads them beside their place in the network.
+"""Where a network's norm layers stand: what shares their tensors, holds or reads them beside their place.
 
 An exchange of layers changes the network's modules. It is refused, in a sentence, where that would leave something that
 still goes by the old layer.
@@ -87,8 +87,8 @@ class NetworkOfNorms:
                 others = [m for m in self.owners.get(id(value), ()) if id(m) not in mine] if value is not None else []
                 if others:
                     raise ValueError(
-                        f"the {key} of {name!r} is shared with {self._name(others[0])!r}, and an IBN layer, which splits "
-                        "its channels between two norms, cannot share it."
+                        f"the {key} of {name!r} is shared with {self._name(others[0])!r}, and an IBN layer, which "
+                        "splits its channels between two norms, cannot share it."
                     )
 
     def _name(self, module: nn.Module) -> str:
@@ -100,24 +100,29 @@ class NetworkOfNorms:
             if not leaves or owner is old:
                 continue
             names = names_in_forward(owner)
-            if leaves & names and BY_HAND & names:
-                what = sorted(BY_HAND & names)[0]
+            used = {n for n in BY_HAND & names if n not in owner._modules and not _is_own_method(type(owner), n)}
+            if leaves & names and used:
+                what = sorted(used)[0]
                 raise ValueError(
-                    f"the forward of {owner_name or 'the network'!r}, a {type(owner).__name__}, normalises by hand with "
-                    f"the numbers of {name!r} ({what}) instead of calling it, so another layer there would not be used."
+                    f"the forward of {owner_name or 'the network'!r}, a {type(owner).__name__}, normalises by hand "
+                    f"with the numbers of {name!r} ({what}) instead of calling it, so another layer there would not "
+                    "be used."
                 )
 
     def _refuse_wrapped(self, name: str, old: nn.Module, new: nn.Module) -> None:
+        around = self.model.get_submodule(name.rpartition(".")[0])
+        if type(around).__name__ == "OptimizedModule":
+            raise ValueError(f"{name!r} is compiled by itself and would run on: exchange it first, compile it then.")
         wrapper = next((m for m in self.modules.values() if type(m).__name__ == "FullyShardedDataParallel"), None)
-        if wrapper is None and isinstance(old, nn.Module):
+        if wrapper is None:
             before = {id(p) for p in old.parameters()}
             fresh = [key for key, p in new.named_parameters() if id(p) not in before]
             parallel = [m for m in self.modules.values() if isinstance(m, nn.parallel.DistributedDataParallel)]
             wrapper = parallel[0] if fresh and parallel else None
         if wrapper is not None:
             raise ValueError(
-                f"a {type(wrapper).__name__} averages the gradients of the parameters that it was given, and would know "
-                f"nothing of those that {name!r} gets: convert the network first and wrap it then."
+                f"a {type(wrapper).__name__} averages the gradients of the parameters that it was given, and would "
+                f"know nothing of those that {name!r} gets: convert the network first and wrap it then."
             )
 
 
@@ -126,8 +131,8 @@ def refuse_scripts(model: nn.Module, what: str, kinds: tuple[str, ...]) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and any(k in getattr(module, "original_name", "") for k in kinds):
             raise ValueError(
-                f"{what} cannot change {name or 'the network'!r}, a {module.original_name} in TorchScript, where layers "
-                f"are fixed: {what} first and script or trace then."
+                f"{what} cannot change {name or 'the network'!r}, a {module.original_name} in TorchScript, where "
+                f"layers are fixed: {what} first and script or trace then."
             )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.modules.module import _WrappedHook
 from torch.nn.utils import parametrize
 
@@ -27,7 +28,12 @@ SETTINGS = {
 
 
 def successor(
-    old: nn.Module, spec: Callable[..., nn.Module], name: str = "", *, dims: int | None = None, like: Tensor | None = None
+    old: nn.Module,
+    spec: Callable[..., nn.Module],
+    name: str = "",
+    *,
+    dims: int | None = None,
+    like: Tensor | None = None,
 ) -> nn.Module:
     """A layer made by `spec(num_features, dims=...)` that takes over from `old`; `old` itself where it is one already.
 
@@ -44,7 +50,10 @@ def successor(
     where = repr(name) if name else "the layer"
     _refuse_unready(old, where)
     num_features, known = channels_of(old), dims_of(old)
-    new = spec(num_features, dims=known or dims or 2)
+    try:
+        new = spec(num_features, dims=known or dims or 2)
+    except ValueError as error:
+        raise ValueError(f"{where} cannot be exchanged: {error}") from error
     if _alike(old, new):
         return old
     if isinstance(new, _BatchNorm) and getattr(old, "sync", False):
@@ -68,8 +77,10 @@ def successor(
 
 
 def _refuse_unready(old: nn.Module, where: str) -> None:
-    if not channels_of(old):
+    if isinstance(old, LazyModuleMixin):
         raise ValueError(f"{where} has no channels yet: run a batch through the model first.")
+    if not channels_of(old):
+        raise ValueError(f"{where}, a {type(old).__name__}, is no norm layer that says its channels.")
     for part in (old, *halves(old)):
         made = [key for key in ("weight", "bias") if isinstance(vars(part).get(key), Tensor)]
         if made or parametrize.is_parametrized(part):
@@ -82,9 +93,9 @@ def _refuse_unready(old: nn.Module, where: str) -> None:
 
 def _refuse_lost_group(old: nn.Module, new: nn.Module, where: str) -> None:
     """torch's layers may synchronise over some of the processes, this library's over all."""
-    if getattr(old, "process_group", None) is not None and not hasattr(new, "process_group"):
-        if any(hasattr(part, "sync") for part in (new, *halves(new))):
-            raise ValueError(f"{where} synchronises over a process group of its own, which its successor could not.")
+    ours = any(hasattr(part, "sync") for part in (new, *halves(new)))
+    if ours and getattr(old, "process_group", None) is not None:
+        raise ValueError(f"{where} synchronises over a process group of its own, which its successor could not.")
 
 
 def halves(layer: nn.Module) -> tuple[nn.Module, ...]:
@@ -202,7 +213,9 @@ def _joined(ibn: IBN2d, where: str) -> dict[str, Tensor | None]:
         for part in parts:
             _refuse_listened(part, f"{where}.{key}")
         if len({(part is None, part is not None and part.requires_grad) for part in parts}) > 1:
-            raise ValueError(f"{where}: the {key} of one half is trained and that of the other is not; one cannot be both.")
+            raise ValueError(
+                f"{where}: the {key} of one half is trained and that of the other is not; one weight cannot be both."
+            )
         held[key] = None if parts[0] is None else _together(parts)
     averages = tensors(ibn.BN)
     for key, fill in (("running_mean", 0.0), ("running_var", 1.0)):
@@ -234,7 +247,7 @@ def _carry_children(old: nn.Module, new: nn.Module, after: dict[str, nn.Module],
     kept = {name: child for name, child in old.named_children() if child not in halves(old)} | after
     for name, child in kept.items():
         if hasattr(new, name):
-            raise ValueError(f"{where}: a {type(new).__name__} has a {name!r} already, and cannot take the old layer's.")
+            raise ValueError(f"{where}: a {type(new).__name__} has {name!r} already, and cannot take the old layer's.")
         new.add_module(name, child)
     if after:
         new.register_forward_hook(partial(apply_behind, names=tuple(after)))
@@ -264,7 +277,7 @@ def refuse_hooks_of_halves(old: nn.Module, name: str) -> None:
 
 
 def hand_on_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Let the hooks of a layer be its successor's, in their order and behind what is fused; handles still remove them."""
+    """Let a layer's hooks be its successor's, in their order and behind what is fused; handles still remove them."""
     own = list(new._forward_hooks.items())  # what runs behind the norm as part of the layer
     for key in [key for key in vars(old) if key.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))]:
         moved, vars(old)[key] = vars(old)[key], vars(old)[key].copy()

@@ -22,10 +22,17 @@ Where = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
 def convert(model: nn.Module, norm: str, *, where: Where = None, inplace: bool = True) -> nn.Module:
     """Give a network another normalization.
 
-    Weights, biases, running statistics, eps, momentum, training mode, `requires_grad`, device and dtype are carried
-    over wherever the new layer has the like, so that `convert(model, "bn")` of a batch-norm network changes nothing and
-    a zero gamma in a block's last norm stays zero. What a new layer has of its own (gates) starts at its default.
-    An activation fused into the old layer (timm's `BatchNormAct2d`) is kept behind the new one.
+    All that a layer has comes along, as the very objects where the new layer has the like: parameters (with gradients,
+    hooks, ties and `requires_grad`), running statistics, eps, momentum (None, too), modes, absent weights or averages,
+    types, devices, hooks, child modules, attributes and buffers of somebody else, and the processes that it
+    synchronises with. What its forward adds behind the norm (timm's `BatchNormAct2d`, a user's own subclass) runs
+    behind the new one. So `convert(model, "bn")` of a batch-norm network changes nothing, BIN starts as the batch norm
+    that it replaces, and a zero gamma in a block's last norm stays zero. What a new layer has of its own (gates) starts
+    at its default. What cannot be carried over is refused, and then the network is as it was. A layer that stands in
+    several places is one layer in all of them afterwards. IBN's halves are new parameters: make optimisers behind it.
+
+    A frozen batch norm's successor follows the batches in training; weight and bias stay frozen. Inputs have a batch
+    axis: torch's instance norms take one image without, these do not.
 
     Args:
         model: any network with batch, instance or group norm layers, or layers of this library.
@@ -41,10 +48,14 @@ def convert(model: nn.Module, norm: str, *, where: Where = None, inplace: bool =
         The network; a new layer where `model` is itself a norm layer.
 
     Raises:
-        ValueError: on an unknown name, where nothing matches, or where IBN-Net's scheme does not know the network.
+        ValueError: on an unknown name, where nothing matches, where IBN-Net's scheme does not know the network, or
+            naming the layer and what of it cannot be carried over: a forward of its own that does more than add to the
+            norm's output, a parametrization or pruning mask, a lazy layer, a weight that an IBN layer would have to
+            share, TorchScript, a list that holds the layer beside the network, a forward that uses its numbers by hand,
+            `DistributedDataParallel` around new parameters.
     """
     spec = norm_spec(norm)
-    refuse_scripts(model, "convert", ("Norm",))
+    refuse_scripts(model, "convert", ("BatchNorm", "InstanceNorm", "GroupNorm", "SwitchNorm", "IBN"))
     model = model if inplace else copy.deepcopy(model)
     norms = norm_layers(model)
     if spec.placement == "everywhere" or where is not None:
@@ -75,8 +86,11 @@ def synchronize(model: nn.Module) -> nn.Module:
     """Take batch statistics over all processes, with gradients, on GPUs and CPUs alike.
 
     Sets `sync` on this library's layers. torch's batch norms become `normshift.layers.BatchNorm`, under the same key
-    names, because torch's own `nn.SyncBatchNorm` runs on GPUs only; where that is in place already, it stays. Without
-    a process group nothing changes.
+    names, because torch's own `nn.SyncBatchNorm` runs on GPUs only; where that is in place already, it stays. Frozen
+    batch norms stay, too. Without a process group nothing changes: all that a layer has comes along, as in `convert`.
+
+    Raises:
+        ValueError: naming the layer and what of it cannot be carried over; the network is as it was.
     """
     refuse_scripts(model, "synchronize", ("BatchNorm",))
     layers = norm_layers(model).items()
@@ -119,7 +133,7 @@ def _chosen(model: nn.Module, candidates: dict[str, nn.Module], where: Where) ->
 
 
 def exchange(model: nn.Module, chosen: dict[str, Callable[..., nn.Module]]) -> nn.Module:
-    """Replace the named layers by successors, each in all places where it stands; all of them, or none and a ValueError.
+    """Replace the named layers by successors, each wherever it stands; all of them, or none and a ValueError.
 
     Args:
         model: changed in place.

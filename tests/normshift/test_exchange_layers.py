@@ -1,4 +1,4 @@
-"""What a layer has, and what hangs on it, comes along when it is exchanged, or the exchange is refused and nothing done."""
+"""What a layer has and what hangs on it comes along when it is exchanged, or nothing is done and one sentence said."""
 
 import copy
 import gc
@@ -193,8 +193,8 @@ def test_a_network_of_the_meta_device_gets_its_forward_back():
     for module in model.modules():
         if isinstance(module, OwnForward):
             module.reset_parameters()
-    assert torch.equal(model[0].own_forward(torch.tensor([-1.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, 1, 1).repeat(1, 4, 1, 1)),
-                       torch.tensor([0.0, 2.0]).view(1, 2, 1, 1).repeat(1, 4, 1, 1))  # fmt: skip
+    x = maps()
+    assert torch.equal(model[0].own_forward(x), x.relu())
 
 
 class Before(nn.BatchNorm2d):
@@ -492,8 +492,8 @@ def test_attributes_parameters_and_buffers_of_somebody_else_stay():
     layer.register_buffer("passing", torch.ones(4), persistent=False)
     layer.head = nn.Linear(2, 2)
     model = nn.Sequential(layer)
-    for exchange in (synchronize, converting("bin"), converting("gn"), converting("ibn-a", where="0"), converting("bn")):
-        model = exchange(model)
+    for norm in ("bin", "gn", "ibn-a", "bn"):
+        model = synchronize(convert(model, norm, where="0"))
         new = model[0]
         assert new.note == {"stage": 3} and new.extra is layer.extra and new.head is layer.head
         assert new.kept is layer.kept and new.passing is layer.passing
@@ -625,6 +625,30 @@ def test_a_layer_whose_numbers_are_used_by_hand_is_refused():
         refused(ByHand(), exchange, "the forward of 'the network', a ByHand, normalises by hand with .* 'other'|'bn'")
 
 
+class Named(nn.Module):
+    """Called as functions and attributes elsewhere are."""
+
+    def __init__(self):
+        super().__init__()
+        self.batch_norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return self.group_norm(x)
+
+    def group_norm(self, x):
+        return self.batch_norm(x)
+
+
+def test_names_alone_are_no_reason_to_refuse():
+    same_function(randomize(Named()), "bin", maps())
+
+
+def test_a_layer_that_is_compiled_by_itself_is_refused():
+    model = nn.Sequential(nn.BatchNorm2d(8), torch.compile(nn.BatchNorm2d(8), backend="eager"))
+    refused(model, synchronize, "'1._orig_mod' is compiled by itself")
+    refused(model[1], converting("bin"), "'_orig_mod' is compiled by itself")
+
+
 def test_quantising_layers_are_refused():
     fused = torch.ao.nn.intrinsic.qat.ConvBn2d(3, 8, 1, qconfig=torch.ao.quantization.get_default_qat_qconfig("fbgemm"))
     refused(nn.Sequential(nn.BatchNorm2d(3), fused), converting("sn"), "normalises by hand with the numbers of '1.bn'")
@@ -678,6 +702,12 @@ class Normalising(nn.Module):
 
     def forward(self, weight):
         return self.norm(weight.flatten(1).T).T.reshape(weight.shape)
+
+
+def test_graph_modules():
+    model, x = randomize(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))), maps(4, 3, 5, 5)
+    for how in ("synchronize", "bin", "fold"):
+        same_function(torch.fx.symbolic_trace(model.eval()), how, x)
 
 
 def test_a_norm_inside_a_parametrization():
