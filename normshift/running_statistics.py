@@ -81,16 +81,17 @@ class RunningStatistics:
         if not self.track_running_stats or self.running_mean is None or not (everywhere or count):
             return
         some = count.sign() if everywhere else None
-        batches, momentum = self._buffers.get(COUNT), self.momentum  # a layer pickled long ago has no count
+        buffers, momentum = self._buffers, self.momentum  # read there: a module takes its time to find an attribute
+        batches, running_mean = buffers.get(COUNT), buffers["running_mean"]  # a layer pickled long ago has no count
         if batches is not None:
             batches.add_(some.to(batches.dtype) if everywhere else 1)
         if momentum is None:
-            momentum = 1 / batches.clamp(min=1).to(self.running_mean.dtype)
+            momentum = 1 / batches.clamp(min=1).to(running_mean.dtype)
         if everywhere:
-            momentum = momentum * some.to(self.running_mean.dtype)
+            momentum = momentum * some.to(running_mean.dtype)
         rest = (count - 1).clamp(min=1) if everywhere else max(count - 1, 1)
         unbiased = 1 if self.correction else count / rest
-        home.follow(self.running_mean, self.running_var, mean, var, momentum, unbiased)
+        home.follow(running_mean, buffers["running_var"], mean, var, momentum, unbiased)
 
     @torch.no_grad()
     def reset_running_stats(self) -> None:

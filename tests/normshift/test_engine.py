@@ -242,13 +242,6 @@ def test_formulas_of_no_statistic(home):
 # Empty inputs
 
 
-@layers
-@pytest.mark.parametrize("shape", [(0, 6, 4, 4), (3, 6, 0, 4), (3, 6, 4, 0)], ids=str)
-def test_empty_inputs_are_refused_in_words(home, make, shape):
-    with pytest.raises(ValueError, match=r"got an empty input of shape .*: there is nothing to normalise"):
-        make(6)(torch.randn(shape))
-
-
 # Gradients of gradients
 
 
