@@ -113,9 +113,9 @@ def _tried(norm: nn.Module, children: dict[str, nn.Module]) -> dict[str, nn.Modu
 def _explains(norm: nn.Module, names: tuple[str, ...] | None) -> bool:
     """Whether a layer's forward is, in both modes, that of its norm and then these children; None: its `OwnForward`."""
     for training in (False,) if isinstance(norm, nn.SyncBatchNorm) else (False, True):  # torch's trains on GPUs only
-        whole, parts = (_made_up(norm, training) for _ in range(2))
-        after = [OwnForward(whole)] if names is None else [parts.get_submodule(name) for name in names]
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():  # whatever the caller's device is
+            whole, parts = (_made_up(norm, training) for _ in range(2))
+            after = [OwnForward(whole)] if names is None else [parts.get_submodule(name) for name in names]
             expected = _run(whole, whole, [])
             actual = _run(partial(_norm_alone, parts), parts, after)
         if not all(_close(a, b) for a, b in zip(actual, expected, strict=True)):

@@ -188,13 +188,14 @@ def test_what_stays_of_a_forward_is_no_norm_layer():
 
 def test_a_network_of_the_meta_device_gets_its_forward_back():
     with torch.device("meta"):
-        model = nn.Sequential(WithReLU(8))
-    model = convert(model, "bin").to_empty(device="cpu")
-    for module in model.modules():
-        if isinstance(module, OwnForward):
-            module.reset_parameters()
-    x = maps()
-    assert torch.equal(model[0].own_forward(x), x.relu())
+        made, converted = nn.Sequential(WithReLU(8)), convert(nn.Sequential(WithReLU(8)), "bin")
+    for model in (convert(made, "bin"), converted):
+        model.to_empty(device="cpu")
+        for module in model.modules():
+            if isinstance(module, OwnForward):
+                module.reset_parameters()
+        x = maps()
+        assert torch.equal(model[0].own_forward(x), x.relu())
 
 
 class Before(nn.BatchNorm2d):
