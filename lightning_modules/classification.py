@@ -147,6 +147,7 @@ class ClassificationModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.selected = checkpoint.get("selected")
+        self.judged_at, self.judgement = checkpoint.get("judged", (None, []))
         if not hasattr(self, DISCRIMINATOR):  # of an adversarial training: of no use to who only classifies
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(f"{DISCRIMINATOR}.")}
@@ -156,6 +157,7 @@ class ClassificationModule(pl.LightningModule):
         place_as_published(self.net, {k.removeprefix("net."): v for k, v in state if k.startswith("net.")})
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["judged"] = self.judged_at, self.judgement  # a training that had ended is not evaluated twice
         if self.selected is not None:  # a training that is resumed must not forget what it had
             checkpoint["selected"] = self.selected
 

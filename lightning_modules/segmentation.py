@@ -110,6 +110,12 @@ class SegmentationModule(pl.LightningModule):
             self.log(f"{domain.name}/miou", mean_iou(ious))
             self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
 
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["judged"] = self.judged_at, self.ious  # a training that had ended is not evaluated twice
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.judged_at, self.ious = checkpoint.get("judged", (None, []))
+
     def results(self) -> list[dict]:
         """The last judgement: a row for each domain with its role, `miou`, and `iou/CLASS`, all in [0, 1].
 

@@ -13,6 +13,7 @@ import torch
 
 from experiments import cls_batch_size, cls_imagenet, cls_office_home, cls_resnet_rs, seg_gta2city
 from experiments.flags import parse
+from experiments.run_folder import RunFolder
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.domain_adversarial import DomainAdversarialModule
 from lightning_modules.segmentation import SegmentationModule
@@ -106,6 +107,33 @@ def test_steps_epochs_and_evaluations_are_those_of_a_whole_training(name, tmp_pa
     for column in all_at_once.columns[all_at_once.notna().any()].drop(["arm", "norm", "seed"]):
         there = (frame.dropna(subset=[column])[["step", "epoch"]].fillna(-1) for frame in (logged, all_at_once))
         pd.testing.assert_frame_equal(*(frame.reset_index(drop=True) for frame in there), check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ["cls", pytest.param("seg", marks=pytest.mark.slow)])
+def test_a_training_that_had_ended_is_not_evaluated_twice(name, tmp_path, monkeypatch):
+    study, module, line, arm = STUDIES[name]
+    line = line.replace("--max-steps 22", "--max-steps 10").replace("--max-steps 9", "--max-steps 4")
+    run = tmp_path / arm
+    line = f"{line} --out {run}".split()
+
+    def stop(*_, **__) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patched:  # stopped behind the last checkpoint, before there are results
+        patched.setattr(RunFolder, "finish", stop)
+        with pytest.raises(Stop):
+            study.run(parse(study.Flags, "", line))
+    before = pd.read_csv(run / "metrics.csv")
+    assert not list(run.glob("*/result.json")) and (run / f"{arm}-seed0" / "checkpoints" / "last.ckpt").exists()
+    results = study.run(parse(study.Flags, "", [*line, "--resume"]))
+    pd.testing.assert_frame_equal(pd.read_csv(run / "metrics.csv"), before)
+    measure = next(column for column in before if column.endswith(("/top1", "/miou")))
+    domain = measure.rpartition("/")[0]
+    if name == "cls":
+        found = results[(results["domain"] == domain) & (results["measure"] == "top1")]["value"]
+    else:
+        found = results[results["domain"] == domain]["miou"]
+    assert found.item() == pytest.approx(before[measure].dropna().iloc[-1])
 
 
 @pytest.mark.slow
