@@ -278,7 +278,7 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
         if network in built:
             continue
         built.add(network)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             try:
                 build(flags, arm, opened)
             except ValueError as error:

@@ -208,7 +208,7 @@ def check_norms(flags: Flags, recipe, data, world: int) -> None:
             f"--batch-size {recipe.batch_size} leaves each process one image, which batch norm cannot train on: "
             "raise it, pass --sync-norm, or leave out " + ", ".join(sorted(batch_normed)) + "."
         )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         for norm in flags.norm:
             try:
                 build(flags, recipe, data, norm)

@@ -99,9 +99,8 @@ class FiniteTraining(pl.Callback):
         self._check_output(trainer, module, waiting)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._check_output(
-            trainer, module, self._output
-        )  # here a network whose weights are averaged still is the average
+        # the last batch's, here, where a network whose weights are averaged still is the average
+        self._check_output(trainer, module, self._output)
         self._unhook()
         if trainer.strategy.reduce_boolean_decision(self._broken is not None, all=False):
             what = "the network's output is not finite in evaluation"

@@ -67,7 +67,8 @@ class AveragedWeights(WeightAveraging):
             with trainer.precision_plugin.forward_context():
                 network(images)
 
-        with torch.random.fork_rng():  # a training that is evaluated more often must not draw other images
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # a training that is evaluated more often must not draw other images
             update_statistics(self.network, _training_images(trainer), batches=BATCHES, run=run)
 
 
