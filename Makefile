@@ -17,11 +17,11 @@ test: setup  ## the tests, in a few minutes
 test-slow: setup  ## the tests that take longer, or several processes
 	$(RUN) -m pytest -m slow
 
-table: setup  ## the tables in README: every norm, three seeds, without and with colour augmentation
+table: setup  ## the tables in docs/results.md: every norm, three seeds, without and with colour augmentation
 	$(STUDY) --seeds 3 --no-augment-colour --out runs/streets
 	$(STUDY) --seeds 3 --out runs/streets-augmented
 
-shapes: setup  ## the tables of the embedded shapes in README: five claims, three seeds each
+shapes: setup  ## the tables of the embedded shapes in docs/results.md: five claims, three seeds each
 	$(RUN) experiments/cls_office_home.py --norm bn bin $(SHAPES)styles
 	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --judge shifts $(SHAPES)light
 	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --judge consistency $(SHAPES)blur

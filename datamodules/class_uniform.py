@@ -11,6 +11,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.domains import Domain
+from datamodules.whole_file import write_whole
 
 TILE = 1024
 """Side of the squares that RobustNet looks for classes in."""
@@ -134,9 +135,7 @@ def _kept(domain: Domain, what: str, shape: tuple[int | None, int], find: Callab
     found = find()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(partial, found)
-        partial.replace(path)  # whole or not at all, whoever else is writing it
+        write_whole(path, lambda opened: np.save(opened, found), durable=False)
     return found
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.flags import RunFlags, UsageError, out_folder, smoke_wandb
-from lightning_modules.checkpoint_files import ABSENT, fault_of_path
+from experiments.flags import RunFlags, UsageError, check_weights, out_folder, smoke_wandb
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -80,9 +79,7 @@ class ClassificationFlags(RunFlags):
             raise UsageError(f"--crop {self.crop}: choose resized, padded, random or centre.")
         if self.ema_decay is not None and self.ema_decay >= 1:
             raise UsageError(f"--ema-decay {self.ema_decay}: it must be below 1.")
-        if self.weights not in ("none", "imagenet") and (fault := fault_of_path(self.weights)):
-            fault = "no such file" if fault == ABSENT else f"it {fault}"
-            raise UsageError(f"--weights {self.weights}: {fault}; pass none, imagenet or a checkpoint.")
+        check_weights(self.weights)
 
     @property
     def on_shapes(self) -> bool:
@@ -281,7 +278,7 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
         if network in built:
             continue
         built.add(network)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             try:
                 build(flags, arm, opened)
             except ValueError as error:

@@ -21,6 +21,7 @@ from simple_parsing import flag as flag  # for the studies: what they import fir
 
 from experiments.bounds import SEEDS, Bounds, check_bounds, fitting
 from experiments.stops import exit_if_stopped
+from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
 ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "label_space")
 """What a run's config.yaml says beside its flags."""
@@ -105,6 +106,13 @@ def out_folder(flags: RunFlags, study: str) -> Path:
 def check_wandb(mode: str) -> None:
     if mode not in WANDB:
         raise UsageError(f"--wandb {mode}: choose from {', '.join(WANDB)}.")
+
+
+def check_weights(weights: str) -> None:
+    """Refuse weights to start from that are no word for some and no checkpoint file."""
+    if weights not in ("none", "imagenet") and (fault := fault_of_path(weights)):
+        fault = "no such file" if fault == ABSENT else f"it {fault}"
+        raise UsageError(f"--weights {weights}: {fault}; pass none, imagenet or a checkpoint.")
 
 
 def smoke_wandb(flags) -> str:

@@ -127,8 +127,8 @@ def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
             "of its own: pass --data imagenet, or --weights none for an untrained network."
         )
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # GPUs keep theirs: networks are built on the CPU
             net = build_backbone(name, len(domain.classes), pretrained=pretrained)
     except ValueError as error:
         hint = " (--weights none builds it untrained)" if pretrained and "weights" in str(error) else ""

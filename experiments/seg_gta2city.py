@@ -27,8 +27,7 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 
-from experiments.flags import RunFlags, UsageError, flag, one_sentence, out_folder, parse, smoke_wandb
-from lightning_modules.checkpoint_files import ABSENT, fault_of_path
+from experiments.flags import RunFlags, UsageError, check_weights, flag, one_sentence, out_folder, parse, smoke_wandb
 
 QUESTION = (
     "A segmentation network learns one street domain and is judged on others. "
@@ -192,9 +191,7 @@ def check_names(flags: Flags) -> None:
             norm_spec(norm)
     except ValueError as error:
         raise UsageError(f"--norm: {error}") from error
-    if flags.weights not in ("none", "imagenet") and (fault := fault_of_path(flags.weights)):
-        fault = "no such file" if fault == ABSENT else f"it {fault}"
-        raise UsageError(f"--weights {flags.weights}: {fault}; pass none, imagenet or a checkpoint.")
+    check_weights(flags.weights)
 
 
 def check_norms(flags: Flags, recipe, data, world: int) -> None:
@@ -211,7 +208,7 @@ def check_norms(flags: Flags, recipe, data, world: int) -> None:
             f"--batch-size {recipe.batch_size} leaves each process one image, which batch norm cannot train on: "
             "raise it, pass --sync-norm, or leave out " + ", ".join(sorted(batch_normed)) + "."
         )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         for norm in flags.norm:
             try:
                 build(flags, recipe, data, norm)

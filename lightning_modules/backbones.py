@@ -107,18 +107,12 @@ def build_backbone(
         ValueError: on an unknown name or norm, on weights that cannot be had, and where the network has no place for
             what is asked (norms, dropout, stochastic depth, width, a stem for small images).
     """
-    for key, rate in {"dropout": dropout, "stochastic_depth": stochastic_depth}.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{key} is a probability in [0, 1), not {rate}.")
-    if width <= 0:
-        raise ValueError(f"width is a positive factor on all channels, not {width}.")
+    _check(dropout, stochastic_depth, stochastic_depth_by, width)
     depth = _own_resnet_rs(name)
     if pretrained and (depth or width != 1 or architecture):
         raise ValueError(f"{name} has no published weights at a depth, width or architecture other than the published.")
     if depth:
         name, architecture = "resnetrs50", {"layers": RESNET_RS_BLOCKS[depth], **architecture}
-    if stochastic_depth_by not in ("block", "stage"):
-        raise ValueError(f"stochastic_depth_by is 'block' or 'stage', not {stochastic_depth_by!r}.")
     by_stage = stochastic_depth_by == "stage"
     regularisers = {"dropout": dropout, "stochastic_depth": 0.0 if by_stage else stochastic_depth}
     network = _source(name)(name, classes, pretrained, regularisers, width, architecture)
@@ -131,6 +125,16 @@ def build_backbone(
     if antialias is not None:
         network = normshift.antialias(network, filter_size=antialias, stem_pool=stem_pool)
     return network
+
+
+def _check(dropout: float, stochastic_depth: float, stochastic_depth_by: str, width: float) -> None:
+    for key, rate in {"dropout": dropout, "stochastic_depth": stochastic_depth}.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{key} is a probability in [0, 1), not {rate}.")
+    if width <= 0:
+        raise ValueError(f"width is a positive factor on all channels, not {width}.")
+    if stochastic_depth_by not in ("block", "stage"):
+        raise ValueError(f"stochastic_depth_by is 'block' or 'stage', not {stochastic_depth_by!r}.")
 
 
 def complexity(network: nn.Module, image_size: int) -> tuple[int, int]:

@@ -22,7 +22,25 @@ HIDDEN = 1024
 """Units of the discriminator's two hidden layers (Ganin et al., JMLR 2016, section 5.2)."""
 
 
-class DomainAdversarialModule(ClassificationModule):
+class _WithFeatures(ClassificationModule):
+    """A classifier that keeps the features in front of its head, and has a discriminator of them."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self._features: Tensor | None = None
+        head = self.net.get_submodule(head_of(self.net))
+        head.register_forward_pre_hook(self._keep_features)
+        self.add_module(DISCRIMINATOR, self.made_discriminator(head.in_features))
+
+    def made_discriminator(self, features: int) -> nn.Sequential:
+        """What tells domains apart by so many features."""
+        raise NotImplementedError
+
+    def _keep_features(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0] if self.training else None
+
+
+class DomainAdversarialModule(_WithFeatures):
     """A classifier that learns from a labelled source and an unlabelled target (Ganin et al., JMLR 2016).
 
     Batches are {"source": (images, labels), "target": (images, ...)}; both halves pass the network together, so that
@@ -33,15 +51,8 @@ class DomainAdversarialModule(ClassificationModule):
     `ClassificationModule`.
     """
 
-    def __init__(self, *args, **settings):
-        super().__init__(*args, **settings)
-        head = self.net.get_submodule(head_of(self.net))
-        self.add_module(DISCRIMINATOR, discriminator(head.in_features, self.recipe.discriminator))
-        self._features: Tensor | None = None
-        head.register_forward_pre_hook(self._keep_features)
-
-    def _keep_features(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._features = inputs[0] if self.training else None
+    def made_discriminator(self, features: int) -> nn.Sequential:
+        return discriminator(features, self.recipe.discriminator)
 
     def training_step(self, batch, batch_index: int) -> Tensor:
         (source, labels), target = batch["source"], batch["target"][0]
@@ -63,7 +74,7 @@ class DomainAdversarialModule(ClassificationModule):
         return done / (10 * self.recipe.reversal_steps if self.recipe.reversal_steps else self.recipe.max_steps)
 
 
-class DomainInvariantModule(ClassificationModule):
+class DomainInvariantModule(_WithFeatures):
     """DANN among the training domains, as DomainBed trains it (Gulrajani and Lopez-Paz, ICLR 2021).
 
     Batches hold as many images of each training domain, one domain behind the other (`sample_order.FromEach`). Steps
@@ -75,18 +86,15 @@ class DomainInvariantModule(ClassificationModule):
     Args: those of `ClassificationModule`, `data` being the training domains, joined by "+".
     """
 
-    def __init__(self, *args, **settings):
-        super().__init__(*args, **settings)
-        self.domains = len(self.data.split("+"))
-        head = self.net.get_submodule(head_of(self.net))
-        width = DOMAINBED_HIDDEN
-        layers = nn.Linear(head.in_features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
-        self.add_module(DISCRIMINATOR, nn.Sequential(*layers, nn.Linear(width, self.domains)))
-        self._features: Tensor | None = None
-        head.register_forward_pre_hook(self._keep_features)
+    @property
+    def domains(self) -> int:
+        """How many domains it learns from."""
+        return len(self.data.split("+"))
 
-    def _keep_features(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._features = inputs[0] if self.training else None
+    def made_discriminator(self, features: int) -> nn.Sequential:
+        width = DOMAINBED_HIDDEN
+        layers = nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        return nn.Sequential(*layers, nn.Linear(width, self.domains))
 
     def training_step(self, batch, batch_index: int) -> Tensor:
         images, labels = batch

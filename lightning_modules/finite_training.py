@@ -83,6 +83,9 @@ class FiniteTraining(pl.Callback):
         if not largest.is_cuda:
             self._check_gradients(trainer)
 
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
+        self._batch = None  # whose memory an evaluation may need
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._check_network(trainer, module)
 
@@ -96,9 +99,8 @@ class FiniteTraining(pl.Callback):
         self._check_output(trainer, module, waiting)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._check_output(
-            trainer, module, self._output
-        )  # here a network whose weights are averaged still is the average
+        # the last batch's, here, where a network whose weights are averaged still is the average
+        self._check_output(trainer, module, self._output)
         self._unhook()
         if trainer.strategy.reduce_boolean_decision(self._broken is not None, all=False):
             what = "the network's output is not finite in evaluation"
@@ -234,7 +236,8 @@ def _not_finite(network: nn.Module, excused: Iterable[str] = ()) -> list[str]:
     for names in by_kind.values():
         finite = torch.stack(torch._foreach_norm([some[name] for name in names], float("inf"))).isfinite().tolist()
         broken |= {name for name, good in zip(names, finite, strict=True) if not good}
-    return [name for name in some if name in broken and name not in set(excused)]
+    excused = set(excused)
+    return [name for name in some if name in broken and name not in excused]
 
 
 def _agreed(trainer: pl.Trainer, layer: str | None) -> str | None:

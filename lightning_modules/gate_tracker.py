@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 
 from datamodules.whole_file import write_whole
@@ -75,8 +76,6 @@ class GateTracker(pl.Callback):
 
     def end_at(self, step: int) -> None:
         """Forget what was recorded after a step: the network of that step is the one that is kept and reported."""
-        import pandas as pd
-
         file = self.folder / "gates.parquet"
         if not file.is_file():
             return
@@ -84,7 +83,7 @@ class GateTracker(pl.Callback):
         until = recorded[recorded["step"] <= step]
         if 0 < len(until) < len(recorded):
             write_whole(file, lambda opened: until.to_parquet(opened, index=False))
-            draw_gates(until[until["step"] == until["step"].max()]).savefig(self.folder / "gates.png", dpi=120)
+            self._draw_across(until[until["step"] == until["step"].max()])
 
     def state_dict(self) -> dict:
         if self.record is None:
@@ -114,14 +113,19 @@ class GateTracker(pl.Callback):
     def _draw(self) -> dict:
         """Draw the pictures; what of them goes to W&B."""
         self._drawn = self.record.times[-1][0]
-        across, by_epoch = self.folder / "gates.png", self.folder / "gates-by-epoch.png"
-        write_whole(across, partial(draw_gates(self.record.last()).savefig, format="png", dpi=120), durable=False)
+        across, by_epoch = self._draw_across(self.record.last()), self.folder / "gates-by-epoch.png"
         if not self._runs:
             return {}
         import wandb
 
         write_whole(by_epoch, partial(self.log.picture().savefig, format="png"), durable=False)
         return {"gates/across_layers": wandb.Image(str(across)), "gates/map": wandb.Image(str(by_epoch))}
+
+    def _draw_across(self, frame: pd.DataFrame) -> Path:
+        """Draw the gates of a frame across the layers; where that picture is."""
+        file = self.folder / "gates.png"
+        write_whole(file, partial(draw_gates(frame).savefig, format="png", dpi=120), durable=False)
+        return file
 
     def _to_wandb(self, step: int, logged: dict) -> None:
         for run in self._runs if logged else []:

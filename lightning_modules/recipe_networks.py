@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from timm.models import resnet as timms
-from torch import nn
+from torch import fx, nn
 from torchvision.models import resnet as torchvisions
 
 from lightning_modules.classification_recipes import ClassificationRecipe
@@ -12,6 +12,7 @@ from lightning_modules.weights import head_of
 
 BLOCKS = (timms.BasicBlock, timms.Bottleneck, torchvisions.BasicBlock, torchvisions.Bottleneck)
 """Residual blocks that end in a norm, which is called bn3 or, without one, bn2."""
+NAMES = {kind.__name__ for kind in BLOCKS}
 
 
 def prepare(net: nn.Module, recipe: ClassificationRecipe, *, fresh: bool) -> None:
@@ -42,7 +43,8 @@ def prepare(net: nn.Module, recipe: ClassificationRecipe, *, fresh: bool) -> Non
 def last_gammas(net: nn.Module) -> Iterator[nn.Parameter]:
     """The weights of the norms that end a residual network's blocks."""
     for block in net.modules():
-        if isinstance(block, BLOCKS):
+        rewritten = isinstance(block, fx.GraphModule) and type(block).__name__ in NAMES  # by IBN-b
+        if rewritten or isinstance(block, BLOCKS):
             gamma = getattr(getattr(block, "bn3", block.bn2), "weight", None)
             if gamma is not None:
                 yield gamma

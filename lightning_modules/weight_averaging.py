@@ -33,8 +33,8 @@ class AveragedWeights(WeightAveraging):
     """
 
     def __init__(self, update: Callable[[list[Tensor], list[Tensor], Tensor], None], statistics: str = "averaged"):
-        super().__init__(multi_avg_fn=update)
-        self.statistics = statistics
+        super().__init__(multi_avg_fn=self._update)
+        self.update, self.statistics = update, statistics
 
     @property
     def network(self) -> nn.Module | None:
@@ -44,6 +44,11 @@ class AveragedWeights(WeightAveraging):
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # the network is not there yet; every update would cross over
         super().setup(trainer, module, stage)
+        if self._average_model is not None:  # torch looks at the count in every step; for a GPU's, that means to wait
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    def _update(self, averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
+        self.update(averages, current, self._average_model.n_averaged)  # and not the copy that has been sent to them
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.network is not None and self.statistics == "reestimated":
@@ -62,7 +67,8 @@ class AveragedWeights(WeightAveraging):
             with trainer.precision_plugin.forward_context():
                 network(images)
 
-        with torch.random.fork_rng():  # a training that is evaluated more often must not draw other images
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # a training that is evaluated more often must not draw other images
             update_statistics(self.network, _training_images(trainer), batches=BATCHES, run=run)
 
 

@@ -7,7 +7,7 @@
 
 The pool in the stem of a ResNet, 3x3 at stride 2 with padding, becomes one of 2x2 at stride 1 without padding, then the
 blur. The paper has 3x3 there; its released ResNets, ResNeXts and wide ResNets, whose figures the paper's page gives,
-were all trained with 2x2 (adobe/antialiased-cnns, issue 5: by mistake). `stem_pool=3` is the paper's.
+were all trained with 2x2, by mistake, as their author has said. `stem_pool=3` is the paper's.
 
 The network's first conv sees the image at full resolution, where density costs most. As in the paper's ResNets,
 DenseNets and MobileNetV2 it keeps a stride of 2, and AlexNet's stride of 4 becomes 2 with a blur of stride 2 behind the

@@ -195,19 +195,8 @@ def gate_section(run: Run) -> Section | None:
     section = Section("What the gates learned")
     recorded = None if run.gates is None else finite(run.gates)
     if recorded is None or recorded.empty:
-        gated = {"sn", "sn-in-ln", "bin"} & {facts.get("norm") for facts in run.arms.values()}
-        if not gated and not run.segments:
-            return None
-        section.absent = (
-            (
-                "gates.parquet is missing or damaged: the run may have been stopped before it was written."
-                if recorded is None
-                else "None of the gates in gates.parquet is finite."
-            )
-            if gated
-            else "No norm of this run has gates."
-        )
-        return section
+        section.absent = _why_no_gates(run)
+        return section if section.absent else None
     shares = (
         "How each layer divides its trust between the moments of the instance (IN), the layer (LN) and, where it may, "
         "the batch (BN); averaged over seeds, and in the legend over layers. The shares start equal; what is not equal "
@@ -244,6 +233,15 @@ def gate_section(run: Run) -> Section | None:
         rest = ", ".join(arms[MOST:])
         section.drawings[-1].caption += f" Not shown, but in gates.parquet: {rest}."
     return section
+
+
+def _why_no_gates(run: Run) -> str:
+    """Why there are no gates to show; "" where nobody would look for any, among classifiers without."""
+    if not {"sn", "sn-in-ln", "bin"} & {facts.get("norm") for facts in run.arms.values()}:
+        return "No norm of this run has gates." if run.segments else ""
+    if run.gates is None:
+        return "gates.parquet is missing or damaged: the run may have been stopped before it was written."
+    return "None of the gates in gates.parquet is finite."
 
 
 LEAST_DIVERGENCE = 0.05

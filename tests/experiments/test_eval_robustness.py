@@ -135,7 +135,7 @@ def test_parts_and_severities(study, tmp_path):
     [
         ("", "name a network to judge"),
         ("--parts clean bn.ckpt", "--parts bn.ckpt: choose from clean, shifts, corruptions, perturbations, consis"),
-        ("resnet18 --severities 6", "--severities 6: it must be 5 or less"),
+        ("resnet18 --severities 6", "--severities 6: choose from 1, 2, 3, 4, 5"),
         ("resnet18 --images 0", "--images 0: it must be 1 or more"),
         ("resnet18 --weights best", "--weights best: choose imagenet or none"),
         ("resnet18 --gpus 99", "--gpus 99: this machine has"),

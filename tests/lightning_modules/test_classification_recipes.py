@@ -138,11 +138,15 @@ def test_resnet_rs_drops_paths_by_stage():
 
 
 @pytest.mark.parametrize(("name", "value"), [("sn-step", 0.0), ("resnet-rs-50-160", 0.0), ("ibn-step", 1.0)])
-@pytest.mark.parametrize("backbone", ["resnet26", "torchvision/resnet18", "cifar_bin_resnet8", "cifar_preresnet8"])
-def test_last_gammas_start_as_published(name, value, backbone):
-    """In blocks that end in a norm; of the others none must be 0, or the block would never learn."""
+@pytest.mark.parametrize(("backbone", "norm"), [
+    *((name, "bn") for name in ("resnet26", "torchvision/resnet18", "cifar_bin_resnet8", "cifar_preresnet8")),
+    *((name, "ibn-b") for name in ("resnet26", "torchvision/resnet18")),
+])  # fmt: skip
+def test_last_gammas_start_as_published(name, value, backbone, norm):
+    """In blocks that end in a norm, also in those that IBN-b rewrites; of the others none must be 0, or the block would
+    never learn."""
     recipe = dataclasses.replace(CLASSIFICATION_RECIPES[name], backbone=backbone, dropout=0.0)
-    net = ClassificationModule(recipe, "bn", CLASSES, ["x"]).net
+    net = ClassificationModule(recipe, norm, CLASSES, ["x"]).net
     ends = "bn3" if backbone == "resnet26" else "bn2"
     for key, weight in net.named_parameters():
         if key.endswith((".bn1.weight", ".bn2.weight", ".bn3.weight")):
