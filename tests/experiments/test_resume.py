@@ -111,7 +111,7 @@ def test_steps_epochs_and_evaluations_are_those_of_a_whole_training(name, tmp_pa
 
 @pytest.mark.parametrize("name", ["cls", pytest.param("seg", marks=pytest.mark.slow)])
 def test_a_training_that_had_ended_is_not_evaluated_twice(name, tmp_path, monkeypatch):
-    study, module, line, arm = STUDIES[name]
+    study, _, line, arm = STUDIES[name]
     line = line.replace("--max-steps 22", "--max-steps 10").replace("--max-steps 9", "--max-steps 4")
     run = tmp_path / arm
     line = f"{line} --out {run}".split()
