@@ -137,7 +137,7 @@ def closing_table(folder: RunFolder, results: DataFrame, table: Callable[[DataFr
 def _told(folder: RunFolder, failures: list[Failure]) -> str:
     parts = ", ".join(folder.part(failure.arm, failure.seed).name for failure in failures)
     return (
-        f"{len(failures)} of the trainings failed: {'; '.join(map(str, failures))}. The others' results are in "
+        f"{len(failures)} of the trainings failed: {'; '.join(map(str, failures))}. Table and report are in "
         f"{folder.path}. --resume does not train again what has failed; remove {parts} first to have it so."
     )
 
