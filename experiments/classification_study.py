@@ -262,6 +262,7 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
 
     accelerator, count = devices(flags)
     world, built = count * flags.nodes, set()
+    check_averages(flags, [arm.recipe for arm in arms.values()])
     for arm in arms.values():
         check_classes(arm, opened)
         shares = turns(arm, world)[0]
@@ -283,6 +284,17 @@ def check(flags: ClassificationFlags, arms: dict[str, Arm], opened: Opened) -> N
                 build(flags, arm, opened)
             except ValueError as error:
                 raise UsageError(str(error)) from error
+
+
+def check_averages(flags: ClassificationFlags, recipes: list[ClassificationRecipe]) -> None:
+    """Raise UsageError where there are no statistics that --ema-statistics could estimate anew."""
+    if flags.ema_statistics != "reestimated":
+        return
+    averaged = [recipe for recipe in recipes if recipe.ema_decay]
+    if not averaged:
+        raise UsageError("--ema-statistics reestimated: no weights are averaged; pass --ema-decay as well.")
+    if any(recipe.frozen_norms or recipe.trains == "head" for recipe in averaged):
+        raise UsageError("--ema-statistics reestimated: the recipe freezes the norms, whose statistics are to stay.")
 
 
 def check_classes(arm: Arm, opened: Opened) -> None:

@@ -315,6 +315,16 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
         ("cls_cifar", "--recipe tll-erm", r"--recipe tll-erm: .*cls_office_home.py --setting transfer without --adapt"),
         ("cls_cifar", "--selection first", r"--selection first: choose last, best or training-domains"),
         ("cls_cifar", "--selection training-domains --norm bn", r"it goes with cls_office_home.py --setting"),
+        (
+            "cls_cifar",
+            "--ema-statistics reestimated --norm bn",
+            r"reestimated: no weights are averaged; pass --ema-decay",
+        ),
+        (
+            "cls_office_home",
+            "--recipe domainbed-erm --setting leave-one-out --ema-decay 0.5 --ema-statistics reestimated --norm bn",
+            r"reestimated: the recipe freezes the norms",
+        ),
         ("cls_office_home", "--setting transfer --source Art", r"--source Art: shapes has photo, painting"),
         ("cls_office_home", "--data cifar10", r"no set of several domains"),
     ],
