@@ -75,6 +75,11 @@ def test_seeds_end_where_numpys_do(capsys):
     assert "the last seed" in sentence(FLAGS["cls_cifar"], ["--seed", "4294967295", "--seeds", "2"], capsys)
 
 
+def test_a_run_without_a_folder_is_refused():
+    with pytest.raises(UsageError, match="--out: name a folder"):
+        RunFlags(out=" ")
+
+
 def test_loader_processes_do_not_fork_without_end():
     assert 64 <= BOUNDS["workers"].high <= max(64, 2 * os.cpu_count())
 
