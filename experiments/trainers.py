@@ -231,7 +231,7 @@ def fault_of_progress(last: Path, module: pl.LightningModule) -> str | None:
         kept = torch.load(last, map_location="cpu", mmap=True, weights_only=False)  # as Lightning reads it
     except Exception:  # unpickling raises whatever a damaged file leads it to
         return "is damaged"
-    if not isinstance(kept, dict) or not PROGRESS <= kept.keys() or not isinstance(kept["state_dict"], dict):
+    if not isinstance(kept, dict) or not PROGRESS.issubset(kept) or not isinstance(kept["state_dict"], dict):
         return "is not the checkpoint of a training under way"
     there = {key: value.shape for key, value in module.state_dict().items()}
     if {key: getattr(value, "shape", None) for key, value in kept["state_dict"].items()} != there:
@@ -239,7 +239,7 @@ def fault_of_progress(last: Path, module: pl.LightningModule) -> str | None:
     return None
 
 
-PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step", "pytorch-lightning_version"}
+PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step", "pytorch-lightning_version"}
 """What a checkpoint holds that a training goes on from."""
 
 

@@ -9,7 +9,7 @@ import typing
 import pytest
 
 from experiments.bounds import BOUNDS, LARGEST, Bounds, check_bounds, fitting
-from experiments.flags import UsageError, parse
+from experiments.flags import RunFlags, UsageError, parse
 
 SCRIPTS = (
     "cls_batch_size", "cls_cifar", "cls_imagenet", "cls_office_home", "cls_resnet_rs", "seg_gta2city",
