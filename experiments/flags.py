@@ -87,6 +87,8 @@ class RunFlags:
             raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
         if self.epochs is not None and self.max_steps is not None:
             raise UsageError("--epochs and --max-steps say the same thing twice: pass one of them.")
+        if not self.out.strip():
+            raise UsageError("--out: name a folder; . is the one that you are in.")
         check_wandb(self.wandb)
 
 

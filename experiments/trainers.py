@@ -6,6 +6,7 @@ import atexit
 import logging
 import math
 import os
+import re
 import signal
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from experiments.flags import RunFlags, UsageError
 from experiments.run_parts import set_aside
 from experiments.stops import stopped
 from experiments.wandb_start import start_wandb
+from lightning_modules.checkpoint_files import fault_of
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
 from lightning_modules.gate_tracker import GateTracker
 from lightning_modules.judgement_line import JudgementLine
@@ -195,10 +197,15 @@ def train(
     Raises:
         NotFiniteError: the training left the finite numbers; last.ckpt is of the last epoch that ended in them, and the
             W&B run is ended as failed.
+        UsageError: last.ckpt cannot be gone on from.
     """
     last = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
+    progress = last if resume and os.path.lexists(last) else None
+    if progress and (fault := fault_of_progress(progress, module)):
+        part = last.parent.parent.name
+        raise UsageError(f"--resume: {last} {fault}: remove it, and --resume trains {part} from its start.")
     try:
-        trainer.fit(module, data, ckpt_path=last if resume and last.exists() else None)
+        trainer.fit(module, data, ckpt_path=progress)
         if module.judged_at != trainer.global_step:
             trainer.validate(module, data, verbose=False)
         for callback in trainer.callbacks:
@@ -213,6 +220,27 @@ def train(
         end_wandb(trainer, failed=str(error))
         raise
     trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
+
+
+def fault_of_progress(last: Path, module: pl.LightningModule) -> str | None:
+    """What keeps a training from going on from a checkpoint, as the end of a sentence that begins with its path."""
+    fault = fault_of(last)
+    if fault:
+        return re.split("[:,]", fault)[0]  # what follows is advice on checkpoints to start from
+    try:
+        kept = torch.load(last, map_location="cpu", mmap=True, weights_only=False)  # as Lightning reads it
+    except Exception:  # unpickling raises whatever a damaged file leads it to
+        return "is damaged"
+    if not isinstance(kept, dict) or not PROGRESS.issubset(kept) or not isinstance(kept["state_dict"], dict):
+        return "is not the checkpoint of a training under way"
+    there = {key: value.shape for key, value in module.state_dict().items()}
+    if {key: getattr(value, "shape", None) for key, value in kept["state_dict"].items()} != there:
+        return "is of another network"
+    return None
+
+
+PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step", "pytorch-lightning_version"}
+"""What a checkpoint holds that a training goes on from."""
 
 
 def forget_progress(trainer: pl.Trainer) -> None:

@@ -9,7 +9,7 @@ import typing
 import pytest
 
 from experiments.bounds import BOUNDS, LARGEST, Bounds, check_bounds, fitting
-from experiments.flags import UsageError, parse
+from experiments.flags import RunFlags, UsageError, parse
 
 SCRIPTS = (
     "cls_batch_size", "cls_cifar", "cls_imagenet", "cls_office_home", "cls_resnet_rs", "seg_gta2city",
@@ -73,6 +73,11 @@ def test_the_ends_themselves_are_taken():
 def test_seeds_end_where_numpys_do(capsys):
     parse(FLAGS["cls_cifar"], "", ["--seed", "4294967295"])
     assert "the last seed" in sentence(FLAGS["cls_cifar"], ["--seed", "4294967295", "--seeds", "2"], capsys)
+
+
+def test_a_run_without_a_folder_is_refused():
+    with pytest.raises(UsageError, match="--out: name a folder"):
+        RunFlags(out=" ")
 
 
 def test_loader_processes_do_not_fork_without_end():

@@ -1,6 +1,7 @@
 """A training that is stopped and resumed takes exactly the steps of one that is not, in every study."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from experiments import cls_batch_size, cls_imagenet, cls_office_home, cls_resnet_rs, seg_gta2city
-from experiments.flags import parse
+from experiments.flags import UsageError, parse
 from experiments.run_folder import RunFolder
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.domain_adversarial import DomainAdversarialModule
@@ -134,6 +135,58 @@ def test_a_training_that_had_ended_is_not_evaluated_twice(name, tmp_path, monkey
     else:
         found = results[results["domain"] == domain]["miou"]
     assert found.item() == pytest.approx(before[measure].dropna().iloc[-1])
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run stopped in its second epoch, and its command line."""
+    run = tmp_path_factory.mktemp("interrupted") / "run"
+    line = f"{SHAPES.replace('--max-steps 22', '--max-steps 10')} --norm bn --out"
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Stop):
+
+        def stop(self, *_) -> None:
+            if self.global_step == 7:
+                raise Stop
+
+        patched.setattr(ClassificationModule, "on_train_batch_start", stop)
+        cls_imagenet.run(parse(cls_imagenet.Flags, "", [*line.split(), str(run)]))
+    return run, [*line.split()]
+
+
+def without(*names: str):
+    return lambda kept: {key: value for key, value in kept.items() if key not in names}
+
+
+def of_other_shapes(kept: dict) -> dict:
+    return kept | {"state_dict": {key: value[:1] if value.ndim else value for key, value in kept["state_dict"].items()}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw[: len(raw) // 2], "is damaged"),
+        (lambda raw: b"", "is empty"),
+        (lambda raw: b"no checkpoint", "is damaged"),
+        (without("loops", "optimizer_states"), "is not the checkpoint of a training under way"),
+        (lambda kept: kept["state_dict"], "is not the checkpoint of a training under way"),
+        (of_other_shapes, "is of another network"),
+    ],
+    ids=["cut", "empty", "text", "weights", "state-dict", "shapes"],
+)
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(change, said, interrupted, tmp_path):
+    run, line = tmp_path / "run", interrupted[1]
+    shutil.copytree(interrupted[0], run)
+    last = run / "bn-seed0" / "checkpoints" / "last.ckpt"
+    if said in ("is damaged", "is empty"):
+        last.write_bytes(change(last.read_bytes()))
+    else:
+        torch.save(change(torch.load(last, weights_only=False)), last)
+    flags = parse(cls_imagenet.Flags, "", [*line, str(run), "--resume"])
+    with pytest.raises(UsageError, match=f"--resume: .*last.ckpt {said}: remove it"):
+        cls_imagenet.run(flags)
+    last.unlink()
+    if said == "is empty":  # what the sentence advises
+        assert len(cls_imagenet.run(flags))
 
 
 @pytest.mark.slow
