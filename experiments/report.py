@@ -221,7 +221,8 @@ def failed(run: Run) -> str:
     if not some:
         return ""
     more = f"; and {len(run.failed) - NAMED} more" if len(run.failed) > NAMED else ""
-    return f"Failed, and so without a result: {'; '.join(some)}{more}. Of each the last finite checkpoint is kept."
+    kept = "What had ended an epoch keeps its last checkpoint, which is finite."
+    return f"Failed, and so without a result: {'; '.join(some)}{more}. {kept}"
 
 
 def _result(run: Run) -> dict | None:
