@@ -186,7 +186,8 @@ def _blur(x: Tensor, weight: Tensor, stride, padding, mode: str) -> Tensor:
 def _no_autocast(x: Tensor) -> AbstractContextManager:
     """Autocast would give a float32 map another type; devices without it (meta) refuse even to switch it off."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    known = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)  # torch 2.11 cannot trace the question
+    return torch.autocast(kind, enabled=False) if known else nullcontext()
 
 
 def _unpadded(gradient: Tensor, dim: int, before: int, size: int, mode: str) -> Tensor:

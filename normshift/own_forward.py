@@ -21,14 +21,17 @@ from normshift.record import channels_of, dims_of
 
 TORCHS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward, nn.GroupNorm.forward)
 
+NOTHING = 1e-300
+"""An eps that 1 does not feel, in float64 either: torch 2.11 refuses 0."""
+
 NEUTRAL = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 
 class OwnForward(nn.Module):
     """The forward of a batch norm's subclass without its batch norm: what that does behind it.
 
-    The layer is kept as a norm of mean 0, variance 1 and eps 0 in evaluation, which returns its input bit for bit, and
-    its forward runs on what another norm has returned. It adds nothing to the state dict.
+    The layer is kept as a norm of mean 0, variance 1 and next to no eps in evaluation, which returns its input bit for
+    bit, and its forward runs on what another norm has returned. It adds nothing to the state dict.
     """
 
     def __init__(self, layer: nn.Module):
@@ -42,7 +45,8 @@ class OwnForward(nn.Module):
             one = None if without else like.new_full((channels,), value).detach()
             layer.register_buffer(key, one, persistent=False)
         layer._buffers.pop("num_batches_tracked", None)
-        layer.eps, layer.affine, layer.track_running_stats = 0.0, False, False  # nobody shall reset or estimate these
+        layer.eps = NOTHING
+        layer.affine, layer.track_running_stats = False, False  # nobody shall reset or estimate these
         layer.num_batches_tracked = None
         self.layer = layer
         self.train(layer.training)
