@@ -100,7 +100,8 @@ def network(name, norm, form):
     if name == "resnet18":
         model = torchvision.models.resnet18(num_classes=5)
     else:
-        model = pytest.importorskip("segmentation_models_pytorch").DeepLabV3Plus("resnet18", None, classes=5)
+        smp = pytest.importorskip("segmentation_models_pytorch")
+        model = smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=5)
     model = convert(model, norm)
     model = antialias(model) if form == "blurred" else model
     with torch.no_grad():
@@ -118,7 +119,9 @@ def network(name, norm, form):
 @pytest.mark.parametrize("name", ["resnet18", "deeplabv3plus"])
 def test_onnx_of_networks(name, norm, form, tmp_path):
     model = network(name, norm, form)
-    agree(in_onnxruntime(model, str(tmp_path / "model.onnx"), 128, **ANY_BATCH), model, 1e-5, 128)
+    # instance norm over maps of few positions enlarges float32's own errors: eager alone is 0.7e-5 from float64 there
+    tolerance = 2e-5 if (name, norm) == ("deeplabv3plus", "in") else 1e-5
+    agree(in_onnxruntime(model, str(tmp_path / "model.onnx"), 128, **ANY_BATCH), model, tolerance, 128)
 
 
 WITHOUT_THE_LIBRARY = """
