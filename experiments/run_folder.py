@@ -149,13 +149,16 @@ class RunFolder:
             else:
                 write_whole(self.path / f"{name}.csv", partial(rows.to_csv, index=False))
         results = tables.get("results", pd.DataFrame())
-        closing = table(results) if len(results) else None
-        if closing is not None:
-            write_whole(self.path / "table.md", closing.markdown() + "\n")
-            write_whole(self.path / "table.json", closing.to_json() + "\n")
+        self.write_table(table(results) if len(results) else None)
         self._config["minutes"] = round(self._minutes_before + minutes, 1)
         self._write_config()
         return results
+
+    def write_table(self, table: Table | None) -> None:
+        """Write the closing table to table.md and table.json, where there is one."""
+        if table is not None:
+            write_whole(self.path / "table.md", table.markdown() + "\n")
+            write_whole(self.path / "table.json", table.to_json() + "\n")
 
     def _write_config(self) -> None:
         write_whole(self.config_file, yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True))

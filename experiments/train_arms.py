@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from datamodules.whole_file import write_whole
 from experiments.chance import without_guessers
 from experiments.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
 from experiments.flags import TrainingsFailed
@@ -50,9 +49,8 @@ def train_arms(
 
     def gather(table: Callable[[DataFrame], Table | None]) -> DataFrame:
         results = folder.gather((time.time() - started) / 60, lambda results: closing_table(folder, results, table))
-        if not len(results) and (closing := closing_table(folder, results, table)):  # nothing but failures
-            write_whole(folder.path / "table.md", closing.markdown() + "\n")
-            write_whole(folder.path / "table.json", closing.to_json() + "\n")
+        if not len(results):  # nothing but failures
+            folder.write_table(closing_table(folder, results, table))
         return results
 
     def so_far(results: DataFrame) -> Table | None:
