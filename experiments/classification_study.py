@@ -86,6 +86,9 @@ class ClassificationFlags(RunFlags):
         return self.data.partition("/")[0] == "shapes"
 
 
+MEASURES = ("top1", "top5", "loss", "chance", "consistency", "error", "flip", "top5_distance", "nll", "ece", "latency")
+
+
 @dataclass(frozen=True)
 class Arm:
     """One of the things that a study compares."""
@@ -177,7 +180,8 @@ def run_arms(
     opened = opened or Opened(flags)
     arms = {name: fitted(flags, arm, opened) for name, arm in arms.items()}
     check(flags, arms, opened)
-    folder = RunFolder(out, flags, question, {}, {name: arm.facts for name, arm in arms.items()}, arm_flags, fresh)
+    facts = {name: arm.facts for name, arm in arms.items()}
+    folder = RunFolder(out, flags, question, {}, facts, arm_flags, fresh, "top1", MEASURES)
 
     def train_one(name: str, seed: int) -> None:
         (train or train_and_judge)(flags, arms[name], opened, folder, name, seed)
@@ -399,10 +403,11 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     """One network: train it, judge it, and leave its part of the run in the folder."""
     from experiments.trainers import devices, end_wandb, forget_progress, make_trainer, train
     from experiments.wandb_outcome import log_outcome
+    from lightning_modules.examples import save_examples
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.halves_tracker import HalvesTracker
     from lightning_modules.optimization import ema_update
-    from lightning_modules.predictions import answers, captioned, save_answers
+    from lightning_modules.predictions import classification_examples
     from lightning_modules.weight_averaging import AveragedWeights
 
     part, recipe = folder.part(name, seed), arm.recipe
@@ -423,10 +428,10 @@ def train_and_judge(flags: ClassificationFlags, arm: Arm, opened: Opened, folder
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         results = [*module.results(), *judged_further(flags, arm, opened, module, name)]
-        found = answers(module, data)
-        save_answers(found, folder.path / "predictions", name)
+        found = classification_examples(module, data)
+        save_examples(found, folder.path / "examples", name)
         folder.finish(name, seed, {"results": results})
-        log_outcome(trainer, results, captioned(found))
+        log_outcome(trainer, results, found)
         forget_progress(trainer)
         end_wandb(trainer)
 

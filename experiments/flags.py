@@ -23,7 +23,7 @@ from experiments.bounds import SEEDS, Bounds, check_bounds, fitting
 from experiments.stops import exit_if_stopped
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
-ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "label_space")
+ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "colours")
 """What a run's config.yaml says beside its flags."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")

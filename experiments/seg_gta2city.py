@@ -20,7 +20,7 @@ targets was 17.9 +- 0.7 points under bn, 17.7 +- 1.1 ibn-a, 12.4 +- 0.5 ibn-b, 1
 
 Trains a network for each norm and seed on the source, judges it on the source and on every target, and ends in one
 table: mIoU on each, the drop, mean and spread over the seeds. Everything lands in OUT: table.md, report.html,
-results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and predictions.
+results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and examples.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ QUESTION = (
     "A segmentation network learns one street domain and is judged on others. "
     "Which norm loses least on the way, and what did its layers learn?"
 )
+MEASURES = ("miou", "iou/*", "chance", "drop", "divergence")
 ON_STREETS = "python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog"
 
 
@@ -94,13 +95,14 @@ def main() -> None:
 
 
 def run(flags: Flags):
-    """Train and judge every norm and seed; returns the results, a table with a row for each norm, seed and domain."""
+    """Train and judge every norm and seed; returns the results, a row for each norm, seed, domain and measure."""
     from datamodules.image_files import MissingDataError  # after parsing: --help must not wait for it
     from datamodules.segmentation import SegmentationData
     from experiments.domain_drop import drop_table
     from experiments.run_folder import RunFolder
     from experiments.train_arms import train_arms
     from experiments.trainers import devices, loader_workers
+    from lightning_modules.predictions import colours_in_hex
 
     started = time.time()
     check_names(flags)
@@ -135,7 +137,8 @@ def run(flags: Flags):
     check_norms(flags, recipe, data, world)
     out, fresh = out_folder(flags, "seg_gta2city"), flags.smoke and "NAME" in flags.out
     arms = {norm: {"norm": norm} for norm in flags.norm}
-    folder = RunFolder(out, flags, QUESTION, {"label_space": data.source.label_space.name}, arms, fresh=fresh)
+    about = {"colours": colours_in_hex(data.source.label_space)}
+    folder = RunFolder(out, flags, QUESTION, about, arms, fresh=fresh, headline="miou", measures=MEASURES)
     data.read_labels()
 
     def train(norm: str, seed: int) -> None:
@@ -148,10 +151,11 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     """One network: train it, judge it, and leave its part of the run in the folder."""
     from experiments.trainers import devices, end_wandb, forget_progress, make_trainer, train
     from experiments.wandb_outcome import log_outcome
+    from lightning_modules.examples import save_examples
     from lightning_modules.gate_tracker import GateTracker
     from lightning_modules.halves_tracker import HalvesTracker
     from lightning_modules.layer_log import hide, wandb_runs
-    from lightning_modules.predictions import predictions, save_predictions, side_by_side
+    from lightning_modules.predictions import segmentation_examples
 
     part = folder.part(norm, seed)
     module = build(flags, recipe, data, norm)
@@ -166,10 +170,10 @@ def train_and_judge(flags: Flags, recipe, data, folder, norm: str, seed: int) ->
     train(trainer, module, data, flags.resume)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
-        seen, results, apart = predictions(module, data), module.results(), divergence(module, data)
-        save_predictions(seen, folder.path / "predictions", norm)
+        seen, results, apart = segmentation_examples(module, data), module.results(), divergence(module, data)
+        save_examples(seen, folder.path / "examples", norm)
         folder.finish(norm, seed, {"results": results, "divergence": apart})
-        log_outcome(trainer, results, side_by_side(seen), apart)
+        log_outcome(trainer, results, seen, apart)
         forget_progress(trainer)
         end_wandb(trainer)
 

@@ -128,7 +128,7 @@ def closing_table(folder: RunFolder, results: DataFrame, table: Callable[[DataFr
             except (KeyError, IndexError, ValueError):  # the study has no place for what is missing
                 closing = None
         closing = table(results) if closing is None else closing
-        closing = closing and without_guessers(closing, results)
+        closing = closing and without_guessers(closing, results, folder.headline)
     return marked(closing, failures, folder.arms)
 
 

@@ -48,7 +48,7 @@ class SegmentationModule(StudyModule):
     """
 
     task = "segmentation"
-    measures, headline = ("miou", "iou/*"), "miou"
+    measures, headline = ("miou", "iou/*", "chance"), "miou"
 
     def __init__(
         self,
@@ -145,21 +145,25 @@ class SegmentationModule(StudyModule):
         place_as_published(self.net, {k.removeprefix("net."): v for k, v in state if k.startswith("net.")})
 
     def results(self) -> list[dict]:
-        """The last judgement: a row for each domain with its role, `miou`, and `iou/CLASS`, all in [0, 1].
+        """The last evaluation in long form: for each domain `miou`, `iou/CLASS` and `chance`, all in [0, 1].
 
-        `mean_over` says in words which classes the mean is over.
+        `chance` is the mIoU of a network that calls every pixel the same: one class right, and no IoU in the others;
+        it is left out where fewer than two classes were evaluated. `mean_over` says in words which classes the mean is
+        over.
         """
         rows = []
         for domain, ious in zip(self.domains, self.evaluation, strict=True):
             names = domain.label_space.classes
-            row = {"domain": domain.name, "role": self.role(domain), "miou": mean_iou(ious)}
-            row["mean_over"] = self.mean_over(domain)
-            rows.append(row | {f"iou/{names[c]}": iou for c, iou in ious.items()})
+            about = {"domain": domain.name, "role": self.role(domain), "part": "clean"}
+            about |= {"condition": "clean", "mean_over": self.mean_over(domain)}
+            values = {"miou": mean_iou(ious)} | {f"iou/{names[c]}": iou for c, iou in ious.items()}
+            values |= {"chance": 1 / len(ious)} if len(ious) > 1 else {}
+            rows += [about | {"measure": measure, "value": value} for measure, value in values.items()]
         return rows
 
     def role(self, domain: Domain) -> str:
         """Whether a domain is what the network was trained on, "source", or not, "target"."""
-        return "source" if domain.name == self.source else "target"
+        return "source" if domain.name in (self.source, f"{self.source}:train") else "target"
 
     def mean_over(self, domain: Domain) -> str:
         """Which classes a domain's mean is over."""
