@@ -35,6 +35,17 @@ class Domain:
         """Whether this is a real set, and not drawn here."""
         return isinstance(self.samples, StreetSet)
 
+    def plain(self) -> dict:
+        """What a checkpoint keeps of it beside the label space: the name, and how predictions are evaluated on it."""
+        return {"name": self.name, "judged": list(self.judged), "fold": [list(pair) for pair in self.fold.items()]}
+
+    @classmethod
+    def of(cls, plain: "Domain | dict", label_space: LabelSpace) -> "Domain":
+        """The domain that `plain` gave, without its samples."""
+        if isinstance(plain, Domain):
+            return plain
+        return cls(plain["name"], (), label_space, tuple(plain["judged"]), dict(map(tuple, plain["fold"])))
+
 
 def split_of(name: str, split: str) -> tuple[str, str]:
     """The set and the split that a name means, `split` where it does not say."""

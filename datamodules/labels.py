@@ -17,6 +17,17 @@ class LabelSpace:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def plain(self) -> dict:
+        """Texts and numbers alone, as a checkpoint keeps it."""
+        return {"name": self.name, "classes": list(self.classes), "palette": [list(colour) for colour in self.palette]}
+
+    @classmethod
+    def of(cls, plain: "LabelSpace | dict") -> "LabelSpace":
+        """The label space that `plain` gave."""
+        if isinstance(plain, LabelSpace):
+            return plain
+        return cls(str(plain["name"]), tuple(plain["classes"]), tuple(tuple(colour) for colour in plain["palette"]))
+
 
 STREET = LabelSpace(
     "street",

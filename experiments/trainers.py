@@ -25,6 +25,7 @@ from experiments.run_parts import set_aside
 from experiments.stops import stopped
 from experiments.wandb_start import start_wandb
 from lightning_modules.checkpoint_files import fault_of
+from lightning_modules.clock import EndsAt
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
 from lightning_modules.gate_tracker import GateTracker
 from lightning_modules.judgement_line import JudgementLine
@@ -72,22 +73,6 @@ class OwnDraws(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         torch.manual_seed(torch.initial_seed() + 10_007 * trainer.global_rank)
-
-
-class EndsAt(pl.Callback):
-    """Ends a training after so many optimiser steps, also inside an epoch.
-
-    Lightning's own `max_steps` is of no use to a training that may be resumed: with it, Lightning takes every
-    checkpoint for one from the middle of an epoch, and runs what it takes for the rest of that epoch once more, which
-    then counts as an epoch of the `max_epochs`.
-    """
-
-    def __init__(self, steps: int):
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
-        if trainer.global_step >= self.steps:
-            trainer.should_stop = True
 
 
 class MetricsKept(pl.Callback):
@@ -206,7 +191,7 @@ def train(
         raise UsageError(f"--resume: {last} {fault}: remove it, and --resume trains {part} from its start.")
     try:
         trainer.fit(module, data, ckpt_path=progress)
-        if module.judged_at != trainer.global_step:
+        if module.evaluated_at != module.steps:
             trainer.validate(module, data, verbose=False)
         for callback in trainer.callbacks:
             if isinstance(callback, AveragedWeights):
@@ -239,7 +224,7 @@ def fault_of_progress(last: Path, module: pl.LightningModule) -> str | None:
     return None
 
 
-PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step", "pytorch-lightning_version"}
+PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "study", "pytorch-lightning_version"}
 """What a checkpoint holds that a training goes on from."""
 
 

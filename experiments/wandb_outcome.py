@@ -34,6 +34,7 @@ def log_outcome(
     """
     from lightning_modules.examples import wandb_images
     from lightning_modules.layer_log import STEP, wandb_runs
+    from lightning_modules.study_module import steps_of
 
     runs = wandb_runs(trainer)
     if not runs:
@@ -41,7 +42,7 @@ def log_outcome(
     import pandas as pd
     import wandb
 
-    logged = {STEP: trainer.global_step} | outcome(rows, divergence or [], headline)
+    logged = {STEP: steps_of(trainer, trainer.lightning_module)} | outcome(rows, divergence or [], headline)
     images = wandb_images(examples)
     table = wandb.Table(dataframe=pd.DataFrame(rows))
     for run in runs:

@@ -65,7 +65,7 @@ def test_results_say_which_classes_their_mean_is_over():
         for absent in (False, True)
     )
     for net in (usual, published):
-        net.ious = [{0: 0.5}, {0: 0.25, 9: 0.0}]
+        net.evaluation = [{0: 0.5}, {0: 0.25, 9: 0.0}]
     means = [row for row in usual.results() if row["measure"] == "miou"]
     assert [row["mean_over"] for row in means] == [f"{n} classes, where they occur" for n in (19, 16)]
     zeros = "19 classes, 0 for one that is predicted but does not occur"
@@ -75,7 +75,7 @@ def test_results_say_which_classes_their_mean_is_over():
 def test_results_are_a_row_a_value():
     """By hand: 0.5 of one class, whose mean is 0.5; 0.25 and 0 of two, whose mean is 0.125 and whose chance is 1/2."""
     net = module(domains=[HOME, Domain("synthia", [], STREET, SYNTHIA_JUDGED, {})])
-    net.ious = [{0: 0.5}, {0: 0.25, 9: 0.0}]
+    net.evaluation = [{0: 0.5}, {0: 0.25, 9: 0.0}]
     rows = [(row["domain"], row["role"], row["measure"], row["value"]) for row in net.results()]
     assert rows == [
         (HOME.name, "source", "miou", 0.5),
