@@ -12,12 +12,13 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.domains import Domain
 from datamodules.labels import IGNORE, LabelSpace
+from lightning_modules.optimization import optimizers
 from lightning_modules.robustnet import is_released, load_released, with_timms_stem
 from lightning_modules.segmentation_networks import architecture, built
 from lightning_modules.segmentation_recipes import SegmentationRecipe
 from lightning_modules.study_module import StudyModule
 from lightning_modules.weights import about, network_weights, read_checkpoint, refuse_other_blur
-from normshift import NORMS, convert, load_official, parameter_groups, synchronize
+from normshift import NORMS, convert, load_official, synchronize
 from normshift.checkpoints import place_as_published
 from normshift.wrapped import bare
 
@@ -29,7 +30,7 @@ class SegmentationModule(StudyModule):
     """RobustNet's DeepLabV3+, or any segmentation-models-pytorch architecture, over a timm encoder, under any norm.
 
     Trains with cross entropy on the output and, weighted, on an auxiliary head behind the encoder's last stage but one;
-    SGD with linear warm-up and polynomial decay. Logs `train/loss`, and on every judged domain `DOMAIN/miou` and
+    optimiser and schedule are the recipe's. Logs `train/loss`, and on every judged domain `DOMAIN/miou` and
     `DOMAIN/iou/CLASS` in [0, 1]. A checkpoint holds all that is needed to build the network again, to name and to
     colour its classes and to evaluate it: `load_from_checkpoint(file)`. The file of `weights` is not read again.
 
@@ -177,17 +178,7 @@ class SegmentationModule(StudyModule):
         return zip(self.domains, self.confusion, strict=True)
 
     def configure_optimizers(self):
-        recipe = self.recipe
-        groups = parameter_groups(self, recipe.lr, recipe.weight_decay)
-        optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-
-        def factor(step: int) -> float:
-            if step < recipe.warmup_steps:
-                return (step + 1) / (recipe.warmup_steps + 1)
-            return max(1 - step / recipe.max_steps, 0.0) ** recipe.poly_power
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimizers(self.recipe, self)
 
     def _whole(self, images: Tensor) -> Tensor:
         """Scores of whole images, padded to what the encoder's strides divide and cut back."""
