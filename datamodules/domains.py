@@ -5,7 +5,8 @@ from pathlib import Path
 
 from datamodules.image_files import DataError, MissingDataError
 from datamodules.labels import LabelSpace
-from datamodules.street_sets import STREET_SETS, StreetSet
+from datamodules.segmentation_sets import STREET_SETS
+from datamodules.street_sets import StreetSet
 from datamodules.streets import APPEARANCES, Streets
 
 PREFIX = "streets-"
