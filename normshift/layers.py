@@ -167,7 +167,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
     `statistics`, with the softmax of `mean_weight` and of `var_weight` as shares.
 
     Args:
-        num_features: C.
+        num_features: channels (C).
         eps: added to the mixed variance.
         momentum: share of the new batch in the running averages (the official code's is the share of the old); None for
             the mean of all batches.
@@ -180,8 +180,12 @@ class SwitchNorm(RunningStatistics, AffineNorm):
             takes the correction over.
 
     Attributes:
-        weight, bias: (C,). mean_weight, var_weight: (len(statistics),), before the softmax, starting at 1.
-        running_mean, running_var: (C,), where "bn" takes part.
+        weight: (C,).
+        bias: (C,).
+        mean_weight: the gates of the mean, (len(statistics),), before the softmax, starting at 1.
+        var_weight: the same for the variance.
+        running_mean: (C,), where "bn" takes part.
+        running_var: (C,), where "bn" takes part.
         sync: pool "bn" over all processes.
 
     Input and output: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) according to the class.
@@ -296,12 +300,16 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
     decay: see `parameter_groups`.
 
     Args:
-        num_features: C.
+        num_features: channels (C).
         eps: added to both variances.
         momentum: share of the new batch in the running averages, as in `nn.BatchNorm2d`.
 
     Attributes:
-        weight, bias, rho: (C,). running_mean, running_var: (C,).
+        weight: (C,).
+        bias: (C,).
+        rho: the gates, (C,).
+        running_mean: (C,).
+        running_var: (C,).
         sync: take the batch's moments over all processes.
 
     Input and output: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) according to the class.
@@ -351,8 +359,8 @@ class IBN2d(Norm):
             batch norm the first `int(C * (1 - ratio))`, as in the published DenseNets.
 
     Attributes:
-        IN.weight, IN.bias, BN.weight, BN.bias, BN.running_mean, BN.running_var: (channels of that part,).
-            These are the key names of the published checkpoints.
+        IN: the instance-normalised part, a norm layer.
+        BN: the other part. Keys of the state dict (IN.weight, BN.running_mean, ...) are the published checkpoints'.
 
     Input and output: (N, C, H, W).
 
