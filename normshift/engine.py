@@ -130,9 +130,10 @@ class _Normalize(torch.autograd.Function):
         backend = backends.backend_of(x)
         moments, batch = _statistics(backend.moments, backend, x, formula, source, correction)
         in_kind = _cast(parameters, moments)
-        ctx.compiled_form = formula.compiled_form() if backend.HAS_COMPILED_FORMULAS else None
+        compiled_form = formula.compiled_form()
+        ctx.compiled_form = compiled_form if backend.has_formula(compiled_form, x.shape[1]) else None
         if ctx.compiled_form:
-            scale, shift = ctx.compiled_form.evaluate(moments, batch, in_kind)
+            scale, shift = ctx.compiled_form.evaluate(backend, moments, batch, in_kind)
         else:
             scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *in_kind))
         ctx.backend, ctx.formula, ctx.source, ctx.correction = backend, formula, source, correction
@@ -150,9 +151,9 @@ class _Normalize(torch.autograd.Function):
             batch, rest = Batch(*rest[:2], *ctx.batch_kind), rest[2:]
         backend = ctx.backend if backends.reference.is_plain(dy) else backends.reference
         dshift, dscale = backend.reductions(dy, x, mean)
-        found = ((backend.HAS_COMPILED_FORMULAS and ctx.compiled_form) or ctx.formula).gradient(
-            moments, batch, _cast(rest, moments), dscale, dshift
-        )
+        given = moments, batch, _cast(rest, moments), dscale, dshift
+        compiled = ctx.compiled_form and backend is ctx.backend
+        found = ctx.compiled_form.gradient(backend, *given) if compiled else ctx.formula.gradient(*given)
         gradients = (
             g.to(p.dtype) if needed and g is not None else None
             for g, p, needed in zip(found[4:], rest, ctx.needs_input_grad[4:], strict=True)
