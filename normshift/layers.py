@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from normshift.context import Context
 from normshift.engine import Batch, BatchSource, Formula, Moments, is_transformed, normalize
 from normshift.formulas import (
     BatchFormula,
@@ -66,6 +67,8 @@ class Norm(nn.Module):
 
     ndims: tuple[int, ...] = (2, 3, 4, 5)
     correction: int = 0
+    module_name: str = ""  # in its network, where `name_layers` has told it
+    generator: torch.Generator | None = None  # of a formula's random draws; None for torch's own
     norm_name: str = ""  # under which its gates are recorded; `register_norm` fills it in
     published_names: ClassVar[Mapping[str, str]] = {}  # what checkpoints call its parameters -> what it calls them
 
@@ -85,6 +88,10 @@ class Norm(nn.Module):
     def batch_source(self) -> BatchSource | None:
         """Where the formula's batch statistics come from."""
         return None
+
+    def context(self) -> Context:
+        """What its formula may know of this forward pass beside moments and parameters; `formula` hands it on."""
+        return Context(self.training, self.module_name, self.generator)
 
     def gates(self) -> list[GateParameter]:
         """Its gates, if it has any."""
@@ -487,7 +494,7 @@ class _Vectors:
 
     def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
         batch, count = pooled_batch(moments, backend, self._layer.sync and self._layer.training)
-        if observe:
+        if observe and batch.share is not None:
             self._layer.observe(batch.mean, batch.var / (1 - batch.share), count, backend)
         return batch
 

@@ -76,7 +76,9 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     dshift, dscale = sums.unbind()
     with torch.cuda.device_of(x):
         _reductions_kernel[launch.grid](dy, x, mean, dshift, dscale, *launch.numbers, **launch.constants)
-        return (dshift, dscale) if dshift.dim() == 2 else sums.sum(2).unbind()
+    if dshift.dim() > 2:
+        dshift, dscale = sums.sum(2).unbind()
+    return dshift, dscale
 
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
@@ -140,6 +142,7 @@ def _beside(x: Tensor, source: _Lines, dy: Tensor) -> tuple[Tensor, _Lines]:
     if not lines:
         dy = torch.empty_like(x, dtype=dy.dtype).copy_(dy)
         lines = _lines(dy.shape, dy.stride(), source.rows)
+    assert lines is not None  # of a copy that lies as x does
     return dy, lines
 
 
