@@ -13,11 +13,11 @@ from experiments.flags import UsageError
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from lightning_modules.examples import Example
     from pandas import DataFrame
 
     from experiments.study.settings import RunSettings
     from experiments.tables import Table
-    from lightning_modules.examples import Example
     from lightning_modules.study_module import StudyModule
 
 
@@ -47,6 +47,10 @@ class Task(ABC):
     can be done instead.
     """
 
+    headline: str
+    """The measure that the arms are first compared by."""
+    measures: tuple[str, ...]
+    """Names of all measures in the results (`lightning_modules.measures`); `drop` and `divergence` where there are."""
     about: dict = {}
     """Further settings for the run's config.yaml."""
 
@@ -63,7 +67,7 @@ class Task(ABC):
                 except ValueError as error:
                     raise UsageError(str(error)) from error
 
-    def check_data(self, run: RunSettings) -> None:
+    def check_data(self, run: RunSettings) -> None:  # noqa: B027  nothing to do is right for many
         """Look at the data themselves. It may take minutes, and so comes last before the first training."""
 
     def of_seed(self, arm: Arm, seed: int) -> Arm:
@@ -91,16 +95,8 @@ class Task(ABC):
         return {}
 
     def callbacks(self, arm: Arm, run: RunSettings) -> list[pl.Callback]:
-        """Lightning callbacks of the task's own, such as averaging of weights. They come before the trackers of gates."""
+        """Lightning callbacks of the task's own, such as averaged weights; the trackers of gates come after them."""
         return []
-
-    def settle(self, module: StudyModule) -> int | None:
-        """Once the training is over, put the network that counts in place of the last one.
-
-        Returns:
-            The step of the evaluation that counts; None where it is the last one.
-        """
-        return None
 
     def evaluate_further(
         self, module: StudyModule, data: pl.LightningDataModule, arm: Arm, run: RunSettings
