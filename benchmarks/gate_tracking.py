@@ -29,7 +29,7 @@ from torch import nn
 from lightning_modules.gate_record import GateRecord
 from lightning_modules.gate_tracker import GateTracker
 from normshift import convert, parameter_groups
-from normshift.gates import GateReader
+from normshift.gate_reader import GateReader
 
 
 def main() -> None:
@@ -115,7 +115,7 @@ def seconds(work: Callable[[], None], clock: Callable[[], float]) -> float:
 def megabytes(network: nn.Module, folder: Path) -> float:
     """Size of gates.parquet after a hundred epochs of gates that wander at random, which compress worst."""
     reader, numbers = GateReader(network), np.random.default_rng(0)
-    record, values = GateRecord(reader.places, {"norm": "sn", "seed": 0}), reader.read().numpy()
+    record, values = GateRecord(reader.slots, {"norm": "sn", "seed": 0}), reader.read().numpy()
     for epoch in range(101):
         record.add(epoch, 1000 * epoch, values)
         values = np.clip(values + numbers.normal(0, 0.02, len(values)), 0, 1).astype(np.float32)

@@ -11,7 +11,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_type_hints
 
@@ -71,6 +71,8 @@ class RunFlags:
     """Loader processes for each GPU; by default half the cores, at most 8."""
     out: str = "runs/NAME"
     """Folder of the run, NAME being the study's."""
+    plugin: list[str] = field(default_factory=list)
+    """Python files that register norms of your own (docs/own-norm.md), which --norm then takes."""
     wandb: str = "auto"
     """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
     resume: bool = False
@@ -80,6 +82,11 @@ class RunFlags:
     """A few steps on tiny embedded data, to see in seconds that everything fits together."""
 
     def __post_init__(self):
+        if self.plugin:  # before anything is checked: what they register is known from here on
+            from experiments.study.plugins import load_plugins
+
+            self.plugin = [os.path.abspath(file) for file in self.plugin]
+            load_plugins(self.plugin)
         check_numbers(self)
         if self.seed + self.seeds - 1 > SEEDS:
             raise UsageError(f"--seed {self.seed} --seeds {self.seeds}: the last seed must be {SEEDS} or less.")

@@ -26,7 +26,7 @@ from lightning_modules.weights import (
     with_own_head,
 )
 from normshift import load_official, norm_layers, synchronize
-from normshift.antialias import set_stem_pool
+from normshift.antialiasing import set_stem_pool
 from normshift.checkpoints import place_as_published
 from normshift.released_blur import filter_size
 

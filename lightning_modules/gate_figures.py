@@ -1,8 +1,8 @@
 """Pictures of what the gates have learned, and the colours that norms and statistics have in every picture.
 
-The frames are tidy, one row a gate value: norm, seed, epoch, step, layer, depth, statistic ("mean", "var" or "rho"),
-label, value; the record of a single run may lack norm and seed. Pictures are plain matplotlib figures without pyplot,
-safe to draw inside a training run.
+The frames are tidy, one row a gate value: norm, seed, epoch, step, layer, depth, statistic ("mean", "var", "rho", or
+what a user's own norm calls its gate), label, value; the record of a single run may lack norm and seed. Pictures are
+plain matplotlib figures without pyplot, safe to draw inside a training run.
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ from __future__ import annotations
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
+from normshift.registry import NORMS, GateSpec, gate_spec
+
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame, Series
 
-NORM_COLOURS = {
-    "bn": "#3d4650",
-    "syncbn": "#adb5bd",
-    "in": "#e69f00",
-    "ln": "#56b4e9",
-    "gn": "#009e73",
-    "sn": "#d55e00",
-    "sn-in-ln": "#8a2f0b",
-    "bin": "#0072b2",
-    "ibn-a": "#e05fa8",
-    "ibn-b": "#7d2a78",
-}
-"""One fixed colour a norm: Okabe and Ito's colour-blind safe hues, lighter or darker for close relatives."""
+OTHER_COLOUR = "#777777"
+"""Of a norm or a statistic that has none of its own."""
 
-STATISTIC_COLOURS = {name: NORM_COLOURS[name] for name in ("in", "ln", "bn", "gn")}
-"""The statistics that SN mixes wear the colours of the norms they belong to."""
+
+def norm_colour(norm: str) -> str:
+    """One fixed colour a norm: Okabe and Ito's colour-blind safe hues, lighter or darker for close relatives."""
+    return (NORMS[norm].colour if norm in NORMS else None) or OTHER_COLOUR
+
+
+STATISTIC_COLOURS = {name: norm_colour(name) for name in ("in", "ln", "bn", "gn")}
+"""The statistics that gates choose between wear the colours of the norms they belong to."""
+
+END_COLOURS = ("#e0a458", "#5b7083")
+"""Of the two ends of a gate, where they are no statistics."""
+
+STATISTIC_NAMES = {"in": "instance", "ln": "layer", "bn": "batch", "gn": "group"}
 
 NEAR = 0.1
-"""A rho below this, or above one minus this, counts as having chosen a side."""
+"""A channel's gate below this, or above one minus this, counts as having chosen a side."""
 
 LEAST_STAGES = 3
 """Stages of a network that has any worth telling apart."""
@@ -44,9 +46,9 @@ _INK, _FAINT = "#3d4650", "#d7dce1"
 def draw_gates(frame: DataFrame) -> Figure:
     """The gates across the layers as they stood at the last step of each run in the frame.
 
-    SN: two panels, mean and variance; a bar a layer, split into the shares of the statistics, averaged over seeds.
-    BIN: ridges, how rho is spread over the recorded channels (and seeds) of each layer, and how many have chosen a
-    side; of a wide layer some channels stand for all, see `sampled`.
+    Mixtures (SN): two panels, mean and variance; a bar a layer, split into the shares of the statistics, averaged over
+    seeds. Gates of channels (BIN): ridges, how rho is spread over the recorded channels (and seeds) of each layer, and
+    how many have chosen a side; of a wide layer some channels stand for all, see `sampled`.
 
     Args:
         frame: tidy gates of one or more norms, seeds and steps.
@@ -63,9 +65,9 @@ def draw_gates(frame: DataFrame) -> Figure:
         panel
         for (norm, statistic), rows in last.groupby(["norm", "statistic"], sort=False)
         for panel in (
-            [(_rho_panel, f"{norm}: rho", rows, 2.2), (_sides_panel, norm, rows, 1.2)]
-            if statistic == "rho"
-            else [(_share_panel, f"{norm}: {'mean' if statistic == 'mean' else 'variance'}", rows, 1.7)]
+            [(_ridge_panel, f"{norm}: {gate_of(norm, statistic).heading}", rows, 2.2), (_sides_panel, norm, rows, 1.2)]
+            if by_channel(rows)
+            else [(_share_panel, f"{norm}: {gate_of(norm, statistic).heading}", rows, 1.7)]
         )
     ]
     figure, axes = _sheet([height for *_, height in panels])
@@ -82,8 +84,8 @@ def draw_gates(frame: DataFrame) -> Figure:
 def draw_gate_movement(frame: DataFrame) -> Figure:
     """How the gates moved during training, in the first, middle and last third of the layers, side by side.
 
-    SN: the shares, averaged over layers; a thin line a seed, a bold one for their mean. BIN: the quantiles of rho
-    over all channels that were recorded.
+    Mixtures (SN): the shares, averaged over layers; a thin line a seed, a bold one for their mean. Gates of channels
+    (BIN): the quantiles over all channels that were recorded.
 
     Args:
         frame: tidy gates of one or more norms and seeds.
@@ -103,14 +105,13 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
     for row, ((norm, statistic), gates) in enumerate(rows):
         for i, part in gates.groupby(gates["depth"].map(third)):
             ax = axes[3 * row + i]
-            (_rho_lines if statistic == "rho" else _share_lines)(ax, part, time)
+            (_channel_lines if by_channel(part) else _share_lines)(ax, part, time)
             ax.set_ylim(0, 1)
             ax.set_yticks([0, 0.5, 1])
             ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
             if row == 0:
                 ax.set_title(("first", "middle", "last")[i] + " third", fontsize=9, color=_INK)
-        name = {"mean": "mean", "var": "variance", "rho": "rho"}[statistic]
-        axes[3 * row].set_ylabel(f"{norm}: {name}")
+        axes[3 * row].set_ylabel(f"{norm}: {gate_of(norm, statistic).heading}")
     for ax in axes[-3:]:
         ax.set_xlabel(time)
     labelled = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -119,6 +120,22 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
         labelcolor=_INK, handlelength=1.2, handletextpad=0.5, columnspacing=1.4,
     )  # fmt: skip
     return figure
+
+
+def by_channel(rows: DataFrame) -> bool:
+    """Whether these gates are the channels' own values, labelled with numbers; otherwise shares of what labels name."""
+    return bool(rows["label"].astype(str).str.isdigit().all())
+
+
+def gate_of(norm: str, statistic: str) -> GateSpec:
+    """How a gate is drawn; plainly where its norm is not known here, as of a plug-in that was not loaded."""
+    return gate_spec(norm, statistic) or GateSpec(statistic)
+
+
+def ends_of(rows: DataFrame) -> list[tuple[str, str]]:
+    """What the channels of one gate use at 0 and at 1: the names and colours."""
+    gate = gate_of(*_told_apart(rows)[["norm", "statistic"]].iloc[0])
+    return [(end, STATISTIC_COLOURS.get(end, END_COLOURS[i])) for i, end in enumerate(gate.ends)]
 
 
 def finite(frame: DataFrame) -> DataFrame:
@@ -139,10 +156,10 @@ def sampled(rows: DataFrame) -> int:
     """How many channels of a wide layer stand for all in the gates of one arm; 0 where every channel is there.
 
     Args:
-        rows: tidy gates, of which those of rho are labelled with their channels' numbers.
+        rows: tidy gates, of which the channels' own are labelled with the channels' numbers.
     """
-    rho = rows[rows["statistic"] == "rho"].drop_duplicates(["depth", "label"])
-    numbers = rho["label"].astype(int).groupby(rho["depth"])
+    own = rows[rows["label"].astype(str).str.isdigit()].drop_duplicates(["statistic", "depth", "label"])
+    numbers = own["label"].astype(int).groupby([own["statistic"], own["depth"]])
     there = numbers.nunique()
     return int(there[numbers.max() >= there].max()) if (numbers.max() >= there).any() else 0
 
@@ -160,7 +177,8 @@ def quiet(ax: Axes) -> None:
 
 def _told_apart(frame: DataFrame) -> DataFrame:
     """The frame with the columns norm and seed, which one run's own record may lack."""
-    norm = frame["statistic"].map({"rho": "bin"}).fillna("sn")
+    known = {each: next((n for n in NORMS if gate_spec(n, each)), each) for each in frame["statistic"].unique()}
+    norm = frame["statistic"].map(known)
     missing = {name: value for name, value in (("norm", norm), ("seed", 0)) if name not in frame}
     return frame.assign(**missing)
 
@@ -193,11 +211,11 @@ def _share_panel(ax: Axes, rows: DataFrame) -> None:
 
 
 RIDGE_BINS = 40
-"""Bins of rho in a ridge."""
+"""Bins of a gate's values in a ridge."""
 
 
 def ridges(rows: DataFrame) -> DataFrame:
-    """How rho is spread in each layer: a row a depth, a column a bin of [0, 1], the share of the channels in it.
+    """How a gate is spread in each layer: a row a depth, a column a bin of [0, 1], the share of the channels in it.
 
     Each channel counts for its bin and, less, for the two to either side: in layers of few channels, too, a ridge is
     to be seen rather than single channels. What would leave [0, 1] stays in the last bins.
@@ -212,12 +230,12 @@ def ridges(rows: DataFrame) -> DataFrame:
     return pd.DataFrame(smooth, counts.index)
 
 
-def _rho_panel(ax: Axes, rows: DataFrame) -> None:
+def _ridge_panel(ax: Axes, rows: DataFrame) -> None:
     """A ridge a layer, its foot at the layer's depth; as wide as the root of the share, so that a few show, too."""
     import numpy as np
 
     spread = ridges(rows)
-    colour, middles = NORM_COLOURS["bin"], (np.arange(RIDGE_BINS) + 0.5) / RIDGE_BINS
+    colour, middles = _colour(rows), (np.arange(RIDGE_BINS) + 0.5) / RIDGE_BINS
     for depth, shares in spread[::-1].iterrows():  # from the right, so that a ridge covers what is behind it
         width = 1.6 * np.sqrt(shares)
         ax.fill_betweenx(middles, depth - 0.4, depth - 0.4 + width, color=colour, alpha=0.8, linewidth=0)
@@ -225,18 +243,30 @@ def _rho_panel(ax: Axes, rows: DataFrame) -> None:
     medians = rows.groupby("depth")["value"].median()
     ax.plot(medians.index, medians, "_", color=_INK, markersize=8, label="median")
     ax.set_ylim(-0.02, 1.02)
-    ax.set_yticks([0, 0.5, 1], ["0  instance", "0.5", "1  batch"])
+    (low, _), (high, _) = ends_of(rows)
+    ax.set_yticks([0, 0.5, 1], [end_label(0, low), "0.5", end_label(1, high)])
     _legend(ax, columns=1)
 
 
+def _colour(rows: DataFrame) -> str:
+    """The colour of the norm that these gates are of."""
+    return norm_colour(_told_apart(rows)["norm"].iloc[0])
+
+
+def end_label(value: int, end: str) -> str:
+    """What stands at one end of a gate's axis: the number, and what a channel uses there."""
+    meaning = STATISTIC_NAMES.get(end, end)
+    return str(value) if meaning == str(value) else f"{value} {meaning}"
+
+
 def _sides_panel(ax: Axes, rows: DataFrame) -> None:
-    depth = rows["depth"]
-    batch, instance = ((rows["value"] > 1 - NEAR).groupby(depth).mean(), (rows["value"] < NEAR).groupby(depth).mean())
-    for sign, share, name, word in ((1, batch, "bn", f"above {1 - NEAR:g}"), (-1, instance, "in", f"below {NEAR:g}")):
+    depth, (low, high) = rows["depth"], ends_of(rows)
+    above, below = ((rows["value"] > 1 - NEAR).groupby(depth).mean(), (rows["value"] < NEAR).groupby(depth).mean())
+    for sign, share, end, word in ((1, above, high, f"above {1 - NEAR:g}"), (-1, below, low, f"below {NEAR:g}")):
         legend = f"{word}: {100 * share.mean():.0f} %"
-        ax.bar(share.index, sign * share, 0.84, color=STATISTIC_COLOURS[name], label=legend)
+        ax.bar(share.index, sign * share, 0.84, color=end[1], label=legend)
     ax.axhline(0, color=_INK, linewidth=0.6)
-    ax.set_ylim(-1.15 * max(0.04, instance.max()), 1.15 * max(0.04, batch.max()))
+    ax.set_ylim(-1.15 * max(0.04, below.max()), 1.15 * max(0.04, above.max()))
     ax.yaxis.get_major_locator().set_params(nbins=4)
     ax.yaxis.set_major_formatter(lambda value, _: f"{100 * abs(value):.0f} %")
     some = sampled(rows)
@@ -253,13 +283,13 @@ def _share_lines(ax: Axes, rows: DataFrame, time: str) -> None:
         ax.plot(part.groupby(time)["value"].mean(), color=colour, linewidth=2, label=name.upper())
 
 
-def _rho_lines(ax: Axes, rows: DataFrame, time: str) -> None:
-    _rho_band(ax, rows.groupby(time)["value"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack())
+def _channel_lines(ax: Axes, rows: DataFrame, time: str) -> None:
+    _quantile_band(ax, _colour(rows), rows.groupby(time)["value"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack())
 
 
-def _rho_band(ax: Axes, quantiles: DataFrame) -> None:
+def _quantile_band(ax: Axes, colour: str, quantiles: DataFrame) -> None:
     """Quantiles in the columns, against whatever the index is."""
-    colour, x = NORM_COLOURS["bin"], quantiles.index
+    x = quantiles.index
     for low, high, alpha, label in ((0.05, 0.95, 0.18, "9 in 10 channels"), (0.25, 0.75, 0.35, "half of them")):
         ax.fill_between(x, quantiles[low], quantiles[high], color=colour, alpha=alpha, linewidth=0, label=label)
     ax.plot(x, quantiles[0.5], color=colour, linewidth=1.8, label="median")

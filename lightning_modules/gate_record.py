@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datamodules.whole_file import write_whole
-from normshift.gates import Place
+from normshift.gate_reader import GateSlot
 
 KEPT = 64
 """Channels of a layer that are kept; of a wider one so many, evenly spread, stand for all."""
@@ -23,22 +23,22 @@ class GateRecord:
     twenty megabytes and a table of five million rows. What is kept is exact, float32.
 
     Args:
-        places: what the values given to `add` are, from a `GateReader`.
+        slots: what the values given to `add` are, from a `GateReader`.
         columns: constant columns to stand in front, such as {"norm": "sn", "seed": 0}.
     """
 
-    def __init__(self, places: list[Place], columns: dict):
+    def __init__(self, slots: list[GateSlot], columns: dict):
         self.columns = columns
         self.times: list[tuple[int, int]] = []  # (epoch, step)
         self.values: list[np.ndarray] = []  # what is kept, one array a time
-        chosen = [_spread(len(place.labels)) for place in places]
-        self._kept = np.concatenate([place.start + some for place, some in zip(places, chosen, strict=True)])
+        chosen = [_spread(len(slot.labels)) for slot in slots]
+        self._kept = np.concatenate([slot.start + some for slot, some in zip(slots, chosen, strict=True)])
         counts = [len(some) for some in chosen]
-        self._places = {
-            "layer": np.repeat([place.layer for place in places], counts),
-            "depth": np.repeat([place.depth for place in places], counts),
-            "statistic": np.repeat([place.statistic for place in places], counts),
-            "label": np.array([place.labels[i] for place, some in zip(places, chosen, strict=True) for i in some]),
+        self._slots = {
+            "layer": np.repeat([slot.layer for slot in slots], counts),
+            "depth": np.repeat([slot.depth for slot in slots], counts),
+            "statistic": np.repeat([slot.statistic for slot in slots], counts),
+            "label": np.array([slot.labels[i] for slot, some in zip(slots, chosen, strict=True) for i in some]),
         }
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class GateRecord:
     def last(self) -> pd.DataFrame:
         """The rows of the last time."""
         epoch, step = self.times[-1]
-        return pd.DataFrame(self.columns | {"epoch": epoch, "step": step} | self._places | {"value": self.values[-1]})
+        return pd.DataFrame(self.columns | {"epoch": epoch, "step": step} | self._slots | {"value": self.values[-1]})
 
     def write(self, file: Path) -> None:
         """Write the whole table; a file of that name is replaced once the new one is complete."""
@@ -61,7 +61,7 @@ class GateRecord:
         epochs, steps = np.array(self.times).T
         table = {name: pa.repeat(pa.scalar(value), times * size) for name, value in self.columns.items()}
         table |= {"epoch": np.repeat(epochs, size), "step": np.repeat(steps, size)}
-        for name, column in self._places.items():
+        for name, column in self._slots.items():
             once = pa.array(column)
             table[name] = pa.chunked_array([once] * times)  # the same memory at every time
         table |= {"value": np.concatenate(self.values)}

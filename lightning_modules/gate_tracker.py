@@ -15,18 +15,18 @@ from lightning_modules.gate_record import GateRecord
 from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs
 from lightning_modules.study_module import steps_of
 from lightning_modules.weight_averaging import evaluated_network
-from normshift.gates import GateReader, Place
+from normshift.gate_reader import GateReader, GateSlot
 
 BINS = 32
-"""Of a histogram of rho, which is in [0, 1]."""
+"""Of a histogram of a channel's gates, which are in [0, 1]."""
 
 
 class GateTracker(pl.Callback):
-    """Records SN's shares and BIN's rho before training and after each epoch, and logs them along the way.
+    """Records gates (SN's shares, BIN's rho, a user's own) before training and after each epoch, and logs them.
 
     Writes `gates.parquet` (see `GateRecord`) after each epoch, and `gates.png`. To W&B go, every few steps, the
     measures of `GateMeasures` in the keys of `LayerLog`, `gates/mean/bn` and the like; after each epoch histograms of
-    rho, `gates/rho/histogram` and, hidden, by layer; and pictures, `gates/map`, layer by epoch, and
+    the channels' gates, `gates/rho/histogram` and, hidden, by layer; and pictures, `gates/map`, layer by epoch, and
     `gates/across_layers`. A network without gates leaves no trace. Where weights are averaged, all of this is of the
     average, which is the network that is evaluated and kept.
 
@@ -43,11 +43,11 @@ class GateTracker(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.record = None
         self._reader = GateReader(evaluated_network(trainer, module))
-        if not self._reader.places or not trainer.is_global_zero:
+        if not self._reader.slots or not trainer.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._measures = GateMeasures(self._reader.places)
-        self.record = GateRecord(self._reader.places, self.columns)
+        self._measures = GateMeasures(self._reader.slots)
+        self.record = GateRecord(self._reader.slots, self.columns)
         self.log = LayerLog("gates", self._measures.layers, self._measures.names, limits=(0, 1))
         if self._loaded:
             self.record.load_state_dict(self._loaded["record"])
@@ -136,34 +136,34 @@ class GateTracker(pl.Callback):
 class GateMeasures:
     """What a layer's gates come to: all layers at once, from the values that a `GateReader` reads.
 
-    SN: `mean/LABEL` and `var/LABEL`, the shares. BIN: `rho/mean`, and the shares of the channels near either end,
-    `rho/near_0` (below `NEAR`) and `rho/near_1` (above 1 - `NEAR`).
+    Of mixtures (SN) the shares, `mean/LABEL` and `var/LABEL`. Of gates that each channel has one of (BIN's rho)
+    `rho/mean`, and the shares of the channels near either end, `rho/near_0` (below `NEAR`) and `rho/near_1` (above
+    1 - `NEAR`).
 
     Args:
-        places: what the values are.
+        slots: what the values are.
 
     Attributes:
         layers: depth and name of each layer that has gates. names: of the measures. histogram_keys: of each
-            layer's rho.
+            layer's channels.
     """
 
-    def __init__(self, places: list[Place]):
-        self.layers = list(dict.fromkeys((place.depth, place.layer) for place in places))
+    def __init__(self, slots: list[GateSlot]):
+        self.layers = list(dict.fromkeys((slot.depth, slot.layer) for slot in slots))
         row = {layer: i for i, layer in enumerate(self.layers)}
-        rhos = [place for place in places if place.statistic == "rho"]
         shares: dict[str, tuple[list[int], list[int]]] = {}  # by measure: which layers, and where their value stands
-        for place in places:
-            for i, label in enumerate(place.labels if place.statistic != "rho" else ()):
-                layers, where = shares.setdefault(f"{place.statistic}/{label}", ([], []))
-                layers.append(row[place.depth, place.layer])
-                where.append(place.start + i)
+        for slot in slots:
+            for i, label in enumerate(() if slot.by_channel else slot.labels):
+                layers, where = shares.setdefault(f"{slot.statistic}/{label}", ([], []))
+                layers.append(row[slot.depth, slot.layer])
+                where.append(slot.start + i)
+        own = [slot for slot in slots if slot.by_channel]
+        statistics = dict.fromkeys(slot.statistic for slot in own)
+        self._channels = [_Channels(s, [slot for slot in own if slot.statistic == s], row) for s in statistics]
         self.names = sorted(shares, key=lambda name: name.partition("/")[0])
-        self.names += ["rho/mean", "rho/near_0", "rho/near_1"] if rhos else []
+        self.names += [name for channels in self._channels for name in channels.names]
         self._shares = {name: (np.array(layers), np.array(where)) for name, (layers, where) in shares.items()}
-        self._channels = np.array([len(place.labels) for place in rhos])
-        self._rho = np.concatenate([np.arange(p.slice.start, p.slice.stop) for p in rhos]) if rhos else None
-        self._rho_rows = np.array([row[place.depth, place.layer] for place in rhos])
-        self.histogram_keys = [f"layers/gates/rho/histogram/{layer_key(place.depth, place.layer)}" for place in rhos]
+        self.histogram_keys = [key for channels in self._channels for key in channels.histogram_keys]
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """The measures (measures, layers); NaN where a layer has no such gates."""
@@ -172,22 +172,40 @@ class GateMeasures:
             if name in self._shares:
                 layers, where = self._shares[name]
                 measured[i, layers] = values[where]
-        if self._rho is not None:
-            rho, starts = values[self._rho].astype(np.float64), np.cumsum(self._channels) - self._channels
-            for i, each in enumerate((rho, rho < NEAR, rho > 1 - NEAR), len(self.names) - 3):
-                sums = np.add.reduceat(each.astype(np.float64), starts)
-                measured[i, self._rho_rows] = sums / self._channels
+        first = len(self._shares)
+        for i, channels in enumerate(self._channels):
+            measured[first + 3 * i : first + 3 * i + 3, channels.rows] = channels.measures(values)
         return measured
 
     def histograms(self, values: np.ndarray) -> dict:
-        """W&B's histograms of rho by key: of each layer, and of all channels."""
-        if self._rho is None:
-            return {}
+        """W&B's histograms by key: of each layer's channels, and of all channels."""
+        return {key: value for channels in self._channels for key, value in channels.histograms(values).items()}
+
+
+class _Channels:
+    """One statistic's gates that each channel has one of, in all layers that have them."""
+
+    def __init__(self, statistic: str, slots: list[GateSlot], row: dict[tuple[int, str], int]):
+        self.statistic, self.names = statistic, [f"{statistic}/{name}" for name in ("mean", "near_0", "near_1")]
+        self.rows = np.array([row[slot.depth, slot.layer] for slot in slots])
+        self.counts = np.array([len(slot.labels) for slot in slots])
+        self.where = np.concatenate([np.arange(slot.slice.start, slot.slice.stop) for slot in slots])
+        places = [layer_key(slot.depth, slot.layer) for slot in slots]
+        self.histogram_keys = [f"layers/gates/{statistic}/histogram/{place}" for place in places]
+
+    def measures(self, values: np.ndarray) -> np.ndarray:
+        """`names` by layer (3, layers)."""
+        gates, starts = values[self.where].astype(np.float64), np.cumsum(self.counts) - self.counts
+        each = (gates, gates < NEAR, gates > 1 - NEAR)
+        return np.stack([np.add.reduceat(values.astype(np.float64), starts) / self.counts for values in each])
+
+    def histograms(self, values: np.ndarray) -> dict:
         import wandb
 
         edges = np.linspace(0, 1, BINS + 1)
-        bins = np.minimum((values[self._rho] * BINS).astype(int), BINS - 1)  # 1 itself is in the last
-        which = np.repeat(np.arange(len(self._channels)), self._channels)
-        counts = np.bincount(which * BINS + bins, minlength=BINS * len(self._channels)).reshape(-1, BINS)
-        each = zip([*self.histogram_keys, "gates/rho/histogram"], [*counts, counts.sum(0)], strict=True)
+        bins = np.minimum((values[self.where] * BINS).astype(int), BINS - 1)  # 1 itself is in the last
+        which = np.repeat(np.arange(len(self.counts)), self.counts)
+        counts = np.bincount(which * BINS + bins, minlength=BINS * len(self.counts)).reshape(-1, BINS)
+        keys = [*self.histogram_keys, f"gates/{self.statistic}/histogram"]
+        each = zip(keys, [*counts, counts.sum(0)], strict=True)
         return {key: wandb.Histogram(np_histogram=(count, edges)) for key, count in each}

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from normshift.layers import IBN2d, SwitchNorm
-from normshift.record import CHANNELWISE, GATES, RENAMED, record, state_for
+from normshift.layers import IBN2d, Norm
+from normshift.record import CHANNELWISE, gate_keys, published_names, record, state_for
 from normshift.registry import NORMS
 from normshift.released_blur import blur_as_released, filter_size, plain_names, refuse_other_blurs
 from normshift.succession import hand_on_hooks, successor
@@ -76,18 +76,21 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     norms = norm_layers(network)
     other = _placed_as_published(norms, published)
     wanted = _wanted(network, other)
-    filled, taken = _norm_states(norms | other, published)
-    for key in wanted.keys() & published.keys() - taken:
+    filled, used_keys = _norm_states(norms | other, published)
+    for key in wanted.keys() & published.keys() - used_keys:
         filled[key] = published[key]
-        taken.add(key)
+        used_keys.add(key)
     _fill_absent_biases(filled, wanted)
     filled = {key: _reshaped(value, wanted[key]) for key, value in filled.items()}
-    _complain(published.keys() - taken, wanted.keys() - filled.keys() - _optional(wanted, published), filled, wanted)
+    missing = wanted.keys() - filled.keys() - _optional(wanted, published, norms | other)
+    _complain(published.keys() - used_keys, missing, filled, wanted)
     if size:
         blur_as_released(network, size)
     _place(network, other)
     network.load_state_dict(filled, strict=False)
-    _follow_conventions(norms | other, published)
+    for name, layer in (norms | other).items():
+        if isinstance(layer, Norm):
+            layer.follow_published(_state_of(name, published))
     return model
 
 
@@ -117,22 +120,10 @@ def _name_here(key: str, modules: set[str]) -> str:
     return key if _owner(key) in modules else next((name for name in names if _owner(name) in modules), key)
 
 
-def _follow_conventions(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> None:
-    """Set Switchable Normalization's layers as those were that a checkpoint is of.
-
-    The official layers publish affine parameters with axes of size 1 and divide by n - 1; of the old average they keep
-    0.9 in images and 0.997 in vectors and volumes (devkit/ops/switchable_norm.py).
-    """
-    for name, layer in norms.items():
-        prefix = f"{name}." if name else ""
-        if not isinstance(layer, SwitchNorm) or f"{prefix}mean_weight" not in published:
-            continue
-        official = published.get(f"{prefix}weight", layer.weight).dim() > 1
-        layer.correction = int(official)
-        if official:
-            layer.eps = 1e-5
-        if official and "bn" in layer.statistics:
-            layer.momentum = 0.1 if layer.ndims == (4,) else 0.003
+def _state_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a state is one layer's, by the layer's own key names."""
+    prefix = f"{name}." if name else ""
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
@@ -140,15 +131,14 @@ def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> t
 
     IBN's halves are not among them: they fit an IBN layer of the same split, key by key, or nothing.
     """
-    filled, taken = {}, set()
+    filled, used_keys = {}, set()
     for name, layer in norms.items():
-        prefix = f"{name}." if name else ""
-        state = {key[len(prefix) :]: value for key, value in published.items() if key.startswith(prefix)}
-        own = state_for(layer, record(state))
+        prefix, state, own_name = f"{name}." if name else "", _state_of(name, published), published_names(layer)
+        own = state_for(layer, record(state, layer))
         filled |= {prefix + key: value for key, value in own.items()}
         known = CHANNELWISE | {"num_batches_tracked"} | own.keys()  # gates are used only where the layer has them
-        taken |= {prefix + key for key in state if RENAMED.get(key, key) in known}
-    return filled, taken
+        used_keys |= {prefix + key for key in state if own_name.get(key, key) in known}
+    return filled, used_keys
 
 
 def _owner(key: str) -> str:
@@ -198,16 +188,18 @@ def _reshaped(value: Tensor, wanted: Tensor) -> Tensor:
     return value.reshape(wanted.shape) if alike or (linear and value.numel() == wanted.numel()) else value
 
 
-def _optional(wanted: Iterable[str], published: Iterable[str]) -> set[str]:
+def _optional(wanted: Iterable[str], published: Iterable[str], norms: dict[str, nn.Module]) -> set[str]:
     """Keys that may keep their present values, because this kind of checkpoint has none of them."""
     published = list(published)
-    has_gates = any(key.rpartition(".")[2] in GATES | RENAMED.keys() for key in published)
+    gates = {key for layer in norms.values() for key in gate_keys(layer)}
+    named_otherwise = {key for layer in norms.values() for key in published_names(layer)}
+    has_gates = any(key.rpartition(".")[2] in gates | named_otherwise for key in published)
     has_ibn = any(key.endswith(".IN.weight") for key in published)
     return {
         key
         for key in wanted
         if key.endswith("num_batches_tracked")
-        or (not has_gates and key.rpartition(".")[2] in GATES)
+        or (not has_gates and key.rpartition(".")[2] in gates)
         or (not has_ibn and re.search(r"\.IN\.(weight|bias)$", key))
     }
 

@@ -254,7 +254,7 @@ class _Watch(TorchDispatchMode):
         self.norms = norms
         self.parameters = {id(parameter) for parameter in model.parameters()}
         self.made: dict[int, tuple[Tensor, nn.Module]] = {}  # kept alive, so that no other tensor takes their ids
-        self.handed: dict[int, int] = {}
+        self.handed: dict[int, int | None] = {}
         self.calls, self.taken, self.inside = Counter(), Counter(), 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -271,7 +271,9 @@ class _Watch(TorchDispatchMode):
         if not self.inside:
             self.take((args, kwargs))
         if id(module) in self.norms:
-            self.handed[id(module)] = id(next(iter(tree_leaves((args, kwargs))), None))
+            handed = id(next(iter(tree_leaves((args, kwargs))), None))
+            # looked up at once: what no layer made is not kept, and a later tensor may have its id
+            self.handed[id(module)] = handed if handed in self.made else None
         self.calls[id(module)] += 1
         self.inside += 1
 

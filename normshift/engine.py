@@ -5,7 +5,7 @@
     y                    = scale * (x - mean) + shift                   one read, one write
 
 and, on the way back, one pass that reduces dy and one that writes dx. Memory kept for it is x and a few N x C vectors.
-The passes are `normshift.kernels`; the formulas, each a few lines, are `normshift.formulas`.
+The passes are `normshift.backends`; the formulas, each a few lines, are `normshift.formulas`.
 
 `N` is the batch, `C` the channels, `P` the number of spatial positions of one map (1 for an (N, C) input).
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from normshift import kernels
+from normshift import backends
 
 
 class Moments(NamedTuple):
@@ -42,7 +42,7 @@ class Formula:
         """The channels whose scale or shift depends on each image's own moments."""
         return slice(0, channels)
 
-    def loop(self) -> "kernels.Mixture | kernels.Gates | None":
+    def compiled_form(self) -> "backends.Mixture | backends.ChannelGates | None":
         """What compiled loops know this formula as, where they do."""
         return None
 
@@ -84,8 +84,8 @@ class BatchSource(Protocol):
 
     training: bool
 
-    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        """Those of these maps, for training, pooled by `home`. `observe`: whether the running averages follow."""
+    def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
+        """Those of these maps, for training, pooled by `backend`. `observe`: whether the running averages follow."""
 
     def running(self, dtype: torch.dtype) -> Batch:
         """The running averages, for evaluation."""
@@ -109,7 +109,7 @@ def normalize(
     """
     if is_transformed():
         return _composite(x, formula, parameters, source, correction)
-    return _Normalize.apply(kernels.laid_out(x), formula, source, correction, *parameters)
+    return _Normalize.apply(backends.laid_out(x), formula, source, correction, *parameters)
 
 
 def is_transformed() -> bool:
@@ -127,18 +127,18 @@ def _is_exported() -> bool:
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, formula: Formula, source: BatchSource | None, correction: int, *parameters: Tensor):
-        home = kernels.home_of(x)
-        moments, batch = _statistics(home.moments, home, x, formula, source, correction)
+        backend = backends.backend_of(x)
+        moments, batch = _statistics(backend.moments, backend, x, formula, source, correction)
         in_kind = _cast(parameters, moments)
-        ctx.loop = formula.loop() if home.LOOPS else None
-        if ctx.loop:
-            scale, shift = ctx.loop.evaluate(moments, batch, in_kind)
+        ctx.compiled_form = formula.compiled_form() if backend.HAS_COMPILED_FORMULAS else None
+        if ctx.compiled_form:
+            scale, shift = ctx.compiled_form.evaluate(moments, batch, in_kind)
         else:
             scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *in_kind))
-        ctx.home, ctx.formula, ctx.source, ctx.correction = home, formula, source, correction
+        ctx.backend, ctx.formula, ctx.source, ctx.correction = backend, formula, source, correction
         ctx.positions, ctx.batch_kind = moments.positions, batch and batch[2:]
         ctx.save_for_backward(x, *moments[:2], scale, *(batch[:2] if batch else ()), *parameters)
-        return home.scale_shift(x, moments.mean, scale, shift)
+        return backend.scale_shift(x, moments.mean, scale, shift)
 
     @staticmethod
     def backward(ctx, dy: Tensor):
@@ -148,9 +148,9 @@ class _Normalize(torch.autograd.Function):
         moments, batch = Moments(mean, var, ctx.positions), None
         if ctx.batch_kind:
             batch, rest = Batch(*rest[:2], *ctx.batch_kind), rest[2:]
-        home = ctx.home if kernels.reference.is_plain(dy) else kernels.reference
-        dshift, dscale = home.reductions(dy, x, mean)
-        found = ((home.LOOPS and ctx.loop) or ctx.formula).gradient(
+        backend = ctx.backend if backends.reference.is_plain(dy) else backends.reference
+        dshift, dscale = backend.reductions(dy, x, mean)
+        found = ((backend.HAS_COMPILED_FORMULAS and ctx.compiled_form) or ctx.formula).gradient(
             moments, batch, _cast(rest, moments), dscale, dshift
         )
         gradients = (
@@ -159,26 +159,26 @@ class _Normalize(torch.autograd.Function):
         )
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, *gradients
-        slope, offset = _through_moments(ctx, home, moments, batch, found[:4], scale, dshift)
-        return home.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
+        slope, offset = _through_moments(ctx, backend, moments, batch, found[:4], scale, dshift)
+        return backend.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
 
 
-def _statistics(take, home: ModuleType, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
+def _statistics(take, backend: ModuleType, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
     """Moments, of those channels alone whose formula needs them, and the batch's statistics."""
-    positions, channels, kind = math.prod(x.shape[2:]), x.shape[1], kernels.statistics_type(x)
+    positions, channels, kind = math.prod(x.shape[2:]), x.shape[1], backends.statistics_type(x)
     training = source is None or source.training
     own = formula.own_moments(channels, training)
     if own == slice(0, channels):
         moments = Moments(*take(x), positions)
         if correction:
             moments = moments._replace(var=moments.var * _corrected(positions))
-        batch = source and (source.batch(moments, home, observe=True) if training else source.running(kind))
+        batch = source and (source.batch(moments, backend, observe=True) if training else source.running(kind))
         return moments, batch
     batch = source.running(kind)
     fixed = [v.repeat(x.shape[0], 1) for v in batch[:2]]
     if own.stop > own.start:
         some = x[:, own]
-        taken = take(some) if kernels.is_laid_out(some) else (v[:, own] for v in take(x))  # sooner all than a copy
+        taken = take(some) if backends.is_laid_out(some) else (v[:, own] for v in take(x))  # sooner all than a copy
         sides = [(part[:, : own.start], part[:, own.stop :]) for part in fixed]
         fixed = [torch.cat([left, v, right], 1) for (left, right), v in zip(sides, taken, strict=True)]
     return Moments(*fixed, positions), batch
@@ -189,7 +189,7 @@ def _corrected(positions: int) -> float:
 
 
 def _through_moments(
-    ctx, home: ModuleType, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor
+    ctx, backend: ModuleType, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor
 ):
     """(slope, offset) of `dx = scale * dy + slope * (x - mean) + offset`: what reaches x through its moments."""
     of_mean = 1 / max(moments.positions, 1)
@@ -198,7 +198,7 @@ def _through_moments(
     if batch and batch.share is not None:
         by_batch = (torch.zeros_like(batch.mean) if gradient is None else gradient for gradient in found[2:])
         pooled = (batch.mean, *batch.collected(*by_batch), batch.share)
-    return home.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
+    return backend.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
 
 
 def _differentiable_gradient(ctx, dy: Tensor):
@@ -226,8 +226,8 @@ class _Replay:
     def __init__(self, source: BatchSource, batch: Batch):
         self.training, self._source, self._batch = batch.share is not None, source, batch
 
-    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        return self._source.batch(moments, home, observe=False)
+    def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
+        return self._source.batch(moments, backend, observe=False)
 
     def running(self, dtype: torch.dtype) -> Batch:
         return self._batch
@@ -239,10 +239,10 @@ def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tenso
     A compiler fuses what is pointwise with what stands before and behind, and `torch.func` transforms each. What is
     exported has no kernel at all: it is to run where this library is not, and as ONNX.
     """
-    take = kernels.reference.written_out_moments if _is_exported() else _Moments.apply
-    moments, batch = _statistics(take, kernels.reference, x, formula, source, correction)
+    take = backends.reference.written_out_moments if _is_exported() else _Moments.apply
+    moments, batch = _statistics(take, backends.reference, x, formula, source, correction)
     scale, shift = formula(moments, batch, *_cast(parameters, moments))
-    mean, scale, shift = (kernels.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
+    mean, scale, shift = (backends.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
     return torch.addcmul(shift, x - mean, scale).to(x.dtype)
 
 
@@ -264,7 +264,7 @@ class _Moments(torch.autograd.Function):
         x, mean = ctx.saved_tensors
         positions = max(math.prod(x.shape[2:]), 1)
         slope, offset = dvar * (2 / positions), dmean / positions
-        return torch.addcmul(kernels.over(offset, x), x - kernels.over(mean, x), kernels.over(slope, x)).to(x.dtype)
+        return torch.addcmul(backends.over(offset, x), x - backends.over(mean, x), backends.over(slope, x)).to(x.dtype)
 
 
 def _cast(parameters, moments: Moments) -> list[Tensor]:

@@ -14,9 +14,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from normshift.backends import ChannelGates, Mixture
+from normshift.backends.reference import pooled
 from normshift.engine import Batch, Formula, Moments
-from normshift.kernels import Gates, Mixture
-from normshift.kernels.reference import pooled
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class InstanceFormula(Formula):
     def __call__(self, moments, batch, weight, bias):
         return weight * torch.rsqrt(moments.var + self.eps), bias
 
-    def loop(self):
+    def compiled_form(self):
         return Mixture((0,), self.eps)
 
     def gradient(self, moments, batch, parameters, dscale, dshift):
@@ -51,7 +51,7 @@ class BatchFormula(Formula):
     def own_moments(self, channels, training):
         return slice(0, channels) if training else slice(0, 0)
 
-    def loop(self):
+    def compiled_form(self):
         return Mixture((-1,), self.eps)
 
     def gradient(self, moments, batch, parameters, dscale, dshift):
@@ -74,8 +74,8 @@ class BatchInstanceFormula(Formula):
         instance_scale = weight * (1 - rho) * torch.rsqrt(moments.var + self.eps)
         return batch_scale + instance_scale, torch.addcmul(bias, batch_scale, moments.mean - batch.mean)
 
-    def loop(self):
-        return Gates(self.eps)
+    def compiled_form(self):
+        return ChannelGates(self.eps)
 
     def gradient(self, moments, batch, parameters, dscale, dshift):
         weight, _, rho = parameters
@@ -111,9 +111,9 @@ class InstanceBatchFormula(Formula):
             return slice(0, channels)
         return slice(0, self.split) if self.instance_first else slice(self.split, channels)
 
-    def loop(self):
+    def compiled_form(self):
         rest = 2**31 if self.instance_first else 0
-        return Gates(self.eps, *sorted((self.split, rest)))
+        return ChannelGates(self.eps, *sorted((self.split, rest)))
 
     def gradient(self, moments, batch, parameters, dscale, dshift):
         by_gated = BatchInstanceFormula(self.eps).gradient(moments, batch, self._gated(parameters), dscale, dshift)
@@ -142,7 +142,7 @@ class SwitchFormula(Formula):
         scale = weight * torch.rsqrt(var + self.eps)
         return scale, torch.addcmul(bias, scale, distance)
 
-    def loop(self):
+    def compiled_form(self):
         codes = {"in": 0, "bn": -1, "ln": 1, "gn": self.groups}
         return Mixture(tuple(codes[name] for name in self.statistics), self.eps)
 
@@ -199,7 +199,7 @@ class SwitchFormula(Formula):
 class VectorSwitchFormula(SwitchFormula):
     """The same of vectors (N, C), with variances over C and over N that are unbiased, as the official 1d layer's."""
 
-    def loop(self):
+    def compiled_form(self):
         return None
 
     def gradient(self, moments, batch, parameters, dscale, dshift):

@@ -1,7 +1,10 @@
 """Norm layers: each is a formula, with its parameters and, where it takes a batch's statistics, running averages."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from types import ModuleType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +22,43 @@ from normshift.running_statistics import RunningStatistics
 from normshift.sync import pooled_batch
 from normshift.unit_interval import keep_in_unit_interval
 
+PER_IMAGE = "its statistics come from each image"
+
+
+def shares(logits: Tensor) -> Tensor:
+    """Shares of a mixture, from logits (gates, labels)."""
+    return logits.softmax(-1)
+
+
+@dataclass(frozen=True)
+class GateParameter:
+    """A parameter whose values say, in [0, 1], what a layer uses: how it is called, read and trained.
+
+    Attributes:
+        statistic: what it decides on; the name under which it is recorded and drawn (see `GateSpec`).
+        parameter: of the layer itself; any shape.
+        labels: what each value stands for; by default its number.
+        read: from values (gates, len(labels)) as the parameter has them to values in [0, 1], as torch.sigmoid or
+            `shares` do; None where they are in [0, 1] as they stand. Gates with the same function are read at once.
+        fast: whether `parameter_groups` multiplies its learning rate and never lets it decay, as BIN's paper has it.
+    """
+
+    statistic: str
+    parameter: nn.Parameter
+    labels: Sequence[str] = ()
+    read: Callable[[Tensor], Tensor] | None = None
+    fast: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.labels) or tuple(map(str, range(self.parameter.numel())))
+
 
 class Norm(nn.Module):
     """Base of every layer here: checks its input and applies its formula.
 
-    A subclass says which `Formula` that is, and lists the formula's parameters in order.
+    A subclass says which `Formula` that is, and lists the formula's parameters in order. What it has beside those of
+    `AffineNorm` belongs to its kind: `convert` makes it anew and never hands it to a layer of another kind.
 
     It does not derive from torch's `_BatchNorm`: torch's SyncBatchNorm conversion would replace it. Tools that look for
     that class find layers with running averages by way of a `BatchNormView`.
@@ -31,6 +66,8 @@ class Norm(nn.Module):
 
     ndims: tuple[int, ...] = (2, 3, 4, 5)
     correction: int = 0
+    norm_name: str = ""  # under which its gates are recorded; `register_norm` fills it in
+    published_names: ClassVar[Mapping[str, str]] = {}  # what checkpoints call its parameters -> what it calls them
 
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
@@ -48,6 +85,18 @@ class Norm(nn.Module):
     def batch_source(self) -> BatchSource | None:
         """Where the formula's batch statistics come from."""
         return None
+
+    def gates(self) -> list[GateParameter]:
+        """Its gates, if it has any."""
+        return []
+
+    def follow_published(self, state: Mapping[str, Tensor]) -> None:
+        """Set what a checkpoint of this kind of layer, from its paper's repository, does not say about itself."""
+
+    def why_not_folded(self) -> str | None:
+        """Why `fold` cannot merge it into a convolution; None where in evaluation it is a fixed scale and shift."""
+        own = self.formula().own_moments(self.num_features, training=False)
+        return PER_IMAGE if own.stop > own.start else None
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
@@ -86,12 +135,26 @@ class InstanceNorm(AffineNorm):
         return InstanceFormula(self.eps)
 
 
-class BatchNorm(RunningStatistics, AffineNorm):
+class AffineBatchNorm(RunningStatistics, AffineNorm):
+    """An `AffineNorm` whose formula takes the batch's statistics too: pooled in training, running averages later.
+
+    Args:
+        momentum: share of the new batch in the running averages; None for the mean of all batches.
+        count_in_state: whether the number of batches is in its state dict, as torch's batch norms have it.
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, count_in_state: bool = False
+    ):
+        super().__init__(num_features, eps)
+        self._track(num_features, momentum, count_in_state)
+
+
+class BatchNorm(AffineBatchNorm):
     """Batch normalization as a formula of the engine: the BN half of `IBN2d`, which can synchronise on any device."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
-        super().__init__(num_features, eps)
-        self._track(num_features, momentum, count_in_state=True)  # a key of every published BN
+        super().__init__(num_features, eps, momentum, count_in_state=True)  # a key of every published BN
 
     def formula(self):
         return BatchFormula(self.eps)
@@ -128,6 +191,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
     """
 
     STATISTICS = ("in", "ln", "bn", "gn")
+    norm_name = "sn"
     _version = 2  # of its state dicts: their shapes say the correction
 
     def __init__(
@@ -165,6 +229,25 @@ class SwitchNorm(RunningStatistics, AffineNorm):
 
     def formula(self):
         return SwitchFormula(self.eps, self.statistics, self.groups)
+
+    def follow_published(self, state):
+        """The official layers publish affine parameters with axes of size 1 and divide by n - 1; of the old average
+        they keep 0.9 in images and 0.997 in vectors and volumes (devkit/ops/switchable_norm.py)."""
+        if "mean_weight" not in state:
+            return
+        official = state.get("weight", self.weight).dim() > 1
+        self.correction = int(official)
+        if official:
+            self.eps = 1e-5
+        if official and "bn" in self.statistics:
+            self.momentum = 0.1 if self.ndims == (4,) else 0.003
+
+    def gates(self):
+        mixtures = (("mean", self.mean_weight), ("var", self.var_weight))
+        return [GateParameter(statistic, weight, self.statistics, shares) for statistic, weight in mixtures]
+
+    def why_not_folded(self):
+        return None if self.statistics == ("bn",) else f"{PER_IMAGE}, as a mixture of {', '.join(self.statistics)}"
 
     def batch_source(self):
         return self if "bn" in self.statistics else None
@@ -227,11 +310,12 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
         ValueError: on an input of another shape.
     """
 
+    norm_name = "bin"
+    published_names: ClassVar = {"gate": "rho"}
+
     def __new__(cls, *args, **kwargs):
         layer = super().__new__(cls)
-        keep_in_unit_interval(
-            layer, "rho"
-        )  # here and not in __init__, so that copies and unpickled layers are kept too
+        keep_in_unit_interval(layer, "rho")  # not in __init__, so that copies and unpickled layers are kept too
         return layer
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
@@ -244,6 +328,13 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
             return self.weight, self.bias, self.rho + (self.rho.clamp(0, 1) - self.rho).detach()
         self.rho.data.clamp_(0, 1)  # by .data: a layer used twice in one graph must not see its version change
         return self.weight, self.bias, self.rho
+
+    def gates(self):
+        return [GateParameter("rho", self.rho, fast=True)]
+
+    def why_not_folded(self):
+        gated = int((self.rho < 1).sum())
+        return f"{PER_IMAGE} where rho is below 1, in {gated} of {self.num_features} channels" if gated else None
 
     def formula(self):
         return BatchInstanceFormula(self.eps)
@@ -320,12 +411,12 @@ class _HalfBatch:
     def training(self) -> bool:
         return self._norm.training or self._norm.running_mean is None
 
-    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        batch, count = pooled_batch(moments, home, self._norm.sync and self._norm.training)
+    def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
+        batch, count = pooled_batch(moments, backend, self._norm.sync and self._norm.training)
         own = slice(self._layer.first, None) if self._layer.instance_first else slice(self._layer.first)
         half = batch._replace(mean=batch.mean[own], var=batch.var[own])
         if observe:
-            self._norm.observe(half.mean, half.var, count, home)
+            self._norm.observe(half.mean, half.var, count, backend)
         return self._filled(half)
 
     def running(self, dtype: torch.dtype) -> Batch:
@@ -386,10 +477,10 @@ class _Vectors:
     def training(self) -> bool:
         return self._layer.training or self._layer.running_mean is None
 
-    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        batch, count = pooled_batch(moments, home, self._layer.sync and self._layer.training)
+    def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
+        batch, count = pooled_batch(moments, backend, self._layer.sync and self._layer.training)
         if observe:
-            self._layer.observe(batch.mean, batch.var / (1 - batch.share), count, home)
+            self._layer.observe(batch.mean, batch.var / (1 - batch.share), count, backend)
         return batch
 
 
@@ -416,3 +507,37 @@ class BatchInstanceNorm2d(BatchInstanceNorm):
 class BatchInstanceNorm3d(BatchInstanceNorm):
     ndims = (5,)
     __doc__ = BatchInstanceNorm.__doc__
+
+
+# torch's layers, as the norms "ln" and "gn" have them
+
+
+def layer_norm(num_features: int) -> nn.GroupNorm:
+    """One group of all channels: mean and variance over channels and positions."""
+    return nn.GroupNorm(1, num_features)
+
+
+def group_norm(num_features: int) -> nn.GroupNorm:
+    """As many groups as `group_count` says."""
+    return nn.GroupNorm(group_count(num_features), num_features)
+
+
+def group_count(num_features: int) -> int:
+    """Groups of "gn" over so many channels, two or more of two channels or more each.
+
+    32 where that leaves two channels for each (Wu and He, ECCV 2018, section 4.1), and of fewer than 64 channels one
+    for every four, as diffusion networks have it (Karras et al., NeurIPS 2022: at least 4 channels a group); of what
+    divides the channels, the largest number up to that. One channel a group would be instance norm, one group layer
+    norm.
+
+    Raises:
+        ValueError: where the channels cannot be divided so: 1 to 3 of them, or a prime number.
+    """
+    wanted = 32 if num_features >= 64 else num_features // 4
+    possible = [groups for groups in range(2, num_features // 2 + 1) if num_features % groups == 0]
+    if not possible:
+        raise ValueError(
+            f"group norm needs channels that divide into 2 groups or more of 2 channels or more, got {num_features}: "
+            "take ln or in there, or leave these layers out (where=)."
+        )
+    return max((groups for groups in possible if groups <= wanted), default=possible[0])

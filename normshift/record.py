@@ -1,7 +1,7 @@
 """What a norm layer has learned, channel by channel, in a form that every other norm layer can take.
 
-A record maps "weight", "bias", "running_mean", "running_var" (C,), and where a layer has them "mean_weight",
-"var_weight", "rho", "num_batches_tracked", to tensors. Layers that split their channels (IBN) are joined in it, and the
+A record maps "weight", "bias", "running_mean", "running_var" (C,), and where a layer has them its gates and
+"num_batches_tracked", to tensors. Layers that split their channels (IBN) are joined in it, and the
 published checkpoints' shapes and names are made one.
 """
 
@@ -13,13 +13,12 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from normshift.layers import IBN2d, Norm
 
 CHANNELWISE = {"weight", "bias", "running_mean", "running_var"}
-GATES = {"mean_weight", "var_weight", "rho"}
-RENAMED = {"gate": "rho"}  # Batch-Instance Normalization's published checkpoints
 
 
-def record(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The record in one layer's state as it stands in a published checkpoint."""
-    named = {RENAMED.get(key, key): value for key, value in state.items()}
+def record(state: Mapping[str, Tensor], layer: nn.Module) -> dict[str, Tensor]:
+    """The record in one layer's state as it stands in a published checkpoint; `layer` is to take it."""
+    own_name = published_names(layer)
+    named = {own_name.get(key, key): value for key, value in state.items()}
     # Switchable Normalization publishes (1, C, 1, 1) and (1, C, 1)
     return {key: value.flatten() if key in CHANNELWISE and _is_a_row(value) else value for key, value in named.items()}
 
@@ -38,6 +37,17 @@ def state_for(layer: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tens
         shares = value.tensor_split([layer.first]) if key in CHANNELWISE else (value, value)
         state |= {f"{part}.{key}": share for part, share in zip(layer.parts(), shares, strict=True)}
     return {key: value for key, value in state.items() if key in own}
+
+
+def published_names(layer: nn.Module) -> dict[str, str]:
+    """What published checkpoints call the parameters of a kind of layer -> what the layer calls them."""
+    return layer.published_names if isinstance(layer, Norm) else {}
+
+
+def gate_keys(layer: nn.Module) -> set[str]:
+    """Names of a layer's parameters that are gates."""
+    found = {id(gate.parameter) for gate in layer.gates()} if isinstance(layer, Norm) else set()
+    return {name for name, parameter in layer.named_parameters(remove_duplicate=False) if id(parameter) in found}
 
 
 def channels_of(layer: nn.Module) -> int:

@@ -1,82 +1,157 @@
-"""The norms by name."""
+"""The norms by name, and all that is to be known about each: without torch, which loads slowly.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+A norm of this library is one file of `normshift/norms/`, whose name is the norm's and which is read when somebody asks
+for it. A norm of a user's is one file, too, wherever it stands; both end in `register_norm(NormSpec(...))`.
+"""
 
-from torch import nn
+from __future__ import annotations
 
-from normshift import layers
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
-class NormSpec:
-    """How a name becomes layers: one factory for each number of spatial dimensions, and where they go.
+class GateSpec:
+    """How the values of one kind of gate are read and drawn.
 
-    `NORMS["sn"](64)` builds the 2d layer, `NORMS["sn"](64, dims=1)` the 1d one.
+    Attributes:
+        statistic: which gate, as its layer's `GateParameter` has it and as tables have it: "mean", "var", "rho".
+        title: what figures call it; by default the statistic.
+        ends: of gates that each channel has one of (BIN's rho; those that their layer gives no labels): names of the
+            statistics that a channel uses at 0 and at 1, such as ("in", "bn").
+        note: for the report, such as where it starts.
     """
 
+    statistic: str
+    title: str = ""
+    ends: tuple[str, str] = ("0", "1")
+    note: str = ""
+
+    @property
+    def heading(self) -> str:
+        return self.title or self.statistic
+
+
+@dataclass(frozen=True, eq=False)
+class NormSpec:
+    """All that there is to know about a norm; called, it makes a layer.
+
+    `NORMS["sn"](64)` is the layer for images of 64 channels, `NORMS["sn"](64, dims=1)` the one for sequences.
+
+    Attributes:
+        name: in lower-case letters, what `convert` and every `--norm` flag take it by.
+        what: the same in words.
+        layer: what makes a layer of so many channels, such as a class of norm layers; or that as "module:name", which
+            is imported when it is needed, "{dims}" in it being 1, 2 or 3.
+        settings: further arguments of `layer`.
+        dims: spatial dimensions of the maps that it exists for.
+        paper: who proposed it, where.
+        placement: "everywhere", or the name of IBN-Net's scheme, which `convert` carries out.
+        needs_batch: training fails on one image of one position, for want of a batch.
+        synchronized: takes batch statistics over all processes by itself, and on GPUs only.
+        gates: how each kind of gate that its layers announce is drawn; gates that are missing here are drawn plainly.
+        colour, dash, marker: of its line in figures; `dash` is "solid", "dashed", "dotted" or "dash-dot". Without a
+            colour it takes what is free.
+    """
+
+    name: str
     what: str
-    factories: dict[int, Callable[[int], nn.Module]]
-    placement: str = "everywhere"  # or the name of IBN-Net's scheme, which `convert` carries out
+    layer: str | Callable[..., nn.Module]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    dims: tuple[int, ...] = (1, 2, 3)
+    paper: str = ""
+    placement: str = "everywhere"
+    needs_batch: bool = False
+    synchronized: bool = False
+    gates: tuple[GateSpec, ...] = ()
+    colour: str | None = None
+    dash: str = "solid"
+    marker: str = "o"
+
+    def __post_init__(self):
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"a norm's name is lower-case letters and digits, such as my-norm; got {self.name!r}.")
 
     def __call__(self, num_features: int, dims: int = 2) -> nn.Module:
         """A fresh layer of `num_features` channels for `dims` spatial dimensions."""
-        if dims not in self.factories:
-            known = " and ".join(f"{d}d" for d in self.factories)
+        if dims not in self.dims:
+            known = " and ".join(f"{d}d" for d in self.dims)
             raise ValueError(f"{self.what} exists for {known} maps, not for {dims}d ones.")
-        return self.factories[dims](num_features)
+        return self._made_by(dims)(num_features, **self.settings)
+
+    def _made_by(self, dims: int) -> Callable[..., nn.Module]:
+        if not isinstance(self.layer, str):
+            return self.layer
+        module, _, name = self.layer.format(dims=dims).partition(":")
+        return getattr(import_module(module), name)
 
 
-def _same(factory: Callable[[int], nn.Module]) -> dict[int, Callable[[int], nn.Module]]:
-    return {1: factory, 2: factory, 3: factory}
+class Norms(Mapping[str, NormSpec]):
+    """Norms by name. The names cost nothing; a file of `normshift/norms/` is read when its norm is first asked for."""
+
+    def __init__(self, folder: Path, package: str):
+        files = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
+        self._files = {stem.replace("_", "-"): f"{package}.{stem}" for stem in files}
+        self._known: dict[str, NormSpec] = {}
+
+    def __getitem__(self, name: str) -> NormSpec:
+        if name not in self._known and name in self._files:
+            import_module(self._files[name])  # it registers the norm
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files or name in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._files, *self._known)))
+
+    def __len__(self) -> int:
+        return len({*self._files, *self._known})
+
+    def add(self, spec: NormSpec) -> None:
+        """Raises ValueError where another norm has the name."""
+        before = self._known.get(spec.name)
+        foreign = self._files.get(spec.name, "") not in ("", *sys.modules)  # one of ours, whose file has not been read
+        if foreign or (before and _module(before) != _module(spec)):
+            what = self[spec.name].what
+            raise ValueError(f"there is a norm {spec.name!r} already, {what}: give yours another name.")
+        self._known[spec.name] = spec
 
 
-def _switch_without_batch(layer: type[layers.SwitchNorm]) -> Callable[[int], nn.Module]:
-    return lambda num_features: layer(num_features, statistics=("in", "ln"))
+def _module(spec: NormSpec) -> str:
+    """The module that a norm's layer is from: a notebook's cell that runs again registers its norm anew."""
+    return spec.layer if isinstance(spec.layer, str) else getattr(spec.layer, "__module__", "")
 
 
-def group_count(num_features: int) -> int:
-    """Groups of "gn" over so many channels, two or more of two channels or more each.
+NORMS = Norms(Path(__file__).with_name("norms"), "normshift.norms")
+"""What `convert` and every `--norm` flag accept."""
 
-    32 where that leaves two channels for each (Wu and He, ECCV 2018, section 4.1), and of fewer than 64 channels one
-    for every four, as diffusion networks have it (Karras et al., NeurIPS 2022: at least 4 channels a group); of what
-    divides the channels, the largest number up to that. One channel a group would be instance norm, one group layer
-    norm.
+
+def register_norm(spec: NormSpec) -> NormSpec:
+    """Let a norm be one of `NORMS`: `convert`, `--norm`, gates, figures and `fold` then know it.
+
+    A class of layers that says no `norm_name` of its own gets the norm's name, under which its gates are recorded.
+
+    Returns:
+        The same.
 
     Raises:
-        ValueError: where the channels cannot be divided so: 1 to 3 of them, or a prime number.
+        ValueError: another norm has that name already.
     """
-    wanted = 32 if num_features >= 64 else num_features // 4
-    possible = [groups for groups in range(2, num_features // 2 + 1) if num_features % groups == 0]
-    if not possible:
-        raise ValueError(
-            f"group norm needs channels that divide into 2 groups or more of 2 channels or more, got {num_features}: "
-            "take ln or in there, or leave these layers out (where=)."
-        )
-    return max((groups for groups in possible if groups <= wanted), default=possible[0])
-
-
-def _group_norm(num_features: int) -> nn.GroupNorm:
-    return nn.GroupNorm(group_count(num_features), num_features)
-
-
-_SWITCH = {1: layers.SwitchNorm1d, 2: layers.SwitchNorm2d, 3: layers.SwitchNorm3d}
-_INSTANCE = {1: layers.InstanceNorm1d, 2: layers.InstanceNorm2d, 3: layers.InstanceNorm3d}
-_BATCH_INSTANCE = {1: layers.BatchInstanceNorm1d, 2: layers.BatchInstanceNorm2d, 3: layers.BatchInstanceNorm3d}
-
-NORMS: dict[str, NormSpec] = {
-    "bn": NormSpec("batch norm", {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}),
-    "syncbn": NormSpec("batch norm over all processes (on GPUs)", _same(nn.SyncBatchNorm)),
-    "in": NormSpec("instance norm", _INSTANCE),
-    "ln": NormSpec("layer norm over channels and positions", _same(lambda c: nn.GroupNorm(1, c))),
-    "gn": NormSpec("group norm, of 32 groups; below 64 channels of 4 channels a group", _same(_group_norm)),
-    "sn": NormSpec("switchable norm", _SWITCH),
-    "sn-in-ln": NormSpec("switchable norm of IN and LN", {d: _switch_without_batch(c) for d, c in _SWITCH.items()}),
-    "bin": NormSpec("batch-instance norm", _BATCH_INSTANCE),
-    "ibn-a": NormSpec("IBN-a", {2: layers.IBN2d}, placement="ibn-a"),
-    "ibn-b": NormSpec("IBN-b", {2: layers.InstanceNorm2d}, placement="ibn-b"),
-}  # fmt: skip
-"""What `convert` and every `--norm` flag accept."""
+    NORMS.add(spec)
+    if isinstance(spec.layer, type) and hasattr(spec.layer, "norm_name") and "norm_name" not in vars(spec.layer):
+        spec.layer.norm_name = spec.name
+    return spec
 
 
 def norm_spec(name: str) -> NormSpec:
@@ -84,3 +159,9 @@ def norm_spec(name: str) -> NormSpec:
     if name not in NORMS:
         raise ValueError(f"unknown norm {name!r}: choose from {', '.join(NORMS)}.")
     return NORMS[name]
+
+
+def gate_spec(norm: str, statistic: str) -> GateSpec | None:
+    """How a norm's gates of that statistic are drawn; None where the norm is not known or does not say."""
+    known = NORMS[norm].gates if norm in NORMS else ()
+    return next((gate for gate in known if gate.statistic == statistic), None)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from normshift.antialias import antialias, set_stem_pool
+from normshift.antialiasing import antialias, set_stem_pool
 from normshift.blur_pool import FILTER_SIZES, BlurPool2d
 
 FILTER = re.compile(r"(?:(.+)\.)?filt")

@@ -63,11 +63,11 @@ class RunningStatistics:
     def batch_source(self):
         return self if self.running_mean is not None else _BatchAlone(self)
 
-    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
+    def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
         """The batch's statistics, which the running averages follow if asked to."""
-        batch, count = pooled_batch(moments, home, self.sync)
+        batch, count = pooled_batch(moments, backend, self.sync)
         if observe:
-            self.observe(*batch[:2], count, home)
+            self.observe(*batch[:2], count, backend)
         return batch
 
     def running(self, dtype: torch.dtype) -> Batch:
@@ -75,7 +75,7 @@ class RunningStatistics:
         return Batch(*(v.to(dtype, copy=True) for v in (self.running_mean, self.running_var)))
 
     @torch.no_grad()
-    def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, home: ModuleType) -> None:
+    def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, backend: ModuleType) -> None:
         """Let the running averages follow moments that were taken over `count` values a channel, unless that is 0."""
         everywhere = isinstance(count, Tensor)  # then it is not looked at: a GPU would have to be waited for
         if not self.track_running_stats or self.running_mean is None or not (everywhere or count):
@@ -91,7 +91,7 @@ class RunningStatistics:
             momentum = momentum * some.to(running_mean.dtype)
         rest = (count - 1).clamp(min=1) if everywhere else max(count - 1, 1)
         unbiased = 1 if self.correction else count / rest
-        home.follow(running_mean, buffers["running_var"], mean, var, momentum, unbiased)
+        backend.update_running(running_mean, buffers["running_var"], mean, var, momentum, unbiased)
 
     @torch.no_grad()
     def reset_running_stats(self) -> None:
@@ -127,8 +127,8 @@ class _BatchAlone:
     def __init__(self, layer: RunningStatistics):
         self._layer = layer
 
-    def batch(self, moments: Moments, home: ModuleType, observe: bool) -> Batch:
-        return pooled_batch(moments, home, self._layer.sync and self._layer.training)[0]
+    def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
+        return pooled_batch(moments, backend, self._layer.sync and self._layer.training)[0]
 
 
 class BatchNormView(_BatchNorm):

@@ -16,8 +16,8 @@ from torch.nn.modules.module import _WrappedHook
 from torch.nn.utils import parametrize
 
 from normshift.layers import BatchNorm, IBN2d, Norm, RunningStatistics
-from normshift.own_forward import apply_behind, behind, eps_of
-from normshift.record import CHANNELWISE, GATES, channels_of, dims_of
+from normshift.own_forward import apply_behind, behind, eps_of, is_known
+from normshift.record import CHANNELWISE, channels_of, dims_of, gate_keys
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SETTINGS = {
@@ -151,8 +151,7 @@ def _carry_tensors(old: nn.Module, new: nn.Module, where: str, like: Tensor | No
     reference = next((value for value in held.values() if value is not None and value.is_floating_point()), like)
     if reference is not None:
         new.to(reference.device, reference.dtype)
-    if getattr(old, "statistics", None) != getattr(new, "statistics", None):
-        held = {key: value for key, value in held.items() if key not in GATES}  # those mean nothing here
+    held = {key: value for key, value in held.items() if key not in gate_keys(old) or _means_the_same(key, old, new)}
     if not isinstance(new, IBN2d):
         _place(new, held)
         return
@@ -160,6 +159,16 @@ def _carry_tensors(old: nn.Module, new: nn.Module, where: str, like: Tensor | No
         _refuse_listened(held[key], f"{where}.{key}")
     for part, rows in zip(halves(new), (slice(new.first), slice(new.first, None)), strict=True):
         _place(part, {key: _rows(value, rows) if key in CHANNELWISE else value for key, value in held.items()})
+
+
+def _means_the_same(key: str, old: nn.Module, new: nn.Module) -> bool:
+    """Whether a gate's values stand for the same things in both layers."""
+    meanings = (
+        {gate.names for gate in layer.gates() if gate.parameter is layer._parameters.get(key)}
+        for layer in (old, new)
+        if isinstance(layer, Norm)
+    )
+    return len(set(map(frozenset, meanings))) == 1
 
 
 def tensors(layer: nn.Module) -> dict[str, Tensor | None]:
@@ -244,7 +253,7 @@ def _refuse_listened(value: Tensor | None, what: str) -> None:
 
 def _carry_children(old: nn.Module, new: nn.Module, after: dict[str, nn.Module], where: str) -> None:
     """Children stay children and not parts of a wrapper, so that key names, and with them checkpoints, stay valid."""
-    kept = {name: child for name, child in old.named_children() if child not in halves(old)} | after
+    kept = {name: child for name, child in old.named_children() if name not in of_its_kind(old)} | after
     for name, child in kept.items():
         if hasattr(new, name):
             raise ValueError(f"{where}: a {type(new).__name__} has {name!r} already, and cannot take the old layer's.")
@@ -255,11 +264,11 @@ def _carry_children(old: nn.Module, new: nn.Module, after: dict[str, nn.Module],
 
 def _carry_attributes(old: nn.Module, new: nn.Module) -> None:
     """Attributes, parameters and buffers that somebody gave to the old layer."""
-    taken = SETTINGS | vars(new).keys() | set(dir(type(new)))
+    used_names = SETTINGS | vars(new).keys() | set(dir(type(new))) | of_its_kind(old)
     for key, value in vars(old).items():
-        if key not in taken and "hook" not in key:
+        if key not in used_names and "hook" not in key:
             vars(new)[key] = value
-    known = CHANNELWISE | GATES | {*STATISTICS}
+    known = CHANNELWISE | {*STATISTICS} | of_its_kind(old)
     for key, value in old._buffers.items():
         if key not in known:
             new.register_buffer(key, value, persistent=key not in old._non_persistent_buffers_set)
@@ -268,6 +277,19 @@ def _carry_attributes(old: nn.Module, new: nn.Module) -> None:
             new.register_parameter(key, value)
     if vars(old).get("_compiled_call_impl") is not None:
         new.compile()
+
+
+def of_its_kind(layer: nn.Module) -> set[str]:
+    """Names of what one of this library's layers, or a user's own of that base, has because of its class."""
+    if not isinstance(layer, Norm) or not is_known(layer):
+        return set()
+    own = gate_keys(layer)
+    try:
+        with torch.device("meta"):
+            fresh = type(layer)(layer.num_features)
+    except Exception:  # whatever a class raises that wants more arguments: then it is not known, but for its gates
+        return own
+    return own | vars(fresh).keys() | fresh._parameters.keys() | fresh._buffers.keys() | fresh._modules.keys()
 
 
 def refuse_hooks_of_halves(old: nn.Module, name: str) -> None:

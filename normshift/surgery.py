@@ -59,11 +59,13 @@ def convert(model: nn.Module, norm: str, *, where: Where = None, inplace: bool =
     model = model if inplace else copy.deepcopy(model)
     norms = norm_layers(model)
     if spec.placement == "everywhere" or where is not None:
-        blocks = {n: m for n, m in model.named_modules() if ibn_net.has_addition(m)} if norm == "ibn-b" else {}
+        blocks = (
+            {n: m for n, m in model.named_modules() if ibn_net.has_addition(m)} if spec.placement == "ibn-b" else {}
+        )
         chosen = _chosen(model, norms | blocks, where)
         plan = ibn_net.Placement({n: spec for n in chosen if n in norms}, [n for n in chosen if n in blocks])
     else:
-        plan = ibn_net.placement(model, norm, norms)
+        plan = ibn_net.placement(model, spec.placement, norms)
     for name in plan.blocks:
         ibn_net.check_sum(model, name)  # before anything is changed
     model = exchange(model, plan.layers)

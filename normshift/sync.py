@@ -9,14 +9,14 @@ from torch import Tensor
 from normshift.engine import Batch, Moments
 
 
-def pooled_batch(moments: Moments, home: ModuleType, everywhere: bool) -> tuple[Batch, int | Tensor]:
+def pooled_batch(moments: Moments, backend: ModuleType, everywhere: bool) -> tuple[Batch, int | Tensor]:
     """Pool (N, C) moments over the batch, or over the batches of all processes.
 
     Between processes: one all-gather of 2C + 1 numbers forward and one all-reduce backward, as in torch's
     SyncBatchNorm; batches and maps may differ in size between the processes, and be empty in some or in all.
 
     Args:
-        home: who pools them: one of `normshift.kernels`.
+        backend: who pools them: one of `normshift.backends`.
         everywhere: over all processes.
 
     Returns:
@@ -25,7 +25,7 @@ def pooled_batch(moments: Moments, home: ModuleType, everywhere: bool) -> tuple[
     rows = moments.mean.shape[0]
     count = rows * moments.positions
     # of nothing they are 0, but parts of the graph: its backward pass, too, has to meet the other processes'
-    mean, var = home.pooled(*moments[:2]) if count else (v.sum(0) for v in moments[:2])
+    mean, var = backend.pooled(*moments[:2]) if count else (v.sum(0) for v in moments[:2])
     if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return Batch(mean, var, 1 / max(rows, 1)), count
     local = torch.cat([mean, var, mean.new_full((1,), count)])

@@ -12,24 +12,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from lightning_modules.gate_figures import OTHER_COLOUR, norm_colour
+from normshift.registry import NORMS
+
 MOST = 12
 """Arms that one panel shows; with more, nobody follows a line."""
 
 SOLID, DASHED, DOTTED, DASH_DOT = "-", (0, (4, 1.4)), (0, (1, 1.1)), (0, (5, 1.2, 1, 1.2))
 
-NORM_LINES = {
-    "bn": (SOLID, "o"),
-    "syncbn": (DOTTED, "o"),
-    "in": (SOLID, "^"),
-    "ln": (SOLID, "v"),
-    "gn": (DASHED, "D"),
-    "sn": (SOLID, "s"),
-    "sn-in-ln": (DOTTED, "s"),
-    "bin": (DASHED, "X"),
-    "ibn-a": (DASH_DOT, ">"),
-    "ibn-b": (DASH_DOT, "<"),
-}
-"""One fixed dash and marker a norm, in matplotlib's terms; no two norms share both."""
+DASHES = {"solid": SOLID, "dashed": DASHED, "dotted": DOTTED, "dash-dot": DASH_DOT}
+"""The dashes that a norm's `NormSpec` names, in matplotlib's terms."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e05fa8", "#56b4e9", "#3d4650", "#e69f00")
 """For arms in turn: Okabe and Ito's hues, those that differ most first; grey-black and a deeper pink print better."""
@@ -90,10 +82,14 @@ def cast(arms: dict[str, dict]) -> Cast:
 
 
 def norm_look(norm: str) -> Look:
-    """The norm's fixed look; grey for one that has none."""
-    from lightning_modules.gate_figures import NORM_COLOURS
+    """The norm's fixed look, no two norms of ours sharing dash and marker; grey for one that has none."""
+    if not _has_look(norm):
+        return Look(OTHER_COLOUR, SOLID, "o")
+    return Look(norm_colour(norm), DASHES[NORMS[norm].dash], NORMS[norm].marker)
 
-    return Look(NORM_COLOURS.get(norm, "#777777"), *NORM_LINES.get(norm, (SOLID, "o")))
+
+def _has_look(norm: str | None) -> bool:
+    return norm in NORMS and NORMS[norm].colour is not None
 
 
 def _by_norm(norms: dict[str, str]) -> dict[str, Look]:
@@ -105,7 +101,7 @@ def _within_norms(norms: dict[str, str]) -> dict[str, Look] | None:
     members: dict[str, list[str]] = {}
     for arm, norm in norms.items():
         members.setdefault(norm, []).append(arm)
-    if len(members) < 2 or not members.keys() <= NORM_LINES.keys() or max(map(len, members.values())) > len(LINES):
+    if len(members) < 2 or not all(map(_has_look, members)) or max(map(len, members.values())) > len(LINES):
         return None
     return {arm: Look(norm_look(norm).colour, *LINES[members[norm].index(arm)]) for arm, norm in norms.items()}
 
@@ -118,7 +114,7 @@ def _in_turn(arms: dict[str, dict]) -> dict[str, Look]:
 def _told_apart(norms) -> bool:
     """Whether each is a norm that has a look, and comes once."""
     norms = list(norms)
-    return len(set(norms)) == len(norms) and set(norms) <= NORM_LINES.keys()
+    return len(set(norms)) == len(norms) and all(map(_has_look, norms))
 
 
 def _facts(arms: dict[str, dict]) -> list[str]:

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.reporting.run import read_frame
-from lightning_modules.gate_figures import NEAR, STATISTIC_COLOURS, finite, last_recorded
+from lightning_modules.gate_figures import (
+    NEAR,
+    OTHER_COLOUR,
+    STATISTIC_COLOURS,
+    STATISTIC_NAMES,
+    by_channel,
+    ends_of,
+    finite,
+    gate_of,
+    last_recorded,
+)
 
 if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -28,10 +38,6 @@ WIDTH = 24
 
 NAME = 20
 """Characters of a layer's name, of which the end counts."""
-
-NAMES = {"in": "instance", "ln": "layer", "bn": "batch", "gn": "group"}
-
-HEADINGS = {"mean": "mean", "var": "variance", "rho": "rho"}
 
 
 def print_gates(run: Path, console: Console | None = None) -> None:
@@ -62,26 +68,28 @@ def _print_arm(arm: str, gates: DataFrame, console: Console) -> None:
     table.add_column("depth", justify="right", style="dim", header_style="dim")
     table.add_column("layer", no_wrap=True, header_style="dim")
     for statistic in statistics:
-        table.add_column(HEADINGS[statistic], no_wrap=True, header_style="dim")
+        table.add_column(gate_of(gates["norm"].iloc[0], statistic).heading, no_wrap=True, header_style="dim")
     together = -(-len(layers) // LINES)
     for first in range(0, len(layers), together):
         depths = layers.index[first : first + together]
         span = f"{depths[0]}" if len(depths) == 1 else f"{depths[0]}–{depths[-1]}"
         bars = [bar(shares[s].reindex(depths).mean(), width, console.color_system is not None) for s in statistics]
         table.add_row(span, shortened(layers[depths[0]]), *bars)
-    key = ", ".join(f"{label[0].upper()} {NAMES.get(label, label)}" for label in labels)
+    key = ", ".join(f"{label[0].upper()} {STATISTIC_NAMES.get(label, label)}" for label in labels)
     table.caption, table.caption_justify, table.caption_style = f"{key}{_sides(gates)}", "left", "dim"
     console.print(table)
     console.print()
 
 
 def layer_shares(gates: DataFrame) -> dict[str, DataFrame]:
-    """For each statistic a row a depth and a column a label, summing to 1; of rho the mean and what it leaves to IN."""
+    """For each statistic a row a depth and a column a label, summing to 1; of gates of channels the mean, and what it
+    leaves to the other end."""
     shares = {}
     for statistic, rows in gates.groupby("statistic", sort=False):
-        if statistic == "rho":
-            rho = rows.groupby("depth")["value"].mean().to_frame("bn")
-            shares[statistic] = rho.assign(**{"in": 1 - rho["bn"]})[["in", "bn"]]
+        if by_channel(rows):
+            (low, _), (high, _) = ends_of(rows)
+            mean = rows.groupby("depth")["value"].mean().to_frame(high)
+            shares[statistic] = mean.assign(**{low: 1 - mean[high]})[[low, high]]
         else:
             mixed = rows.pivot_table(index="depth", columns="label", values="value", aggfunc="mean", sort=False)
             shares[statistic] = mixed.sort_index()
@@ -98,7 +106,7 @@ def bar(shares, width: int, coloured: bool) -> Text:
         end = round(width * total)
         letter = label[0].upper()
         if coloured:
-            colour = STATISTIC_COLOURS.get(label, "#777777")
+            colour = STATISTIC_COLOURS.get(label, OTHER_COLOUR)
             ink = "white" if label == "bn" else "black"
             text.append(letter.ljust(end - begin)[: end - begin], style=f"{ink} on {colour}")
         else:
@@ -112,9 +120,15 @@ def shortened(layer: str) -> str:
 
 
 def _sides(gates: DataFrame) -> str:
-    rho = gates[gates["statistic"] == "rho"]
-    if rho.empty:
-        return ""
-    layers = rho["depth"]  # each counts alike, as in the report: of wide layers not all channels were recorded
-    low, high = (100 * side.groupby(layers).mean().mean() for side in (rho["value"] < NEAR, rho["value"] > 1 - NEAR))
-    return f"; mean of layers: {low:.0f} % of channels within {NEAR:g} of the instance, {high:.0f} % of the batch"
+    """How many channels have chosen a side, for each gate of channels."""
+    said = []
+    for _, rows in gates.groupby("statistic", sort=False):
+        if not by_channel(rows):
+            continue
+        layers = rows["depth"]  # each counts alike, as in the report: of wide layers not all channels were recorded
+        sides = rows["value"] < NEAR, rows["value"] > 1 - NEAR
+        low, high = (100 * side.groupby(layers).mean().mean() for side in sides)
+        names = [STATISTIC_NAMES.get(end, end) for end, _ in ends_of(rows)]
+        of_low, of_high = (f"the {name}" if name in STATISTIC_NAMES.values() else name for name in names)
+        said.append(f"; mean of layers: {low:.0f} % of channels within {NEAR:g} of {of_low}, {high:.0f} % of {of_high}")
+    return "".join(said)

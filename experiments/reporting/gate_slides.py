@@ -9,7 +9,21 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_modules.gate_figures import NEAR, NORM_COLOURS, RIDGE_BINS, STATISTIC_COLOURS, finite, ridges, stages
+from lightning_modules.gate_figures import (
+    NEAR,
+    OTHER_COLOUR,
+    RIDGE_BINS,
+    STATISTIC_COLOURS,
+    STATISTIC_NAMES,
+    by_channel,
+    end_label,
+    ends_of,
+    finite,
+    gate_of,
+    norm_colour,
+    ridges,
+    stages,
+)
 
 if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -40,6 +54,7 @@ class Panel:
     frames: list[list[list[int]]]
     shares: list[list[int]]  # what the legend says of each frame, in per cent of the layers, or of their channels
     ridged: bool
+    ends: tuple[str, str] = ("0", "1")  # of a ridge's axis
 
     @property
     def bars(self) -> list[list[tuple[float, float, str]]]:
@@ -71,9 +86,9 @@ class Slides:
     layers: list[str]
     stages: list[tuple[str, int, int]]
     panels: list[Panel]
+    colour: str = OTHER_COLOUR  # of ridges
     over = OVERLAP
     bins = RIDGE_BINS
-    colour = NORM_COLOURS["bin"]
 
     @property
     def data(self) -> str:
@@ -92,7 +107,7 @@ class Slides:
 
 
 def slides(arm: str, gates: DataFrame, budget: int) -> Slides:
-    """The gates of an arm, averaged over the seeds that have come so far; of rho, all their channels together.
+    """The gates of an arm, averaged over the seeds that have come so far; of gates of channels, all channels together.
 
     Args:
         budget: bytes that the slider's data may take, more or less; of deep networks it stops at fewer epochs.
@@ -103,37 +118,55 @@ def slides(arm: str, gates: DataFrame, budget: int) -> Slides:
     gates = finite(gates)
     if gates.empty:
         raise ValueError("no gates to show: none is there, or none is finite.")
-    bars = gates[gates["statistic"] != "rho"].groupby(["statistic", "depth"])["label"].nunique().sum()
-    numbers = bars + RIDGE_BINS * gates.loc[gates["statistic"] == "rho", "depth"].nunique()
+    norm = gates["norm"].iloc[0] if "norm" in gates else ""
+    kinds = {statistic: by_channel(rows) for statistic, rows in gates.groupby("statistic", sort=False)}
+    ridged = gates["statistic"].map(kinds)
+    bars = gates[~ridged].groupby(["statistic", "depth"])["label"].nunique().sum()
+    numbers = bars + RIDGE_BINS * len(gates[ridged].drop_duplicates(["statistic", "depth"]))
     most = int(min(MOST_FRAMES, max(2, budget // (DIGITS * numbers))))
     epochs = _spread(sorted(int(epoch) for epoch in gates["epoch"].unique()), most)
     layers = gates.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
     panels = []
     for statistic, rows in gates.groupby("statistic", sort=False):
         each = [rows[rows["epoch"] == epoch] for epoch in epochs]
-        panels.append(_rho_panel(each) if statistic == "rho" else _share_panel(statistic, each))
-    return Slides(arm, epochs, layers, stages(layers), panels)
+        title = gate_of(norm, statistic).heading
+        panels.append(_ridge_panel(title, each) if kinds[statistic] else _share_panel(title, each, norm))
+    return Slides(arm, epochs, layers, stages(layers), panels, norm_colour(norm))
 
 
-def _rho_panel(frames: list[DataFrame]) -> Panel:
-    ends = [(f"below {NEAR:g}", STATISTIC_COLOURS["in"]), (f"above {1 - NEAR:g}", STATISTIC_COLOURS["bn"])]
+def ridge_caption(gates: DataFrame) -> str:
+    """What the ridges of an arm's gates show."""
+    norm, (statistic, rows) = gates["norm"].iloc[0], next(iter(gates.groupby("statistic", sort=False)))
+    gate = gate_of(norm, statistic)
+    low, high = (f"the {STATISTIC_NAMES[end]}'s moments" if end in STATISTIC_NAMES else end for end, _ in ends_of(rows))
+    uses = "" if gate.ends == ("0", "1") else f": 1 where a channel uses {high}, 0 where {low}"
+    note = f"; {gate.note}" if gate.note else ""
+    return (
+        f"How {gate.heading} is spread over the channels of each layer, from the input at the top to the output"
+        f"{uses}{note}. A ridge is as high as the square root of the share of channels, so that a few show, too."
+    )
+
+
+def _ridge_panel(title: str, frames: list[DataFrame]) -> Panel:
+    (low, low_colour), (high, high_colour) = ends_of(frames[0])
+    counted = [(f"below {NEAR:g}", low_colour), (f"above {1 - NEAR:g}", high_colour)]
     sides = [
         [rows["value"].lt(NEAR).groupby(rows["depth"]).mean(), rows["value"].gt(1 - NEAR).groupby(rows["depth"]).mean()]
         for rows in frames
     ]
     shares = [[round(100 * side.mean()) for side in both] for both in sides]
-    return Panel("rho", ends, [_thousandths(ridges(rows)) for rows in frames], shares, True)
+    ridged = [_thousandths(ridges(rows)) for rows in frames]
+    return Panel(title, counted, ridged, shares, True, (end_label(0, low), end_label(1, high)))
 
 
-def _share_panel(statistic: str, frames: list[DataFrame]) -> Panel:
+def _share_panel(title: str, frames: list[DataFrame], norm: str) -> Panel:
     names = list(frames[0]["label"].unique())
     mixed = [
         rows.pivot_table(index="depth", columns="label", values="value", aggfunc="mean").sort_index()[names]
         for rows in frames
     ]
-    labels = [(name.upper(), STATISTIC_COLOURS.get(name, NORM_COLOURS["sn"])) for name in names]
+    labels = [(name.upper(), STATISTIC_COLOURS.get(name, norm_colour(norm))) for name in names]
     shares = [[round(100 * share) for share in frame.mean()] for frame in mixed]
-    title = {"mean": "mean", "var": "variance"}.get(statistic, statistic)
     return Panel(title, labels, [_thousandths(frame) for frame in mixed], shares, False)
 
 

@@ -16,6 +16,7 @@ from experiments.reporting.figures import (
     svg_uri,
 )
 from lightning_modules.measures import MEASURES
+from normshift.registry import NORMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,8 +190,8 @@ def _judged_once(run: Run) -> bool:
 
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
-    from experiments.reporting.gate_slides import slides
-    from lightning_modules.gate_figures import draw_gate_movement, finite, sampled
+    from experiments.reporting.gate_slides import ridge_caption, slides
+    from lightning_modules.gate_figures import by_channel, draw_gate_movement, finite, sampled
 
     section = Section("What the gates learned")
     recorded = None if run.gates is None else finite(run.gates)
@@ -201,11 +202,6 @@ def gate_section(run: Run) -> Section | None:
         "How each layer divides its trust between the moments of the instance (IN), the layer (LN) and, where it may, "
         "the batch (BN); averaged over seeds, and in the legend over layers. The shares start equal; what is not equal "
         "was learned."
-    )
-    spread = (
-        "How rho is spread over the channels of each layer, from the input at the top to the output: 1 where a channel "
-        "uses the batch's moments, 0 where the instance's; it starts at 1. A ridge is as high as the square root of "
-        "the share of channels, so that a few show, too.{sampled}"
     )
     moved = (
         "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
@@ -224,7 +220,7 @@ def gate_section(run: Run) -> Section | None:
         note = (
             f" Of a layer of more than {some} channels, {some} that are spread over it stand for all." if some else ""
         )
-        caption = once(spread.format(sampled=note) if (gates["statistic"] == "rho").all() else shares)
+        caption = once(f"{ridge_caption(gates)}{note}" if by_channel(gates) else shares)
         shown = slides(arm, gates, SLIDER_BYTES // min(len(arms), MOST))
         section.drawings.append(Drawing(caption, [], arm, slides=shown))
         if gates["epoch"].nunique() > 1:
@@ -237,7 +233,7 @@ def gate_section(run: Run) -> Section | None:
 
 def _why_no_gates(run: Run) -> str:
     """Why there are no gates to show; "" where nobody would look for any, among classifiers without."""
-    if not {"sn", "sn-in-ln", "bin"} & {facts.get("norm") for facts in run.arms.values()}:
+    if not any(NORMS[norm].gates for norm in {facts.get("norm") for facts in run.arms.values()} if norm in NORMS):
         return "No norm of this run has gates." if run.segments else ""
     if run.gates is None:
         return "gates.parquet is missing or damaged: the run may have been stopped before it was written."

@@ -9,13 +9,13 @@ import torchvision
 from lightning_modules.gate_figures import sampled
 from lightning_modules.gate_record import KEPT, GateRecord
 from normshift import convert
-from normshift.gates import GateReader, Place
+from normshift.gate_reader import GateReader, GateSlot
 
 WIDTH = 200
 PLACES = [
-    Place("a", 0, "sn", "mean", ("in", "ln", "bn"), 0),
-    Place("b", 1, "bin", "rho", tuple(map(str, range(WIDTH))), 3),
-    Place("c", 2, "bin", "rho", tuple(map(str, range(KEPT))), 3 + WIDTH),
+    GateSlot("a", 0, "sn", "mean", ("in", "ln", "bn"), 0),
+    GateSlot("b", 1, "bin", "rho", tuple(map(str, range(WIDTH))), 3),
+    GateSlot("c", 2, "bin", "rho", tuple(map(str, range(KEPT))), 3 + WIDTH),
 ]
 
 
@@ -72,9 +72,9 @@ def test_a_hundred_epochs_of_a_resnet101_are_below_five_megabytes(norm, tmp_path
     with torch.device("meta"):
         network = convert(torchvision.models.resnet101(), norm)
     reader = GateReader(network)
-    size = sum(len(place.labels) for place in reader.places)
+    size = sum(len(place.labels) for place in reader.slots)
     assert size == {"sn": 104 * 6, "bin": 52672}[norm]
-    record = GateRecord(reader.places, {"arm": norm, "norm": norm, "backbone": "resnet101", "seed": 0})
+    record = GateRecord(reader.slots, {"arm": norm, "norm": norm, "backbone": "resnet101", "seed": 0})
     numbers = np.random.default_rng(0)
     values = np.full(size, 0.7, np.float32)
     for epoch in range(101):

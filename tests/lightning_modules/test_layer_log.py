@@ -13,7 +13,7 @@ from lightning_modules.halves_tracker import MEASURES
 from lightning_modules.layer_log import LayerLog, is_drawn, layer_key, steps_between
 from lightning_modules.layer_map import draw_layer_map
 from normshift import convert
-from normshift.gates import GateReader
+from normshift.gate_reader import GateReader
 
 
 def test_means_leave_out_layers_without_the_measure():
@@ -36,8 +36,8 @@ def test_fifty_layers_make_few_panels(norm):
         log = LayerLog("ibn", [(i, f"layer1.{i}.bn1") for i in range(50)], MEASURES)
     else:
         with torch.device("meta"):
-            places = GateReader(convert(torchvision.models.resnet50(), norm)).places
-        measures = GateMeasures(places)
+            slots = GateReader(convert(torchvision.models.resnet50(), norm)).slots
+        measures = GateMeasures(slots)
         log = LayerLog("gates", measures.layers, measures.names)
     assert len(log.layers) >= 50
     run = MagicMock()

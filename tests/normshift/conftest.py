@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from normshift.kernels import compiled, reference
+from normshift.backends import compiled, reference
 
 
 @pytest.fixture(autouse=True)
@@ -10,7 +10,7 @@ def seed():
 
 
 @pytest.fixture(params=["torch", "compiled"])
-def home(request, monkeypatch):
+def backend(request, monkeypatch):
     """Plain torch and the compiled kernels in turn, for the layers, too."""
     if request.param == "torch":
         monkeypatch.setenv("NORMSHIFT_KERNELS", "torch")

@@ -1,4 +1,4 @@
-"""A home's passes against their formulas in float64, on any layout and type of activation."""
+"""A backend's passes against their formulas in float64, on any layout and type of activation."""
 
 import torch
 

@@ -67,14 +67,14 @@ def passes_through(layer, x, call=None):
 
 @every_layer
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_passes_through(home, make, shape, training):
+def test_passes_through(backend, make, shape, training):
     layer = randomize(make()).train(training)
     passes_through(layer, torch.randn(shape))
 
 
 @pytest.mark.parametrize("make", [SwitchNorm2d, BatchInstanceNorm2d, IBN2d])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_in_other_types_and_layouts(home, make, training):
+def test_in_other_types_and_layouts(backend, make, training):
     layer = randomize(make(6)).train(training)
     passes_through(layer, rows(torch.randn(0, 6, 5, 4)))
     with torch.autocast("cpu", torch.bfloat16):

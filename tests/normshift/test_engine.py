@@ -1,4 +1,4 @@
-"""What holds for every layer in every home: which home it is, gradients of gradients, memory, and torch's habits."""
+"""What holds for every layer in every backend: its choice, gradients of gradients, memory, and torch's habits."""
 
 import copy
 import os
@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from normshift import BatchInstanceNorm1d, BatchInstanceNorm2d, IBN2d, SwitchNorm1d, SwitchNorm2d, kernels
+from normshift import BatchInstanceNorm1d, BatchInstanceNorm2d, IBN2d, SwitchNorm1d, SwitchNorm2d, backends
+from normshift.backends import backend_of, compiled, reference
 from normshift.engine import Formula, normalize
-from normshift.kernels import compiled, home_of, reference
 from normshift.layers import BatchNorm, InstanceNorm1d, InstanceNorm2d
 from tests.normshift.agreement import agrees, close, run, run_written_out
 from tests.normshift.passes import rows
@@ -35,13 +35,13 @@ modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"]
 layouts = pytest.mark.parametrize("view", [torch.Tensor.contiguous, rows], ids=["planes", "rows"])
 
 
-# Which home it is
+# Which backend it is
 
 
 def test_homes_by_setting(monkeypatch):
     x = torch.randn(2, 3, 4, 4)
     monkeypatch.setenv("NORMSHIFT_KERNELS", "torch")
-    assert home_of(x) is reference
+    assert backend_of(x) is reference
     monkeypatch.setenv("NORMSHIFT_KERNELS", "cuda")
     with pytest.raises(ValueError, match=r"^NORMSHIFT_KERNELS=cuda: it is auto, or torch for plain torch alone.$"):
         SwitchNorm2d(3)(x)
@@ -53,17 +53,17 @@ def test_compiled_kernels_where_they_can_be_had(monkeypatch, setting):
     if setting:
         monkeypatch.setenv("NORMSHIFT_KERNELS", setting)
     expected = compiled if compiled.load() else reference
-    assert home_of(torch.randn(2, 3, 4, 4)) is home_of(torch.randn(2, 3, 4).half()) is expected
-    assert home_of(torch.randn(2, 3)) is home_of(torch.randn(2, 3, 4).double()) is reference
+    assert backend_of(torch.randn(2, 3, 4, 4)) is backend_of(torch.randn(2, 3, 4).half()) is expected
+    assert backend_of(torch.randn(2, 3)) is backend_of(torch.randn(2, 3, 4).double()) is reference
 
 
 class Annotated(torch.Tensor):
     """As torchvision's and MONAI's images are: a tensor with memory of its own, and something written on it."""
 
 
-def test_compiled_kernels_take_annotated_tensors(home):
+def test_compiled_kernels_take_annotated_tensors(backend):
     x = torch.randn(2, 3, 4, 4)
-    assert home_of(x.as_subclass(Annotated)) is home
+    assert backend_of(x.as_subclass(Annotated)) is backend
     layer = SwitchNorm2d(3).eval()
     assert torch.equal(layer(x.as_subclass(Annotated)).as_subclass(torch.Tensor), layer(x))
 
@@ -71,19 +71,19 @@ def test_compiled_kernels_take_annotated_tensors(home):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="they run here")
 def test_triton_that_cannot_run_leaves_it_to_plain_torch():
     with pytest.warns(UserWarning, match="normshift's Triton kernels do not run here: its norms take plain torch"):
-        assert kernels._triton.__wrapped__() is None
+        assert backends._triton.__wrapped__() is None
 
 
 PROBE = """
 import torch
 from normshift import SwitchNorm2d
-from normshift.kernels import home_of, reference
+from normshift.backends import backend_of, reference
 
 layer = SwitchNorm2d(6)
 for _ in range(2):
     x = torch.randn(2, 6, 4, 4, requires_grad=True)
     layer(x).sum().backward()
-print("plain" if home_of(x) is reference else "compiled")
+print("plain" if backend_of(x) is reference else "compiled")
 """
 
 
@@ -173,7 +173,7 @@ def test_integers_are_refused(make):
 
 
 @pytest.mark.parametrize("instance_first", [True, False])
-def test_an_image_that_is_not_finite_stays_alone_under_instance_norm(home, instance_first):
+def test_an_image_that_is_not_finite_stays_alone_under_instance_norm(backend, instance_first):
     layer, x = randomize(IBN2d(4, instance_first=instance_first)), torch.randn(3, 4, 5, 5)
     own = slice(0, 2) if instance_first else slice(2, 4)
     x[0] = torch.inf
@@ -181,7 +181,7 @@ def test_an_image_that_is_not_finite_stays_alone_under_instance_norm(home, insta
     assert y[1:, own].isfinite().all() and not y[0].isfinite().any()
 
 
-def test_ibn_without_eps(home):
+def test_ibn_without_eps(backend):
     layer = randomize(IBN2d(4, eps=0.0)).eval()
     assert layer(torch.randn(2, 4, 5, 5)).isfinite().all()
 
@@ -190,7 +190,7 @@ def test_ibn_without_eps(home):
 
 
 @pytest.mark.parametrize("instance_first", [True, False])
-def test_ibn_with_its_batch_norm_frozen(home, instance_first):
+def test_ibn_with_its_batch_norm_frozen(backend, instance_first):
     layer, x = randomize(IBN2d(4, instance_first=instance_first)), 3 + torch.randn(2, 4, 5, 5)
     expected = copy.deepcopy(layer).eval()(x)
     layer.BN.eval()
@@ -216,7 +216,7 @@ class Double(Formula):
         return 2 * weight.expand_as(moments.mean), weight + 0 * moments.mean.detach()
 
 
-def test_formulas_without_loops(home):
+def test_formulas_without_loops(backend):
     x, weight = torch.randn(3, 4, 5, 5).requires_grad_(), torch.rand(4).requires_grad_()
     y = normalize(x, Shrink(), (weight,), BatchNorm(4))
     wide, wide_weight = (v.detach().double().requires_grad_() for v in (x, weight))
@@ -230,7 +230,7 @@ def test_formulas_without_loops(home):
         close(a, b, 1e-5)
 
 
-def test_formulas_of_no_statistic(home):
+def test_formulas_of_no_statistic(backend):
     x, weight = torch.randn(3, 4, 5, 5).requires_grad_(), torch.rand(4).requires_grad_()
     normalize(x, Double(), (weight,)).square().sum().backward()
     wide = x.detach().double().requires_grad_()
@@ -267,7 +267,7 @@ def test_second_derivatives_are_right(make, training):
 
 @layers
 @modes
-def test_graphs_of_gradients_where_an_input_hangs_on_another(home, make, training):
+def test_graphs_of_gradients_where_an_input_hangs_on_another(backend, make, training):
     """A layer that is used twice, with its weights: what reaches one use through the other is counted once."""
     layer, x, seed = randomize(make(4)).train(training), torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
     parameters = list(layer.parameters())
@@ -283,7 +283,7 @@ def test_graphs_of_gradients_where_an_input_hangs_on_another(home, make, trainin
         close(found, truth, 1e-3)
 
 
-def test_graphs_of_gradients_of_tied_weights(home):
+def test_graphs_of_gradients_of_tied_weights(backend):
     layer, x, seed = randomize(IBN2d(4)), torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
     layer.BN.weight = layer.IN.weight
     expected = torch.autograd.grad((layer(x) * seed).sum(), layer.IN.weight)[0]
@@ -292,7 +292,7 @@ def test_graphs_of_gradients_of_tied_weights(home):
 
 @layers
 @layouts
-def test_several_gradients_at_once(home, make, view):
+def test_several_gradients_at_once(backend, make, view):
     layer, x = randomize(make(4)).eval(), view(torch.randn(2, 4, 3, 3)).requires_grad_()
     y, seeds = layer(x), torch.randn(3, 2, 4, 3, 3)
     (together,) = torch.autograd.grad(y, x, seeds, is_grads_batched=True, retain_graph=True)
@@ -319,7 +319,7 @@ def gradient_penalty(call, x, parameters):
 @layers
 @layouts
 @modes
-def test_second_derivatives_in_float32(home, make, view, training):
+def test_second_derivatives_in_float32(backend, make, view, training):
     layer, x = randomize(make(6)).train(training), view(1 + torch.randn(3, 6, 5, 4))
     state, wide = state_of(layer), x.double().requires_grad_()
     parameters = [state[name] for name, _ in layer.named_parameters()]
@@ -332,7 +332,7 @@ def test_second_derivatives_in_float32(home, make, view, training):
 @layers
 @modes
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
-def test_gradients_after_the_mode_has_changed(home, make, training, twice):
+def test_gradients_after_the_mode_has_changed(backend, make, training, twice):
     """They are those of the forward pass that was."""
     layer, x = randomize(make(6)).train(training), torch.randn(3, 6, 5, 4)
     state, wide = state_of(layer), x.double().requires_grad_()
@@ -348,7 +348,7 @@ def test_gradients_after_the_mode_has_changed(home, make, training, twice):
 
 
 @layers
-def test_second_derivatives_leave_the_running_averages(home, make):
+def test_second_derivatives_leave_the_running_averages(backend, make):
     layer, x = make(6), torch.randn(3, 6, 4, 4, requires_grad=True)
     y = layer(x)
     before = {name: b.clone() for name, b in layer.named_buffers()}
@@ -358,7 +358,7 @@ def test_second_derivatives_leave_the_running_averages(home, make):
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (3, 6, 1)], ids=str)
-def test_instance_norm_of_single_values_is_its_bias(home, shape):
+def test_instance_norm_of_single_values_is_its_bias(backend, shape):
     layer, x, seed = randomize(InstanceNorm1d(6)), 1e3 + torch.randn(shape), torch.randn(shape)
     y, gradients = run(layer, x, seed)
     assert torch.equal(y, layer.bias.detach().reshape(6, *shape[2:]).expand_as(y))
@@ -372,7 +372,7 @@ def test_instance_norm_of_single_values_is_its_bias(home, shape):
 @layouts
 @modes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_little_more_than_x_is_kept(home, make, view, training, dtype):
+def test_little_more_than_x_is_kept(backend, make, view, training, dtype):
     layer, x = make(6).train(training), view(torch.randn(4, 6, 32, 32, dtype=dtype)).requires_grad_()
     kept = {}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.update({t.data_ptr(): t.nbytes}) or t, lambda t: t):
@@ -387,7 +387,7 @@ def test_little_more_than_x_is_kept(home, make, view, training, dtype):
     [(make, (3, 6, 5, 4)) for make in LAYERS.values()] + [(make, (4, 6)) for make in VECTOR_LAYERS.values()],
     ids=[f"{name}-maps" for name in LAYERS] + [f"{name}-vectors" for name in VECTOR_LAYERS],
 )
-def test_relu_in_place(home, make, shape, training):
+def test_relu_in_place(backend, make, shape, training):
     layer, x, seed = randomize(make(6)).train(training), torch.randn(shape), torch.randn(shape)
     expected = run(nn.Sequential(copy.deepcopy(layer), nn.ReLU()), x, seed)
     assert_equal(run(nn.Sequential(layer, nn.ReLU(inplace=True)), x, seed), expected)
@@ -399,7 +399,7 @@ def assert_equal(found, expected):
 
 @layers
 @modes
-def test_twice_in_one_graph(home, make, training):
+def test_twice_in_one_graph(backend, make, training):
     layer, x, seed = randomize(make(6)).train(training), torch.randn(3, 6, 4, 5), torch.randn(3, 6, 4, 5)
     wide, state = x.double().requires_grad_(), state_of(layer)
     expected = written_out(layer, written_out(layer, wide, state).tanh(), state)
@@ -415,14 +415,14 @@ def test_twice_in_one_graph(home, make, training):
 @layers
 @modes
 @layouts
-def test_gradients_are_the_formulas(home, make, training, view):
+def test_gradients_are_the_formulas(backend, make, training, view):
     agrees(randomize(make(6)).train(training), view(1 + torch.randn(3, 6, 5, 7)), 1e-4)
 
 
 @layers
 @modes
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_layers_of_half_precision(home, make, training, dtype):
+def test_layers_of_half_precision(backend, make, training, dtype):
     layer = randomize(make(6)).to(dtype).train(training)
     x, seed = (torch.randn(4, 6, 8, 8).to(dtype) for _ in range(2))
     expected, expected_gradients = run_written_out(layer, x, seed)
@@ -435,7 +435,7 @@ def test_layers_of_half_precision(home, make, training, dtype):
 
 
 @layers
-def test_autocast_between_convolutions(home, make):
+def test_autocast_between_convolutions(backend, make):
     network = nn.Sequential(nn.Conv2d(3, 6, 3), randomize(make(6)), nn.ReLU(inplace=True), nn.Conv2d(6, 4, 1))
     x = torch.randn(3, 3, 7, 7)
     expected = network(x)
@@ -447,7 +447,7 @@ def test_autocast_between_convolutions(home, make):
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_no_warnings_where_nothing_is_wrong(home):
+def test_no_warnings_where_nothing_is_wrong(backend):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for make in LAYERS.values():

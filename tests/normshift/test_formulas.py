@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from normshift.backends import compiled, reference
 from normshift.engine import Batch, Formula, Moments
 from normshift.formulas import BatchFormula, BatchInstanceFormula, InstanceBatchFormula, InstanceFormula, SwitchFormula
-from normshift.kernels import compiled, reference
 
 EPS = 1e-3
 FORMULAS = {
@@ -92,11 +92,11 @@ def test_gradients_by_hand_are_autograds(formula, images, mean):
 @means
 def test_loops_are_the_formulas(needs_loops, formula, images, mean):
     moments, batch, parameters, *seeds = narrow(*case(formula, images, mean))
-    found = formula.loop().evaluate(moments, batch, parameters)
+    found = formula.compiled_form().evaluate(moments, batch, parameters)
     wide = widened(moments, batch, parameters, *seeds)
     expected = (v.expand(images, 6) for v in formula(*wide[:2], *wide[2]))
     agree(found, expected, moments[:2], 1e-4)
-    gradients = formula.loop().gradient(moments, batch, parameters, *seeds)
+    gradients = formula.compiled_form().gradient(moments, batch, parameters, *seeds)
     agree(gradients, Formula.gradient(formula, *wide), (*moments[:2], *batch[:2], *parameters), 1e-4)
 
 
@@ -105,7 +105,7 @@ def test_loops_are_the_formulas(needs_loops, formula, images, mean):
 def test_loops_of_any_size(needs_loops, images, channels):
     for formula in (SwitchFormula(EPS, ("in", "ln", "bn"), 1), BatchInstanceFormula(EPS)):
         moments, batch, parameters, *seeds = narrow(*case(formula, images, 1.0, channels))
-        gradients = formula.loop().gradient(moments, batch, parameters, *seeds)
+        gradients = formula.compiled_form().gradient(moments, batch, parameters, *seeds)
         expected = Formula.gradient(formula, *widened(moments, batch, parameters, *seeds))
         agree(gradients, expected, (*moments[:2], *batch[:2], *parameters), 1e-4)
 
@@ -126,11 +126,11 @@ def test_unused_statistics_have_no_gradient(formula):
 @sizes
 @means
 @pytest.mark.parametrize("channels", [1, 6, 77])
-def test_pooled_moments_are_those_of_all_values(home, images, channels, mean):
+def test_pooled_moments_are_those_of_all_values(backend, images, channels, mean):
     values = mean + torch.randn(images, channels, 50, dtype=torch.float64)
     var, mean = torch.var_mean(values, 2, correction=0)
     expected_var, expected_mean = torch.var_mean(values, (0, 2), correction=0)
-    found_mean, found_var = home.pooled(mean.float(), var.float())
+    found_mean, found_var = backend.pooled(mean.float(), var.float())
     torch.testing.assert_close(found_mean.double(), expected_mean, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found_var.double(), expected_var, rtol=1e-4, atol=0)
 
@@ -138,17 +138,17 @@ def test_pooled_moments_are_those_of_all_values(home, images, channels, mean):
 @pytest.mark.parametrize("momentum", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("unbiased", [1.25, torch.tensor(1.25)], ids=["number", "tensor"])
-def test_running_averages_follow(home, momentum, kind, unbiased):
+def test_running_averages_follow(backend, momentum, kind, unbiased):
     before, new = torch.rand(2, 5, dtype=kind), torch.rand(2, 5)
     running = before.clone()
-    home.follow(*running, *new, momentum, unbiased)
+    backend.update_running(*running, *new, momentum, unbiased)
     expected = before.double().lerp(new.double() * torch.tensor([[1.0], [1.25]], dtype=torch.float64), momentum)
     torch.testing.assert_close(running.double(), expected, rtol=torch.finfo(kind).eps, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "no-batch"])
 @pytest.mark.parametrize("given", ["both", "mean", "var", "neither"])
-def test_what_reaches_x_through_moments(home, given, batch):
+def test_what_reaches_x_through_moments(backend, given, batch):
     """Autograd's gradient by x of everything that is a function of moments: slope * (x - mean) + offset."""
     n, c, p = 3, 5, 4
     x = (2 + torch.randn(n, c, p, dtype=torch.float64)).requires_grad_()
@@ -166,6 +166,6 @@ def test_what_reaches_x_through_moments(home, given, batch):
         pooled = (together[0].detach().float(), *dbatch.float(), 1 / n)
     (expected,) = torch.autograd.grad(total, x)
     vectors = (v if v is None else v.detach().float() for v in (mean, scale, dshift, dmean, dvar))
-    slope, offset = home.through_moments(*vectors, pooled, 1 / p, 2 / p)
+    slope, offset = backend.through_moments(*vectors, pooled, 1 / p, 2 / p)
     found = slope[..., None] * (x.detach() - mean.detach()[..., None]) + offset[..., None]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

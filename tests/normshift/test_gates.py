@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from normshift import BatchInstanceNorm2d, SwitchNorm2d, convert, gates, parameter_groups
-from normshift.gates import GateReader
+from normshift.gate_reader import GateReader
 
 
 def network():
@@ -64,17 +64,17 @@ def test_groups_hold_every_parameter_once():
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     assert {g["name"]: (g["lr"], g["weight_decay"]) for g in groups} == {
         "weights": (0.1, 1e-4),
-        "sn_gates": (0.1, 0.0),
-        "rho": (pytest.approx(1.0), 0.0),
+        "gates": (0.1, 0.0),
+        "fast_gates": (pytest.approx(1.0), 0.0),
     }
     by_name = {group["name"]: {id(p) for p in group["params"]} for group in groups}
-    assert by_name["rho"] == {id(model[3].rho)}
-    assert by_name["sn_gates"] == {id(p) for i in (model[2][1], model[4]) for p in (i.mean_weight, i.var_weight)}
+    assert by_name["fast_gates"] == {id(model[3].rho)}
+    assert by_name["gates"] == {id(p) for i in (model[2][1], model[4]) for p in (i.mean_weight, i.var_weight)}
 
 
 def test_gate_learning_rate_multiplier():
     groups = parameter_groups(network(), lr=0.2, weight_decay=0.0, gate_lr_multiplier=3.0)
-    assert {g["name"]: g["lr"] for g in groups} == {"weights": 0.2, "sn_gates": 0.2, "rho": pytest.approx(0.6)}
+    assert {g["name"]: g["lr"] for g in groups} == {"weights": 0.2, "gates": 0.2, "fast_gates": pytest.approx(0.6)}
 
 
 def test_frozen_parameters_and_empty_groups_are_left_out():
@@ -82,7 +82,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out():
     model[0].requires_grad_(False)
     model[3].rho.requires_grad_(False)
     groups = parameter_groups(model, lr=0.1, weight_decay=0.0)
-    assert [g["name"] for g in groups] == ["weights", "sn_gates"]
+    assert [g["name"] for g in groups] == ["weights", "gates"]
     held = {id(p) for group in groups for p in group["params"]}
     assert held == {id(p) for p in model.parameters() if p.requires_grad}
 
@@ -115,10 +115,10 @@ def test_a_reader_sees_every_later_value():
         model[2][1].var_weight.copy_(torch.tensor([1.0, 1.0, 2.0]).log())
         model[3].rho.fill_(0.5)
     after = reader.read()
-    assert not torch.equal(before, after) and before[reader.places[2].slice].tolist() == [1.0] * 4
-    for place, record in zip(reader.places, gates(model), strict=True):
+    assert not torch.equal(before, after) and before[reader.slots[2].slice].tolist() == [1.0] * 4
+    for place, record in zip(reader.slots, gates(model), strict=True):
         assert torch.equal(after[place.slice], record.values)
-    assert after[reader.places[1].slice].tolist() == pytest.approx([0.25, 0.25, 0.5])
+    assert after[reader.slots[1].slice].tolist() == pytest.approx([0.25, 0.25, 0.5])
 
 
 @pytest.mark.parametrize("kind", [SwitchNorm2d, BatchInstanceNorm2d])

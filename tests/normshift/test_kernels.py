@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from normshift import BatchInstanceNorm2d, IBN2d, SwitchNorm2d
-from normshift.kernels import laid_out, reference
+from normshift.backends import laid_out, reference
 from normshift.layers import BatchNorm, InstanceNorm2d
 from tests.normshift.agreement import agrees, run
 from tests.normshift.passes import agree, rows
@@ -59,19 +59,19 @@ def make(shape, view=None, dtype=torch.float32, mean=3.0, spread=2.0):
     return laid_out(view(x) if view else x)
 
 
-def agree_here(home, dy, x):
-    if home is reference:  # torch's norms: they scale before they centre, and some sum value by value
-        agree(home, dy, x, centred=False, slack=20)
+def agree_here(backend, dy, x):
+    if backend is reference:  # torch's norms: they scale before they centre, and some sum value by value
+        agree(backend, dy, x, centred=False, slack=20)
     else:
-        agree(home, dy, x, slack=2)
+        agree(backend, dy, x, slack=2)
 
 
 @inputs
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_passes_are_the_formulas(home, shape, view, dtype):
-    if dtype == torch.float64 and home is not reference:
+def test_passes_are_the_formulas(backend, shape, view, dtype):
+    if dtype == torch.float64 and backend is not reference:
         pytest.skip("compiled kernels leave float64 to plain torch")
-    agree_here(home, make(shape, view, dtype, mean=0.1), make(shape, view, dtype))
+    agree_here(backend, make(shape, view, dtype, mean=0.1), make(shape, view, dtype))
 
 
 @pytest.mark.parametrize("dtype", [*WIDE, *NARROW], ids=str)
@@ -92,34 +92,34 @@ def test_vectors_are_plain_torchs(dtype):
     ],
     ids=["planes", "rows", "expanded", "sliced", "transposed"],
 )
-def test_gradients_of_another_layout(home, view, dtype, other):
+def test_gradients_of_another_layout(backend, view, dtype, other):
     x = make((2, 6, 5, 7), view, dtype)
-    agree_here(home, other(make(x.shape, view, dtype)), x)
+    agree_here(backend, other(make(x.shape, view, dtype)), x)
 
 
 @layouts
-def test_outputs_past_the_caches(home, view):
+def test_outputs_past_the_caches(backend, view):
     """What is large enough goes to memory directly."""
     for shape in ((2, 32, 256, 144), (1, 31, 270, 261)):  # in whole vectors, and not
-        agree_here(home, make(shape, view), make(shape, view))
+        agree_here(backend, make(shape, view), make(shape, view))
 
 
 @layouts
 @pytest.mark.parametrize("mean", [1e3, 1e4])
 @pytest.mark.parametrize("shape", [(2, 3, 7, 7), (1, 3, 170, 171), (1, 70, 50, 41)], ids=str)
-def test_variances_far_from_zero(home, view, mean, shape):
+def test_variances_far_from_zero(backend, view, mean, shape):
     """As good as around a mean that is off by a hundred-thousandth, where `E[x^2] - mean^2` is off by units."""
     for spread in (2.0, 0.0):
         x = make(shape, view, mean=mean, spread=spread)
         expected = x.double().flatten(2).var(-1, correction=0)
-        torch.testing.assert_close(home.moments(x)[1].double(), expected, rtol=1e-4, atol=(1e-5 * mean) ** 2)
+        torch.testing.assert_close(backend.moments(x)[1].double(), expected, rtol=1e-4, atol=(1e-5 * mean) ** 2)
 
 
 @layouts
-def test_infinity_stays_in_its_map(home, view):
+def test_infinity_stays_in_its_map(backend, view):
     x = make((2, 3, 5, 7), view)
     x[1, 1, 2, 3] = torch.inf
-    finite = torch.stack(home.moments(x)).isfinite().all(0)
+    finite = torch.stack(backend.moments(x)).isfinite().all(0)
     assert finite.tolist() == [[True] * 3, [True, False, True]]
 
 
@@ -145,8 +145,8 @@ layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 @layouts
 @layers
 @pytest.mark.parametrize("shape", [(3, 6, 70, 71), (9, 130, 9, 9), (1, 34, 129, 128)], ids=str)
-def test_threads_change_no_digit(eight_threads, home, layer, shape, view):
-    if home is reference and view:
+def test_threads_change_no_digit(eight_threads, backend, layer, shape, view):
+    if backend is reference and view:
         pytest.skip("torch's batch norm over rows sums by threads")
     x, seed = make(shape, view), make(shape, view)
     once, again = (randomized(layer, shape[1], seed=1) for _ in range(2))
@@ -165,7 +165,7 @@ def randomized(layer, channels, seed):
 @layers
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("mean", [0.0, 1e3, 1e4])
-def test_layers_far_from_zero(home, layer, training, mean, view):
+def test_layers_far_from_zero(backend, layer, training, mean, view):
     x = make((4, 6, 16, 15), view, mean=mean)
     # gates compare means with one another: float32 holds those of 1e4 too coarsely for their gradients
     agrees(randomize(layer(6)).train(training), x, 1e-2 if mean else 1e-4, gates=mean < 1e4)
@@ -184,7 +184,7 @@ CALLS = {
 @pytest.mark.parametrize("operator", CALLS)
 @pytest.mark.parametrize("name", ["odd", "rows-odd", "rows-3d", "5d", "every-second-column", "one-image-expanded"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_operators_are_what_compilers_expect(home, operator, name, dtype):
+def test_operators_are_what_compilers_expect(backend, operator, name, dtype):
     shape, view = INPUTS[name]
     x = torch.randn(shape).to(dtype)
     x = view(x) if view else x
@@ -195,7 +195,7 @@ def test_operators_are_what_compilers_expect(home, operator, name, dtype):
 
 @pytest.mark.parametrize("operator", CALLS)
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3, 0, 4), (0, 3)], ids=str)
-def test_operators_let_what_is_empty_through(home, operator, shape):
+def test_operators_let_what_is_empty_through(backend, operator, shape):
     x, vectors = torch.empty(shape), torch.randn(4, *shape[:2]).unbind()
     found = getattr(torch.ops.normshift, operator)(*CALLS[operator](x, *vectors))
     if isinstance(found, torch.Tensor):

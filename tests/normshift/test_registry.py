@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from normshift import NORMS, convert
-from normshift.registry import group_count
+from normshift.layers import group_count
 
 COUNTS = {4: 2, 6: 2, 8: 2, 9: 3, 16: 4, 24: 6, 32: 8, 36: 9, 48: 12, 64: 32, 72: 24, 96: 32, 112: 28, 134: 2, 2048: 32}
 

@@ -54,7 +54,7 @@ def _run_checks(**environment):
 
 @pytest.fixture
 def kernels():
-    from normshift.kernels import triton_kernels
+    from normshift.backends import triton_kernels
 
     yield triton_kernels
     triton_kernels._sums.cache_clear()  # a check may have changed what it is made from
@@ -184,7 +184,7 @@ def check_infinity_stays_in_its_map(kernels):
 )
 def test_an_h100_reads_16_bytes_at_a_time(shape, view, monkeypatch, tmp_path):
     """Compiling for it needs none."""
-    from normshift.kernels import triton_kernels
+    from normshift.backends import triton_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     launches = record_launches(triton_kernels, monkeypatch)

@@ -2,18 +2,18 @@
 
 import pytest
 
-from experiments.reporting.arm_looks import COLOURS, LINES, MOST, NORM_LINES, PLAIN, cast
-from lightning_modules.gate_figures import NORM_COLOURS
+from experiments.reporting.arm_looks import COLOURS, LINES, MOST, PLAIN, cast, norm_look
+from lightning_modules.gate_figures import norm_colour
 from normshift import NORMS
 
 
 def test_every_norm_has_its_own_dash_and_marker():
-    assert list(NORM_LINES) == list(NORMS) and len(set(NORM_LINES.values())) == len(NORMS)
+    assert len({norm_look(norm)[1:] for norm in NORMS}) == len(NORMS)
 
 
 def test_where_each_norm_has_one_arm_it_wears_its_norms_colour():
     shown = cast({"r50-sn": {"backbone": "r50", "norm": "sn"}, "r50-bn": {"backbone": "r50", "norm": "bn"}})
-    assert [look.colour for look in shown.looks.values()] == [NORM_COLOURS["sn"], NORM_COLOURS["bn"]]
+    assert [look.colour for look in shown.looks.values()] == [norm_colour("sn"), norm_colour("bn")]
     assert list(shown.key) == ["r50-sn", "r50-bn"] and shown.groups == {"": ["r50-sn", "r50-bn"]}
 
 
@@ -29,7 +29,7 @@ def test_arms_of_one_norm_share_its_colour_and_nothing_else():
     shown = cast({f"{norm}-b{batch}": {"norm": norm, "batch": batch} for norm in ("bn", "sn") for batch in (32, 8, 2)})
     for norm in ("bn", "sn"):
         looks = [look for arm, look in shown.looks.items() if arm.startswith(norm)]
-        assert {look.colour for look in looks} == {NORM_COLOURS[norm]} and len(set(looks)) == 3
+        assert {look.colour for look in looks} == {norm_colour(norm)} and len(set(looks)) == 3
         assert len({look.dash for look in looks}) == 3
 
 

@@ -14,7 +14,7 @@ from experiments.domain_drop import drop_table
 from experiments.report import main, write_side_by_side
 from experiments.reporting.run import read_run
 from experiments.reporting.side_by_side import config, joined, run_names
-from lightning_modules.gate_figures import NORM_COLOURS
+from lightning_modules.gate_figures import norm_colour
 from tests.experiments.test_report import alternatives, classifiers, sections
 from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, finished_run, results
 
@@ -48,7 +48,7 @@ def test_one_page_holds_both(runs, tmp_path):
     assert "--norm bn sn\npython experiments/seg_gta2city.py --again" in command
     rows = re.findall(r'<tr><th scope="row"><span.*?background: (.*?)"></span>(.*?)</th>', html["Result"])
     arms = [("plain", "bn"), ("plain", "sn"), ("plain", "bin"), ("augmented", "bn"), ("augmented", "sn")]
-    assert rows == [(NORM_COLOURS[norm], f"{run} · {norm}") for run, norm in arms]  # as each looks alone
+    assert rows == [(norm_colour(norm), f"{run} · {norm}") for run, norm in arms]  # as each looks alone
     curves = alternatives(html["Training"])
     assert curves[:2] == ["training loss, plain during training", "training loss, augmented during training"]
     assert re.findall(r"<h3>(.*?)</h3>", html["What the gates learned"]) == [

@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normshift.kernels.reference import follow, pooled, through_moments  # noqa: F401 (small enough)
+from normshift.backends.reference import pooled, through_moments, update_running  # noqa: F401 (small enough)
 
 TILE = 4096  # elements of a tile: 32 for each of the 128 threads in four warps
 DEPTH = 4  # R: leaves 1024 lanes of a full tile, which is one 16-byte load of bfloat16 for every thread
@@ -31,7 +31,7 @@ PIECE = 1024  # positions that an elementwise tile takes of a plane: little of a
 PROGRAMS = 2048  # that maps are cut for, where they are few: two or three times as many as an H100 runs at once
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
-LOOPS = False
+HAS_COMPILED_FORMULAS = False
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:

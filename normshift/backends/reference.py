@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
-LOOPS = False
+HAS_COMPILED_FORMULAS = False
 
 SMALL = 2**16  # values of an image in channels-last that are summed sooner than torch is asked image by image
 SPAN = 2048  # positions that torch sums one by one, in channels-last, before its rounding shows far from 0
@@ -102,7 +102,9 @@ def pooled(mean: Tensor, var: Tensor, dim: int = 0, keepdim: bool = False) -> tu
     return centre if keepdim else centre.squeeze(dim), torch.addcmul(var, between, between).mean(dim, keepdim=keepdim)
 
 
-def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased) -> None:
+def update_running(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased
+) -> None:
     """Let running averages take `momentum` of new moments (C,), of the variance times `unbiased`."""
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
     running_var.lerp_((var * unbiased).to(running_var.dtype), momentum)

@@ -1,22 +1,25 @@
 """What the gates of a network have learned, and how they are to be trained."""
 
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from normshift.layers import BatchInstanceNorm, SwitchNorm
+from normshift.layers import GateParameter, Norm
 from normshift.surgery import norm_layers
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The gates of one layer.
+    """The gates of one kind of one layer.
 
     Attributes:
         layer: module name. depth: position among all norm layers of the network, from 0 at its input.
-        norm: "sn" or "bin". statistic: "mean" or "var" (SN's two mixtures), or "rho" (BIN's gate).
-        values: on the CPU, float32. SN: the softmax, (len(labels),). BIN: rho, (C,).
+        norm: the norm's name, "sn" or "bin" for example. statistic: what these gates decide on: "mean" or "var" (SN's
+            two mixtures), "rho" (BIN's gate), or what a user's own layer calls it.
+        values: on the CPU, float32, in [0, 1]. SN: the softmax, (len(labels),). BIN: rho, (C,).
         labels: what each value stands for: SN's statistics ("in", "ln", "bn"), BIN's channel numbers as text.
     """
 
@@ -29,12 +32,17 @@ class Gate:
 
 
 def gates(model: nn.Module) -> list[Gate]:
-    """The gates of every switchable and batch-instance norm in a network, in order of depth; empty without any."""
+    """The gates of every layer in a network that has any, in order of depth; empty without."""
     return GateReader(model).gates()
 
 
+def announced(layer: nn.Module) -> list[GateParameter]:
+    """A layer's gates: whatever kind it is of, it says them itself."""
+    return layer.gates() if isinstance(layer, Norm) else []
+
+
 @dataclass(frozen=True)
-class Place:
+class GateSlot:
     """Which gates these are: a `Gate` without its values, which are `values[start : start + len(labels)]`."""
 
     layer: str
@@ -48,6 +56,11 @@ class Place:
     def slice(self) -> slice:
         return slice(self.start, self.start + len(self.labels))
 
+    @property
+    def by_channel(self) -> bool:
+        """Whether the values are the channels' own, labelled with numbers; otherwise they are shares."""
+        return all(map(str.isdigit, self.labels))
+
 
 class GateReader:
     """Reads all gates of one network, again and again: its layers are looked up once, and one copy brings all values.
@@ -59,50 +72,52 @@ class GateReader:
         model: any network.
 
     Attributes:
-        places: what stands where in the values, in order of depth; empty where a network has no gates.
+        slots: what stands where in the values, in order of depth; empty where a network has no gates.
+
+    Raises:
+        ValueError: a layer announces other than one label for each value of a gate.
     """
 
     def __init__(self, model: nn.Module):
         self._parameters: list[nn.Parameter] = []
-        self.places: list[Place] = []
+        self.slots: list[GateSlot] = []
+        read: dict[tuple[Callable, int], list[range]] = defaultdict(list)  # by function and number of labels
         start = 0
         for depth, (name, layer) in enumerate(norm_layers(model).items()):
-            for statistic, parameter, labels in _gated(layer):
-                norm = "bin" if statistic == "rho" else "sn"
-                self.places.append(Place(name, depth, norm, statistic, labels, start))
-                self._parameters.append(parameter)
-                start += len(labels)
-        mixed = [place for place in self.places if place.norm == "sn"]
-        self._mixtures = [  # where the logits of all mixtures of as many statistics stand: (mixtures, statistics)
-            torch.tensor([range(place.start, place.start + size) for place in mixed if len(place.labels) == size])
-            for size in sorted({len(place.labels) for place in mixed})
-        ]
+            for gate in announced(layer):
+                _check_labels(gate, layer, name)
+                norm, size = getattr(layer, "norm_name", "") or type(layer).__name__, len(gate.names)
+                self.slots.append(GateSlot(name, depth, norm, gate.statistic, gate.names, start))
+                self._parameters.append(gate.parameter)
+                if gate.read is not None:
+                    read[gate.read, size].append(range(start, start + size))
+                start += size
+        self._read = [(function, torch.tensor(where)) for (function, _), where in read.items()]
 
     @torch.no_grad()
     def read(self) -> Tensor:
-        """All values in one tensor on the CPU, float32: the shares of SN's mixtures, and rho."""
+        """All values in one tensor on the CPU, float32, in [0, 1]."""
         if not self._parameters:
             return torch.empty(0)
         one_device = len({parameter.device for parameter in self._parameters}) == 1
         pieces = [p.float() if one_device else p.float().cpu() for p in self._parameters]
-        values = torch.cat(pieces).cpu()
-        for where in self._mixtures:
-            values[where] = values[where].softmax(1)
+        values = torch.cat([piece.flatten() for piece in pieces]).cpu()
+        for function, where in self._read:
+            values[where] = function(values[where])  # (gates, labels)
         return values
 
     def gates(self) -> list[Gate]:
         """The same as records, each a view of what was read."""
         values = self.read()
-        return [Gate(p.layer, p.depth, p.norm, p.statistic, values[p.slice], p.labels) for p in self.places]
+        return [Gate(s.layer, s.depth, s.norm, s.statistic, values[s.slice], s.labels) for s in self.slots]
 
 
-def _gated(layer: nn.Module) -> list[tuple[str, nn.Parameter, tuple[str, ...]]]:
-    """The statistic, the parameter and the labels of each of a layer's gates."""
-    if isinstance(layer, SwitchNorm):
-        return [("mean", layer.mean_weight, layer.statistics), ("var", layer.var_weight, layer.statistics)]
-    if isinstance(layer, BatchInstanceNorm):
-        return [("rho", layer.rho, tuple(map(str, range(layer.num_features))))]
-    return []
+def _check_labels(gate: GateParameter, layer: nn.Module, name: str) -> None:
+    if len(gate.names) != gate.parameter.numel():
+        raise ValueError(
+            f"{type(layer).__name__} {name!r}: gate {gate.statistic!r} has {gate.parameter.numel()} values and "
+            f"{len(gate.names)} labels."
+        )
 
 
 def parameter_groups(
@@ -115,10 +130,10 @@ def parameter_groups(
     decay_biases: bool | None = None,
     decay_gates: bool = False,
 ) -> list[dict]:
-    """Optimiser groups that train gates as the papers do.
+    """Optimiser groups that train gates as the papers do, each as its layer announces it (`GateParameter`).
 
-    rho: learning rate times `gate_lr_multiplier`, no weight decay (BIN, section 4.1). SN's gates: no weight decay, as
-    in SN's detection code; `decay_gates=True` lets them decay like the rest, as in its ImageNet code.
+    Fast gates (rho): learning rate times `gate_lr_multiplier`, no weight decay (BIN, section 4.1). Others (SN's): no
+    weight decay, as in SN's detection code; `decay_gates=True` lets them decay like the rest, as in its ImageNet code.
     Everything else: `lr` and `weight_decay`; with `decay_norms=False`, norms' weights and biases, and the biases of
     other layers, do not decay (Goyal et al. 2017).
 
@@ -130,23 +145,19 @@ def parameter_groups(
         Groups with "name", "params", "lr" and "weight_decay", for any torch optimiser; a group without parameters is
         left out, and so are parameters that do not require gradients.
     """
-    switch, rho = [], []
-    for layer in model.modules():
-        if isinstance(layer, SwitchNorm):
-            switch += [layer.mean_weight, layer.var_weight]
-        if isinstance(layer, BatchInstanceNorm):
-            rho.append(layer.rho)
-    gated = {id(p) for p in (*switch, *rho)}
+    gates = [gate for layer in model.modules() for gate in announced(layer)]
+    gated = {id(gate.parameter) for gate in gates}
     rest = [p for p in model.parameters() if id(p) not in gated]
     biases = {id(layer.bias) for layer in model.modules() if _has_kernel(layer)}
     decays = {True: decay_norms if decay_biases is None else decay_biases, False: decay_norms}
     vectors = [p for p in rest if p.ndim <= 1 and not decays[id(p) in biases]]  # what scales or shifts a channel
     kept = {id(p) for p in vectors}
+    slow, fast = ([gate.parameter for gate in gates if gate.fast == kind] for kind in (False, True))
     groups = [
         {"name": "weights", "params": [p for p in rest if id(p) not in kept], "lr": lr, "weight_decay": weight_decay},
         {"name": "norms_and_biases", "params": vectors, "lr": lr, "weight_decay": 0.0},
-        {"name": "sn_gates", "params": switch, "lr": lr, "weight_decay": weight_decay if decay_gates else 0.0},
-        {"name": "rho", "params": rho, "lr": lr * gate_lr_multiplier, "weight_decay": 0.0},
+        {"name": "gates", "params": slow, "lr": lr, "weight_decay": weight_decay if decay_gates else 0.0},
+        {"name": "fast_gates", "params": fast, "lr": lr * gate_lr_multiplier, "weight_decay": 0.0},
     ]
     groups = [group | {"params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     return [group for group in groups if group["params"]]

@@ -1,9 +1,9 @@
-"""Passes over an activation, and who makes them: compiled C++ on CPUs, Triton on CUDA, plain torch everywhere.
+"""Passes over an activation, and the backends that make them: C++ on CPUs, Triton on CUDA, plain torch everywhere.
 
 `x` is (N, C, *spatial) with P positions in a map, or (N, C), where P is 1. Statistics and vectors are (N, C),
-contiguous, in float32 (float64 for a float64 `x`). A home is a module with these functions; all agree up to rounding,
-and `NORMSHIFT_KERNELS=torch` in the environment leaves everything to plain torch, as everything empty is left to it:
-there, statistics are 0.
+contiguous, in float32 (float64 for a float64 `x`). A backend is a module with these functions; all agree up to
+rounding. `NORMSHIFT_KERNELS=torch` in the environment leaves everything to plain torch, as everything empty is left to
+it: there, statistics are 0.
 
     moments(x)                                            mean and biased variance of every map
     scale_shift(x, mean, scale, shift)                    scale * (x - mean) + shift, laid out as x
@@ -13,7 +13,7 @@ there, statistics are 0.
 and, on N x C numbers,
 
     pooled(mean, var)                                     moments over the images, (C,) each, from those of each image
-    follow(running_mean, running_var, mean, var, momentum, unbiased)
+    update_running(running_mean, running_var, mean, var, momentum, unbiased)
                                                           running averages take `momentum` of new moments
     through_moments(...)                                  slope and offset of the input's gradient
 
@@ -29,18 +29,18 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from normshift.kernels import compiled, reference
-from normshift.kernels.loops import Gates, Mixture
-from normshift.kernels.reference import over, statistics_type
+from normshift.backends import compiled, reference
+from normshift.backends.compiled_forms import ChannelGates, Mixture
+from normshift.backends.reference import over, statistics_type
 
-__all__ = ["Gates", "Mixture", "home_of", "is_laid_out", "laid_out", "over", "reference", "statistics_type"]
+__all__ = ["ChannelGates", "Mixture", "backend_of", "is_laid_out", "laid_out", "over", "reference", "statistics_type"]
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 """Types that compiled kernels take; the others are plain torch's."""
 
 
-def home_of(x: Tensor) -> ModuleType:
-    """Who works on a tensor of that kind."""
+def backend_of(x: Tensor) -> ModuleType:
+    """The backend for a tensor of that type, device and layout."""
     wanted = os.environ.get("NORMSHIFT_KERNELS", "auto")
     if wanted not in ("auto", "torch"):
         raise ValueError(f"NORMSHIFT_KERNELS={wanted}: it is auto, or torch for plain torch alone.")
@@ -52,7 +52,7 @@ def home_of(x: Tensor) -> ModuleType:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """`x` itself where it is laid out as every home takes it; otherwise a copy."""
+    """`x` itself where it is laid out as every backend takes it; otherwise a copy."""
     return x if is_laid_out(x) else x.contiguous()
 
 
@@ -67,7 +67,7 @@ def is_laid_out(x: Tensor) -> bool:
 def _triton() -> ModuleType | None:
     """Triton's kernels, if one of them runs: Triton may be missing, or the compiler that it needs."""
     try:
-        from normshift.kernels import triton_kernels
+        from normshift.backends import triton_kernels
 
         triton_kernels.moments(torch.zeros(1, 1, 2, 2, device="cuda"))
     except Exception as error:
@@ -92,22 +92,22 @@ def _is_dense(x: Tensor, axes) -> bool:
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     x = laid_out(x)
-    return home_of(x).moments(x)
+    return backend_of(x).moments(x)
 
 
 def _scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     x = laid_out(x)
-    return home_of(x).scale_shift(x, mean, scale, shift)
+    return backend_of(x).scale_shift(x, mean, scale, shift)
 
 
 def _reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     x = laid_out(x)
-    return home_of(x).reductions(dy, x, mean)
+    return backend_of(x).reductions(dy, x, mean)
 
 
 def _input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
     x = laid_out(x)
-    return home_of(x).input_gradient(dy, x, mean, scale, slope, offset)
+    return backend_of(x).input_gradient(dy, x, mean, scale, slope, offset)
 
 
 _vectors = "(Tensor, Tensor)"

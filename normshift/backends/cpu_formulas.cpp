@@ -91,7 +91,7 @@ std::tuple<Tensor, Tensor> pooled(const Tensor& mean, const Tensor& var) {
 }
 
 // Running averages take `momentum` of new moments, the variance times `unbiased`.
-void follow(
+void update_running(
     const Tensor& running_mean, const Tensor& running_var, const Tensor& mean, const Tensor& var, double momentum,
     double unbiased) {
   int64_t C = mean.numel();
@@ -410,7 +410,7 @@ std::tuple<Tensor, Tensor> through_moments(
 TORCH_LIBRARY_FRAGMENT(normshift_cpu, library) {
   library.def("pooled(Tensor mean, Tensor var) -> (Tensor, Tensor)");
   library.def(
-      "follow(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor var, float momentum, float unbiased) "
+      "update_running(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor var, float momentum, float unbiased) "
       "-> ()");
   library.def(
       "mixed(Tensor mean, Tensor var, Tensor? batch_mean, Tensor? batch_var, Tensor weight, Tensor bias, Tensor? "
@@ -431,7 +431,7 @@ TORCH_LIBRARY_FRAGMENT(normshift_cpu, library) {
 
 TORCH_LIBRARY_IMPL(normshift_cpu, CPU, library) {
   library.impl("pooled", pooled);
-  library.impl("follow", follow);
+  library.impl("update_running", update_running);
   library.impl("mixed", mixed);
   library.impl("mixed_gradient", mixed_gradient);
   library.impl("gated", gated);

@@ -1,4 +1,4 @@
-// The four passes of normshift.kernels over float32, bfloat16 and float16 activations on a CPU.
+// The four passes of normshift.backends over float32, bfloat16 and float16 activations on a CPU.
 //
 // An activation is N maps of C channels and P positions, in one of two layouts: planes (a channel's P positions lie
 // together) or rows (a position's C channels do: channels-last). All arithmetic is float32, two vectors at a time. How

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from normshift.kernels.compiled import operator
+from normshift.backends.compiled import operator
 
 
 class Mixture(NamedTuple):
@@ -27,7 +27,7 @@ class Mixture(NamedTuple):
         return *moments[:2], *(batch or (None, None))[:2], *parameters[:2], *logits, self.statistics, self.eps
 
 
-class Gates(NamedTuple):
+class ChannelGates(NamedTuple):
     """Between batch and instance norm: a parameter, or 1 for the channels from `first` to `last` and 0 for the others.
 
     Where they are fixed, the parameters are the weight and bias of the first channels, and of the rest.

@@ -1,4 +1,4 @@
-"""Random layers on random activations: no home differs from float64 by more than rounding."""
+"""Random layers on random activations: no backend differs from float64 by more than rounding."""
 
 import copy
 import os
@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from normshift import IBN2d
-from normshift.kernels import compiled
+from normshift.backends import compiled
 from normshift.layers import BatchInstanceNorm, BatchNorm, InstanceNorm, SwitchNorm
 from tests.normshift.passes import rows
 
-ROUNDINGS = 1e-6  # of every value, relative: what homes may do to x and dy in float32
+ROUNDINGS = 1e-6  # of every value, relative: what backends may do to x and dy in float32
 KINDS = ("sn", "bin", "ibn", "ibn-batch-norm-first", "in", "bn")
 VIEWS = {
     "planes": lambda shape, draw: draw(shape),
@@ -136,11 +136,11 @@ def check(case):
     variances = wide[0].reshape(*case.shape[:2], -1).var(-1, correction=0)
     rsigma = (variances.min() + case.eps).rsqrt().item()
     of_a_mean = ROUNDINGS * rsigma * (wide[0].abs().max() * wide[1].norm()).item()  # rounded, in sums that may cancel
-    for home in ("torch", "auto"):
-        os.environ["NORMSHIFT_KERNELS"] = home
+    for backend in ("torch", "auto"):
+        os.environ["NORMSHIFT_KERNELS"] = backend
         for name, found in outcome(layer, x, dy, case).items():
             truth = expected[name]
-            assert (found is None) == (truth is None), f"{name} in {home}"
+            assert (found is None) == (truth is None), f"{name} in {backend}"
             if found is None or not truth.is_floating_point():
                 continue
             assert found.dtype == (x.dtype if name in ("y", "by x") else next(layer.parameters()).dtype)
@@ -154,7 +154,7 @@ def check(case):
                 allowed += of_a_mean * largest_weight * rsigma
             allowed += 30 * max((s[name] - truth).abs().max().item() for s in shaken)
             error = (found.double() - truth).abs().max().item()
-            assert error <= allowed, f"{name} in {home}: off by {error:.3g} of {scale:.3g}, {allowed:.3g} allowed"
+            assert error <= allowed, f"{name} in {backend}: off by {error:.3g} of {scale:.3g}, {allowed:.3g} allowed"
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from normshift.kernels import reference
+from normshift.backends import reference
 
 SOURCES = [Path(__file__).with_name(name) for name in ("cpu_kernels.cpp", "cpu_formulas.cpp")]
 
@@ -25,7 +25,7 @@ VECTORS = {
 }
 
 
-LOOPS = True  # formulas are loops here, too
+HAS_COMPILED_FORMULAS = True  # formulas are loops here, too
 
 
 @cache
@@ -54,10 +54,10 @@ def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     return operator("pooled")(mean, var)
 
 
-def follow(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased):
+def update_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased):
     fits = all(v.dtype == torch.float32 and v.is_contiguous() for v in (running_mean, running_var))
-    home = operator("follow") if fits else reference.follow
-    home(running_mean, running_var, mean, var, momentum, float(unbiased))
+    update = operator("update_running") if fits else reference.update_running
+    update(running_mean, running_var, mean, var, momentum, float(unbiased))
 
 
 def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):

@@ -19,15 +19,15 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from normshift.antialias import _blur_input, _blur_output
+from normshift.antialiasing import _blur_input, _blur_output
 from normshift.dataflow import LINEAR_MAPS, Flow, Source, observed, traced
-from normshift.layers import BatchInstanceNorm, BatchNorm, IBN2d, SwitchNorm
+from normshift.engine import Moments
+from normshift.layers import PER_IMAGE, BatchNorm, IBN2d, Norm
 from normshift.norm_places import held_in_attributes
 from normshift.own_forward import OwnForward, apply_behind, behind, eps_of, is_frozen, is_known
 from normshift.surgery import norm_layers
 
 PADDING = ("Conv2dSame", "Conv2dStaticSamePadding", "Conv2dDynamicSamePadding")  # timm's, smp's: pad, then convolve
-PER_IMAGE = "its statistics come from each image"
 
 
 @dataclass(frozen=True)
@@ -234,12 +234,8 @@ def _why_it_stays(norm: nn.Module) -> str | None:
 
 def _why_not_batch_norm(norm: nn.Module) -> str | None:
     """Why a norm that is not batch norm by its class does not act like it either."""
-    if isinstance(norm, SwitchNorm):
-        mixed = ", ".join(norm.statistics)
-        return None if norm.statistics == ("bn",) else f"{PER_IMAGE}, as a mixture of {mixed}"
-    if isinstance(norm, BatchInstanceNorm):
-        gated = int((norm.rho < 1).sum())
-        return f"{PER_IMAGE} where rho is below 1, in {gated} of {norm.num_features} channels" if gated else None
+    if isinstance(norm, Norm):
+        return norm.why_not_folded()
     if isinstance(norm, _InstanceNorm) and norm.track_running_stats:  # torch's then uses the averages in evaluation
         return None
     return PER_IMAGE
@@ -289,13 +285,27 @@ def _merge(layer: nn.Module, norm: nn.Module) -> None:
     weight = _rows(layer, layer.weight).clone()
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.clone()
     rows, source, wide = _folded_rows(norm), _statistics(norm), torch.promote_types(weight.dtype, torch.float32)
-    mean, var, scale, shift = (
-        None if value is None else value.to(wide)
-        for value in (source.running_mean, source.running_var, source.weight, source.bias)
-    )
-    weight[rows], bias[rows] = fuse_conv_bn_weights(weight[rows], bias[rows], mean, var, eps_of(norm), scale, shift)
+    if isinstance(source, Norm):
+        mean, scale, shift = _fixed(source, wide)
+        scaled = weight[rows].to(wide) * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        weight[rows], bias[rows] = (
+            scaled.to(weight.dtype),
+            ((bias[rows].to(wide) - mean) * scale + shift).to(bias.dtype),
+        )
+    else:
+        tensors = (source.running_mean, source.running_var, source.weight, source.bias)
+        mean, var, scale, shift = (None if value is None else value.to(wide) for value in tensors)
+        weight[rows], bias[rows] = fuse_conv_bn_weights(weight[rows], bias[rows], mean, var, eps_of(norm), scale, shift)
     layer.weight = nn.Parameter(_rows(layer, weight), layer.weight.requires_grad)
     layer.bias = nn.Parameter(bias, layer.weight.requires_grad)
+
+
+def _fixed(norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, scale and shift, (C,) each, of a norm that in evaluation is the same function of every image."""
+    batch = norm.batch_source().running(dtype)
+    moments = Moments(batch.mean[None], batch.var[None], 1)
+    scale, shift = norm.formula()(moments, batch, *(p.to(dtype) for p in norm.formula_parameters()))
+    return batch.mean, *(v.expand_as(moments.mean)[0] for v in (scale, shift))
 
 
 def _rows(layer: nn.Module, weight: Tensor) -> Tensor:

@@ -1,0 +1,63 @@
+"""A user's own Python files, `--plugin FILE.py`, which register norms that a study then takes by name."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from experiments.flags import UsageError
+
+
+def load_plugins(paths: Iterable[str]) -> None:
+    """Run each file once in this process, as the module `plugin_NAME`; a file that was run before stays as it is.
+
+    Raises:
+        UsageError: a file is missing or no Python file, raises an error (it says in which line), registers nothing, or
+            has the name of another one.
+    """
+    for path in map(Path, paths):
+        name, before = f"plugin_{path.stem}", _norms()
+        loaded = sys.modules.get(name)
+        if loaded is not None and Path(str(loaded.__file__)).resolve() == path.resolve():
+            continue
+        if loaded is not None:
+            raise UsageError(f"--plugin {path}: {loaded.__file__} has the same name; rename one of them.")
+        if path.suffix != ".py" or not path.is_file():
+            raise UsageError(f"--plugin {path}: {'it is no Python file' if path.exists() else 'no such file'}.")
+        _run(path, name)
+        if _norms() == before:
+            del sys.modules[name]
+            raise UsageError(
+                f"--plugin {path}: it registers nothing; end it with normshift.register_norm(NormSpec(...)), as "
+                "docs/own-norm.md shows."
+            )
+
+
+def _norms() -> set[str]:
+    from normshift.registry import NORMS
+
+    return set(NORMS)
+
+
+def _run(path: Path, name: str) -> None:
+    spec = spec_from_file_location(name, path.resolve())
+    assert spec is not None and spec.loader is not None  # of a file that ends in .py
+    module = sys.modules[name] = module_from_spec(spec)  # there before it runs: its classes are pickled by that name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"--plugin {path}, line {_line(error, path)}: {type(error).__name__}: {error}") from error
+
+
+def _line(error: Exception, path: Path) -> int | None:
+    """Where in the file an error comes from."""
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path.resolve()
+    ]
+    return lines[-1] if lines else None
