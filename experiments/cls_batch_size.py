@@ -39,8 +39,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from experiments.bounds import shown
-from experiments.classification_study import Arm, ClassificationFlags, accuracies, chosen_recipe, run_arms, smoked
 from experiments.flags import UsageError, one_sentence, parse
+from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -75,7 +75,9 @@ def main() -> None:
 
 
 def run(flags: Flags):
-    """Train and judge every norm, setting and seed; returns the results."""
+    """Train and evaluate every norm, setting and seed; returns the results."""
+    from experiments.tasks.classification import Arm, run_arms  # loads torch: --help must not wait for it
+
     flags = smoked(flags, settings=flags.settings or ["1x8", "2x2"]) if flags.smoke else flags
     recipe = chosen_recipe(flags, "sn-step")
     arms = {}
@@ -87,7 +89,7 @@ def run(flags: Flags):
                 norm=norm,
                 train=flags.data,
                 judged=(flags.data,),
-                facts={"norm": norm, "setting": setting},
+                columns={"norm": norm, "setting": setting},
                 processes=processes,
             )
     return run_arms(flags, "cls_batch_size", QUESTION, arms, table, arm_flags=("norm", "settings"))
@@ -104,6 +106,7 @@ def table(results: DataFrame):
     """Top-1: a row a norm, a column a setting; and the fall from most to fewest images normalised together."""
     from experiments.chance import LUCK
     from experiments.tables import table_of
+    from experiments.tasks.classification import accuracies
 
     scores = accuracies(results, rows="norm", columns="setting")
     sized = sorted(scores.columns, key=lambda setting: int(setting.split("x")[1]))

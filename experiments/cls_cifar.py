@@ -30,8 +30,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.classification_study import Arm, ClassificationFlags, accuracies, chosen_recipe, run_arms, smoked
 from experiments.flags import one_sentence, parse
+from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,7 +55,9 @@ def main() -> None:
 
 
 def run(flags: Flags):
-    """Train and judge every backbone, norm and seed; returns the results."""
+    """Train and evaluate every backbone, norm and seed; returns the results."""
+    from experiments.tasks.classification import Arm, run_arms  # loads torch: --help must not wait for it
+
     flags = smoked(flags) if flags.smoke else flags
     single = dataclasses.replace(flags, backbone=None)
     recipe = chosen_recipe(single, "bin-cifar")
@@ -67,7 +69,7 @@ def run(flags: Flags):
                 norm=norm,
                 train=flags.data,
                 judged=(flags.data,),
-                facts={"norm": norm, "backbone": backbone},
+                columns={"norm": norm, "backbone": backbone},
             )
     return run_arms(flags, "cls_cifar", QUESTION, arms, table)
 
@@ -75,6 +77,7 @@ def run(flags: Flags):
 def table(results: DataFrame):
     """Top-1 on the set's test images: a row a backbone, a column a norm."""
     from experiments.tables import table_of
+    from experiments.tasks.classification import accuracies
 
     scores = accuracies(results, rows="backbone", columns="norm")
     return table_of(scores, "top-1 accuracy in percent.", corner="backbone")

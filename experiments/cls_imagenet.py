@@ -32,15 +32,11 @@ Ends in one table: a row a network, columns top-1 and top-5 on clean images and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from experiments.classification_study import Arm, ClassificationFlags, Opened, chosen_recipe, run_arms, smoked
 from experiments.flags import UsageError, one_sentence, parse
 from experiments.judged_table import judged_table
+from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
-
-if TYPE_CHECKING:
-    from datamodules.image_domains import ImageDomain
 
 PARTS = ("shifts", "consistency", "corruptions", "perturbations")
 """What a network can be judged on besides clean images; see `lightning_modules.robustness`."""
@@ -86,38 +82,32 @@ def main() -> None:
 
 
 def run(flags: Flags):
-    """Train and judge every norm, filter and seed; returns the results."""
+    """Train and evaluate every norm, filter and seed; returns the results."""
+    from experiments.tasks.classification import (  # loads torch: --help must not wait for it
+        Arm,
+        Opened,
+        Taught,
+        run_arms,
+    )
+
     flags = smoked(flags, teacher=None, unlabelled=None) if flags.smoke else flags
     recipe = chosen_recipe(flags, "ibn-step")
     arms = {}
     for norm in flags.norm:
         for size in dict.fromkeys(flags.antialias):
             name = f"{norm}-blur{size}" if size else norm
-            facts = {"network": name, "norm": norm, "backbone": recipe.backbone, "antialias": size}
-            arms[name] = Arm(recipe, norm, flags.data, (flags.data,), facts, size or None, tuple(flags.judge))
-    opened = Taught(flags) if flags.teacher else Opened(flags)
-    return run_arms(flags, "cls_imagenet", QUESTION, arms, judged_table, opened=opened, arm_flags=("norm", "antialias"))
-
-
-class Taught(Opened):
-    """The domains, where what is learned is joined by the unlabelled images that the teacher is sure of."""
-
-    def _open(self, name: str, split: str, size: int) -> ImageDomain:
-        from experiments.trainers import loader_workers
-        from lightning_modules.pseudo_labels import with_pseudo_labels
-
-        domain = super()._open(name, split, size)
-        if split != "train":
-            return domain
-        unlabelled = super()._open(self.flags.unlabelled, "train", size)
-        try:
-            joined, kept = with_pseudo_labels(
-                domain, unlabelled, self.flags.teacher, self.flags.confidence, loader_workers(self.flags)
+            columns = {"network": name, "norm": norm, "backbone": recipe.backbone, "antialias": size}
+            arms[name] = Arm(
+                recipe=recipe,
+                norm=norm,
+                train=flags.data,
+                judged=(flags.data,),
+                columns=columns,
+                antialias=size or None,
+                judge=tuple(flags.judge),
             )
-        except ValueError as error:
-            raise UsageError(f"--teacher {self.flags.teacher}: {error}") from error
-        print(f"{self.flags.teacher} labels {kept} of {len(unlabelled.samples)} images of {unlabelled.name}")
-        return joined
+    opened = Taught(flags, flags.teacher, flags.unlabelled, flags.confidence) if flags.teacher else Opened(flags)
+    return run_arms(flags, "cls_imagenet", QUESTION, arms, judged_table, opened=opened, arm_flags=("norm", "antialias"))
 
 
 if __name__ == "__main__":

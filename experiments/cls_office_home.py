@@ -37,20 +37,12 @@ Ends in one table: top-1, a row a norm, a column a domain or pair, and their mea
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import TYPE_CHECKING
 
-from experiments.classification_study import (
-    Arm,
-    ClassificationFlags,
-    accuracies,
-    chosen_recipe,
-    run_arms,
-    smoked,
-)
 from experiments.flags import UsageError, one_sentence, parse
+from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -98,8 +90,9 @@ def main() -> None:
 
 
 def run(flags: Flags):
-    """Train and judge every norm, pair and seed; returns the results."""
-    from datamodules.image_domains import domains_of
+    """Train and evaluate every norm, pair and seed; returns the results."""
+    from datamodules.image_domains import domains_of  # loads torch: --help must not wait for it
+    from experiments.tasks.classification import Arm, run_arms
 
     flags = smoked(flags, source=[], target=["sketch"] if flags.setting != "mixed" else []) if flags.smoke else flags
     recipe = chosen_recipe(flags, default_recipe(flags))
@@ -113,11 +106,12 @@ def run(flags: Flags):
     arms = {}
     for norm in flags.norm:
         for name, parts in ARMS[flags.setting](flags, domains, recipe).items():
-            facts = {"norm": norm, "setting": flags.setting, "adapt": flags.adapt, "case": name}
-            facts["recipe"] = used_recipe(flags)
-            arms["-".join(part for part in (norm, name) if part)] = Arm(recipe, norm, facts=facts, **parts)
+            columns = {"norm": norm, "setting": flags.setting, "adapt": flags.adapt, "case": name}
+            columns["recipe"] = used_recipe(flags)
+            arm = Arm(recipe=recipe, norm=norm, columns=columns, by_trial=True, **parts)
+            arms["-".join(part for part in (norm, name) if part)] = arm
     free = ("norm", "source", "target")
-    return run_arms(flags, "cls_office_home", QUESTION, arms, table, train=in_its_trial, arm_flags=free)
+    return run_arms(flags, "cls_office_home", QUESTION, arms, table, arm_flags=free)
 
 
 def used_recipe(flags: Flags) -> str:
@@ -129,18 +123,6 @@ def used_recipe(flags: Flags) -> str:
 
 def default_recipe(flags: Flags) -> str:
     return "dann" if flags.adapt == "dann" else "office-home"
-
-
-def in_its_trial(flags: Flags, arm: Arm, opened, folder, name: str, seed: int) -> None:
-    """Train and judge as ever; domains that are split by trial, are so by the seed's."""
-    from experiments.classification_study import train_and_judge
-
-    def trial(domains: str) -> str:
-        return re.sub(r":(in|out)0\b", rf":\g<1>{seed}", domains)
-
-    judged, held_out = tuple(map(trial, arm.judged)), tuple(map(trial, arm.held_out))
-    arm = dataclasses.replace(arm, train=trial(arm.train), judged=judged, held_out=held_out)
-    train_and_judge(flags, arm, opened, folder, name, seed)
 
 
 def mixed(flags: Flags, domains: tuple[str, ...], recipe: ClassificationRecipe) -> dict[str, dict]:
@@ -207,6 +189,7 @@ def chosen(names: list[str], domains: tuple[str, ...]) -> list[str]:
 def table(results: DataFrame):
     """Top-1: a row a norm, a column a domain or a pair, and the mean."""
     from experiments.tables import table_of
+    from experiments.tasks.classification import accuracies
 
     aside = results["setting"].eq("leave-one-out") & results["case"].ne("without-" + results["domain"].map(short))
     results = results[~aside]  # held-out images of what was learned choose the network, and are no result

@@ -43,20 +43,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING
 
-from experiments.classification_study import (
-    Arm,
-    ClassificationFlags,
-    Opened,
-    accuracies,
-    build,
-    chosen_recipe,
-    run_arms,
-    smoked,
-    train_and_judge,
-)
 from experiments.flags import UsageError, one_sentence, parse
-from experiments.latency import TimedFolder, latency
-from experiments.minival import SHARE, begun, picked
 from experiments.resnet_rs_steps import (
     additive_recipes,
     additive_table,
@@ -64,11 +51,13 @@ from experiments.resnet_rs_steps import (
     verdict,
     weight_decay_table,
 )
+from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from experiments.tables import Table
+    from experiments.tasks.classification import Arm, Opened
     from lightning_modules.classification_recipes import ClassificationRecipe
 
 STUDIES = {
@@ -148,7 +137,7 @@ class Flags(ClassificationFlags):
     """Study grid: learning rates to pick from; by default the recipe's alone."""
     strengths: list[float] = field(default_factory=list)
     """Study grid: factors on dropout, stochastic depth and RandAugment's magnitude to pick from; by default 0.5 1."""
-    minival: float = SHARE
+    minival: float = 0.02
     """Study grid: share of the training images that is held out for picking."""
     networks: list[str] = field(default_factory=list)
     """Study efficientnet: of b0 b1 b2 b3 b4 b5 b6 b7."""
@@ -245,8 +234,11 @@ def at_laptop(flags: Flags) -> bool:
     return flags.recipe in ("laptop", "smoke") or (flags.recipe == "auto" and flags.on_shapes)
 
 
-def arm_of(flags: Flags, recipe: ClassificationRecipe, facts: dict) -> Arm:
-    return Arm(recipe, flags.norm[0], flags.data, (flags.data,), facts | {"norm": flags.norm[0]})
+def arm_of(flags: Flags, recipe: ClassificationRecipe, columns: dict) -> Arm:
+    from experiments.tasks.classification import Arm
+
+    norm, data = flags.norm[0], flags.data
+    return Arm(recipe=recipe, norm=norm, train=data, judged=(data,), columns=columns | {"norm": norm})
 
 
 def name_of(label: str) -> str:
@@ -256,6 +248,8 @@ def name_of(label: str) -> str:
 
 def additive(flags: Flags, recipe: ClassificationRecipe) -> DataFrame | None:
     """Table 1: training, regularisation and architecture, one step at a time."""
+    from experiments.tasks.classification import run_arms
+
     arms = {
         name_of(label): arm_of(flags, recipe, {"row": label, "kind": kind, "paper": paper})
         for label, kind, paper, recipe in additive_recipes(recipe)
@@ -269,6 +263,8 @@ def additive(flags: Flags, recipe: ClassificationRecipe) -> DataFrame | None:
 
 def weight_decay(flags: Flags, recipe: ClassificationRecipe) -> DataFrame | None:
     """Table 2: weight decay against the number of other regularisers."""
+    from experiments.tasks.classification import run_arms
+
     values = sorted(set(flags.weight_decays or (recipe.weight_decay, 2.5 * recipe.weight_decay)), reverse=True)
     arms = {}
     for label, regularised in regularised_recipes(recipe):
@@ -283,6 +279,8 @@ def weight_decay(flags: Flags, recipe: ClassificationRecipe) -> DataFrame | None
 
 def grid(flags: Flags, recipe: ClassificationRecipe) -> DataFrame | None:
     """Section 6: depth x width x resolution, each with the hyper-parameters that are picked for it on the minival."""
+    from experiments.minival import begun, picked
+
     study, question = "cls_resnet_rs-grid", "What is worth its time: more layers, more channels or more pixels?"
     candidates = grid_candidates(flags, recipe)
     chosen = picked(flags, study, question, candidates, flags.minival)
@@ -368,38 +366,31 @@ def magnitude_at(size: int) -> int:
 
 def scaled(flags: Flags, study: str, question: str, arms: dict[str, Arm]) -> DataFrame | None:
     """Train and judge networks of different cost; the table has what they cost beside top-1."""
+    from experiments.tasks.classification import Opened, run_arms
+    from experiments.timed_classification import TimedTask
+
     opened = Opened(flags)
-    arms = {one.facts["network"]: counted(flags, one, opened) for one in arms.values()}
+    arms = {one.columns["network"]: counted(flags, one, opened) for one in arms.values()}
     free = ("depths", "widths", "sizes", "networks")
-    return run_arms(flags, study, question, arms, cost_table, opened=opened, train=timed, arm_flags=free)
+    return run_arms(flags, study, question, arms, cost_table, opened=opened, task=TimedTask, arm_flags=free)
 
 
 def counted(flags: Flags, arm: Arm, opened: Opened) -> Arm:
-    """The arm with its parameters and multiply-adds among its facts."""
+    """The arm with its parameters and multiply-adds among its columns."""
+    from experiments.tasks.classification import build
     from lightning_modules.backbones import complexity
 
     try:
         parameters, flops = complexity(build(flags, arm, opened).net, arm.recipe.image_size)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return dataclasses.replace(arm, facts=arm.facts | {"parameters": parameters, "flops": flops})
-
-
-def timed(flags: Flags, arm: Arm, opened: Opened, folder, name: str, seed: int) -> None:
-    """Train and judge as ever; the network's latency, on the same device, joins the results."""
-    from experiments.trainers import devices
-
-    def measured() -> float:
-        network = build(flags, arm, opened).net.to("cuda" if devices(flags)[0] == "gpu" else "cpu")
-        batch_size, repeats = flags.latency_batch, flags.latency_repeats
-        return latency(network, arm.recipe.image_size, batch_size=batch_size, repeats=repeats)
-
-    train_and_judge(flags, arm, opened, TimedFolder(folder, measured, f"batch {flags.latency_batch}"), name, seed)
+    return dataclasses.replace(arm, columns=arm.columns | {"parameters": parameters, "flops": flops})
 
 
 def cost_table(results: DataFrame) -> Table:
     """A row a network: multiply-adds, parameters, latency, what was picked for it, and top-1."""
     from experiments.tables import table_of
+    from experiments.tasks.classification import accuracies
 
     top1 = accuracies(results, rows="network", columns="measure")["top1"]
     facts = results.drop_duplicates("network").set_index("network").loc[top1.index.get_level_values("network")]

@@ -132,7 +132,7 @@ def run(flags: Flags) -> DataFrame:
     import pandas as pd
 
     from datamodules.corruption_frost import frost_photographs
-    from experiments.trainers import devices, loader_workers
+    from experiments.study.settings import devices, loader_workers
     from lightning_modules.robustness import evaluate
 
     flags = smoked(flags) if flags.smoke else flags

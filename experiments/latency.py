@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch loads slowly; a command line that asks for --help need not wait
     from torch import nn
-
-    from experiments.run_folder import RunFolder
 
 WARM_UP = 3
 """Passes that are not timed: the first ones choose algorithms and fetch memory."""
@@ -54,23 +51,3 @@ def _settle(images) -> None:
         import torch
 
         torch.cuda.synchronize(images.device)
-
-
-class TimedFolder:
-    """A run's folder in which a training's results are joined by its network's latency.
-
-    Args:
-        folder: the run's.
-        measure: measures the latency, in milliseconds an image, once a training has ended.
-        condition: what it was measured under, as the column of that name.
-    """
-
-    def __init__(self, folder: RunFolder, measure: Callable[[], float], condition: str):
-        self.folder, self.measure, self.condition = folder, measure, condition
-
-    def __getattr__(self, name: str):
-        return getattr(self.folder, name)
-
-    def finish(self, arm: str, seed: int, result: dict[str, list[dict]]) -> None:
-        row = {"part": "speed", "condition": self.condition, "measure": "latency", "value": self.measure()}
-        self.folder.finish(arm, seed, result | {"results": [*result["results"], row]})

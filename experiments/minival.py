@@ -10,17 +10,18 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from experiments.classification_study import Arm, ClassificationFlags, Opened, accuracies, run_arms
+import numpy as np
+import torch.distributed as processes
+from numpy import ndarray
+from pandas import DataFrame
+
+from datamodules.joined import Relabelled
 from experiments.failures import read_failure
 from experiments.flags import TrainingsFailed, UsageError, out_folder
-
-if TYPE_CHECKING:  # pandas and numpy load slowly; a command line that asks for --help need not wait
-    from numpy import ndarray
-    from pandas import DataFrame
-
-    from experiments.tables import Table
+from experiments.tables import Table, table_of
+from experiments.tasks.classification import Arm, Opened, accuracies, run_arms
+from experiments.tasks.classification_flags import ClassificationFlags
 
 SHARE = 0.02
 SUFFIX = "-minival"
@@ -29,8 +30,6 @@ SUFFIX = "-minival"
 
 def divided(count: int, share: float = SHARE) -> tuple[ndarray, ndarray]:
     """Indices of `count` images: those held out, a share of them but one at least, and the rest. Always the same."""
-    import numpy as np
-
     order = np.random.default_rng(0).permutation(count)
     held = max(1, round(share * count))
     return np.sort(order[:held]), np.sort(order[held:])
@@ -48,8 +47,6 @@ class Minival(Opened):
         self.share = share
 
     def _open(self, name: str, split: str, size: int):
-        from datamodules.joined import Relabelled
-
         whole = super()._open(name, "train", size)
         held, rest = divided(len(whole.samples), self.share)
         chosen = held if split == "val" else rest
@@ -73,8 +70,6 @@ def picked(
     Raises:
         UsageError: the study's own folder holds a run already, which is better said before hours of picking.
     """
-    import torch.distributed as processes
-
     arms = {name: arm for group in candidates.values() if len(group) > 1 for name, arm in group.items()}
     own = dataclasses.replace(flags, seeds=1, out=f"{flags.out}{SUFFIX}")
     if arms:
@@ -112,7 +107,5 @@ def score(folder: Path, arm: str, seed: int) -> tuple[float, float] | None:
 
 def candidates_table(results: DataFrame) -> Table:
     """Top-1 on the minival: a row a network, a column a candidate."""
-    from experiments.tables import table_of
-
     scores = accuracies(results, rows="network", columns="candidate")
     return table_of(scores, "top-1 accuracy in percent on the images held out for picking.", corner="network")

@@ -10,8 +10,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.classification_study import accuracies
-
 if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
 
@@ -159,6 +157,7 @@ def regularised_recipes(recipe: ClassificationRecipe) -> list[tuple[str, Classif
 def weight_decay_table(results: DataFrame) -> Table:
     """Top-1: a row a set of regularisers, a column a weight decay, and what the lowest gains over the highest."""
     from experiments.tables import table_of
+    from experiments.tasks.classification import accuracies
 
     scores = accuracies(results, rows="regularisers", columns="weight decay")
     values = sorted(scores.columns, key=float)

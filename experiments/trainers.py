@@ -1,4 +1,4 @@
-"""A Lightning trainer from a study's flags."""
+"""A Lightning trainer from a study's settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import warnings
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,14 +19,18 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from experiments.flags import RunFlags, UsageError
+from experiments.flags import UsageError
 from experiments.run_parts import set_aside
 from experiments.stops import stopped
+from experiments.study.settings import RunSettings
+from experiments.study.task import Pace
 from experiments.wandb_start import start_wandb
 from lightning_modules.checkpoint_files import fault_of
+from lightning_modules.clock import EndsAt
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
 from lightning_modules.gate_tracker import GateTracker
 from lightning_modules.judgement_line import JudgementLine
+from lightning_modules.study_module import StudyModule
 from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
 
 # Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
@@ -74,22 +77,6 @@ class OwnDraws(pl.Callback):
         torch.manual_seed(torch.initial_seed() + 10_007 * trainer.global_rank)
 
 
-class EndsAt(pl.Callback):
-    """Ends a training after so many optimiser steps, also inside an epoch.
-
-    Lightning's own `max_steps` is of no use to a training that may be resumed: with it, Lightning takes every
-    checkpoint for one from the middle of an epoch, and runs what it takes for the rest of that epoch once more, which
-    then counts as an epoch of the `max_epochs`.
-    """
-
-    def __init__(self, steps: int):
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
-        if trainer.global_step >= self.steps:
-            trainer.should_stop = True
-
-
 class MetricsKept(pl.Callback):
     """Writes what was logged up to a checkpoint before the checkpoint, so that kill -9 takes no step from the log."""
 
@@ -98,79 +85,49 @@ class MetricsKept(pl.Callback):
             logger.save()
 
 
-def devices(flags: RunFlags) -> tuple[str, int]:
-    """Accelerator and devices for each machine. On the CPU, torchrun may start several processes.
-
-    Raises:
-        UsageError: more GPUs are asked for than the machine has, or a precision that the CPU has not.
-    """
-    there = torch.cuda.device_count()
-    started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun has started on this machine
-    gpus = min(there, started) if flags.gpus is None else flags.gpus
-    if gpus > there:
-        have = f"{there} CUDA GPU{'s' if there > 1 else ''}" if there else "no CUDA GPU"
-        raise UsageError(
-            f"--gpus {gpus}: this machine has {have}; pass --gpus {there}{'' if there else ' to run on the CPU'}."
-        )
-    if not gpus and getattr(flags, "precision", None) == "16-mixed":  # Lightning would take bfloat16, by a warning
-        raise UsageError("--precision 16-mixed needs a GPU; on the CPU, pass --precision bf16-mixed.")
-    return ("gpu", gpus) if gpus else ("cpu", started)
-
-
-def loader_workers(flags: RunFlags) -> int:
-    """Loader processes for each training process."""
-    if flags.workers is not None:
-        return flags.workers
-    return min(8, max(1, (os.cpu_count() or 2) // (2 * devices(flags)[1])))
-
-
 def make_trainer(
-    flags: RunFlags,
+    run: RunSettings,
     folder: Path,
-    recipe,
+    pace: Pace,
     callbacks: list[pl.Callback],
     about: dict,
-    *,
-    measure: str = "miou",
-    accumulate: int = 1,
+    measure: str,
 ) -> pl.Trainer:
     """A trainer that logs to FOLDER/metrics.csv and to W&B, and keeps FOLDER/checkpoints/last.ckpt.
 
     Args:
-        recipe: says `max_steps`, `epoch_steps` and `judge_epochs`.
-        about: the run's settings, for W&B.
-        measure: what a judgement's line in the log tells.
-        accumulate: batches whose gradients make one step.
+        pace: how long it trains and how often it evaluates.
+        about: the arm's settings, for W&B.
+        measure: the one that an evaluation's line in the log tells.
     """
-    accelerator, count = devices(flags)
     if rank_zero_only.rank == 0:
         set_aside(folder / "metrics.csv")
-    loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50), *_wandb(flags, folder, about)]
+    loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50), *_wandb(run.wandb, folder, about)]
     checkpoint = ModelCheckpoint(
         folder / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
     return pl.Trainer(
-        accelerator=accelerator,
-        devices=count,
-        num_nodes=flags.nodes,
-        # one process may judge for hours on what `--judge` asks for, while the others wait
-        strategy=DDPStrategy(timeout=timedelta(days=1)) if count * flags.nodes > 1 else "auto",
-        precision=flags.precision,
-        max_epochs=math.ceil(recipe.max_steps / recipe.epoch_steps),
-        limit_train_batches=recipe.epoch_steps * accumulate,
-        accumulate_grad_batches=accumulate,
-        check_val_every_n_epoch=recipe.judge_epochs,
+        accelerator=run.accelerator,
+        devices=run.devices,
+        num_nodes=run.nodes,
+        # one process may evaluate further for hours, while the others wait
+        strategy=DDPStrategy(timeout=timedelta(days=1)) if run.world > 1 else "auto",
+        precision=run.precision,
+        max_epochs=math.ceil(pace.max_steps / pace.epoch_steps),
+        limit_train_batches=pace.epoch_steps * pace.accumulate,
+        accumulate_grad_batches=pace.accumulate,
+        check_val_every_n_epoch=pace.evaluate_every,
         num_sanity_val_steps=0,
-        log_every_n_steps=min(10, recipe.epoch_steps),  # optimiser steps
+        log_every_n_steps=min(10, pace.epoch_steps),
         logger=loggers,
         callbacks=[
             checkpoint,
             LearningRateMonitor("step"),
             RichProgressBar(),
-            JudgementLine(folder.name, measure, recipe.max_steps),
+            JudgementLine(folder.name, measure, pace.max_steps),
             OwnDraws(),
             EndsOthers(),
-            EndsAt(recipe.max_steps),
+            EndsAt(pace.max_steps),
             MetricsKept(),
             SharedBuffers(),
             FiniteTraining(),
@@ -181,18 +138,11 @@ def make_trainer(
     )
 
 
-def train(
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    data: pl.LightningDataModule,
-    resume: bool,
-    select: Callable[[], None] = lambda: None,
-) -> None:
-    """Train to the end, evaluate the network that came of it, and keep it as checkpoints/model.ckpt.
+def train(trainer: pl.Trainer, module: StudyModule, data: pl.LightningDataModule, resume: bool) -> None:
+    """Train to the end, evaluate the network that came of it, and keep the one that counts as checkpoints/model.ckpt.
 
     Args:
         resume: go on from checkpoints/last.ckpt, where there is one.
-        select: puts the network that counts in place of the last one, before it is kept.
 
     Raises:
         NotFiniteError: the training left the finite numbers; last.ckpt is of the last epoch that ended in them, and the
@@ -206,13 +156,13 @@ def train(
         raise UsageError(f"--resume: {last} {fault}: remove it, and --resume trains {part} from its start.")
     try:
         trainer.fit(module, data, ckpt_path=progress)
-        if module.judged_at != trainer.global_step:
+        if module.evaluated_at != module.steps:
             trainer.validate(module, data, verbose=False)
         for callback in trainer.callbacks:
             if isinstance(callback, AveragedWeights):
                 callback.put_in_place(trainer, module)  # what was evaluated last, also of a training that had ended
-        counts = (getattr(module, "selected", None) or {}).get("step")  # of the evaluation that counts
-        select()
+        counts = (module.selected or {}).get("step")  # of the evaluation that counts
+        module.take_selected()
         for callback in trainer.callbacks:
             if isinstance(callback, GateTracker) and counts is not None and trainer.is_global_zero:
                 callback.end_at(counts)
@@ -239,7 +189,7 @@ def fault_of_progress(last: Path, module: pl.LightningModule) -> str | None:
     return None
 
 
-PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step", "pytorch-lightning_version"}
+PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "study", "pytorch-lightning_version"}
 """What a checkpoint holds that a training goes on from."""
 
 
@@ -261,12 +211,12 @@ def end_wandb(trainer: pl.Trainer, failed: str = "") -> None:
             logger.experiment.finish(exit_code=1 if failed else 0)
 
 
-def _wandb(flags: RunFlags, folder: Path, about: dict) -> list[WandbLogger]:
-    if flags.wandb == "disabled":
+def _wandb(mode: str, folder: Path, about: dict) -> list[WandbLogger]:
+    if mode == "disabled":
         return []
     run, experiment = folder.parent.name, None
     if rank_zero_only.rank == 0:
-        experiment = start_wandb(flags.wandb, folder, run, f"{run}-{folder.name}", about)
+        experiment = start_wandb(mode, folder, run, f"{run}-{folder.name}", about)
         experiment.define_metric("trainer/global_step")
         experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return [WandbLogger(experiment=experiment, save_dir=folder)]

@@ -36,6 +36,7 @@ def log_outcome(
         divergence: rows of feature divergence between the source and the targets.
     """
     from lightning_modules.layer_log import STEP, wandb_runs
+    from lightning_modules.study_module import steps_of
 
     runs = wandb_runs(trainer)
     if not runs:
@@ -43,7 +44,7 @@ def log_outcome(
     import pandas as pd
     import wandb
 
-    logged = {STEP: trainer.global_step} | outcome(rows, divergence or [])
+    logged = {STEP: steps_of(trainer, trainer.lightning_module)} | outcome(rows, divergence or [])
     images = [wandb.Image(picture, caption=caption) for picture, caption in pictures]
     table = wandb.Table(dataframe=pd.DataFrame(rows))
     for run in runs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pytorch_lightning as pl
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
@@ -15,6 +14,7 @@ from lightning_modules.backbones import build_backbone
 from lightning_modules.classification_recipes import ClassificationRecipe
 from lightning_modules.optimization import optimizers
 from lightning_modules.recipe_networks import backbone_parameters, prepare
+from lightning_modules.study_module import StudyModule
 from lightning_modules.weights import (
     DISCRIMINATOR,
     about,
@@ -36,7 +36,7 @@ TRAINED = {"recipe": dict, "classes": list, "judged": list, "norm": str}
 """What the hyper-parameters of a `ClassificationModule`'s checkpoint have at least."""
 
 
-class ClassificationModule(pl.LightningModule):
+class ClassificationModule(StudyModule):
     """Any backbone under any norm, trained by any of the papers' recipes.
 
     Trains with cross entropy (label smoothing, mixup and cutmix as the recipe says). Logs `train/loss`, and on every
@@ -60,6 +60,8 @@ class ClassificationModule(pl.LightningModule):
         ValueError: on an unknown backbone or norm, or where they do not fit each other or the recipe.
     """
 
+    measures, headline = ("top1", "top5", "loss", "chance"), "top1"
+
     def __init__(
         self,
         recipe: ClassificationRecipe | dict,
@@ -74,7 +76,7 @@ class ClassificationModule(pl.LightningModule):
         pretrained: bool = False,
         select_on: Sequence[str] = (),
     ):
-        super().__init__()
+        super().__init__(select_on)
         recipe = ClassificationRecipe.of(recipe)
         self.save_hyperparameters(
             {"recipe": recipe.plain(), "norm": norm, "classes": list(classes), "judged": list(judged)}
@@ -105,10 +107,6 @@ class ClassificationModule(pl.LightningModule):
             for name, parameter in self.net.named_parameters():
                 parameter.requires_grad_(name.startswith(f"{head}."))
         self.metrics = nn.ModuleList(_metrics(len(self.classes)) for _ in self.judged)
-        self.judgement: list[dict[str, float]] = []
-        self.judged_at: int | None = None  # the step of the last judgement
-        self.select_on, self.selected = tuple(select_on), None
-        self._candidate: dict[str, Tensor] = {}
         self.mix = _mixing(recipe, len(self.classes))
 
     def start_from(self, path: str) -> ClassificationModule:
@@ -146,8 +144,7 @@ class ClassificationModule(pl.LightningModule):
         self.train()  # Lightning keeps the modes that modules have; a frozen network's must be set
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self.selected = checkpoint.get("selected")
-        self.judged_at, self.judgement = checkpoint.get("judged", (None, []))
+        super().on_load_checkpoint(checkpoint)
         if not hasattr(self, DISCRIMINATOR):  # of an adversarial training: of no use to who only classifies
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(f"{DISCRIMINATOR}.")}
@@ -155,11 +152,6 @@ class ClassificationModule(pl.LightningModule):
             self._keep_stem_pool(checkpoint["hyper_parameters"])
         state = checkpoint["state_dict"].items()
         place_as_published(self.net, {k.removeprefix("net."): v for k, v in state if k.startswith("net.")})
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["judged"] = self.judged_at, self.judgement  # a training that had ended is not evaluated twice
-        if self.selected is not None:  # a training that is resumed must not forget what it had
-            checkpoint["selected"] = self.selected
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (N, classes) of normalised images (N, 3, H, W)."""
@@ -180,49 +172,23 @@ class ClassificationModule(pl.LightningModule):
         for metric in self.metrics[dataloader_idx].values():
             metric.update(scores, labels)
 
-    def on_validation_epoch_start(self) -> None:
-        if self.select_on:  # copied now: an average of weights is in place from here on, and not when the epoch ends
-            self._candidate = {key: value.detach().cpu().clone() for key, value in self.net.state_dict().items()}
-
     def on_validation_epoch_end(self) -> None:
-        self.judgement = [{key: metric.compute().item() for key, metric in found.items()} for found in self.metrics]
-        self.judged_at = self.trainer.global_step
-        for name, found, values in zip(self.judged, self.metrics, self.judgement, strict=True):
+        evaluation = [{key: metric.compute().item() for key, metric in found.items()} for found in self.metrics]
+        for name, found, values in zip(self.judged, self.metrics, evaluation, strict=True):
             for metric in found.values():
                 metric.reset()
             self.log_dict({f"{name}/{key}": value for key, value in values.items()})
-        self._select()
-
-    def _select(self) -> None:
-        """Keep this judgement and its weights where they are better than those kept."""
-        if not self.select_on or self.trainer.sanity_checking:
-            return
-        found = dict(zip(self.judged, self.judgement, strict=True))
-        score = sum(found[name]["top1"] for name in self.select_on) / len(self.select_on)
-        if self.selected is None or score > self.selected["score"]:
-            kept = {"score": score, "step": self.judged_at, "judgement": self.judgement}
-            self.selected = kept | {"weights": self._candidate}
-        self._candidate = {}
-
-    def take_selected(self) -> None:
-        """Go back to the judgement that counts and to its weights, once the training is over."""
-        if self.selected is None:
-            return
-        self.net.load_state_dict(self.selected["weights"])
-        self.judgement = self.selected["judgement"]
-        if not self.global_rank:
-            print(f"selected: the network of step {self.selected['step']} of {self.judged_at}")
-        self.selected = None
+        self.keep_evaluation(evaluation)
 
     def results(self) -> list[dict]:
-        """The judgement that counts: a row for each domain and measure; accuracies in [0, 1], "loss" in nats.
+        """The evaluation that counts: a row for each domain and measure; accuracies in [0, 1], "loss" in nats.
 
         The measure "chance" is the top-1 of a guesser, 1 / classes.
         """
         chance = {"chance": 1 / len(self.classes)}
         return [
             {"domain": name, "part": "clean", "condition": "clean", "measure": measure, "value": value}
-            for name, values in zip(self.judged, self.judgement, strict=True)
+            for name, values in zip(self.judged, self.evaluation, strict=True)
             for measure, value in (values | chance).items()
         ]
 

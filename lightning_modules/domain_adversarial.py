@@ -70,8 +70,7 @@ class DomainAdversarialModule(_WithFeatures):
         return class_loss + domain_loss
 
     def _progress(self) -> float:
-        done = self.trainer.global_step
-        return done / (10 * self.recipe.reversal_steps if self.recipe.reversal_steps else self.recipe.max_steps)
+        return self.steps / (10 * self.recipe.reversal_steps if self.recipe.reversal_steps else self.recipe.max_steps)
 
 
 class DomainInvariantModule(_WithFeatures):
@@ -100,7 +99,7 @@ class DomainInvariantModule(_WithFeatures):
         images, labels = batch
         scores, features, self._features = self(images), self._features.float(), None
         domains = torch.arange(self.domains, device=labels.device).repeat_interleave(len(labels) // self.domains)
-        if self.trainer.global_step % 2:
+        if self.steps % 2:
             domain_loss = F.cross_entropy(self.discriminator(features.detach()), domains)
             self.log("train/domain_loss", domain_loss.detach())
             return domain_loss

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as processes
 from torch import Tensor, nn
 
+from lightning_modules.study_module import steps_of
 from lightning_modules.weight_averaging import evaluated_network
 
 
@@ -18,7 +19,7 @@ class NotFiniteError(ArithmeticError):
     """A training has met a number that is not finite.
 
     Args:
-        step: which of the training's steps, from 1. what: what is not finite, as half a sentence.
+        step: which of the study's steps, from 1. what: what is not finite, as half a sentence.
         layer: where it was first, of a layer or parameter; None where it was nowhere in particular.
     """
 
@@ -71,7 +72,7 @@ class FiniteTraining(pl.Callback):
 
         buffers = {name for name, _ in module.named_buffers()}  # in training these take no part in the loss
         layer = _agreed(trainer, first_not_finite(module, again, self._excused | buffers))
-        raise NotFiniteError(trainer.global_step + 1, "the loss is not finite", layer)
+        raise NotFiniteError(steps_of(trainer, module) + 1, "the loss is not finite", layer)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer) -> None:
         there = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None and p.numel()]
@@ -79,7 +80,7 @@ class FiniteTraining(pl.Callback):
             return
         largest = torch.stack(torch._foreach_norm([p.grad for p in there], float("inf")))
         names = [self._names.get(id(parameter), "a parameter") for parameter in there]
-        self._gradients = _Gradients(trainer.global_step + 1, names, _Later(largest))
+        self._gradients = _Gradients(steps_of(trainer, module) + 1, names, _Later(largest))
         if not largest.is_cuda:
             self._check_gradients(trainer)
 
@@ -104,7 +105,7 @@ class FiniteTraining(pl.Callback):
         self._unhook()
         if trainer.strategy.reduce_boolean_decision(self._broken is not None, all=False):
             what = "the network's output is not finite in evaluation"
-            raise NotFiniteError(trainer.global_step, what, _agreed(trainer, self._broken))
+            raise NotFiniteError(steps_of(trainer, module), what, _agreed(trainer, self._broken))
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._unhook()
@@ -134,7 +135,7 @@ class FiniteTraining(pl.Callback):
         broken = [name for network in dict.fromkeys(networks) for name in _not_finite(network, self._excused)]
         if trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
             what = "a weight or running statistic is not finite any more"
-            raise NotFiniteError(trainer.global_step, what, _agreed(trainer, broken[0] if broken else None))
+            raise NotFiniteError(steps_of(trainer, module), what, _agreed(trainer, broken[0] if broken else None))
 
     def _keep_output(self, module: nn.Module, inputs: tuple, output) -> None:
         if isinstance(output, Tensor):  # under DDP the module is called for the whole step as well

@@ -13,6 +13,7 @@ from datamodules.whole_file import write_whole
 from lightning_modules.gate_figures import NEAR, draw_gates
 from lightning_modules.gate_record import GateRecord
 from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs
+from lightning_modules.study_module import steps_of
 from lightning_modules.weight_averaging import evaluated_network
 from normshift.gate_reader import GateReader, GateSlot
 
@@ -58,21 +59,21 @@ class GateTracker(pl.Callback):
             for key in self._measures.histogram_keys:
                 hide(run, key)
         if not len(self.record):  # not after a resume
-            self._track(trainer, epoch=0)
+            self._track(trainer, module, epoch=0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
-        step = trainer.global_step
+        step = steps_of(trainer, module)
         if self.record is None or not self._runs or step % self._every or step == self._logged:
             return
         self._to_wandb(step, self._curves(step, self._measures(self._reader.read().numpy())))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.record is not None:
-            self._track(trainer, epoch=trainer.current_epoch + 1)
+            self._track(trainer, module, epoch=trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.record is not None and self._drawn != self.record.times[-1][0]:  # it ended before its time
-            self._to_wandb(trainer.global_step, self._draw())
+            self._to_wandb(steps_of(trainer, module), self._draw())
 
     def end_at(self, step: int) -> None:
         """Forget what was recorded after a step: the network of that step is the one that is kept and reported."""
@@ -93,8 +94,8 @@ class GateTracker(pl.Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         self._loaded = state_dict
 
-    def _track(self, trainer: pl.Trainer, epoch: int) -> None:
-        step, values = trainer.global_step, self._reader.read().numpy()
+    def _track(self, trainer: pl.Trainer, module: pl.LightningModule, epoch: int) -> None:
+        step, values = steps_of(trainer, module), self._reader.read().numpy()
         measured = self._measures(values)
         self.record.add(epoch, step, values)
         self.log.remember(epoch, measured)

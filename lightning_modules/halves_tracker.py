@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.layer_log import STEP, LayerLog, is_drawn, steps_between, wandb_runs
+from lightning_modules.study_module import steps_of
 from lightning_modules.weight_averaging import evaluated_network
 from normshift import IBN2d, norm_layers
 
@@ -54,7 +55,7 @@ class HalvesTracker(pl.Callback):
         self._measured: np.ndarray | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
-        if self.log is not None and (batch_idx == 0 or (trainer.global_step + 1) % self._every == 0):
+        if self.log is not None and (batch_idx == 0 or (steps_of(trainer, module) + 1) % self._every == 0):
             hooks = (layer.register_forward_hook(partial(self._look, i)) for i, layer in enumerate(self._layers))
             self._handles = list(hooks)
             if self._network is not module:
@@ -71,7 +72,7 @@ class HalvesTracker(pl.Callback):
         if len(self._seen) == len(self._layers):  # a layer that took no part has nothing to tell
             brought = torch.stack([self._seen[i] for i in range(len(self._layers))]).cpu().numpy()
             self._measured = brought.T.astype(np.float64)
-            self._to_wandb(trainer.global_step, self.log.curves(self._measured))
+            self._to_wandb(steps_of(trainer, module), self.log.curves(self._measured))
         self._seen = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -80,11 +81,11 @@ class HalvesTracker(pl.Callback):
         epoch = trainer.current_epoch + 1
         self.log.remember(epoch, self._measured)
         if is_drawn(trainer, epoch):
-            self._draw(trainer)
+            self._draw(steps_of(trainer, module))
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.log is not None and self.log.epochs and self._drawn != self.log.epochs[-1]:  # it ended before its time
-            self._draw(trainer)
+            self._draw(steps_of(trainer, module))
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._unhook()
@@ -107,11 +108,11 @@ class HalvesTracker(pl.Callback):
             handle.remove()
         self._handles = []
 
-    def _draw(self, trainer: pl.Trainer) -> None:
+    def _draw(self, step: int) -> None:
         import wandb
 
         self._drawn = self.log.epochs[-1]
-        self._to_wandb(trainer.global_step, {"ibn/map": wandb.Image(self.log.picture())})
+        self._to_wandb(step, {"ibn/map": wandb.Image(self.log.picture())})
 
     def _to_wandb(self, step: int, logged: dict) -> None:
         for run in self._runs:

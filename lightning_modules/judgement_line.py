@@ -5,6 +5,7 @@ import time
 import pytorch_lightning as pl
 
 from lightning_modules.measures import MEASURES
+from lightning_modules.study_module import steps_of
 
 
 class JudgementLine(pl.Callback):
@@ -26,7 +27,7 @@ class JudgementLine(pl.Callback):
             judged = ", ".join(f"{domain} {100 * score:.1f}" for domain, score in scores.items())
             seconds = time.monotonic() - self.started
             print(
-                f"{self.name}: step {trainer.global_step} of {self.steps or trainer.max_steps}, "
+                f"{self.name}: step {steps_of(trainer, module)} of {self.steps or trainer.max_steps}, "
                 f"{MEASURES[self.measure]} {judged} "
                 f"({seconds:.0f} s)",
                 flush=True,

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +13,7 @@ from lightning_modules.optimization import optimizers
 from lightning_modules.robustnet import is_released, load_released, with_timms_stem
 from lightning_modules.segmentation_networks import architecture, built
 from lightning_modules.segmentation_recipes import SegmentationRecipe
+from lightning_modules.study_module import StudyModule
 from lightning_modules.weights import about, network_weights, read_checkpoint, refuse_other_blur
 from normshift import NORMS, convert, load_official, synchronize
 from normshift.wrapped import bare
@@ -22,7 +22,7 @@ CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
 """Keys of a published classifier's last layer, which an encoder has no use for."""
 
 
-class SegmentationModule(pl.LightningModule):
+class SegmentationModule(StudyModule):
     """RobustNet's DeepLabV3+, or any segmentation-models-pytorch architecture, over a timm encoder, under any norm.
 
     Trains with cross entropy on the output and, weighted, on an auxiliary head behind the encoder's last stage but one;
@@ -41,6 +41,8 @@ class SegmentationModule(pl.LightningModule):
     Raises:
         ValueError: on an unknown architecture, encoder or norm, or weights that do not fit.
     """
+
+    measures, headline = ("miou", "iou/*"), "miou"
 
     def __init__(
         self,
@@ -65,8 +67,6 @@ class SegmentationModule(pl.LightningModule):
             self._load(weights)
         if sync_norm:
             self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
-        self.ious: list[dict[int, float]] = []
-        self.judged_at: int | None = None  # the step of the last judgement
         self.confusion = nn.ModuleList(MulticlassConfusionMatrix(classes, ignore_index=IGNORE) for _ in domains)
         for index, domain in enumerate(domains):
             fold = torch.arange(classes)
@@ -101,21 +101,14 @@ class SegmentationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         absent = self.recipe.absent_classes
-        self.ious = [
-            class_ious(confusion.compute(), self._counted(domain), absent) for domain, confusion in self._judgements()
-        ]
-        self.judged_at = self.trainer.global_step
-        for (domain, confusion), ious in zip(self._judgements(), self.ious, strict=True):
+        self.keep_evaluation(
+            [class_ious(confusion.compute(), self._counted(domain), absent) for domain, confusion in self._judgements()]
+        )
+        for (domain, confusion), ious in zip(self._judgements(), self.evaluation, strict=True):
             confusion.reset()
             names = domain.label_space.classes
             self.log(f"{domain.name}/miou", mean_iou(ious))
             self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["judged"] = self.judged_at, self.ious  # a training that had ended is not evaluated twice
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self.judged_at, self.ious = checkpoint.get("judged", (None, []))
 
     def results(self) -> list[dict]:
         """The last judgement: a row for each domain with its role, `miou`, and `iou/CLASS`, all in [0, 1].
@@ -123,7 +116,7 @@ class SegmentationModule(pl.LightningModule):
         `mean_over` says in words which classes the mean is over.
         """
         rows = []
-        for index, (domain, ious) in enumerate(zip(self.domains, self.ious, strict=True)):
+        for index, (domain, ious) in enumerate(zip(self.domains, self.evaluation, strict=True)):
             names = domain.label_space.classes
             row = {"domain": domain.name, "role": "target" if index else "source", "miou": mean_iou(ious)}
             row["mean_over"] = self.mean_over(domain)

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor, nn
 
+from lightning_modules.study_module import steps_of
 from normshift import update_statistics
 
 STATISTICS = ("averaged", "reestimated")
@@ -21,7 +22,7 @@ BATCHES = 200
 
 
 class AveragedWeights(WeightAveraging):
-    """Evaluates and keeps a moving average of weights and buffers, updated after each optimiser step.
+    """Evaluates and keeps a moving average of weights and buffers, updated after each step.
 
     The running statistics are averaged like the weights, as ResNet-RS does (Bello et al., NeurIPS 2021), or estimated
     anew, before each evaluation, for the weights that came of the averaging (`normshift.update_statistics`). Of several
@@ -49,6 +50,12 @@ class AveragedWeights(WeightAveraging):
 
     def _update(self, averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
         self.update(averages, current, self._average_model.n_averaged)  # and not the copy that has been sent to them
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
+        steps = steps_of(trainer, module)  # where Lightning counts optimisers' steps, two of them would be two updates
+        if steps > self._latest_update_step:
+            self._average_model.update_parameters(module)
+            self._latest_update_step = steps
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.network is not None and self.statistics == "reestimated":

@@ -184,18 +184,20 @@ def _flag(dice: random.Random, name: str, kind, paths: dict[str, str]) -> list[s
 def without_work():
     """Networks are not built, and nothing is trained or evaluated."""
     import lightning_modules.robustness
-    from experiments import classification_study, cls_resnet_rs, minival, seg_gta2city, train_arms
+    from experiments import cls_resnet_rs, minival
+    from experiments.study import loop
+    from experiments.tasks import classification, segmentation
 
     def enough(*_, **__):
         raise Enough
 
     with contextlib.ExitStack() as stack:
         for module, name in (
-            (train_arms, "train_arms"), (lightning_modules.robustness, "evaluate"), (cls_resnet_rs, "counted"),
+            (loop, "train_arms"), (lightning_modules.robustness, "evaluate"), (cls_resnet_rs, "counted"),
             (minival, "score"),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(module, name, enough))
-        for module in (classification_study, seg_gta2city):
+        for module in (classification, segmentation):
             stack.enter_context(mock.patch.object(module, "build", lambda *_, **__: None))
         yield
 

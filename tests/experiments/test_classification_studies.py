@@ -16,9 +16,11 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
-from experiments.classification_study import Arm, Opened, chosen_recipe, fitted, loaded, step_images
 from experiments.flags import parse
 from experiments.judged_table import judged_table
+from experiments.study.settings import resolved
+from experiments.tasks.classification import Arm, Opened, fitted, loaded
+from experiments.tasks.classification_flags import chosen_recipe
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.pseudo_labels import predictions
 from tests.experiments.refusals import refused
@@ -184,9 +186,9 @@ def test_batches_of_domainbed_hold_as_many_of_each_domain(pacs):
     flags = parse(cls_office_home.Flags, "", f"{line} --batch-size 5 --max-steps 3 --gpus 0".split())
     recipe, opened = cls_office_home.chosen_recipe(flags, "office-home"), Opened(flags)
     parts = cls_office_home.leave_one_out(flags, ("pacs/photo", "pacs/cartoon", "pacs/sketch"), recipe)["without-photo"]
-    arm = fitted(flags, Arm(recipe, "bn", facts={}, **parts), opened)
-    batches = list(loaded(flags, arm, opened, 1).train_dataloader())
-    assert [len(labels) for _, labels in batches] == [10] * 3 and step_images(arm) == 10
+    arm = fitted(flags, Arm(recipe=recipe, norm="bn", columns={}, **parts), opened)
+    batches = list(loaded(arm, opened, resolved(flags, "study")).train_dataloader())
+    assert [len(labels) for _, labels in batches] == [10] * 3 and arm.step_images == 10
 
 
 def test_a_student_learns_what_its_teacher_is_sure_of(pacs, tmp_path, capsys):

@@ -15,7 +15,6 @@ from torch import nn
 
 from datamodules.image_domains import ImageDomain
 from experiments import cls_resnet_rs, latency
-from experiments.classification_study import Arm, Opened, build
 from experiments.cls_resnet_rs import EFFICIENTNETS, Flags, efficientnet_arms, finished, grid_candidates, run
 from experiments.failures import write_failure
 from experiments.flags import UsageError, one_sentence, parse
@@ -29,6 +28,7 @@ from experiments.resnet_rs_steps import (
     verdict,
     weight_decay_table,
 )
+from experiments.tasks.classification import Arm, Opened, build
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE
 from lightning_modules.finite_training import NotFiniteError
 
@@ -103,7 +103,7 @@ def additive_networks(line: str) -> dict[str, nn.Module]:
     chosen = flags(line)
     opened = Opened(chosen)
     networks = {
-        label: build(chosen, Arm(recipe, "bn", "shapes", ("shapes",), {}), opened).net
+        label: build(chosen, Arm(recipe=recipe, norm="bn", train="shapes", judged=("shapes",), columns={}), opened).net
         for label, _, _, recipe in additive_recipes(finished(chosen))
     }
     assert all(network(torch.zeros(2, 3, 32, 32)).shape == (2, 10) for network in networks.values())
@@ -252,13 +252,13 @@ def test_the_best_candidate_is_picked_and_of_level_ones_that_of_less_loss(monkey
         leave_result(tmp_path / "run-minival", name, *measured)
     monkeypatch.setattr("experiments.minival.run_arms", lambda *_, **__: None)  # they are trained already
     best = picked(chosen, "study", "question", candidates)
-    assert [arm.facts["lr"] for arm in best.values()] == [0.2, 0.2]
+    assert [arm.columns["lr"] for arm in best.values()] == [0.2, 0.2]
     assert score(tmp_path / "run-minival", names[1][1], 0) == (0.6, -0.9)
     failed = tmp_path / "run-minival" / f"{names[1][1]}-seed0"
     (failed / "result.json").unlink()
     write_failure(failed, NotFiniteError(3, "the loss is not finite"))
     best = picked(chosen, "study", "question", candidates)
-    assert [arm.facts["lr"] for arm in best.values()] == [0.2, 0.1]  # what has failed is not picked
+    assert [arm.columns["lr"] for arm in best.values()] == [0.2, 0.1]  # what has failed is not picked
 
 
 def test_one_candidate_is_taken_without_training(monkeypatch):
@@ -328,22 +328,6 @@ def test_latency_is_the_median_of_the_timed_passes_for_an_image(monkeypatch):
     network.register_forward_hook(lambda module, inputs, _: seen.append((inputs[0].shape, module.training)))
     assert latency.latency(network, 8, batch_size=2, repeats=5) == pytest.approx(1000 * 6 / 2)
     assert seen == [((2, 3, 8, 8), False)] * 8 and network.training
-
-
-def test_latency_joins_the_results_of_a_training():
-    class Folder:
-        path = Path("somewhere")
-
-        def finish(self, arm, seed, result):
-            self.kept = (arm, seed, result)
-
-    folder = Folder()
-    timed = latency.TimedFolder(folder, lambda: 7.5, "batch 1")
-    timed.finish("a", 0, {"results": [{"measure": "top1", "value": 0.5}], "divergence": []})
-    arm, seed, result = folder.kept
-    assert (arm, seed, timed.path) == ("a", 0, Path("somewhere")) and result["divergence"] == []
-    assert [row["measure"] for row in result["results"]] == ["top1", "latency"]
-    assert result["results"][1]["value"] == 7.5
 
 
 # From the command line to the table

@@ -59,7 +59,7 @@ def trained(monkeypatch, study, module: type, line: str, stops: list[int]) -> tu
 
     def judge(self) -> None:
         evaluated(self)
-        judged.append(self.judged_at)
+        judged.append(self.evaluated_at)
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "on_train_batch_start", count)

@@ -18,6 +18,7 @@ from datamodules.domains import DOMAINS
 from experiments import seg_gta2city
 from experiments.flags import parse
 from experiments.seg_gta2city import Flags, run
+from experiments.tasks.segmentation import chosen_recipe
 from lightning_modules.segmentation import SegmentationModule
 from tests.datamodules.published_layouts import make_cityscapes, make_gta5
 from tests.experiments.refusals import refused
@@ -63,7 +64,7 @@ def test_the_default_recipe_is_robustnets_protocol(finished):
     assert "Means are over 19 classes, 0 for one that is predicted" in (out / "table.md").read_text()
     hparams = (out / "bn-seed0" / "hparams.yaml").read_text()
     assert all(words in hparams for words in ("arch: robustnet", "augmentation: robustnet", "mapillary"))
-    recipe = seg_gta2city.chosen_recipe(flags("--recipe robustnet-r101"))
+    recipe = chosen_recipe(flags("--recipe robustnet-r101"))
     assert (recipe.arch, recipe.output_stride, recipe.augmentation) == ("robustnet", 8, "robustnet")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from datamodules.image_domains import ImageDomain
-from experiments.classification_study import check_classes
 from experiments.flags import UsageError
+from experiments.tasks.classification import check_classes
 
 
 def checked(adapt_to=None, **domains):

@@ -118,7 +118,7 @@ class Judgements(pl.Callback):
     def on_validation_end(self, trainer, module):
         if trainer.sanity_checking:
             return
-        self.scores.append([found["top1"] for found in module.judgement])
+        self.scores.append([found["top1"] for found in module.evaluation])
         self.weights.append({key: value.clone() for key, value in module.net.state_dict().items()})
 
 

@@ -65,7 +65,7 @@ def test_results_say_which_classes_their_mean_is_over():
         for absent in (False, True)
     )
     for net in (usual, published):
-        net.ious = [{0: 0.5}, {0: 0.25, 9: 0.0}]
+        net.evaluation = [{0: 0.5}, {0: 0.25, 9: 0.0}]
     assert [row["mean_over"] for row in usual.results()] == [f"{n} classes, where they occur" for n in (19, 16)]
     zeros = "19 classes, 0 for one that is predicted but does not occur"
     assert [row["mean_over"] for row in published.results()] == [zeros] * 2

@@ -14,8 +14,8 @@ from experiments.flags import TrainingsFailed, one_sentence
 from experiments.report import write_side_by_side
 from experiments.run_folder import RunFolder
 from experiments.run_tables import read_folder
+from experiments.study.loop import train_arms
 from experiments.tables import table_of
-from experiments.train_arms import train_arms
 from lightning_modules.finite_training import NotFiniteError
 from tests.experiments.test_run_folder import ARMS, Flags
 from tests.experiments.three_norms import gates
@@ -116,7 +116,7 @@ def test_a_report_that_cannot_be_made_does_not_hide_why_the_run_stopped(tmp_path
     def broken(_):
         raise RuntimeError("no space left")
 
-    monkeypatch.setattr("experiments.train_arms.write_report", broken)
+    monkeypatch.setattr("experiments.study.loop.write_report", broken)
     with pytest.raises(ZeroDivisionError):
         Trained(tmp_path / "run", crash).run()
     assert "no report could be made: RuntimeError('no space left')" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Train what a study compares, arm by arm under each seed, and end in its table, its gates and its report.
+"""The one loop of all studies: every arm under every seed is trained and evaluated; then come table, gates and report.
 
 A run that is cut short, by a crash, Ctrl-C or SIGTERM, leaves a report of what there is; after kill -9,
 `python experiments/report.py RUN` makes it. A training that leaves the finite numbers ends alone: its arm is marked as
@@ -9,33 +9,115 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch.distributed as processes
+from lightning_modules.examples import save_examples
+from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.chance import without_guessers
 from experiments.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
-from experiments.flags import TrainingsFailed
+from experiments.flags import TrainingsFailed, UsageError
 from experiments.report import write_report
 from experiments.reporting.gate_bars import print_gates
+from experiments.run_folder import RunFolder
 from experiments.stops import exit_if_stopped, signals_exit
+from experiments.trainers import end_wandb, forget_progress, make_trainer, train
+from experiments.wandb_outcome import log_outcome
+from lightning_modules.finite_training import NotFiniteError
+from lightning_modules.gate_tracker import GateTracker
+from lightning_modules.halves_tracker import HalvesTracker
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.run_folder import RunFolder
+    from experiments.study.settings import RunSettings
+    from experiments.study.task import Arm, Task
     from experiments.tables import Table
+    from lightning_modules.study_module import StudyModule
+
+
+def run_study(
+    task: Task, arms: Sequence[Arm], run: RunSettings, question: str, arm_flags: Collection[str] = ("norm",)
+) -> DataFrame | None:
+    """Train and evaluate every arm under every seed, and end in the study's table.
+
+    Args:
+        arms: in the order of the tables; of those of one name the last counts.
+        question: what the study asks, for the report.
+        arm_flags: flags that choose the arms and nothing else, to which a resumed run may add.
+
+    Returns:
+        The results in long form; None on all processes but the first.
+
+    Raises:
+        UsageError: something cannot be done as it was asked for; nothing has been trained.
+        TrainingsFailed: one or more of the trainings left the finite numbers; table and report are written.
+    """
+    if not arms:
+        raise UsageError("nothing is left to compare: a list that chooses the arms is empty.")
+    by_name = {arm.name: arm for arm in task.prepare(arms, run)}
+    task.check(list(by_name.values()), run)
+    columns = {name: arm.columns for name, arm in by_name.items()}
+    folder = RunFolder(
+        run.out,
+        run.flags,
+        question,
+        task.about,
+        columns,
+        arm_flags,
+        fresh=run.fresh,
+        headline=task.headline,
+        measures=task.measures,
+    )
+    task.check_data(run)
+
+    def train_one(name: str, seed: int) -> None:
+        train_arm(task, by_name[name], seed, folder, run)
+
+    return train_arms(folder, train_one, task.table, run.started)
+
+
+def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings) -> None:
+    """Train one arm under one seed, evaluate it, and leave its part of the run in the folder."""
+    part, columns = folder.part(arm.name, seed), {"arm": arm.name, **arm.columns, "seed": seed}
+    arm = task.of_seed(arm, seed)
+    data, module = task.data(arm, run), task.module(arm, run)
+    callbacks = [*task.callbacks(arm, run), GateTracker(part, columns), HalvesTracker()]
+    about = columns | task.settings(arm, run)
+    trainer = make_trainer(run, part, task.pace(arm, run), callbacks, about, measure=task.headline)
+    train(trainer, module, data, run.resume)
+    if trainer.is_global_zero:
+        module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
+        result = evaluated(task, module, data, arm, run)
+        examples = task.examples(module, data)
+        save_examples(examples, folder.path / "examples", arm.name)
+        folder.finish(arm.name, seed, result)
+        log_outcome(trainer, result["results"], examples, result.get("divergence"), task.headline)
+        forget_progress(trainer)
+        end_wandb(trainer)
+
+
+def evaluated(
+    task: Task, module: StudyModule, data: pl.LightningDataModule, arm: Arm, run: RunSettings
+) -> dict[str, list[dict]]:
+    """All results of a network by table: those of its last evaluation, and what the task evaluates further."""
+    further = task.evaluate_further(module, data, arm, run)
+    return further | {"results": [*module.results(), *further.get("results", [])]}
 
 
 def train_arms(
     folder: RunFolder,
-    train: Callable[[str, int], None],
+    train_one: Callable[[str, int], None],
     table: Callable[[DataFrame], Table | None],
     started: float,
 ) -> DataFrame | None:
     """Train whatever is not finished yet, and print and write what comes of it.
 
     Args:
-        train: trains and judges one arm under one seed, which are its arguments.
+        train_one: trains and evaluates one arm under one seed, which are its arguments.
         table: makes the closing table of the results.
         started: when the study began, in seconds since the epoch.
 
@@ -45,7 +127,6 @@ def train_arms(
     Raises:
         TrainingsFailed: one or more of the trainings left the finite numbers; table and report are written.
     """
-    from pytorch_lightning.utilities import rank_zero_only
 
     def gather(table: Callable[[DataFrame], Table | None]) -> DataFrame:
         results = folder.gather((time.time() - started) / 60, lambda results: closing_table(folder, results, table))
@@ -61,7 +142,7 @@ def train_arms(
 
     try:
         with signals_exit():
-            failures = _train_all(folder, train, lambda: gather(so_far))
+            failures = _train_all(folder, train_one, lambda: gather(so_far))
     except BaseException as reason:
         if not rank_zero_only.rank:
             _leave_what_there_is(folder, lambda: gather(so_far), reason)
@@ -83,19 +164,12 @@ def train_arms(
 
 def _wait_for_each_other() -> None:
     """Several processes end together: torchrun stops the others, and so the report, when one ends with a status."""
-    import torch.distributed as processes
-
     if processes.is_initialized():
         processes.barrier()
 
 
-def _train_all(folder: RunFolder, train: Callable[[str, int], None], gather: Callable) -> list[Failure]:
+def _train_all(folder: RunFolder, train_one: Callable[[str, int], None], gather: Callable) -> list[Failure]:
     """Train what is neither finished nor failed; returns what has failed, now or before."""
-    import pytorch_lightning as pl
-    from pytorch_lightning.utilities import rank_zero_only
-
-    from lightning_modules.finite_training import NotFiniteError
-
     failures: list[Failure] = []
     for seed in folder.seeds:
         for arm in folder.arms:
@@ -106,7 +180,7 @@ def _train_all(folder: RunFolder, train: Callable[[str, int], None], gather: Cal
             if failure is None:
                 pl.seed_everything(seed, workers=True, verbose=False)
                 try:
-                    train(arm, seed)
+                    train_one(arm, seed)
                 except NotFiniteError as error:
                     failure = Failure(arm, seed, str(error))
                     if not rank_zero_only.rank:
@@ -128,7 +202,7 @@ def closing_table(folder: RunFolder, results: DataFrame, table: Callable[[DataFr
             except (KeyError, IndexError, ValueError):  # the study has no place for what is missing
                 closing = None
         closing = table(results) if closing is None else closing
-        closing = closing and without_guessers(closing, results)
+        closing = closing and without_guessers(closing, results, folder.headline)
     return marked(closing, failures, folder.arms)
 
 

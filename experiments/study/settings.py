@@ -1,0 +1,93 @@
+"""A study's flags, resolved once at its start: machine, folders, seeds. All that follows reads them here."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from experiments.flags import RunFlags, UsageError, out_folder
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How and where one call of a study runs."""
+
+    flags: RunFlags  # as they go to config.yaml
+    study: str  # its name, of the script and of its folder in runs/
+    out: Path
+    fresh: bool  # empty `out` first, as for a smoke run, which nobody goes on with
+    resume: bool
+    smoke: bool
+    seeds: range
+    accelerator: str  # "gpu" or "cpu"
+    devices: int  # GPUs, or processes on the CPU, on each machine
+    nodes: int  # machines
+    workers: int  # loader processes for each training process
+    precision: str  # Lightning's word
+    data_root: str
+    wandb: str  # auto, online, offline or disabled
+    started: float  # when the study began, in seconds since the epoch
+
+    @property
+    def world(self) -> int:
+        """Training processes on all machines."""
+        return self.devices * self.nodes
+
+
+def resolved(flags: RunFlags, study: str) -> RunSettings:
+    """What a study's flags come to on this machine.
+
+    Raises:
+        UsageError: more GPUs are asked for than the machine has, or a precision that the CPU has not.
+    """
+    accelerator, count = devices(flags)
+    return RunSettings(
+        flags=flags,
+        study=study,
+        out=out_folder(flags, study),
+        fresh=flags.smoke and "NAME" in flags.out,
+        resume=flags.resume,
+        smoke=flags.smoke,
+        seeds=range(flags.seed, flags.seed + flags.seeds),
+        accelerator=accelerator,
+        devices=count,
+        nodes=flags.nodes,
+        workers=loader_workers(flags),
+        precision=flags.precision,
+        data_root=flags.data_root,
+        wandb=flags.wandb,
+        started=time.time(),
+    )
+
+
+def devices(flags) -> tuple[str, int]:
+    """Accelerator and devices for each machine. On the CPU, torchrun may start several processes.
+
+    Args:
+        flags: have `gpus` and, where it matters, `precision`.
+
+    Raises:
+        UsageError: more GPUs are asked for than the machine has, or a precision that the CPU has not.
+    """
+    there = torch.cuda.device_count()
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun has started on this machine
+    gpus = min(there, started) if flags.gpus is None else flags.gpus
+    if gpus > there:
+        have = f"{there} CUDA GPU{'s' if there > 1 else ''}" if there else "no CUDA GPU"
+        raise UsageError(
+            f"--gpus {gpus}: this machine has {have}; pass --gpus {there}{'' if there else ' to run on the CPU'}."
+        )
+    if not gpus and getattr(flags, "precision", None) == "16-mixed":  # Lightning would take bfloat16, by a warning
+        raise UsageError("--precision 16-mixed needs a GPU; on the CPU, pass --precision bf16-mixed.")
+    return ("gpu", gpus) if gpus else ("cpu", started)
+
+
+def loader_workers(flags) -> int:
+    """Loader processes for each training process; by default half the cores, at most 8."""
+    if flags.workers is not None:
+        return flags.workers
+    return min(8, max(1, (os.cpu_count() or 2) // (2 * devices(flags)[1])))

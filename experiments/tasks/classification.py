@@ -1,0 +1,381 @@
+"""Classification as a task: any backbone under any norm, trained by a recipe on one domain, evaluated on several."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lightning_modules.examples import Example
+
+from datamodules.classification import AdaptationData, ClassificationData
+from datamodules.image_domains import ImageDomain, open_images
+from datamodules.image_files import DataError, MissingDataError
+from experiments.flags import UsageError
+from experiments.study import task
+from experiments.study.loop import run_study
+from experiments.study.settings import RunSettings, resolved
+from experiments.study.task import Pace, Task
+from experiments.tasks.classification_flags import ClassificationFlags
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.classification_recipes import SELECTIONS, ClassificationRecipe
+from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from lightning_modules.optimization import ema_update, remembered
+from lightning_modules.predictions import classification_examples
+from lightning_modules.pseudo_labels import with_pseudo_labels
+from lightning_modules.recipe_images import judged_image, train_image
+from lightning_modules.robustness import Judged, evaluate
+from lightning_modules.weight_averaging import AveragedWeights
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pandas import DataFrame
+
+    from experiments.tables import Table
+
+REMEMBERED = 0.2
+"""Share of its beginning that an average of weights may still hold when it is evaluated."""
+
+BUILDS = (
+    "backbone", "width", "dropout", "stochastic_depth", "stochastic_depth_by", "small_images", "trains", "architecture",
+    "bottleneck", "tells_domains",
+)  # fmt: skip
+"""Parts of a recipe that a network is built from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm(task.Arm):
+    """A network to train: a recipe, a norm, and the domains that it learns and is evaluated on."""
+
+    recipe: ClassificationRecipe
+    norm: str
+    train: str  # the domain it learns
+    judged: tuple[str, ...]  # the domains it is evaluated on
+    antialias: int | None = None
+    judge: tuple[str, ...] = ()  # parts of `lightning_modules.robustness` besides "clean"
+    held_out: tuple[str, ...] = ()  # those evaluated domains that are held-out images of what it learns
+    adapt_to: str | None = None  # a domain whose images are learned from without their labels
+    processes: int | None = None  # that share a step, where a study says it; more than there are take turns
+    by_trial: bool = False  # whether splits called :in0 and :out0 are those of each seed, as DomainBed's trials have it
+    name: str = ""  # `run_arms` sets it
+
+    def turns(self, world: int) -> tuple[int, int]:
+        """In how many batches one step's images are shared, and how many of them each of the processes takes in turn.
+
+        Raises:
+            UsageError: the arm's processes cannot be shared by those that there are.
+        """
+        if self.processes is None:
+            return world, 1
+        if self.processes % world:
+            raise UsageError(
+                f"a step shared by {self.processes} cannot be made by the {world} processes that there are."
+            )
+        return self.processes, self.processes // world
+
+    @property
+    def step_images(self) -> int:
+        """Images that pass the network in one step, over all processes."""
+        domains = len(self.train.split("+")) if self.recipe.from_each else 1
+        return self.recipe.batch_size * (domains + (self.adapt_to is not None))
+
+    @property
+    def selected_on(self) -> tuple[str, ...]:
+        """The evaluated domains that choose which evaluation counts; none where the last one does.
+
+        Raises:
+            UsageError: nothing is held out of what the arm learns.
+        """
+        if self.recipe.selection == "training-domains" and not self.held_out:
+            raise UsageError("--selection training-domains: it goes with cls_office_home.py --setting leave-one-out.")
+        return {"last": (), "best": self.judged, "training-domains": self.held_out}[self.recipe.selection]
+
+    def of_seed(self, seed: int) -> Arm:
+        """The arm of a trial: domains that are split by trial are split by the seed's."""
+        if not self.by_trial:
+            return self
+
+        def split(domains: str) -> str:
+            return re.sub(r":(in|out)0\b", rf":\g<1>{seed}", domains)
+
+        judged, held_out = tuple(map(split, self.judged)), tuple(map(split, self.held_out))
+        return dataclasses.replace(self, train=split(self.train), judged=judged, held_out=held_out)
+
+
+class ClassificationTask(Task):
+    """How classifiers are trained and evaluated.
+
+    Args:
+        flags: the study's.
+        table: makes the closing table of the results.
+        opened: the domains, where they are not simply those that the names say.
+    """
+
+    headline = "top1"
+    measures = (
+        "top1", "top5", "loss", "chance", "consistency", "error", "flip", "top5_distance", "nll", "ece", "latency",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        flags: ClassificationFlags,
+        table: Callable[[DataFrame], Table | None],
+        opened: Opened | None = None,
+    ):
+        self.flags, self.closing_table, self.opened = flags, table, opened or Opened(flags)
+        self.selections: list[str] = []
+
+    def prepare(self, arms: Sequence[Arm], run: RunSettings) -> list[Arm]:
+        self.opened.workers = run.workers
+        arms = [fitted(self.flags, arm, self.opened) for arm in arms]
+        self.selections = list(dict.fromkeys(arm.recipe.selection for arm in arms))
+        return arms
+
+    def check(self, arms: Sequence[Arm], run: RunSettings) -> None:
+        check_averages(self.flags, [arm.recipe for arm in arms])
+        networks = {}
+        for arm in arms:
+            check_classes(arm, self.opened)
+            check_processes(arm, run)
+            built_of = [getattr(arm.recipe, part) for part in BUILDS]
+            networks.setdefault(str((arm.norm, arm.antialias, arm.adapt_to is None, built_of)), arm)
+        super().check(list(networks.values()), run)
+
+    def of_seed(self, arm: Arm, seed: int) -> Arm:
+        return arm.of_seed(seed)
+
+    def data(self, arm: Arm, run: RunSettings) -> ClassificationData:
+        return loaded(arm, self.opened, run)
+
+    def module(self, arm: Arm, run: RunSettings) -> ClassificationModule:
+        return build(self.flags, arm, self.opened)
+
+    def pace(self, arm: Arm, run: RunSettings) -> Pace:
+        recipe = arm.recipe
+        return Pace(recipe.max_steps, recipe.epoch_steps, recipe.judge_epochs, arm.turns(run.world)[1])
+
+    def settings(self, arm: Arm, run: RunSettings) -> dict:
+        together = arm.step_images // (1 if self.flags.sync_norm else arm.turns(run.world)[0])
+        return arm.recipe.plain() | {"images_together": together}  # normalised as one batch
+
+    def callbacks(self, arm: Arm, run: RunSettings) -> list[pl.Callback]:
+        recipe = arm.recipe
+        return [AveragedWeights(ema_update(recipe), recipe.ema_statistics)] if recipe.ema_decay else []
+
+    def evaluate_further(
+        self, module: ClassificationModule, data: ClassificationData, arm: Arm, run: RunSettings
+    ) -> dict[str, list[dict]]:
+        """What the arm is to be evaluated on besides clean images, on each of its domains."""
+        if not arm.judge:
+            return {}
+        network, rows = Judged.trained(arm.name, module), []
+        for domain in arm.judged:
+            samples = self.opened(domain, "val", arm.recipe).in_order_of(module.classes, arm.train).samples
+            for row in evaluate([network], samples, arm.judge, workers=run.workers):
+                rows.append({"domain": domain} | {key: value for key, value in row.items() if key != "network"})
+        return {"results": rows}
+
+    def examples(self, module: ClassificationModule, data: ClassificationData) -> list[Example]:
+        return classification_examples(module, data)
+
+    def table(self, results: DataFrame) -> Table | None:
+        """The study's table, which says so where not the last evaluation counts."""
+        table = self.closing_table(results)
+        if table is None or self.selections == ["last"]:
+            return table
+        return dataclasses.replace(table, legend=f"{table.legend} Each figure is {SELECTIONS[self.selections[0]]}.")
+
+
+def run_arms(
+    flags: ClassificationFlags,
+    study: str,
+    question: str,
+    arms: dict[str, Arm],
+    table: Callable[[DataFrame], Table],
+    *,
+    opened: Opened | None = None,
+    task: type[ClassificationTask] = ClassificationTask,
+    arm_flags: tuple[str, ...] = ("norm", "backbone"),
+) -> DataFrame | None:
+    """Train and evaluate every arm under every seed, and end in the study's table.
+
+    Args:
+        study: its name, of the script and of its folder in `runs/`.
+        arms: by name; a name is also a folder's.
+        table: makes the closing table of the results in long form: the arm's columns, seed, domain, part, condition,
+            measure and value (accuracies in [0, 1]).
+        opened: the domains, where they are not simply those that the names say.
+        task: evaluates more than `ClassificationTask` does.
+        arm_flags: flags that choose the arms, to which a resumed run may add.
+
+    Returns:
+        The results; None on all processes but the first.
+    """
+    named = [dataclasses.replace(arm, name=name) for name, arm in arms.items()]
+    return run_study(task(flags, table, opened), named, resolved(flags, study), question, arm_flags)
+
+
+class Opened:
+    """Domains by name, opened once for all arms."""
+
+    def __init__(self, flags: ClassificationFlags):
+        self.flags, self.domains = flags, {}
+        self.workers = 0  # loader processes, for who looks at images here; the task sets it
+
+    def __call__(self, name: str, split: str, recipe: ClassificationRecipe) -> ImageDomain:
+        """A domain's split; embedded images are drawn at the size that the recipe cuts its crops from.
+
+        Raises:
+            UsageError: the set is not on disk; it says what runs without data.
+        """
+        key = (name, split, recipe.resize or recipe.image_size)
+        if key not in self.domains:
+            self.domains[key] = self._open(*key)
+        return self.domains[key]
+
+    def _open(self, name: str, split: str, size: int) -> ImageDomain:
+        count = self.flags.images
+        length = count if split == "train" or not count else max(10, count // 4)
+        try:
+            return open_images(name, split, self.flags.data_root, size=size, length=length)
+        except MissingDataError as error:
+            raise UsageError(f"{str(error).rstrip('.')}; --data shapes needs nothing on disk.") from error
+
+
+class Taught(Opened):
+    """The domains, where what is learned is joined by images that a teacher labels, those that it is sure of.
+
+    Args:
+        teacher: checkpoint of a classifier.
+        unlabelled: domain whose training images it labels; its own labels are not used.
+        confidence: least probability of the teacher's label for an image to be learned.
+    """
+
+    def __init__(self, flags: ClassificationFlags, teacher: str, unlabelled: str, confidence: float):
+        super().__init__(flags)
+        self.teacher, self.unlabelled, self.confidence = teacher, unlabelled, confidence
+
+    def _open(self, name: str, split: str, size: int) -> ImageDomain:
+        domain = super()._open(name, split, size)
+        if split != "train":
+            return domain
+        unlabelled = super()._open(self.unlabelled, "train", size)
+        try:
+            joined, kept = with_pseudo_labels(domain, unlabelled, self.teacher, self.confidence, self.workers)
+        except ValueError as error:
+            raise UsageError(f"--teacher {self.teacher}: {error}") from error
+        print(f"{self.teacher} labels {kept} of {len(unlabelled.samples)} images of {unlabelled.name}")
+        return joined
+
+
+def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
+    """The arm with its recipe fitted to its data."""
+    images = len(opened(arm.train, "train", arm.recipe).samples)
+    try:
+        recipe = arm.recipe.fitted(images, flags.max_steps)
+    except ValueError as error:
+        raise UsageError(f"{arm.train}: {error}") from error
+    if recipe.ema_decay and not flags.smoke and (share := remembered(recipe)) > REMEMBERED:
+        raise UsageError(
+            f"an average of decay {recipe.ema_decay:g} would be {100 * share:.0f} % its first step's weights after "
+            f"{recipe.max_steps} steps: train longer, or pass a lower --ema-decay, 0 for none."
+        )
+    if arm.adapt_to and len(opened(arm.adapt_to, "train", recipe).samples) < recipe.batch_size:
+        raise UsageError(f"{arm.adapt_to} has fewer images than the {recipe.batch_size} of one step to adapt to.")
+    return dataclasses.replace(arm, recipe=recipe)
+
+
+def check_averages(flags: ClassificationFlags, recipes: list[ClassificationRecipe]) -> None:
+    """Raise UsageError where there are no statistics that --ema-statistics could estimate anew."""
+    if flags.ema_statistics != "reestimated":
+        return
+    averaged = [recipe for recipe in recipes if recipe.ema_decay]
+    if not averaged:
+        raise UsageError("--ema-statistics reestimated: no weights are averaged; pass --ema-decay as well.")
+    if any(recipe.frozen_norms or recipe.trains == "head" for recipe in averaged):
+        raise UsageError("--ema-statistics reestimated: the recipe freezes the norms, whose statistics are to stay.")
+
+
+def check_classes(arm: Arm, opened: Opened) -> None:
+    """Raise UsageError where the domains that an arm learns and is judged on are of unlike classes, or no images."""
+    train = opened(arm.train, "train", arm.recipe)
+    others = [opened(name, "val", arm.recipe) for name in arm.judged]
+    others += [opened(arm.adapt_to, "train", arm.recipe)] if arm.adapt_to else []
+    for domain in (train, *others):
+        if domain.of_videos:
+            raise UsageError(f"{domain.name} holds videos: eval_robustness.py --published judges on them.")
+        try:
+            labels = domain.in_order_of(train.classes, train.name).samples.labels
+        except DataError as error:
+            raise UsageError(str(error)) from error
+        strange = sorted(set(labels.tolist()) - set(train.samples.labels.tolist()))
+        if strange and domain.on_disk:  # a part of ImageNet's folders to learn, and others to be judged on
+            said = f"{domain.name} shows {len(strange)} classes ({train.classes[strange[0]]}"
+            said = f"{said}{', ...' * (len(strange) > 1)}) of which {train.name} has no image to learn"
+            if len(strange) == len(set(labels.tolist())):
+                raise UsageError(f"{said}, and no other: let their folders be of the same classes.")
+            print(f"warning: {said}: whatever a network calls those is wrong.")
+
+
+def check_processes(arm: Arm, run: RunSettings) -> None:
+    """Raise UsageError where the processes that there are cannot train the arm."""
+    shares = arm.turns(run.world)[0]
+    if arm.recipe.batch_size % shares:
+        raise UsageError(
+            f"--batch-size {arm.recipe.batch_size} cannot be shared by {shares} processes: pass a multiple of it."
+        )
+    if arm.recipe.tells_domains and run.world > 1:
+        raise UsageError("domainbed-dann: its two halves take turns in one process alone; pass --gpus 1 --nodes 1.")
+    if arm.norm == "syncbn" and run.accelerator == "cpu" and run.world > 1:
+        raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
+
+
+def build(flags: ClassificationFlags, arm: Arm, opened: Opened) -> ClassificationModule:
+    """The arm's network, ready to train."""
+    alone = DomainInvariantModule if arm.recipe.tells_domains else ClassificationModule
+    module = (DomainAdversarialModule if arm.adapt_to else alone)(
+        arm.recipe,
+        arm.norm,
+        opened(arm.train, "train", arm.recipe).classes,
+        arm.judged,
+        data=arm.train,
+        antialias=arm.antialias,
+        sync_norm=flags.sync_norm,
+        pretrained=flags.weights == "imagenet",
+        select_on=arm.selected_on,
+    )
+    return module if flags.weights in ("none", "imagenet") else module.start_from(flags.weights)
+
+
+def loaded(arm: Arm, opened: Opened, run: RunSettings) -> ClassificationData:
+    """The arm's data module: what it learns, and what it is evaluated on."""
+    recipe, (shares, in_turn) = arm.recipe, arm.turns(run.world)
+    endless = recipe.epoch_length is not None or recipe.from_each
+    adapted = {"target": opened(arm.adapt_to, "train", recipe)} if arm.adapt_to else {}
+    return (AdaptationData if adapted else ClassificationData)(
+        opened(arm.train, "train", recipe),
+        [opened(name, "val", recipe) for name in arm.judged],
+        train_image(recipe),
+        size=recipe.image_size,
+        resize=recipe.resize,
+        batch_size=recipe.batch_size // shares,
+        workers=run.workers,
+        judged_image=judged_image(recipe),
+        keep_last=recipe.keep_last,
+        steps=recipe.epoch_steps * in_turn if endless else None,
+        from_each=recipe.from_each,
+        **adapted,
+    )
+
+
+def accuracies(results: DataFrame, rows: str, columns: str, measure: str = "top1") -> DataFrame:
+    """One measure on clean images, in points, as `table_of` takes it; rows and columns are columns of the results."""
+    chosen = results[(results["measure"] == measure) & (results["part"] == "clean")]
+    points = chosen.assign(points=100 * chosen["value"])
+    order = list(dict.fromkeys(zip(points[rows], points["seed"], strict=True)))  # the order of the run
+    wide = points.pivot_table(
+        index=[rows, "seed"], columns=columns, values="points", aggfunc="last", sort=False, dropna=False
+    )
+    return wide.loc[order, list(dict.fromkeys(points[columns]))].rename_axis(columns=None)
