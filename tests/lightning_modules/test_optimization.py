@@ -238,7 +238,9 @@ def test_groups_of_resnet_rs(name):
         ("linear", ClassificationModule, [("weights", (2, 51), 1.6, 0)]),
         ("dann", DomainAdversarialModule, [("weights", (29, 1_072_920), 0.01, 5e-4), ("fast_gates", (7, 60), 0.1, 0)]),
         ("domainbed-erm", ClassificationModule, [("weights", ALL, 5e-5, 0), ("fast_gates", (7, 60), 5e-4, 0)]),
-        ("domainbed-dann", DomainInvariantModule, [("weights", (29, 75_545), 5e-5, 0), ("fast_gates", (7, 60), 5e-4, 0)]),
+        ("domainbed-dann", DomainInvariantModule, [
+            ("weights", (29, 75_545), 5e-5, 0), ("fast_gates", (7, 60), 5e-4, 0),
+        ]),
         ("tll-dann", DomainAdversarialModule, [
             ("backbone_weights", (21, 4836), 0.001, 1e-3), ("weights", (16, 1_323_524), 0.01, 1e-3),
             ("backbone_fast_gates", (7, 60), 0.01, 0),
