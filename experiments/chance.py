@@ -1,8 +1,9 @@
 """Networks that have learned nothing: what loses nothing because it has nothing must not win.
 
-Chance is what can be had without looking at the images. In top-1 it is 1 / classes; up to a fifth more counts as
-chance, since a guesser has luck on a few hundred images. In mIoU it is 1 / classes as well: whoever calls every pixel
-the same has one class right and, however frequent it is, an IoU of 1 in it at most and of 0 in the others.
+Chance is what can be had without looking at the images; a task's results say it in rows of the measure `chance`. In
+top-1 it is 1 / classes; up to a fifth more counts as chance, since a guesser has luck on a few hundred images. In mIoU
+it is 1 / classes as well: whoever calls every pixel the same has one class right and, however frequent it is, an IoU of
+1 in it at most and of 0 in the others.
 """
 
 from __future__ import annotations
@@ -11,45 +12,54 @@ import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lightning_modules.measures import CHANCE, headline_of, measure_of
+
 if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
     from experiments.tables import Table
+    from lightning_modules.measures import Measure
 
-LUCK = 1.2
+LUCK = measure_of("top1").luck
 """Times chance that a guesser's top-1 may come to."""
 
 
-def miou_at_chance(results: DataFrame) -> Series:
-    """Whether each row's mIoU is chance's at most; not where fewer than two classes were judged."""
-    classes = results[[column for column in results if column.startswith("iou/")]].notna().sum(axis=1)
-    return (classes > 1) & (results["miou"] <= 1 / classes.clip(lower=1))
-
-
-def guessing(results: DataFrame) -> DataFrame:
+def guessing(results: DataFrame, headline: Measure | None = None) -> DataFrame:
     """The trainings that learned nothing: a row each, with `arm`, `seed` and `chance` (in [0, 1]).
 
-    Of segmentation those at chance on their source, of classification those at chance on every domain.
+    They are those that are at chance on every domain or, where domains have a role, on every source. Results without
+    the measure `chance` have none.
+
+    Args:
+        headline: the measure that is compared with chance; by default the one that `headline_of` finds.
     """
-    if {"role", "miou"} <= {*results.columns}:
-        sources = results[results["role"] == "source"]
-        classes = sources[[column for column in sources if column.startswith("iou/")]].notna().sum(axis=1)
-        return sources.assign(chance=1 / classes.clip(lower=1))[miou_at_chance(sources)][["arm", "seed", "chance"]]
+    nothing = results.iloc[:0].assign(chance=0.0)[["arm", "seed", "chance"]]
     if not {"part", "measure", "value", "domain"} <= {*results.columns}:
-        return results.iloc[:0].assign(chance=0.0)[["arm", "seed", "chance"]]
-    clean = results[(results["part"] == "clean") & results["measure"].isin(["top1", "chance"])]
+        return nothing
+    headline = headline or headline_in(results)
+    clean = results[results["part"] == "clean"]
+    if "role" in clean and (clean["role"] == "source").any():
+        clean = clean[clean["role"] == "source"]
     wide = clean.pivot_table(index=["arm", "seed", "domain"], columns="measure", values="value", aggfunc="last")
-    if not {"top1", "chance"} <= {*wide.columns}:
-        return results.iloc[:0].assign(chance=0.0)[["arm", "seed", "chance"]]
-    wide = wide.dropna()
-    wide["guesses"] = wide["top1"] <= LUCK * wide["chance"]
-    by_training = wide.groupby(level=["arm", "seed"]).agg({"guesses": "all", "chance": "max"})
-    return by_training[by_training["guesses"]]["chance"].reset_index()
+    if headline is None or not {headline.name, CHANCE} <= {*wide.columns}:
+        return nothing
+    wide = wide[[headline.name, CHANCE]].dropna()
+    value, chance = wide[headline.name], wide[CHANCE]
+    less = headline.smaller_is_better
+    wide["guesses"] = headline.luck * value >= chance if less else value <= headline.luck * chance
+    by_training = wide.groupby(level=["arm", "seed"]).agg({"guesses": "all", CHANCE: "max"})
+    return by_training[by_training["guesses"]][CHANCE].reset_index()
 
 
-def without_guessers(table: Table, results: DataFrame) -> Table:
+def headline_in(results: DataFrame) -> Measure | None:
+    """The measure that results are told by, where nobody has said it."""
+    name = headline_of(results["measure"].unique()) if "measure" in results else None
+    return None if name is None else measure_of(name)
+
+
+def without_guessers(table: Table, results: DataFrame, headline: Measure | None = None) -> Table:
     """The table in which rows of which every training learned nothing are compared in nothing."""
-    found = guessing(results)
+    found = guessing(results, headline)
     rows = list(map(str, table.cells.index))
     column = next((c for c in results if set(rows) <= {*results[c].dropna().astype(str)}), None)
     if found.empty or column is None:

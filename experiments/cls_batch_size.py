@@ -54,7 +54,7 @@ class Flags(ClassificationFlags):
     """Flags of this study."""
 
     norm: list[str] = field(default_factory=lambda: ["bn", "gn", "sn"])
-    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    """Norms to compare, of NORMS."""
     settings: list[str] = field(default_factory=list)
     """Settings as PROCESSESxIMAGES; by default the paper's on imagenet, and 1x32 1x8 1x2 elsewhere."""
 

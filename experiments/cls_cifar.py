@@ -44,7 +44,7 @@ class Flags(ClassificationFlags):
     """Flags of this study."""
 
     norm: list[str] = field(default_factory=lambda: ["bn", "bin"])
-    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    """Norms to compare, of NORMS."""
     backbone: list[str] = field(default_factory=list)
     """CIFAR networks, such as cifar_resnet110 cifar_wrn28_10, or torchvision's and timm's; by default the recipe's."""
 

@@ -48,7 +48,7 @@ class Flags(ClassificationFlags):
     """Flags of this study."""
 
     norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "sn", "bin"])
-    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    """Norms to compare, of NORMS."""
     antialias: list[int] = field(default_factory=lambda: [0])
     """Filter sizes of the blur before subsampling, 1 to 7; 0 is the plain network."""
     judge: list[str] = field(default_factory=list)

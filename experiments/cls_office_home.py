@@ -58,7 +58,7 @@ class Flags(ClassificationFlags):
     """Flags of this study."""
 
     norm: list[str] = field(default_factory=lambda: ["bn", "bin"])
-    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    """Norms to compare, of NORMS."""
     setting: str = "mixed"
     """mixed, leave-one-out or transfer."""
     adapt: str = "none"

@@ -124,7 +124,7 @@ class Flags(ClassificationFlags):
     study: str = "additive"
     """additive, weight-decay, grid or efficientnet."""
     norm: list[str] = field(default_factory=lambda: ["bn"])
-    """The norm of all networks, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    """The norm of all networks, of NORMS."""
     weight_decays: list[float] = field(default_factory=list)
     """Study weight-decay: by default the recipe's and 2.5 times that."""
     depths: list[int] = field(default_factory=list)

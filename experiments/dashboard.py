@@ -63,12 +63,12 @@ def domain_gap(flags: Flags) -> list:
     import wandb_workspaces.reports.v2 as wr
 
     return [
-        bar("final/drop", "mIoU lost from source to targets"),
-        bar("final/source", "mIoU on the source"),
-        bar("final/target", "mean mIoU on the targets"),
+        bar("final/drop", "what is lost from source to targets"),
+        bar("final/source", "on the source"),
+        bar("final/target", "on the targets, mean"),
         bar("final/divergence", "feature divergence between source and targets, mean of layers"),
         wr.LinePlot(title="training loss", x=STEP, y=["train/loss"], smoothing_factor=0.6),
-        wr.MediaBrowser(title="predictions", media_keys=["predictions"], num_columns=2),
+        wr.MediaBrowser(title="examples", media_keys=["examples"], num_columns=2),
         wr.WeavePanelSummaryTable(table_name="results"),
     ]
 
@@ -151,14 +151,14 @@ def robustness(flags: Flags) -> list:
     import wandb_workspaces.reports.v2 as wr
 
     return [
-        bar("robustness/shifts_top1", "top-1 under shifts of appearance"),
-        bar("robustness/corruption_error", "mean error on corrupted images"),
-        bar("robustness/shift_consistency", "shift consistency"),
-        bar("robustness/flip_probability", "flip probability under perturbations"),
+        bar("final/shifts/top1", "top-1 under shifts of appearance"),
+        bar("final/corruptions/error", "mean error on corrupted images"),
+        bar("final/consistency/consistency", "shift consistency"),
+        bar("final/perturbations/flip", "flip probability under perturbations"),
         wr.ScatterPlot(
             title="clean against shifted",
             x=wr.SummaryMetric("final/top1"),
-            y=wr.SummaryMetric("robustness/shifts_top1"),
+            y=wr.SummaryMetric("final/shifts/top1"),
             legend_template="${config:norm}",
         ),
     ]

@@ -22,8 +22,9 @@ from simple_parsing import flag as flag  # for the studies: what they import fir
 from experiments.bounds import SEEDS, Bounds, check_bounds, fitting
 from experiments.stops import exit_if_stopped
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
+from normshift.registry import NORMS
 
-ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "label_space")
+ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "colours")
 """What a run's config.yaml says beside its flags."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -131,6 +132,8 @@ def smoke_wandb(flags) -> str:
 
 class _Parser(ArgumentParser):
     def format_help(self) -> str:
+        for action in self._actions:  # a norm is named in its own file alone
+            action.help = (action.help or "").replace("NORMS", " ".join(NORMS))
         return super().format_help().replace("Flags ['flags']:", "flags:")
 
     def error(self, message: str) -> NoReturn:

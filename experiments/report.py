@@ -2,7 +2,7 @@
 
     python experiments/report.py runs/seg_gta2city
 
-Reads config.yaml, arms.json, table.json, predictions/ and what the single trainings have left, whichever of them there
+Reads config.yaml, arms.json, table.json, examples/ and what the single trainings have left, whichever of them there
 are, of any study; a run that was stopped half-way, or is under way, gets a report of what it had done. The page needs
 no network.
 
@@ -36,11 +36,16 @@ from experiments.reporting.sections import (
     training_section,
 )
 from experiments.run_parts import readable
+from lightning_modules.measures import measure_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from experiments.tables import Row
+    from lightning_modules.examples import ExampleFiles
+
+EXAMPLES = "examples"
+"""The folder of a run that holds them."""
 
 PICTURE_BYTES = 1_600_000
 """What the embedded predictions may weigh together, in base64; a report is to be sent by mail."""
@@ -50,7 +55,7 @@ def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder and return its path.
 
     Whatever is missing from the folder is missing from the page, with a line that says so; what a study does not have,
-    such as a classifier's predictions, goes without saying.
+    such as gates, goes without saying.
 
     Raises:
         ValueError: where the folder holds none of config.yaml, results.csv and metrics.csv, or tables without arms.
@@ -92,6 +97,8 @@ def _html(loaded: Run, over: str, title: str, question: str, pictures: list, lef
 
     templates = FileSystemLoader(Path(__file__).parent / "reporting")
     page = Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.tests["in_words"] = in_words
+    page.globals["words_in"] = lambda examples: any(in_words(told) for one in examples for _, told in one)
     return page.get_template("report.html.j2").render(
         run=loaded,
         over=over,
@@ -107,8 +114,8 @@ def _html(loaded: Run, over: str, title: str, question: str, pictures: list, lef
         sections=_sections(loaded),
         pictures=pictures,
         left_out=left_out,
-        classes=_class_colours(loaded.config) if pictures else [],
-        class_tables=readable(lambda: class_tables(loaded)) or [],
+        classes=_class_colours(loaded.config) if pictures else {},
+        family_tables=readable(lambda: family_tables(loaded)) or [],
         environment=_environment(loaded.config),
         flags=_flags(loaded.config),
         facts=_facts(loaded.arms),
@@ -118,74 +125,74 @@ def _html(loaded: Run, over: str, title: str, question: str, pictures: list, lef
 def prediction_pictures(
     run: Run, budget: int | None = None
 ) -> tuple[list[tuple[str, list[list[tuple[str, str]]]]], int]:
-    """Each domain's examples, and how many did not fit. An example is (what, data URI) for image, truth and arms; of
-    classifiers, truth and arms are told in words.
+    """Each domain's examples, and how many did not fit. An example is (what, data URI or text) for the picture, the
+    truth and the arms' predictions.
 
     Every domain gets its first example before any gets a second.
 
     Args:
         budget: bytes that they may weigh together; by default PICTURE_BYTES.
     """
-    examples = []
-    for file in (run.path / "predictions").glob("*-image.png"):
-        domain, _, index = file.name.removesuffix("-image.png").rpartition("-")
-        if domain and index.isdigit():
-            examples.append((int(index), domain))
-    order = {name: i for i, domain in enumerate(run.domains) for name in (domain, re.sub("[:/]", "-", domain))}
-    answers = {} if run.segments else answers_told(run)
-    shown: dict[str, list] = {domain: [] for domain in sorted({d for _, d in examples}, key=lambda d: order.get(d, 99))}
+    from lightning_modules.examples import read_examples
+
+    order = {domain: i for i, domain in enumerate(run.domains)}
+    found = read_examples(run.path / EXAMPLES, run.arms)
+    found.sort(key=lambda one: (order.get(one.domain, len(order)), one.domain, one.index))
+    shown: dict[str, list] = {one.domain: [] for one in found}
+    found.sort(key=lambda one: one.index)
     budget, left_out = PICTURE_BYTES if budget is None else budget, 0
-    for index, domain in sorted(examples, key=lambda e: (e[0], order.get(e[1], 99))):
-        stem = run.path / "predictions" / f"{domain}-{index}"
-        files = {what: Path(f"{stem}-{what}.png") for what in ("image", "truth", *run.arms)}
-        found = {what: picture_uri(file, photograph=what == "image") for what, file in files.items()}
-        found |= answers.get((domain, index), {})
-        told = [(what, uri) for what, uri in found.items() if uri]
+    for example in found:
+        told = shown_example(example)
         budget -= sum(len(uri) for _, uri in told)
         if budget < 0:
             left_out += 1
         elif told:
-            shown[domain].append(told)
+            shown[example.domain].append(told)
     return [(domain, rows) for domain, rows in shown.items() if rows], left_out
 
 
-def answers_told(run: Run) -> dict[tuple[str, int], dict[str, str]]:
-    """What classifiers call an image, by domain and index: the truth, and each arm's answer."""
-    import pandas as pd
-
-    told: dict[tuple[str, int], dict[str, str]] = {}
-    for arm in run.arms:
-        try:
-            rows = pd.read_csv(run.path / "predictions" / f"{arm}.csv", dtype={"truth": str, "answer": str})
-            rows = rows.dropna()
-            for row in rows.itertuples():
-                mark = "✓" if row.truth == row.answer else "✗"
-                example = told.setdefault((str(row.domain), int(row.image)), {"truth": row.truth})
-                example[arm] = f"{mark} {row.answer}, {100 * row.probability:.0f} %"
-        except (OSError, ValueError, AttributeError, TypeError):  # not there, empty, or cut off in the middle
-            continue
-    return told
+def in_words(told: str) -> bool:
+    """Whether a part of an example is a text, and not a picture's data URI."""
+    return not told.startswith("data:")
 
 
-def class_tables(run: Run) -> list[tuple[str, list[str], list[Row]]]:
-    """For each domain its name, the arms, and a row a class: mean IoU over seeds in points, and whether it is best."""
-    from experiments.tables import MISSING
+def shown_example(example: ExampleFiles) -> list[tuple[str, str]]:
+    """An example as (what, data URI or text), without pictures that cannot be read."""
+    told = {"image": picture_uri(example.picture, photograph=True)}
+    told["truth"] = example.truth if isinstance(example.truth, str) else picture_uri(example.truth, photograph=False)
+    for arm, prediction in example.predictions.items():
+        if isinstance(prediction, str):
+            mark = {True: "✓ ", False: "✗ "}[prediction == example.truth] if isinstance(example.truth, str) else ""
+            told[arm] = mark + ", ".join(filter(None, (prediction, example.notes.get(arm))))
+        else:
+            told[arm] = picture_uri(prediction, photograph=False)
+    return [(what, text) for what, text in told.items() if text]
 
-    if run.results is None:
-        return []
-    columns = [column for column in run.results if column.startswith("iou/")]
-    if not columns:
-        return []
-    tables = []
-    for domain, rows in run.results.groupby("domain", sort=False):
-        means = 100 * rows.groupby("arm", sort=False)[columns].mean().T.dropna(how="all")
-        if not means.empty:
-            body = []
-            for name, row in means.round(1).iterrows():
-                cells = [(MISSING if v != v else f"{v:.1f}", len(row) > 1 and v == row.max()) for v in row]
-                body.append((str(name).removeprefix("iou/"), cells))
-            tables.append((str(domain), list(means.columns), body))
-    return tables
+
+def family_tables(run: Run) -> list[tuple[str, str, list[str], list[Row]]]:
+    """For each family of measures and each domain: the domain, the heading, the arms, and a row a member.
+
+    A cell is the mean over seeds as it is shown, and whether it is the best of its row.
+    """
+    return [table for family in run.families for table in _family_tables(run, family)]
+
+
+def _family_tables(run: Run, family: str) -> Iterator[tuple[str, str, list[str], list[Row]]]:
+    members = run.family_members(family)
+    if not members:
+        return
+    measure = measure_of(f"{family}/*", run.measures)
+    heading = f"{measure.label.partition(' of ')[0]}, {'points' if measure.is_share else measure.unit}".rstrip(", ")
+    chosen = run.results[run.results["measure"].isin(members)]
+    for domain, rows in chosen.groupby("domain", sort=False):
+        means = rows.pivot_table(index="measure", columns="arm", values="value", sort=False)
+        body = []
+        for name, row in means.iterrows():
+            texts = [measure.text(value) for value in row]
+            best = measure.text(row.min() if measure.smaller_is_better else row.max())
+            member = str(name).partition("/")[2]
+            body.append((member, [(text, len(row) > 1 and text == best) for text in texts]))
+        yield str(domain), heading, list(means.columns), body
 
 
 NAMED = 6
@@ -227,7 +234,7 @@ def failed(run: Run) -> str:
 
 def _result(run: Run) -> dict | None:
     """The closing table as the page shows it."""
-    from experiments.domain_drop import DROP, TARGETS, verdict
+    from experiments.domain_drop import DROP, POINTS, TARGETS, verdict
 
     if run.table is None:
         return None
@@ -241,14 +248,14 @@ def _result(run: Run) -> dict | None:
         "colours": {name: run.cast.of_row(name).colour for name, _ in rows},
         "legend": run.table.legend,
         "marked": any(best for _, cells in rows for _, best in cells),
-        "verdict": verdict(run.table) if {DROP, TARGETS} <= {*run.table.columns} else "",
+        "verdict": verdict(run.table, run.headline or POINTS) if {DROP, TARGETS} <= {*run.table.columns} else "",
         "unfinished": ", ".join(unfinished),
     }
 
 
 def _sections(run: Run) -> list[Section]:
     """The chapters between the result and the predictions, without those that the study does not have."""
-    result = drop_section if run.segments else table_section
+    result = drop_section if run.compares_domains else table_section
     made = (_chapter(make, run) for make in (result, training_section, gate_section, divergence_section))
     return [chapter for chapter in made if chapter is not None]
 
@@ -290,11 +297,11 @@ def _facts(arms: dict[str, dict]) -> tuple[list[str], list[list[str]]] | None:
     return ["arm", *facts], rows
 
 
-def _class_colours(config: dict) -> list[tuple[str, str]]:
-    from datamodules.labels import DRIVABLE, STREET
-
-    space = DRIVABLE if config.get("label_space") == "drivable" else STREET
-    return [(name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in zip(space.classes, space.palette, strict=True)]
+def _class_colours(config: dict) -> dict[str, str]:
+    """What the colours of pictures mean, where the study says it: names, and colours as "#rrggbb"."""
+    found = config.get("colours")
+    found = found if isinstance(found, dict) else {}
+    return {str(name): str(colour) for name, colour in found.items() if re.fullmatch("#[0-9a-f]{6}", str(colour))}
 
 
 def _environment(config: dict) -> dict[str, str]:

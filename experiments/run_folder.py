@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +25,9 @@ from datamodules.whole_file import write_whole
 from experiments.flags import ABOUT, UsageError
 from experiments.run_lock import NAME as LOCK
 from experiments.run_lock import locked
-from experiments.run_parts import RESULT, gathered, part_folder, read_result
+from experiments.run_parts import MEASURES_FILE, RESULT, gathered, part_folder, read_result
 from experiments.tables import Table
+from lightning_modules.measures import measure_of, measures_to_plain
 
 PACKAGES = (
     "torch",
@@ -43,8 +44,8 @@ LOGGED = {"arm", "seed", "step", "epoch", "layer", "depth", "statistic", "label"
 
 
 class RunFolder:
-    """`OUT/` with config.yaml and arms.json, and `OUT/ARM-seedN/` with metrics.csv, gates.parquet, checkpoints and
-    result.json.
+    """`OUT/` with config.yaml, arms.json and measures.json, and `OUT/ARM-seedN/` with metrics.csv, gates.parquet,
+    checkpoints and result.json.
 
     Args:
         path: OUT.
@@ -55,6 +56,8 @@ class RunFolder:
             of its tables carries beside `arm` and `seed`: {"resnet50-bn": {"norm": "bn", "backbone": "resnet50"}}.
         arm_flags: the flags that choose the arms and nothing else; `--resume` may change them.
         fresh: empty OUT first, as for a smoke run, which nobody goes on with.
+        headline: the measure that the results are told by; kept in measures.json, for those who read the run.
+        measures: all that the results hold, and `drop` and `divergence` where these are to be expected.
 
     Raises:
         UsageError: an arm's name is no plain file name; OUT cannot be written, or another process writes to it; OUT
@@ -71,8 +74,12 @@ class RunFolder:
         arms: dict[str, dict],
         arm_flags: Collection[str] = ("norm",),
         fresh: bool = False,
+        headline: str | None = None,
+        measures: Sequence[str] = (),
     ):
         self.path, self.arms = path, arms
+        self.headline = None if headline is None else measure_of(headline)
+        self._measures = {"headline": headline, "measures": measures_to_plain(measures)}
         taken = {name for facts in arms.values() for name in facts} & LOGGED
         if taken:
             raise ValueError(
@@ -107,6 +114,8 @@ class RunFolder:
             self._check(config, resume, arm_flags)
         self._write_config()
         write_whole(self.arms_file, json.dumps(self.arms, indent=1))
+        if self.headline is not None:
+            write_whole(self.path / MEASURES_FILE, json.dumps(self._measures, indent=1))
 
     @property
     def config_file(self) -> Path:

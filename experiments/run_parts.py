@@ -11,11 +11,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_modules.measures import find_measure
+
 if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
 
 RESULT = "result.json"
 """The file whose presence says that a training is finished."""
+
+MEASURES_FILE = "measures.json"
+"""What a run measured, and by which measure it is told."""
 
 
 def part_folder(run: Path, arm: str, seed: int) -> Path:
@@ -95,6 +100,17 @@ def readable(read: Callable):
         return read()
     except Exception:  # readers of tables and pictures raise whatever a damaged file leads them to
         return None
+
+
+def in_long_form(results: DataFrame) -> DataFrame:
+    """Results a row a value. Those of older runs, which have a column for each thing measured, are turned into that."""
+    measured = [column for column in results if find_measure(str(column)) is not None]
+    if "measure" in results or not measured:
+        return results
+    kept = [column for column in results if column not in measured]
+    long = results.reset_index(drop=True).melt(kept, measured, "measure", "value", ignore_index=False)
+    long = long.dropna(subset=["value"]).sort_index(kind="stable").reset_index(drop=True)
+    return long.assign(**{name: "clean" for name in ("part", "condition") if name not in long})
 
 
 def _labelled(frame: DataFrame, labels: dict) -> DataFrame:

@@ -23,7 +23,7 @@ from experiments.failures import FAILED_FILE
 from experiments.flags import UsageError
 from experiments.reporting.arm_looks import Look, cast
 from experiments.reporting.run import MOST_SEEDS
-from experiments.run_parts import read_parquet, readable
+from experiments.run_parts import in_long_form, read_parquet, readable
 
 if TYPE_CHECKING:  # pandas loads slowly; nothing here is needed by a command line that asks for --help
     from pandas import DataFrame
@@ -107,7 +107,7 @@ def read_folder(path: Path | str) -> RunTables:
     return RunTables(
         name=path.name,
         arms=arms,
-        results=_long_results(results, labels),
+        results=in_long_form(results),
         metrics=logged if "metric" in logged else _long(logged, [*labels, "step", "epoch"], "metric"),
         gates=table("gates.parquet", GATES),
         divergence=table("divergence.csv", DIVERGENCE),
@@ -169,7 +169,7 @@ def read_wandb(*paths: str, api=None) -> RunTables:
     return RunTables(
         name=" ".join(paths),
         arms={row["arm"]: {"norm": row["norm"]} for row in found["configs"]},
-        results=_long_results(results, labels),
+        results=in_long_form(results),
         metrics=pd.DataFrame(found["metrics"], columns=[*labels, *METRICS]),
         gates=pd.DataFrame(found["gates"], columns=[*labels, *GATES]),
         divergence=pd.DataFrame(columns=[*labels, *DIVERGENCE]),
@@ -183,12 +183,6 @@ def _arms(path: Path, results: DataFrame) -> dict[str, dict]:
         return _json(path / "arms.json")
     known = results.drop_duplicates("arm").set_index("arm")
     return known[[fact for fact in ("norm", "backbone", "antialias") if fact in known]].to_dict("index")
-
-
-def _long_results(results: DataFrame, labels: list[str]) -> DataFrame:
-    """Results with a row a value; segmentation's come with a column for each thing measured."""
-    known = set(RESULTS) <= {*results}
-    return results if known else _long(results, [*labels, "domain", "role", "mean_over"], "measure")
 
 
 def _long(wide: DataFrame, kept: list[str], name: str) -> DataFrame:

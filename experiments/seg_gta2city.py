@@ -20,7 +20,7 @@ targets was 17.9 +- 0.7 points under bn, 17.7 +- 1.1 ibn-a, 12.4 +- 0.5 ibn-b, 1
 
 Trains a network for each norm and seed on the source, judges it on the source and on every target, and ends in one
 table: mIoU on each, the drop, mean and spread over the seeds. Everything lands in OUT: table.md, report.html,
-results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and predictions.
+results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and examples.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Flags(SegmentationFlags):
     target: list[str] = field(default_factory=lambda: ["cityscapes"])
     """Domains to be judged on besides the source; NAME:SPLIT judges on another split than val."""
     norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "ibn-b", "sn", "bin"])
-    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    """Norms to compare, of NORMS."""
 
 
 def main() -> None:

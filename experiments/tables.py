@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for -
     from pandas import DataFrame
     from rich.console import Console
 
+    from lightning_modules.measures import Measure
+
 MISSING = "–"
 
 PARTS = ("mean", "sd", "n")
@@ -155,7 +157,7 @@ class Table:
         return mean if sd != sd or certain else f"{mean} ± {spread}"
 
 
-def table_of(scores: DataFrame, legend: str, **settings) -> Table:
+def table_of(scores: DataFrame, legend: str, *, measures: Mapping[str, Measure] | None = None, **settings) -> Table:
     """The table of what every seed scored.
 
     Args:
@@ -163,7 +165,8 @@ def table_of(scores: DataFrame, legend: str, **settings) -> Table:
             where something was not measured.
         legend: how to read the table. "{spread}" in it becomes " ± standard deviation over seeds", or ", one seed"; a
             legend without it gets a sentence on the spread. Where a cell is missing, a sentence says so.
-        settings: `corner`, `smaller`, `unranked` and `digits` of `Table`.
+        measures: what a column shows, which says whether less is better and how many decimals are shown.
+        settings: `corner`, `smaller`, `unranked` and `digits` of `Table`, for columns that are no measure's.
 
     Returns:
         The table, rows in their order in `scores`. The standard deviation is the sample's (n - 1), NaN for one seed.
@@ -187,4 +190,8 @@ def table_of(scores: DataFrame, legend: str, **settings) -> Table:
         legend += " ±: standard deviation over seeds." if several else " One seed."
     if (counts == 0).any(axis=None):
         legend += f" {MISSING}: not measured."
+    shown = {column: measure for column, measure in (measures or {}).items() if column in parts["mean"]}
+    smaller = {column for column, measure in shown.items() if measure.smaller_is_better}
+    settings["smaller"] = frozenset(smaller | settings.get("smaller", frozenset()))
+    settings["digits"] = {column: measure.digits for column, measure in shown.items()} | settings.get("digits", {})
     return Table(cells, legend, **settings)

@@ -4,16 +4,16 @@ import time
 
 import pytorch_lightning as pl
 
-from lightning_modules.measures import MEASURES
+from lightning_modules.measures import measure_of
 from lightning_modules.study_module import steps_of
 
 
 class JudgementLine(pl.Callback):
-    """Prints a line with the measure on every domain, in per cent, after each judgement.
+    """Prints a line with the measure on every domain, as it is shown, after each judgement.
 
     Args:
         name: what the line begins with.
-        measure: what is logged as DOMAIN/MEASURE, of `MEASURES`.
+        measure: the name of what is logged as DOMAIN/MEASURE.
         steps: of the whole training; by default the trainer's `max_steps`.
     """
 
@@ -24,11 +24,12 @@ class JudgementLine(pl.Callback):
         if trainer.is_global_zero:
             ending = f"/{self.measure}"
             scores = {k.removesuffix(ending): v for k, v in trainer.callback_metrics.items() if k.endswith(ending)}
-            judged = ", ".join(f"{domain} {100 * score:.1f}" for domain, score in scores.items())
+            measure = measure_of(self.measure)
+            judged = ", ".join(f"{domain} {measure.text(score)}" for domain, score in scores.items())
             seconds = time.monotonic() - self.started
             print(
                 f"{self.name}: step {steps_of(trainer, module)} of {self.steps or trainer.max_steps}, "
-                f"{MEASURES[self.measure]} {judged} "
+                f"{measure.label} {judged} "
                 f"({seconds:.0f} s)",
                 flush=True,
             )

@@ -111,16 +111,20 @@ class SegmentationModule(StudyModule):
             self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
 
     def results(self) -> list[dict]:
-        """The last judgement: a row for each domain with its role, `miou`, and `iou/CLASS`, all in [0, 1].
+        """The last evaluation in long form: for each domain `miou`, `iou/CLASS` and `chance`, all in [0, 1].
 
-        `mean_over` says in words which classes the mean is over.
+        `chance` is the mIoU of a network that calls every pixel the same: one class right, and no IoU in the others;
+        it is left out where fewer than two classes were evaluated. `mean_over` says in words which classes the mean is
+        over.
         """
         rows = []
         for index, (domain, ious) in enumerate(zip(self.domains, self.evaluation, strict=True)):
             names = domain.label_space.classes
-            row = {"domain": domain.name, "role": "target" if index else "source", "miou": mean_iou(ious)}
-            row["mean_over"] = self.mean_over(domain)
-            rows.append(row | {f"iou/{names[c]}": iou for c, iou in ious.items()})
+            about = {"domain": domain.name, "role": "target" if index else "source", "part": "clean"}
+            about |= {"condition": "clean", "mean_over": self.mean_over(domain)}
+            values = {"miou": mean_iou(ious)} | {f"iou/{names[c]}": iou for c, iou in ious.items()}
+            values |= {"chance": 1 / len(ious)} if len(ious) > 1 else {}
+            rows += [about | {"measure": measure, "value": value} for measure, value in values.items()]
         return rows
 
     def mean_over(self, domain: Domain) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command li
     from pandas import DataFrame
 
     from experiments.tables import Table
+    from lightning_modules.measures import Measure
 
 PICTURE_WIDTH = 320
 """Pixels to which wider predictions are reduced."""
@@ -34,39 +35,47 @@ MARKERS = 7
 """Markers along a line: enough to follow it, too few to hide it."""
 
 
-def draw_drops(scores: DataFrame, ranked: list[str], looks: dict[str, Look], title: str) -> Figure:
-    """A bar a norm: its drop, mean over seeds, and a dot for each seed; the first of `ranked` at the bottom."""
+def draw_drops(scores: DataFrame, ranked: list[str], looks: dict[str, Look], title: str, headline: Measure) -> Figure:
+    """A bar an arm: its drop, mean over seeds, and a dot for each seed; the first of `ranked` at the bottom."""
     from experiments.domain_drop import DROP
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     reach = max(scores[DROP].max(), 0.1)
-    for y, norm in enumerate(ranked):
-        seeds, colour = scores.loc[[norm], DROP], looks[norm].colour
+    for y, arm in enumerate(ranked):
+        seeds, colour = scores.loc[[arm], DROP], looks[arm].colour
+        mean = f"{seeds.mean():.{headline.digits}f}"
         ax.barh(y, seeds.mean(), 0.56, color=_pale(colour), linewidth=0)
         ax.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
-        ax.text(max(seeds.max(), 0) + 0.03 * reach, y, f"{seeds.mean():.1f}", va="center", fontsize=8.5, color=INK)
+        ax.text(
+            max(seeds.max(), 0) + 0.03 * reach,
+            y,
+            mean,
+            va="center",
+            fontsize=8.5,
+            color=INK,
+        )
     ax.set_xlim(min(0, scores[DROP].min()), 1.14 * reach)
-    _row_axis(ax, ranked, "points of mIoU lost")
+    _row_axis(ax, ranked, f"points of {headline.label} lost" if headline.is_share else f"{headline.label} lost")
     return figure
 
 
 def draw_heights(
-    scores: DataFrame, ranked: list[str], looks: dict[str, Look], targets: list[str], title: str
+    scores: DataFrame, ranked: list[str], looks: dict[str, Look], targets: list[str], title: str, headline: Measure
 ) -> Figure:
-    """A line a norm, from its mIoU on the source (dot) to the mean of its targets (ring); each tick is one target."""
+    """A line an arm, from its headline on the source (dot) to the mean of its targets (ring); a tick is one target."""
     from experiments.domain_drop import DROP, TARGETS
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
-    means = scores.groupby("norm").mean()
-    for y, norm in enumerate(ranked):
-        row, colour = means.loc[norm], looks[norm].colour
-        source = row[TARGETS] + row[DROP]
+    means, lost = scores.groupby("arm").mean(), -1 if headline.smaller_is_better else 1
+    for y, arm in enumerate(ranked):
+        row, colour = means.loc[arm], looks[arm].colour
+        source = row[TARGETS] + lost * row[DROP]
         ax.plot([row[TARGETS], source], [y, y], color=colour, linewidth=2, alpha=0.6)
         ax.plot([row[target] for target in targets], [y] * len(targets), "|", color=colour, markersize=9)
         ax.plot(row[TARGETS], y, "o", color="white", markeredgecolor=colour, markeredgewidth=2, markersize=6.5)
         ax.plot(source, y, "o", color=colour, markersize=7.5)
     ax.set_xlim(left=0)
-    _row_axis(ax, ranked, "mIoU, per cent")
+    _row_axis(ax, ranked, headline.axis)
     return figure
 
 
@@ -92,20 +101,28 @@ def draw_column(table: Table, column: str, looks: dict[str, Look], reach: tuple[
     return figure
 
 
-def draw_curves(metrics: DataFrame, column: str, title: str, looks: dict[str, Look], top: float | None) -> Figure:
+def draw_curves(
+    metrics: DataFrame,
+    column: str,
+    title: str,
+    looks: dict[str, Look],
+    measure: Measure | None = None,
+    top: float | None = None,
+) -> Figure:
     """A column of the metrics against the step: a thin line a seed, a bold line an arm.
 
-    `top` is the upper end of the axis, whose lower end then is 0, in per cent, as the curves then are; without it the
-    axis fits the curves.
+    Args:
+        measure: of which the column is; says how values are shown.
+        top: upper end of the axis, whose lower end then is 0; without it the axis fits the curves.
     """
     figure, ax = _figure(4.5, 2.5, title)
     rows = metrics.dropna(subset=[column])
-    share = 1 if top is None else 100
+    scale = 1 if measure is None else measure.scale
     width = max(1, (rows["step"].max() + 1) / 100)  # averaged over a hundredth of the run: a loss a step is a smear
     binned = rows["step"].floordiv(width) if rows.groupby(["arm", "seed"]).size().max() > 120 else rows["step"]
     rows = rows.assign(bin=binned)
     for i, (arm, part) in enumerate(rows.groupby("arm", sort=False)):
-        seeds = part.groupby(["bin", "seed"])[column].mean().unstack() * share
+        seeds = part.groupby(["bin", "seed"])[column].mean().unstack() * scale
         steps = part.groupby("bin")["step"].mean()
         ends = seeds.apply(lambda seed: seed.last_valid_index())
         common = seeds.loc[:, ends >= 0.9 * ends.max()].dropna()  # a seed just begun must not cut the mean short

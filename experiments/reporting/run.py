@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING
 
 from experiments.failures import Failure, read_failures
 from experiments.reporting.arm_looks import Cast, cast
-from experiments.run_parts import RESULT, gathered, part_folder, read_metrics, read_parquet, read_result, readable
-from lightning_modules.measures import MEASURES
+from experiments.run_parts import (
+    MEASURES_FILE,
+    RESULT,
+    gathered,
+    in_long_form,
+    part_folder,
+    read_metrics,
+    read_parquet,
+    read_result,
+    readable,
+)
+from lightning_modules.measures import Measure, families, find_measure, headline_of, measures_from_plain
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -29,10 +39,10 @@ FRAMES = {
 MOST_SEEDS = 10_000
 """More than these no run has: a number of seeds above it is damage."""
 
-NUMBERS = ("seed", "step", "epoch", "depth", "value", "mean", "total", "miou", "train/loss")
+NUMBERS = ("seed", "step", "epoch", "depth", "value", "mean", "total", "train/loss")
 """Columns that are numbers wherever they are, so that a text in them is damage."""
 
-TEXTS = ("arm", "norm", "domain", "role", "layer", "statistic", "label")
+TEXTS = ("arm", "norm", "domain", "role", "part", "condition", "measure", "layer", "statistic", "label")
 """Columns that are never numbers, whatever they look like."""
 
 
@@ -55,17 +65,52 @@ class Run:
     """Files, by their paths in the folder, that are there and cannot be used."""
     failed: list[Failure] = field(default_factory=list)
     """Trainings that failed; they are not among the unfinished ones."""
+    measures: dict[str, Measure] = field(default_factory=dict)
+    """What the study said that it measures, by name; empty where it did not."""
+    declared: list[str] = field(default_factory=list)
+    """The measures by which the study said that its results are told; several of several runs side by side."""
 
     @cached_property
     def cast(self) -> Cast:
         """How the arms look in the figures."""
         return cast(self.arms)
 
+    @cached_property
+    def headlines(self) -> list[Measure]:
+        """The measures that the results are told by: as declared, else the one that `headline_of` finds."""
+        names = self.declared or filter(None, [headline_of(self._measured())])
+        found = [find_measure(name, self.measures) for name in names]
+        return [measure for measure in found if measure is not None]
+
     @property
-    def segments(self) -> bool:
-        """Whether the networks segment: then a report has chapters on domains, predictions and classes."""
-        columns = [] if self.results is None else self.results.columns
-        return "label_space" in self.config or "miou" in columns
+    def headline(self) -> Measure | None:
+        return next(iter(self.headlines), None)
+
+    @property
+    def compares_domains(self) -> bool:
+        """Whether networks are evaluated on a source and on targets, or were to be."""
+        from experiments.domain_drop import has_domains
+
+        return "drop" in self.measures or has_domains(self.results)
+
+    def family_members(self, family: str) -> list[str]:
+        """The measures of a family that there are results of, such as `iou/road`."""
+        named = [] if self.results is None or "measure" not in self.results else self.results["measure"].dropna()
+        return families(dict.fromkeys(named)).get(family, [])
+
+    @property
+    def families(self) -> list[str]:
+        """Families of measures that there are results of, or were to be."""
+        named = [] if self.results is None or "measure" not in self.results else self.results["measure"].dropna()
+        said = [measure.family for measure in self.measures.values() if measure.family]
+        return list(dict.fromkeys([*said, *families(dict.fromkeys(named))]))
+
+    def _measured(self) -> set[str]:
+        """Names of measures in the results, and of what was logged as DOMAIN/MEASURE."""
+        results = self.results if self.results is not None and "measure" in self.results else None
+        logged = [] if self.metrics is None else [column.rpartition("/") for column in self.metrics]
+        named = {measure for domain, _, measure in logged if domain and domain != "train"}
+        return named if results is None else {*results["measure"].dropna()} | named
 
     @property
     def domains(self) -> list[str]:
@@ -73,7 +118,8 @@ class Run:
         flags = [*listed(self.config.get("source")), *listed(self.config.get("target"))]
         results = [] if self.results is None or "domain" not in self.results else self.results["domain"].dropna()
         logged = [] if self.metrics is None else [column.rpartition("/") for column in self.metrics]
-        metrics = [domain for domain, _, measure in logged if domain and measure in MEASURES]
+        told_by = {headline.name for headline in self.headlines}
+        metrics = [domain for domain, _, measure in logged if domain and measure in told_by]
         return list(dict.fromkeys([*flags, *results, *metrics]))
 
 
@@ -92,9 +138,9 @@ def read_run(path: Path) -> Run:
     config = readable(lambda: yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
     config = _plain_keys(config) if isinstance(config, dict) else None
     table = readable(lambda: Table.from_json((path / "table.json").read_text(encoding="utf-8")))
-    arms = _written(path / "arms.json")
-    found = {"config.yaml": config, "table.json": table, "arms.json": arms}
-    config, arms = config or {}, arms or {}
+    arms, measured = _written(path / "arms.json"), read_measures(path)
+    found = {"config.yaml": config, "table.json": table, "arms.json": arms, MEASURES_FILE: measured}
+    config, arms, (headline, measures) = config or {}, arms or {}, measured or (None, {})
     seeds = _seeds(path, config)
     parts = gathered(path, arms, seeds)  # before the gathered files: those are written when a training ends
     frames = {name: _frame(path / name, parts.get(name.partition(".")[0]), of) for name, of in FRAMES.items()}
@@ -104,7 +150,22 @@ def read_run(path: Path) -> Run:
     unfinished = _unfinished(path, arms, seeds, frames["metrics.csv"])
     for failure in failed:
         unfinished.pop(part_folder(path, failure.arm, failure.seed).name, None)
-    return Run(path, config, _arms(arms, [*frames.values()]), table, *frames.values(), unfinished, damaged, failed)
+    declared = [headline] if headline else []
+    arms = _arms(arms, [*frames.values()])
+    return Run(path, config, arms, table, *frames.values(), unfinished, damaged, failed, measures, declared)
+
+
+def read_measures(path: Path) -> tuple[str, dict[str, Measure]] | None:
+    """The headline and the measures that a run's study declared; None where that is not there or is no such thing."""
+
+    def read() -> tuple[str, dict[str, Measure]]:
+        written = json.loads((path / MEASURES_FILE).read_text(encoding="utf-8"))
+        measures = measures_from_plain(written["measures"])
+        if not isinstance(written["headline"], str):
+            raise ValueError("no headline")
+        return written["headline"], measures
+
+    return readable(read)
 
 
 def _filled(file: Path) -> bool:
@@ -166,15 +227,21 @@ def _frame(file: Path, rows: DataFrame | None, columns: tuple[str, ...]) -> Data
     import pandas as pd
 
     table = _read(file) if rows is None else rows.reset_index(drop=True)
+    table = in_long_form(table) if table is not None and file.name == "results.csv" else table
     if table is None or not set(columns) <= set(table.columns) or not table.columns.is_unique:
         return None
     for column in table.columns.difference(TEXTS):
         numbers = pd.to_numeric(table[column], errors="coerce").replace([np.inf, -np.inf], np.nan)
-        if numbers.notna().any() or column in NUMBERS or column.rpartition("/")[2] in MEASURES:
+        if numbers.notna().any() or column in NUMBERS or _is_measure(column):
             table[column] = numbers  # another column of a study may well be text
     table = table.dropna(subset=list(columns)).reset_index(drop=True)
     texts = {column: table[column].map(str, na_action="ignore") for column in table.columns.intersection(TEXTS)}
     return table.assign(**texts) if len(table) else None
+
+
+def _is_measure(column: str) -> bool:
+    """Whether a column of the metrics is what was logged as DOMAIN/MEASURE."""
+    return "/" in column and find_measure(column.rpartition("/")[2]) is not None
 
 
 def _read(file: Path) -> DataFrame | None:

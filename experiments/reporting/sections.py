@@ -15,7 +15,6 @@ from experiments.reporting.figures import (
     narrowed,
     svg_uri,
 )
-from lightning_modules.measures import MEASURES
 from normshift.registry import NORMS
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from experiments.reporting.gate_slides import Slides
     from experiments.reporting.run import Run
     from experiments.tables import Table
+    from lightning_modules.measures import Measure
 
 
 LIKE = 3
@@ -60,26 +60,27 @@ def drop_section(run: Run) -> Section:
     """What is lost between source and targets, and from which heights."""
     from experiments.domain_drop import DROP, has_domains, seed_scores
 
-    section = Section("The drop")
-    results = run.results.dropna(subset=["miou"]) if has_domains(run.results) else None
-    scores = None if results is None else seed_scores(results).dropna(subset=[DROP])
+    section, headline = Section("The drop"), run.headline
+    results = run.results.dropna(subset=["value"]) if has_domains(run.results) and headline else None
+    scores = None if results is None else seed_scores(results, headline).dropna(subset=[DROP])
     if scores is None or scores.empty:
-        section.absent = "No norm that has learned anything has been judged on the source and on every target."
+        section.absent = "No network that has learned anything has been evaluated on the source and on every target."
         return section
-    ranked = scores.groupby("norm")[DROP].mean().sort_values(ascending=False).index
+    ranked = scores.groupby("arm")[DROP].mean().sort_values(ascending=False).index
     targets = results.loc[results["role"] == "target", "domain"].unique()
-    looks = {norm: run.cast.of_row(norm) for norm in ranked}
-    lost = draw_drops(scores, ranked, looks, "what is lost")
-    heights = draw_heights(scores, ranked, looks, targets, "from where to where")
+    looks = {arm: run.cast.of_row(arm) for arm in ranked}
+    lost = draw_drops(scores, ranked, looks, "what is lost", headline)
+    heights = draw_heights(scores, ranked, looks, targets, "from where to where", headline)
+    amount = f"points of {headline.label}" if headline.is_share else headline.label
     section.drawings = [
         Drawing(
-            "What is lost: points of mIoU from the source to the mean of the targets, least on top; a bar is the mean "
-            "over seeds, a dot one seed. Where the dots of two norms overlap, their order may be chance. From where to "
+            f"What is lost: {amount} from the source to the mean of the targets, least on top; a bar is the mean "
+            "over seeds, a dot one seed. Where the dots of two arms overlap, their order may be chance. From where to "
             "where: the filled dot is the source, the ring the mean of the targets, each tick one target. A short line "
             "far to the left lost little because it had little.",
             [
-                (svg_uri(lost), "bars: the drop of each norm"),
-                (svg_uri(heights), "mIoU on source and targets, norm by norm"),
+                (svg_uri(lost), "bars: the drop of each arm"),
+                (svg_uri(heights), f"{headline.label} on source and targets, arm by arm"),
             ],
         )
     ]
@@ -141,17 +142,17 @@ def training_section(run: Run) -> Section:
         section.absent = "metrics.csv is missing or empty."
         return section
     images = []
-    for column, title, top in _curves(run):
+    for column, title, measure, top in _curves(run):
         for group, arms in run.cast.groups.items():
             rows = run.metrics[run.metrics["arm"].isin(arms)]
             if rows[column].notna().any():
                 panel = f"{title}, {group}" if group else title
-                figure = draw_curves(rows, column, panel, run.cast.looks, top)
+                figure = draw_curves(rows, column, panel, run.cast.looks, measure, top)
                 images.append((svg_uri(figure), f"{panel} during training"))
     caption = "Against the optimiser's step: a thin line a seed, a bold line the mean of those that got to the end."
     if _judged_once(run):
         caption += " Networks were judged once, at the end: that is in the table alone."
-    elif run.segments:
+    elif run.compares_domains:
         caption += (
             " A target's curve that sinks while the source's still climbs is a network that fits its source's "
             "appearance."
@@ -165,31 +166,35 @@ def training_section(run: Run) -> Section:
             "to be logged."
         )
     elif not images:
-        section.absent = f"metrics.csv holds neither a loss nor a {' or '.join(MEASURES.values())}."
+        told_by = " or a ".join(measure.label for measure in run.headlines) or "measure of what was learned"
+        section.absent = f"metrics.csv holds neither a loss nor a {told_by}."
     return section
 
 
-def _curves(run: Run) -> Iterator[tuple[str, str, float | None]]:
-    """The columns of the metrics to draw, their titles, and where the axis ends (None: where the curve does)."""
+def _curves(run: Run) -> Iterator[tuple[str, str, Measure | None, float | None]]:
+    """The columns of the metrics to draw: title, measure, and where the axis ends (None: where the curve does)."""
     measured = run.metrics.dropna(axis=1, how="all").columns
     if "train/loss" in measured:
-        yield "train/loss", "training loss", None
-    for measure, name in () if _judged_once(run) else MEASURES.items():
-        columns = {f"{domain}/{measure}": domain for domain in run.domains if f"{domain}/{measure}" in measured}
-        best = run.metrics[[*columns]].max().max()
+        yield "train/loss", "training loss", None, None
+    for measure in () if _judged_once(run) else run.headlines:
+        named = {f"{domain}/{measure.name}": domain for domain in run.domains}
+        columns = {column: domain for column, domain in named.items() if column in measured}
+        most = run.metrics[[*columns]].max().max()
+        top = max(1.05 * measure.scale * most, 1) if measure.is_share else None
         for column, domain in columns.items():  # one scale for all domains: the drop can be seen
-            yield column, f"{domain}: {name}", max(105 * best, 1)
+            yield column, f"{domain}: {measure.label}", measure, top
 
 
 def _judged_once(run: Run) -> bool:
     """Whether a table says all that there is of the networks' judgements, so that their curves would be dots."""
-    measured = [column for column in run.metrics if column.rpartition("/")[2] in MEASURES]
+    told_by = {measure.name for measure in run.headlines}
+    measured = [column for column in run.metrics if column.rpartition("/")[2] in told_by]
     counts = run.metrics.groupby(["arm", "seed"])[measured].count()
     return run.table is not None and bool(measured) and counts.max(axis=None) < 2
 
 
 def gate_section(run: Run) -> Section | None:
-    """Which statistics the switchable norms settled on, and on what way; None for classifiers without gates."""
+    """Which statistics the switchable norms settled on, and on what way; None where no norm has gates."""
     from experiments.reporting.gate_slides import ridge_caption, slides
     from lightning_modules.gate_figures import by_channel, draw_gate_movement, finite, sampled
 
@@ -232,9 +237,9 @@ def gate_section(run: Run) -> Section | None:
 
 
 def _why_no_gates(run: Run) -> str:
-    """Why there are no gates to show; "" where nobody would look for any, among classifiers without."""
+    """Why there are no gates to show; "" where nobody would look for any."""
     if not any(NORMS[norm].gates for norm in {facts.get("norm") for facts in run.arms.values()} if norm in NORMS):
-        return "No norm of this run has gates." if run.segments else ""
+        return ""
     if run.gates is None:
         return "gates.parquet is missing or damaged: the run may have been stopped before it was written."
     return "None of the gates in gates.parquet is finite."
@@ -245,9 +250,9 @@ LEAST_DIVERGENCE = 0.05
 
 
 def divergence_section(run: Run) -> Section | None:
-    """How far apart source and targets are inside the networks; None for classifiers, where it was not measured."""
+    """How far apart source and targets are inside the networks; None where it was not to be measured."""
     section = Section("Inside the network: how far apart the domains are")
-    if run.divergence is None and not run.segments:
+    if run.divergence is None and "divergence" not in run.measures:
         return None
     if run.divergence is None or not (run.divergence["mean"] > 0).any():
         section.absent = "divergence.csv is missing or empty."

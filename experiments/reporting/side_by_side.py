@@ -34,6 +34,8 @@ def joined(runs: list[Run]) -> Run:
     parent = Path(os.path.commonpath([run.path.resolve() for run in runs]))
     whole = Run(parent, config({name: run.config for name, run in named.items()}), arms, _table(named), *frames)
     whole.unfinished, whole.cast = unfinished, _cast(named)
+    whole.measures = {name: measure for run in reversed(runs) for name, measure in run.measures.items()}
+    whole.declared = list(dict.fromkeys(headline.name for run in runs for headline in run.headlines))
     whole.failed = [
         dataclasses.replace(failure, arm=label(name, failure.arm))
         for name, run in named.items()
@@ -92,15 +94,14 @@ def pictures(runs: list[Run], shown: list[list[tuple[str, list]]]) -> list[tuple
 
 
 def _frames(frames: dict[str, DataFrame | None]) -> DataFrame | None:
-    """The frames below one another, their arms renamed; where an arm is its norm, so is that."""
+    """The frames below one another, their arms renamed."""
     import pandas as pd
 
     renamed = []
     for name, frame in frames.items():
         if frame is not None:
             arms = frame["arm"].map(lambda arm, name=name: label(name, arm))
-            same = "norm" in frame and "statistic" not in frame and (frame["norm"] == frame["arm"]).all()
-            renamed.append(frame.assign(arm=arms, run=name, **({"norm": arms} if same else {})))
+            renamed.append(frame.assign(arm=arms, run=name))
     return pd.concat(renamed, ignore_index=True) if renamed else None
 
 

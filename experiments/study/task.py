@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -13,11 +13,11 @@ from experiments.flags import UsageError
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-    from lightning_modules.examples import Example
     from pandas import DataFrame
 
     from experiments.study.settings import RunSettings
     from experiments.tables import Table
+    from lightning_modules.examples import Example
     from lightning_modules.study_module import StudyModule
 
 
@@ -51,7 +51,7 @@ class Task(ABC):
     """The measure that the arms are first compared by."""
     measures: tuple[str, ...]
     """Names of all measures in the results (`lightning_modules.measures`); `drop` and `divergence` where there are."""
-    about: dict = {}
+    about: ClassVar[dict] = {}
     """Further settings for the run's config.yaml."""
 
     def prepare(self, arms: Sequence[Arm], run: RunSettings) -> Sequence[Arm]:

@@ -17,7 +17,7 @@ class ClassificationFlags(RunFlags):
     """Set to train on: imagenet, cifar10, cifar100, office-home, pacs, domainnet, one domain of a set (pacs/photo), or
     shapes, which are drawn here and need nothing on disk."""
     norm: list[str] = field(default_factory=lambda: ["bn", "sn", "bin"])
-    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    """Norms to compare, of NORMS."""
     sync_norm: bool = False
     """Take batch statistics over all processes, in bn, sn, bin and IBN's bn half alike."""
     recipe: str = "auto"

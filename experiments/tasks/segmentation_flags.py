@@ -17,7 +17,7 @@ class SegmentationFlags(RunFlags):
     target: list[str] = field(default_factory=lambda: ["cityscapes"])
     """Domains to be judged on besides the source; NAME:SPLIT judges on another split than val."""
     norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "ibn-b", "sn", "bin"])
-    """Norms to compare, of bn syncbn in ln gn sn sn-in-ln bin ibn-a ibn-b."""
+    """Norms to compare, of NORMS."""
     norm_in: str = "both"
     """Which half gets the norm: encoder, decoder or both (IBN-Net's always go into the encoder)."""
     sync_norm: bool = False

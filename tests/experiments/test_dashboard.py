@@ -116,13 +116,14 @@ def test_pictures_and_tables_are_on_disk(runs):
         (table,) = (file for file in files if file.name.endswith(".table.json"))
         results = json.loads((folder / "result.json").read_text())["results"]
         assert len(json.loads(table.read_text())["data"]) == len(results)
-        assert [file for file in files if file.name.startswith("predictions")]
+        assert [file for file in files if file.name.startswith("examples")]
 
 
 def test_what_a_run_comes_to(runs):
     """The single numbers, against the tables of the study."""
     streets = merged(runs["streets/sn-seed0"])
-    results = pd.read_csv(runs["streets/sn-seed0"].parent / "results.csv").set_index("role")["miou"]
+    results = pd.read_csv(runs["streets/sn-seed0"].parent / "results.csv").query("measure == 'miou'")
+    results = results.set_index("role")["value"]
     assert streets["final/source"] == pytest.approx(results["source"])
     assert streets["final/drop"] == pytest.approx(results["source"] - results["target"])
     divergence = pd.read_csv(runs["streets/sn-seed0"].parent / "divergence.csv")["mean"].mean()
@@ -130,8 +131,8 @@ def test_what_a_run_comes_to(runs):
     judged = merged(runs["judged/bin-seed0"])
     means = pd.read_csv(runs["judged/bin-seed0"].parent / "results.csv").groupby(["part", "measure"])["value"].mean()
     assert judged["final/top1"] == pytest.approx(means["clean", "top1"])
-    assert judged["robustness/corruption_error"] == pytest.approx(means["corruptions", "error"])
-    assert judged["robustness/shifts_top1"] == pytest.approx(means["shifts", "top1"])
+    assert judged["final/corruptions/error"] == pytest.approx(means["corruptions", "error"])
+    assert judged["final/shifts/top1"] == pytest.approx(means["shifts", "top1"])
 
 
 def test_automatic_panels_are_few(runs):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -19,9 +20,10 @@ from experiments.report import main, prediction_pictures, write_report
 from experiments.reporting.run import read_run
 from experiments.run_folder import RunFolder
 from experiments.tables import table_of
+from lightning_modules.examples import Example, save_examples
 from lightning_modules.gate_figures import STATISTIC_COLOURS, draw_gate_movement, draw_gates, norm_colour
 from normshift import NORMS
-from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, finished_run, gates
+from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, all_road, finished_run, gates
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_report_is_whole_and_self_contained(run):
     assert str(run.parent) not in html
     assert list(sections(page)) == [
         "Result", "The drop", "Training", "What the gates learned", "Inside the network: how far apart the domains are",
-        "Predictions", "Class by class", "How it was run",
+        "Predictions", "In detail", "How it was run",
     ]  # fmt: skip
     assert "27.5 ± 3.5" in sections(page)["Result"]
     assert all("<img" in sections(page)[title] for title in list(sections(page))[1:6])
@@ -66,14 +68,14 @@ def test_each_file_may_be_missing_empty_or_damaged(run):
         assert read_run(run).table is None
     (run / "config.yaml").write_bytes(b"norm: [bn")
     assert read_run(run).config == {}
-    (run / "config.yaml").write_text("label_space: street")
-    shutil.rmtree(run / "predictions")
+    (run / "config.yaml").write_text("norm: [bn, sn, bin]")
+    shutil.rmtree(run / "examples")
     html = sections(write_report(run))
     assert not any("<img" in section for section in html.values())
     assert "stopped before a network was judged" in html["Result"]
     assert "metrics.csv is missing" in html["Training"]
     assert "gates.parquet is missing" in html["What the gates learned"]
-    assert "The folder predictions is missing" in html["Predictions"]
+    assert "The folder examples is missing" in html["Predictions"]
 
 
 def test_run_killed_halfway(run):
@@ -83,7 +85,7 @@ def test_run_killed_halfway(run):
     (run / "metrics.csv").write_text(metrics[: len(metrics) // 2])
     (run / "divergence.csv").unlink()
     (run / "gates.parquet").write_bytes((run / "gates.parquet").read_bytes()[:-50])
-    for file in (run / "predictions").glob("camvid*"):
+    for file in (run / "examples").glob("camvid*"):
         file.write_bytes(file.read_bytes()[:40])
     html = sections(write_report(run))
     assert "61.0 ± 1.4" in html["Result"] and "Without a result so far: bin" in html["Result"]
@@ -96,7 +98,7 @@ def test_run_killed_halfway(run):
 def test_run_killed_without_a_word(tmp_path):
     """As kill -9 leaves it: trainings have folders, and nothing is gathered."""
     folder = RunFolder(tmp_path / "run", Flags(), "Which?", {}, CLASSIFIERS)
-    folder.finish("bn-b32", 0, {"results": [{"domain": "photo", "role": "val", "top1": 0.9}]})
+    folder.finish("bn-b32", 0, {"results": [measured(0.9)]})
     for arm, steps in (("bn-b32", 8), ("sn-b32", 5)):
         folder.part(arm, 0).mkdir(exist_ok=True)
         rows = [{"step": step, "train/loss": 2 - step / 10} for step in range(steps)]
@@ -143,15 +145,15 @@ def test_the_caption_says_where_some_channels_stand_for_all(run):
 
 
 def test_norms_without_gates(tmp_path):
-    (tmp_path / "config.yaml").write_text("norm: bn\nsource: gta5\ntarget: cityscapes\nlabel_space: street")
-    html = sections(write_report(tmp_path))
-    assert "No norm of this run has gates." in html["What the gates learned"]
+    (tmp_path / "config.yaml").write_text("norm: bn\nsource: gta5\ntarget: cityscapes")
+    assert "What the gates learned" not in sections(write_report(tmp_path))
 
 
 def test_predictions_stay_within_their_budget(run, monkeypatch):
-    for file in (run / "predictions").glob("*-0-*"):
-        for index in range(1, 4):
-            shutil.copy(file, str(file).replace("-0-", f"-{index}-"))
+    shutil.rmtree(run / "examples")
+    for norm in MIOU:
+        found = [all_road(domain, index) for domain in (SOURCE, *TARGETS) for index in range(4)]
+        save_examples(found, run / "examples", norm)
     pictures, left_out = prediction_pictures(read_run(run))
     assert [(domain, len(examples)) for domain, examples in pictures] == [(d, 4) for d in (SOURCE, *TARGETS)]
     assert [what for what, _ in pictures[0][1][0]] == ["image", "truth", *MIOU] and left_out == 0
@@ -162,7 +164,7 @@ def test_predictions_stay_within_their_budget(run, monkeypatch):
 
 
 def test_large_predictions_are_reduced(run):
-    Image.new("RGB", (2048, 1024)).save(run / "predictions" / f"{SOURCE}-0-image.png")
+    Image.new("RGB", (2048, 1024)).save(run / "examples" / f"{SOURCE}-0-picture.png")
     uri = dict(prediction_pictures(read_run(run))[0][0][1][0])["image"]
     assert Image.open(BytesIO(b64decode(uri.partition(",")[2]))).size == (320, 160)
 
@@ -230,9 +232,15 @@ QUESTION = "Does it fall as batches shrink? A network is trained with few images
 
 def top1(results: pd.DataFrame):
     """By hand: bn 90 and 92, then 50 and 60; sn 89 and 91, then 88 and 88."""
-    scores = results.pivot(index=["norm", "seed"], columns="batch", values="top1") * 100
+    scores = results.pivot(index=["norm", "seed"], columns="batch", values="value") * 100
     scores = scores.rename(columns="{} images".format).assign(parameters=11.2)
     return table_of(scores, "Top-1 in per cent{spread}.", unranked=frozenset({"parameters"}))
+
+
+def measured(score: float) -> dict:
+    """A row of results."""
+    about = {"domain": "photo", "part": "clean", "condition": "clean"}
+    return about | {"measure": "top1", "value": score}
 
 
 def classifiers(path: Path, arms: dict = CLASSIFIERS, scores=(0.9, 0.92, 0.5, 0.6, 0.89, 0.91, 0.88, 0.88)) -> Path:
@@ -240,7 +248,7 @@ def classifiers(path: Path, arms: dict = CLASSIFIERS, scores=(0.9, 0.92, 0.5, 0.
     folder = RunFolder(path, Flags(), QUESTION, {}, arms)
     for i, (arm, seed) in enumerate((arm, seed) for arm in arms for seed in (0, 1)):
         norm, score = arms[arm]["norm"], scores[i % len(scores)]
-        folder.finish(arm, seed, {"results": [{"domain": "photo", "role": "val", "top1": score, "recipe": "plain"}]})
+        folder.finish(arm, seed, {"results": [measured(score) | {"recipe": "plain"}]})
         losses = [{"step": step, "train/loss": 2 - step / 10} for step in range(8)]
         judged = [{"step": s, "photo/top1": score, "sketch/top1": score / 2, "photo/ece": 0.1} for s in (3, 7)]
         pd.DataFrame(losses + judged).to_csv(folder.part(arm, seed) / "metrics.csv", index=False)
@@ -271,14 +279,18 @@ def test_report_of_classifiers(tmp_path):
 
 def test_answers_of_classifiers_stand_below_their_images(tmp_path):
     run = classifiers(tmp_path / "run")
-    predictions = run / "predictions"
-    predictions.mkdir()
-    for index in (0, 1):
-        Image.new("RGB", (36, 36)).save(predictions / f"shapes-photo-{index}-image.png")
-    head = "domain,image,truth,answer,probability\n"
-    (predictions / "bn-b32.csv").write_text(f"{head}shapes-photo,0,50,50,0.93\nshapes-photo,1,mug,<bell>,0.4\n")
-    (predictions / "sn-b2.csv").write_text(f"{head}shapes-photo,0,50,mug,0.5\nshapes-photo,1,m")  # cut off
-    (predictions / "sn-b32.csv").touch()
+    black = np.zeros((36, 36, 3), np.uint8)
+
+    def answered(arm: str, *answers: tuple[str, str, str]) -> Path:
+        found = [Example("shapes/photo", index, black, *answer) for index, answer in enumerate(answers)]
+        save_examples(found, run / "examples", arm)
+        return run / "examples" / f"{arm}.json"
+
+    answered("bn-b32", ("50", "50", "93 %"), ("mug", "<bell>", "40 %"))
+    answered("sn-b2", ("50", "mug", "50 %"))
+    cut = answered("sn-b32", ("50", "mug", "50 %"), ("mug", "mug", "50 %"))
+    cut.write_bytes(cut.read_bytes()[:100])
+    (run / "examples" / "bn-b2.json").touch()
     html = sections(write_report(run))["Predictions"]
     told = [re.sub(r"<.*?>", "", figure).split("\n") for figure in re.findall(r"<figure>(.*?)</figure>", html, re.S)]
     assert [[line for line in lines if line] for lines in told] == [
@@ -314,8 +326,8 @@ def alternatives(section: str) -> list[str]:
 def test_classifiers_without_gates_have_no_chapter_on_them(tmp_path):
     folder = RunFolder(tmp_path / "run", Flags(), "Deep?", {}, {"50": {"norm": "bn"}, "101": {"norm": "bn"}})
     for arm, score in (("50", 0.5), ("101", 0.6)):
-        folder.finish(arm, 0, {"results": [{"top1": score, "depth": int(arm)}]})
-    folder.gather(1, lambda results: table_of(results.set_index(["arm", "seed"])[["top1"]], ""))
+        folder.finish(arm, 0, {"results": [measured(score) | {"depth": int(arm)}]})
+    folder.gather(1, lambda results: table_of(results.set_index(["arm", "seed"])[["value"]], ""))
     html = sections(write_report(tmp_path / "run"))
     assert list(html) == ["Result", "The result as a picture", "Training", "How it was run"]
     assert "metrics.csv is missing" in html["Training"] and "<img" in html["The result as a picture"]
@@ -335,7 +347,7 @@ def test_many_arms_are_split_into_panels(tmp_path):
     alike = {f"arm{i}": {"norm": "bn", "batch": 8} for i in range(14)}
     folder = RunFolder(tmp_path / "alike", Flags(), "", {}, alike)
     for arm in alike:
-        folder.finish(arm, 0, {"results": [{"top1": 0.5}]})
+        folder.finish(arm, 0, {"results": [measured(0.5)]})
         pd.DataFrame({"step": [0, 1], "train/loss": [1, 0]}).to_csv(folder.part(arm, 0) / "metrics.csv", index=False)
     folder.gather(1, lambda results: None)
     html = sections(write_report(tmp_path / "alike"))

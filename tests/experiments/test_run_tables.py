@@ -68,20 +68,25 @@ def test_tables_of_a_folder(folder):
     assert list(run.configs["norm"]) == ["bn", "bn", "sn", "sn"]  # each training's own, not the flag
 
 
-def test_measures_in_columns_become_rows(tmp_path):
-    """Segmentation's results have a column a measure; its table must come out of the tidy ones as well."""
-    wide = results()
+@pytest.mark.parametrize("wide", [False, True])
+def test_results_come_back_as_they_were_written(wide, tmp_path):
+    """Also those of older runs, which have a column a measure."""
+    long = results()
+    labels = ["arm", "norm", "seed", "domain", "role"]
+    written = long.pivot(index=labels, columns="measure", values="value").reset_index() if wide else long
+    written = written.assign(**{"iou/sky": np.nan}) if wide else written
     folder = RunFolder(tmp_path / "run", Flags(seed=0), "Which?", {}, {norm: {"norm": norm} for norm in MIOU})
-    for (arm, seed), rows in wide.groupby(["arm", "seed"], sort=False):
+    for (arm, seed), rows in written.groupby(["arm", "seed"], sort=False):
         measured = rows.drop(columns=["arm", "norm", "seed"]).to_dict("records")
         layer = {"domain": "camvid:test", "layer": "a", "depth": 0, "channels": 2, "mean": 1.0, "total": 2.0}
         fill(folder, arm, seed, measured, (layer,))
     folder.gather(1, lambda results: None)
     run = read_folder(tmp_path / "run")
-    assert list(run.results) == ["arm", "norm", "seed", "domain", "role", "measure", "value"]
-    assert set(run.results.measure) == {"miou", "iou/road"}  # what was not measured is no row
-    miou = run.results[run.results.measure == "miou"].rename(columns={"value": "miou"})
-    assert drop_table(miou).markdown() == drop_table(wide).markdown()
+    key = [*labels, "measure"]
+    read, whole = (frame.sort_values(key).reset_index(drop=True)[list(long)] for frame in (run.results, long))
+    pd.testing.assert_frame_equal(read, whole)  # what was not measured is no row
+    cells = drop_table(long).cells
+    pd.testing.assert_frame_equal(drop_table(run.results).cells.loc[cells.index, cells.columns], cells)
     assert len(run.divergence) == 6
 
 

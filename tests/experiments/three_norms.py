@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from PIL import Image
 
 from experiments.domain_drop import drop_table
+from lightning_modules.examples import Example, save_examples
+from lightning_modules.measures import measures_to_plain
 
 SOURCE, TARGETS = "streets-game", ("streets-night", "camvid:test")
 
@@ -21,21 +22,14 @@ MIOU = {
 
 
 def results(miou: dict = MIOU) -> pd.DataFrame:
-    """One row a norm, seed and domain, as a study gathers them."""
+    """One row a norm, seed, domain and measure, as a study gathers them."""
     rows = [
-        {
-            "arm": norm,
-            "norm": norm,
-            "seed": seed,
-            "domain": domain,
-            "role": role,
-            "miou": value,
-            "iou/road": value,
-            "iou/sky": np.nan,
-        }
+        {"arm": norm, "norm": norm, "seed": seed, "domain": domain, "role": role, "part": "clean"}
+        | {"condition": "clean", "measure": measure, "value": value}
         for norm, seeds in miou.items()
         for seed, values in seeds.items()
         for domain, role, value in zip((SOURCE, *TARGETS), ("source", "target", "target"), values, strict=True)
+        for measure in ("miou", "iou/road")
     ]
     return pd.DataFrame(rows)
 
@@ -64,9 +58,10 @@ def gates(norm: str, layers: int = 6, epochs: int = 3, seeds: int = 2, channels:
 
 def finished_run(run: Path) -> Path:
     """The folder of a finished run of the three norms and two seeds."""
-    (run / "predictions").mkdir(parents=True)
+    run.mkdir(parents=True)
     config = {
-        "source": SOURCE, "target": list(TARGETS), "norm": list(MIOU), "seeds": 2, "label_space": "street",
+        "source": SOURCE, "target": list(TARGETS), "norm": list(MIOU), "seeds": 2,
+        "colours": {"road": "#804080", "sidewalk": "#f423e8"},
         "question": "Which norm sees <best> at night?", "command": "python experiments/seg_gta2city.py --norm bn sn",
         "machine": "a laptop", "git": "abc1234", "versions": {"torch": "2.11.0"}, "minutes": 3.2,
     }  # fmt: skip
@@ -90,7 +85,13 @@ def finished_run(run: Path) -> Path:
     pd.DataFrame(metrics).to_csv(run / "metrics.csv", index=False)
     pd.DataFrame(divergence).to_csv(run / "divergence.csv", index=False)
     pd.concat([gates("sn"), gates("bin")]).to_parquet(run / "gates.parquet")
-    for domain in (SOURCE, *TARGETS):
-        for what in ("image", "truth", *MIOU):
-            Image.new("RGB", (64, 32), (128, 64, 128)).save(run / "predictions" / f"{domain}-0-{what}.png")
+    for norm in MIOU:
+        save_examples([all_road(domain) for domain in (SOURCE, *TARGETS)], run / "examples", norm)
+    measures = measures_to_plain(("miou", "iou/*", "chance", "drop", "divergence"))
+    (run / "measures.json").write_text(json.dumps({"headline": "miou", "measures": measures}))
     return run
+
+
+def all_road(domain: str, index: int = 0, size: tuple[int, int] = (32, 64)) -> Example:
+    """A picture, its truth and a prediction, all road."""
+    return Example(domain, index, *[np.full((*size, 3), (128, 64, 128), np.uint8)] * 3)

@@ -66,9 +66,26 @@ def test_results_say_which_classes_their_mean_is_over():
     )
     for net in (usual, published):
         net.evaluation = [{0: 0.5}, {0: 0.25, 9: 0.0}]
-    assert [row["mean_over"] for row in usual.results()] == [f"{n} classes, where they occur" for n in (19, 16)]
+    means = [row for row in usual.results() if row["measure"] == "miou"]
+    assert [row["mean_over"] for row in means] == [f"{n} classes, where they occur" for n in (19, 16)]
     zeros = "19 classes, 0 for one that is predicted but does not occur"
-    assert [row["mean_over"] for row in published.results()] == [zeros] * 2
+    assert [row["mean_over"] for row in published.results() if row["measure"] == "miou"] == [zeros] * 2
+
+
+def test_results_are_a_row_a_value():
+    """By hand: 0.5 of one class, whose mean is 0.5; 0.25 and 0 of two, whose mean is 0.125 and whose chance is 1/2."""
+    net = module(domains=[HOME, Domain("synthia", [], STREET, SYNTHIA_JUDGED, {})])
+    net.evaluation = [{0: 0.5}, {0: 0.25, 9: 0.0}]
+    rows = [(row["domain"], row["role"], row["measure"], row["value"]) for row in net.results()]
+    assert rows == [
+        (HOME.name, "source", "miou", 0.5),
+        (HOME.name, "source", "iou/road", 0.5),
+        ("synthia", "target", "miou", 0.125),
+        ("synthia", "target", "iou/road", 0.25),
+        ("synthia", "target", "iou/terrain", 0.0),
+        ("synthia", "target", "chance", 0.5),
+    ]
+    assert all((row["part"], row["condition"]) == ("clean", "clean") for row in net.results())
 
 
 def test_validation_folds_merged_classes_and_ignores_255():
