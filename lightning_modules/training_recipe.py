@@ -22,7 +22,7 @@ class TrainingRecipe:
     weight_decay: float
     decay_norms: bool = True  # whether norms' weights and biases, and biases in general, decay as well
     decay_biases: bool | None = None  # of convolutions and linear layers; None: as `decay_norms` says
-    decay_gates: bool = False  # whether Switchable Normalization's gates decay as well
+    decay_gates: bool = False  # whether gates decay as well that are not fast (Switchable Normalization's)
 
     schedule: str  # a name in `SCHEDULES`
     milestones: tuple[float, ...] = ()  # of "step", at which the rate is divided by ten; see `milestone_steps`

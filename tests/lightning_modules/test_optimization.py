@@ -181,7 +181,7 @@ def test_an_unknown_name_is_answered_with_those_that_there_are(kind, known):
 ALL, KERNELS, NORMS = (23, 4887), (9, 4767), (14, 120)
 """Tensors and numbers of the network below: all but its gates, those of more than one axis and the classifier's bias,
 and the norms' weights and biases."""
-GATES = {"sn": ("sn_gates", (14, 42)), "bin": ("rho", (7, 60))}
+GATES = {"sn": ("gates", (14, 42)), "bin": ("fast_gates", (7, 60))}
 SGD = {
     # recipe: (highest rate, weight decay, that of SN's gates)
     "ibn-step": (0.1, 1e-4, 0), "sn-step": (0.1, 1e-4, 1e-4), "sn-cosine": (0.1, 1e-4, 1e-4),
@@ -229,23 +229,25 @@ def test_groups_of_recipes_that_decay_all_alike(name, norm):
 def test_groups_of_resnet_rs(name):
     found = groups(module_of(name, "bin"))
     kept = [("weights", KERNELS, 1.6, 4e-5), ("norms_and_biases", NORMS, 1.6, 0)]
-    assert found == [*kept, ("rho", (7, 60), 16.0, 0)]
+    assert found == [*kept, ("fast_gates", (7, 60), 16.0, 0)]
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
         ("linear", ClassificationModule, [("weights", (2, 51), 1.6, 0)]),
-        ("dann", DomainAdversarialModule, [("weights", (29, 1_072_920), 0.01, 5e-4), ("rho", (7, 60), 0.1, 0)]),
-        ("domainbed-erm", ClassificationModule, [("weights", ALL, 5e-5, 0), ("rho", (7, 60), 5e-4, 0)]),
-        ("domainbed-dann", DomainInvariantModule, [("weights", (29, 75_545), 5e-5, 0), ("rho", (7, 60), 5e-4, 0)]),
+        ("dann", DomainAdversarialModule, [("weights", (29, 1_072_920), 0.01, 5e-4), ("fast_gates", (7, 60), 0.1, 0)]),
+        ("domainbed-erm", ClassificationModule, [("weights", ALL, 5e-5, 0), ("fast_gates", (7, 60), 5e-4, 0)]),
+        ("domainbed-dann", DomainInvariantModule, [
+            ("weights", (29, 75_545), 5e-5, 0), ("fast_gates", (7, 60), 5e-4, 0),
+        ]),
         ("tll-dann", DomainAdversarialModule, [
             ("backbone_weights", (21, 4836), 0.001, 1e-3), ("weights", (16, 1_323_524), 0.01, 1e-3),
-            ("backbone_rho", (7, 60), 0.01, 0),
+            ("backbone_fast_gates", (7, 60), 0.01, 0),
         ]),
         ("tll-erm", ClassificationModule, [
             ("backbone_weights", (21, 4836), 1e-4, 5e-4), ("weights", (2, 51), 0.001, 5e-4),
-            ("backbone_rho", (7, 60), 0.001, 0),
+            ("backbone_fast_gates", (7, 60), 0.001, 0),
         ]),
     ],
 )  # fmt: skip
@@ -259,7 +261,7 @@ def test_groups_of_segmentation_recipes(name):
     of = SEGMENTATION_RECIPES[name]
     found = groups(SegmentationModule(of, "bin", [Domain("streets", [], STREET, tuple(range(19)), {})]))
     rate = {"laptop": 0.1, "smoke": 0.01}[name]
-    assert found == [("weights", (99, 12_482_742), rate, 5e-4), ("rho", (30, 6960), pytest.approx(10 * rate), 0)]
+    assert found == [("weights", (99, 12_482_742), rate, 5e-4), ("fast_gates", (30, 6960), pytest.approx(10 * rate), 0)]
 
 
 # Going on from a checkpoint
