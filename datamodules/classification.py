@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
@@ -14,6 +15,7 @@ from datamodules.image_files import DataError
 from datamodules.image_transforms import JudgedImage, TrainImage
 from datamodules.joined import Joined
 from datamodules.sample_order import FromEach, Passes
+from datamodules.samples import LabelledImages
 
 
 class ClassificationEvaluation(pl.LightningDataModule):
@@ -136,13 +138,13 @@ class AdaptationData(ClassificationData):
 class Transformed(Dataset):
     """(transformed image, label) pairs."""
 
-    def __init__(self, samples, transform):
+    def __init__(self, samples: LabelledImages, transform: Callable[[np.ndarray], torch.Tensor]):
         self.samples, self.transform = samples, transform
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = self.samples[index]
         return self.transform(image), label
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datamodules.image_files import DataError, MissingDataError
 from datamodules.labels import LabelSpace
+from datamodules.samples import LabelMaps
 from datamodules.segmentation_sets import STREET_SETS
 from datamodules.street_sets import StreetSet
 from datamodules.streets import APPEARANCES, Streets
@@ -21,12 +22,12 @@ class Domain:
     """One set under one split, and how a network's predictions are judged on it.
 
     Attributes:
-        name: as the user gave it. samples: a map-style dataset of (image, label), see `datamodules.street_sets`.
+        name: as the user gave it. samples: its images and their labels.
         judged: training ids that count. fold: predicted id -> judged id, for sets that merge classes of ours.
     """
 
     name: str
-    samples: object
+    samples: LabelMaps
     label_space: LabelSpace
     judged: tuple[int, ...]
     fold: dict[int, int]

@@ -12,6 +12,7 @@ from datamodules.class_uniform import ClassUniformOrder, class_centres, images_b
 from datamodules.domains import Domain, open_all, split_of
 from datamodules.image_files import DataError
 from datamodules.robustnet import CentralSquares, RobustNetTransform
+from datamodules.samples import Samples
 from datamodules.transforms import NEAREST, EvalTransform, TrainTransform
 
 
@@ -180,7 +181,7 @@ class SegmentationData(SegmentationEvaluation):
 class Resized:
     """(image, label) pairs at a given height: images averaged over areas, labels as they are at the areas' centres."""
 
-    def __init__(self, samples, height: int | None):
+    def __init__(self, samples: Samples[np.ndarray], height: int | None):
         self.samples, self.height = samples, height
 
     def __len__(self) -> int:
@@ -205,7 +206,13 @@ class TrainSamples(Dataset):
     In the manner of RobustNet's class-uniform sampling, which `ClassUniformOrder` is.
     """
 
-    def __init__(self, samples, transform: TrainTransform, by_class: dict[int, np.ndarray], class_uniform: float):
+    def __init__(
+        self,
+        samples: Samples[np.ndarray],
+        transform: TrainTransform,
+        by_class: dict[int, np.ndarray],
+        class_uniform: float,
+    ):
         self.samples, self.transform = samples, transform
         self.classes, self.images = list(by_class), list(by_class.values())
         self.class_uniform = class_uniform if by_class else 0.0
@@ -228,7 +235,7 @@ class AimedSamples(Dataset):
     The pixel (row, column) is one of the image as it is stored, before it is resized to `height`.
     """
 
-    def __init__(self, samples, height: int | None, transform: RobustNetTransform):
+    def __init__(self, samples: Samples[np.ndarray], height: int | None, transform: RobustNetTransform):
         self.samples, self.transform = Resized(samples, height), transform
 
     def __len__(self) -> int:
@@ -245,7 +252,7 @@ class AimedSamples(Dataset):
 class EvalSamples(Dataset):
     """Whole images, normalised."""
 
-    def __init__(self, samples):
+    def __init__(self, samples: Samples[np.ndarray]):
         self.samples, self.transform = samples, EvalTransform()
 
     def __len__(self) -> int:

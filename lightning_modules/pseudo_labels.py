@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from datamodules.classification import Transformed
 from datamodules.image_domains import ImageDomain
 from datamodules.joined import Joined, Relabelled
+from datamodules.samples import LabelledImages
 from lightning_modules.checkpoints import load_network
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.recipe_images import judged_image
@@ -42,7 +43,9 @@ def with_pseudo_labels(
 
 
 @torch.inference_mode()
-def predictions(module: ClassificationModule, samples, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def predictions(
+    module: ClassificationModule, samples: LabelledImages, workers: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """The class of each image and its probability: int64 and float32 (len(samples),)."""
     images = Transformed(samples, judged_image(module.recipe))
     labels, sure = [], []
