@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 
+from lightning_modules.training_recipe import TrainingRecipe
+
 SELECTIONS = {
     "last": "that of the last step",
     "best": "that of the evaluation which is best on the very images it is given for, and is flattered by it",
@@ -13,35 +15,22 @@ SELECTIONS = {
 """Which evaluation of a training counts, in the words of a table's legend."""
 
 
-@dataclass(frozen=True)
-class ClassificationRecipe:
+@dataclass(frozen=True, kw_only=True)
+class ClassificationRecipe(TrainingRecipe):
     """Everything about a classification run but its data and its norm.
 
-    Epochs are passes over the training images, unless `epoch_length` says otherwise. In this order: the steps, the
-    network, the images, and how a run goes on and is evaluated.
+    Epochs are passes over the training images, unless `epoch_length` says otherwise; milestones and warm-up are in
+    epochs. In this order, behind how weights are optimised (`TrainingRecipe`): the steps, the network, the images, and
+    how a run goes on and is evaluated.
     """
 
     backbone: str  # a name that `build_backbone` knows
     image_size: int  # what the network sees, in training and when it is judged
     crop: str  # how training crops are cut: see `datamodules.image_transforms.TrainImage`
     resize: int | None  # shorter side before the judged centre crop; None: images as they are
-    batch_size: int  # images a step, over all processes; of each training domain where `from_each` is set
     epochs: float
-    lr: float  # at `lr_batch` images a step, and in proportion at any other batch size
-    schedule: str  # a name in `lightning_modules.optimization.SCHEDULES`
-    weight_decay: float
     lr_batch: int = 256
-    milestones: tuple[float, ...] = ()  # epochs at which "step" divides the rate by ten
-    lr_gamma: float = 0.0  # of the schedule "inverse"
     warmup_epochs: float = 0
-    optimizer: str = "sgd"  # or "adam"
-    momentum: float = 0.9  # and Adam's beta 1
-    beta2: float = 0.999  # Adam's
-    nesterov: bool = False
-    backbone_lr: float = 1.0  # the rate of what stands before bottleneck and classifier, times theirs
-    decay_norms: bool = True  # whether norms' weights and biases, and biases in general, decay as well
-    decay_biases: bool | None = None  # of convolutions and linear layers; None: as `decay_norms` says
-    decay_gates: bool = False  # whether Switchable Normalization's gates decay as well
     label_smoothing: float = 0.0
 
     dropout: float = 0.0  # before the classifier; 0 leaves the architecture's own
@@ -95,9 +84,12 @@ class ClassificationRecipe:
         return max(1, round(self.epochs * self.epoch_steps))
 
     @property
-    def base_lr(self) -> float:
-        """The highest rate, by the linear scaling rule (Goyal et al. 2017): `lr` x batch size / `lr_batch`."""
-        return self.lr * self.batch_size / self.lr_batch
+    def warmup_steps(self) -> int:
+        return round(self.warmup_epochs * self.epoch_steps)
+
+    @property
+    def milestone_steps(self) -> tuple[int, ...]:
+        return tuple(round(milestone * self.epoch_steps) for milestone in self.milestones)
 
     def lasting(self, epochs: float) -> ClassificationRecipe:
         """The recipe stretched to other epochs: milestones and warm-up keep their share of the training."""

@@ -1,4 +1,9 @@
-"""Optimisers, learning rates and averages of weights of the classification recipes."""
+"""Every optimiser and every schedule, by the name that a recipe has for it, and averages of weights.
+
+A recipe says `optimizer="sgd", schedule="poly"` (`TrainingRecipe`), and its module's `configure_optimizers` returns
+`optimizers(recipe, module)`. A new schedule is a function of the recipe and of the study's step here, and its name in
+`SCHEDULES`.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,66 +13,119 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_modules.classification_recipes import ClassificationRecipe
+from lightning_modules.training_recipe import TrainingRecipe
 from normshift import parameter_groups
 
+# Schedules: what share of the highest rate a step has, steps counted from 0.
 
-def step(recipe: ClassificationRecipe, at: int) -> float:
+
+def constant(recipe: TrainingRecipe, at: int) -> float:
+    return 1.0
+
+
+def step(recipe: TrainingRecipe, at: int) -> float:
     """A tenth at every milestone (He et al., CVPR 2016)."""
-    return 0.1 ** sum(at >= round(m * recipe.epoch_steps) for m in recipe.milestones)
+    return 0.1 ** sum(at >= milestone for milestone in recipe.milestone_steps)
 
 
-def cosine(recipe: ClassificationRecipe, at: int) -> float:
+def poly(recipe: TrainingRecipe, at: int) -> float:
+    """(1 - p)^power with p the share of the training that is done (Chen et al., TPAMI 2018, DeepLab); power 1: a line.
+
+    A training that goes on behind its last step stands still.
+    """
+    return max(1 - at / recipe.max_steps, 0.0) ** recipe.poly_power
+
+
+def cosine(recipe: TrainingRecipe, at: int) -> float:
     """Half a cosine from the end of the warm-up to the end of the training (Loshchilov and Hutter, ICLR 2017)."""
-    warmup = warmup_steps(recipe)
+    warmup = recipe.warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (at - warmup) / max(1, recipe.max_steps - warmup)))
 
 
-def whole_cosine(recipe: ClassificationRecipe, at: int) -> float:
+def whole_cosine(recipe: TrainingRecipe, at: int) -> float:
     """Half a cosine over all steps, whose first ones the warm-up takes the place of (TensorFlow Model Garden's)."""
     return 0.5 * (1 + math.cos(math.pi * at / recipe.max_steps))
 
 
-def inverse(recipe: ClassificationRecipe, at: int) -> float:
+def inverse(recipe: TrainingRecipe, at: int) -> float:
     """(1 + gamma i)^-0.75 at step i, however many there are (Transfer-Learning-Library's)."""
     return (1 + recipe.lr_gamma * at) ** -0.75
 
 
-def constant(recipe: ClassificationRecipe, at: int) -> float:
-    return 1.0
-
-
-def annealed(recipe: ClassificationRecipe, at: int) -> float:
+def annealed(recipe: TrainingRecipe, at: int) -> float:
     """(1 + 10 p)^-0.75 with p the share of the training that is done (Ganin et al., JMLR 2016, section 5.2.2)."""
     return (1 + 10 * at / recipe.max_steps) ** -0.75
 
 
-SCHEDULES: dict[str, Callable[[ClassificationRecipe, int], float]] = {
+SCHEDULES: dict[str, Callable[[TrainingRecipe, int], float]] = {
+    "constant": constant,
     "step": step,
+    "poly": poly,
     "cosine": cosine,
     "whole-cosine": whole_cosine,
     "inverse": inverse,
-    "constant": constant,
     "annealed": annealed,
 }
 
 
-def warmup_steps(recipe: ClassificationRecipe) -> int:
-    return round(recipe.warmup_epochs * recipe.epoch_steps)
+# Warm-ups: the same share in the first `recipe.warmup_steps` steps. They begin one part above 0, where nothing moves.
 
 
-def learning_rate(recipe: ClassificationRecipe, at: int) -> float:
-    """The rate of optimiser step `at`, counted from 0: a linear warm-up to where the schedule then is, then that."""
-    warmup, schedule = warmup_steps(recipe), SCHEDULES[recipe.schedule]
-    if at < warmup:
-        return recipe.base_lr * schedule(recipe, warmup) * (at + 1) / (warmup + 1)
-    return recipe.base_lr * schedule(recipe, at)
+def to_schedule(recipe: TrainingRecipe, at: int) -> float:
+    """In a line to where the schedule stands at the end of the warm-up (TensorFlow Model Garden's)."""
+    warmup = recipe.warmup_steps
+    return SCHEDULES[recipe.schedule](recipe, warmup) * (at + 1) / (warmup + 1)
 
 
-def optimizers(recipe: ClassificationRecipe, module: nn.Module, slow: Iterable[nn.Parameter] = ()) -> dict:
-    """What Lightning's `configure_optimizers` returns: SGD or Adam over the papers' parameter groups, and the schedule.
+def to_highest(recipe: TrainingRecipe, at: int) -> float:
+    """In a line to the highest rate, from which the schedule's then follows at once (Goyal et al. 2017)."""
+    return (at + 1) / (recipe.warmup_steps + 1)
 
-    `slow`: the parameters whose rate is `recipe.backbone_lr` times the others'.
+
+WARMUPS: dict[str, Callable[[TrainingRecipe, int], float]] = {"to-schedule": to_schedule, "to-highest": to_highest}
+
+
+def rate_factor(recipe: TrainingRecipe, at: int) -> float:
+    """The rate of the study's step `at`, counted from 0, as a share of `recipe.base_lr`."""
+    course = WARMUPS[recipe.warmup] if at < recipe.warmup_steps else SCHEDULES[recipe.schedule]
+    return course(recipe, at)
+
+
+# Optimisers, over parameter groups that have their own rates and weight decay.
+
+
+def sgd(recipe: TrainingRecipe, groups: list[dict]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
+def adam(recipe: TrainingRecipe, groups: list[dict]) -> torch.optim.Optimizer:
+    """Weight decay joins the gradient (Kingma and Ba, ICLR 2015)."""
+    return torch.optim.Adam(groups, lr=recipe.base_lr, betas=(recipe.momentum, recipe.beta2))
+
+
+def adamw(recipe: TrainingRecipe, groups: list[dict]) -> torch.optim.Optimizer:
+    """Weight decay apart from the gradient (Loshchilov and Hutter, ICLR 2019)."""
+    return torch.optim.AdamW(groups, lr=recipe.base_lr, betas=(recipe.momentum, recipe.beta2))
+
+
+OPTIMIZERS: dict[str, Callable[[TrainingRecipe, list[dict]], torch.optim.Optimizer]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+}
+
+
+def optimizers(recipe: TrainingRecipe, module: nn.Module, backbone: Iterable[nn.Parameter] = ()) -> dict:
+    """What Lightning's `configure_optimizers` returns: the recipe's optimiser over the papers' groups, and its rates.
+
+    Args:
+        module: all that is trained by it.
+        backbone: its parameters whose rate is `recipe.backbone_lr` times the others'.
+
+    Raises:
+        ValueError: the recipe names an optimiser, a schedule or a warm-up that does not exist.
     """
+    check_names(recipe)
     groups = parameter_groups(
         module,
         recipe.base_lr,
@@ -77,13 +135,17 @@ def optimizers(recipe: ClassificationRecipe, module: nn.Module, slow: Iterable[n
         decay_gates=recipe.decay_gates,
     )
     if recipe.backbone_lr != 1:
-        groups = divided(groups, {id(parameter) for parameter in slow}, recipe.backbone_lr)
-    if recipe.optimizer == "adam":
-        optimizer = torch.optim.Adam(groups, lr=recipe.base_lr, betas=(recipe.momentum, recipe.beta2))
-    else:
-        optimizer = torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: learning_rate(recipe, at) / recipe.base_lr)
+        groups = divided(groups, {id(parameter) for parameter in backbone}, recipe.backbone_lr)
+    optimizer = OPTIMIZERS[recipe.optimizer](recipe, groups)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: rate_factor(recipe, at))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def check_names(recipe: TrainingRecipe) -> None:
+    for kind, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("warmup", WARMUPS)):
+        name = getattr(recipe, kind)
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}: choose from {', '.join(known)}.")
 
 
 def divided(groups: list[dict], slow: set[int], factor: float) -> list[dict]:

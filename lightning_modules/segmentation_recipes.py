@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+from lightning_modules.training_recipe import TrainingRecipe
 
-@dataclass(frozen=True)
-class SegmentationRecipe:
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationRecipe(TrainingRecipe):
     """Everything about a segmentation run but its domains and its norm."""
 
     arch: str  # "robustnet" (lightning_modules.robustnet), or segmentation-models-pytorch's name
@@ -12,15 +14,8 @@ class SegmentationRecipe:
     output_stride: int
     height: int | None  # images are resized to this first; None: as they are
     crop: tuple[int, int]  # (height, width)
-    batch_size: int  # images a step, over all processes
     max_steps: int
-    epoch_steps: (
-        int | None
-    )  # steps of an epoch, after which gates are tracked; None: a pass over the source, the most it can be
-    lr: float
-    momentum: float
-    weight_decay: float
-    poly_power: float
+    epoch_steps: int | None  # after which gates are tracked; None: a pass over the source, the most it can be
     warmup_steps: int
     auxiliary_weight: float
     class_uniform: float
@@ -33,7 +28,8 @@ class SegmentationRecipe:
 
 _ROBUSTNET = SegmentationRecipe(
     arch="robustnet", backbone="resnet50.tv_in1k", output_stride=16, height=None, crop=(768, 768), batch_size=16,
-    max_steps=40_000, epoch_steps=None, lr=0.01, momentum=0.9, weight_decay=5e-4, poly_power=0.9, warmup_steps=0,
+    max_steps=40_000, epoch_steps=None, lr=0.01, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9,
+    warmup_steps=0,
     auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole", judge_epochs=4, augmentation="robustnet",
     squares=(("mapillary", 1536),), absent_classes=True,
 )  # fmt: skip
@@ -48,13 +44,15 @@ SEGMENTATION_RECIPES = {
     # is segmentation-models-pytorch's DeepLabV3+, and the augmentation ours.
     "laptop": SegmentationRecipe(
         arch="deeplabv3plus", backbone="resnet18", output_stride=16, height=128, crop=(96, 192), batch_size=8,
-        max_steps=160, epoch_steps=40, lr=0.1, momentum=0.9, weight_decay=5e-4, poly_power=0.9, warmup_steps=20,
+        max_steps=160, epoch_steps=40, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9,
+        warmup="to-highest", warmup_steps=20,
         auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole",
     ),
     # Proves in seconds that everything fits together; learns nothing.
     "smoke": SegmentationRecipe(
         arch="deeplabv3plus", backbone="resnet18", output_stride=16, height=64, crop=(64, 96), batch_size=2,
-        max_steps=4, epoch_steps=2, lr=0.01, momentum=0.9, weight_decay=5e-4, poly_power=0.9, warmup_steps=1,
+        max_steps=4, epoch_steps=2, lr=0.01, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9,
+        warmup="to-highest", warmup_steps=1,
         auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole",
     ),
     # robustnet with a ResNet-101 whose stem is three 3x3 convolutions, at output stride 8: the paper's other network.

@@ -166,13 +166,15 @@ class SwitchFormula(Formula):
     def _statistic(self, name: str, moments: Moments, batch: Batch | None) -> tuple[Tensor, Tensor]:
         """Mean and variance that broadcast to (N, C)."""
         if name == "bn":
+            assert batch is not None  # the layer has its source
             return batch[:2]
         if name == "in":
             return moments[:2]
         if name == "ln":
             return pooled(*moments[:2], 1, keepdim=True)
-        grouped = [self._grouped(m) for m in moments[:2]]
-        return tuple(m.expand_as(grouped[0]).flatten(1) for m in pooled(*grouped, 2, keepdim=True))
+        means, variances = (self._grouped(m) for m in moments[:2])
+        mean, var = (m.expand_as(means).flatten(1) for m in pooled(means, variances, 2, keepdim=True))
+        return mean, var
 
     def _grouped(self, values: Tensor) -> Tensor:
         rows, channels = values.shape
@@ -186,9 +188,9 @@ class SwitchFormula(Formula):
         if name == "ln":
             by_mean, by_var = pooled_gradient(moments.mean, found, 1, by_mean, by_var, shares)
         elif name == "gn":
-            split = (self._grouped(v) for v in (moments.mean, found, by_mean, by_var))
-            mean, found, *by = split
-            by_mean, by_var = (v.reshape(moments.mean.shape) for v in pooled_gradient(mean, found, 2, *by, shares))
+            mean, found, by_mean, by_var = (self._grouped(v) for v in (moments.mean, found, by_mean, by_var))
+            grouped = pooled_gradient(mean, found, 2, by_mean, by_var, shares)
+            by_mean, by_var = (v.reshape(moments.mean.shape) for v in grouped)
         else:
             by_mean, by_var = by_mean * shares[0], by_var * shares[1]
         gradients[0] = gradients[0] + by_mean

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE, ClassificationRecipe
-from lightning_modules.optimization import ema_decay_at, ema_update, learning_rate, remembered
+from lightning_modules.optimization import ema_decay_at, ema_update, rate_factor, remembered
 from lightning_modules.recipe_images import judged_image, train_image
 
 CLASSES = ("a", "b", "c")
@@ -57,6 +57,10 @@ def tiny(name: str, **parts) -> ClassificationRecipe:
     """A recipe on a network and images that a test can afford; everything that trains is the recipe's own."""
     sizes = {"backbone": "cifar_resnet8", "width": 0.25, "image_size": 16, "resize": None, "small_images": False}
     return dataclasses.replace(CLASSIFICATION_RECIPES[name], **sizes, **parts)
+
+
+def learning_rate(recipe: ClassificationRecipe, at: int) -> float:
+    return recipe.base_lr * rate_factor(recipe, at)
 
 
 @pytest.mark.parametrize("name", RATES)

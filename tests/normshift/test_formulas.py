@@ -92,11 +92,11 @@ def test_gradients_by_hand_are_autograds(formula, images, mean):
 @means
 def test_loops_are_the_formulas(needs_loops, formula, images, mean):
     moments, batch, parameters, *seeds = narrow(*case(formula, images, mean))
-    found = formula.compiled_form().evaluate(moments, batch, parameters)
+    found = formula.compiled_form().evaluate(compiled, moments, batch, parameters)
     wide = widened(moments, batch, parameters, *seeds)
     expected = (v.expand(images, 6) for v in formula(*wide[:2], *wide[2]))
     agree(found, expected, moments[:2], 1e-4)
-    gradients = formula.compiled_form().gradient(moments, batch, parameters, *seeds)
+    gradients = formula.compiled_form().gradient(compiled, moments, batch, parameters, *seeds)
     agree(gradients, Formula.gradient(formula, *wide), (*moments[:2], *batch[:2], *parameters), 1e-4)
 
 
@@ -105,7 +105,7 @@ def test_loops_are_the_formulas(needs_loops, formula, images, mean):
 def test_loops_of_any_size(needs_loops, images, channels):
     for formula in (SwitchFormula(EPS, ("in", "ln", "bn"), 1), BatchInstanceFormula(EPS)):
         moments, batch, parameters, *seeds = narrow(*case(formula, images, 1.0, channels))
-        gradients = formula.compiled_form().gradient(moments, batch, parameters, *seeds)
+        gradients = formula.compiled_form().gradient(compiled, moments, batch, parameters, *seeds)
         expected = Formula.gradient(formula, *widened(moments, batch, parameters, *seeds))
         agree(gradients, expected, (*moments[:2], *batch[:2], *parameters), 1e-4)
 
