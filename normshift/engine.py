@@ -43,13 +43,14 @@ class Formula:
         return slice(0, channels)
 
     def compiled_form(self) -> "backends.Mixture | backends.ChannelGates | None":
-        """What compiled loops know this formula as, where they do."""
+        """The same formula as `backends.compiled` has it in C++; None where it has not."""
         return None
 
     def gradient(
         self, moments: Moments, batch: "Batch | None", parameters: tuple[Tensor, ...], dscale: Tensor, dshift: Tensor
     ) -> list[Tensor | None]:
-        """Gradients by moments' mean and var (N, C), batch's mean and var (C,), and the parameters, None for 0."""
+        """Gradients with respect to moments' mean and var (N, C), to batch's mean and var (C,), and to the parameters;
+        None for 0."""
         sources = [*moments[:2], *(batch[:2] if batch else ()), *parameters]
         with torch.enable_grad():
             mean, var, *rest = leaves = [source.detach().requires_grad_() for source in sources]
@@ -71,7 +72,7 @@ class Batch(NamedTuple):
     everywhere: bool = False  # whether that is all processes' batches
 
     def collected(self, dmean: Tensor, dvar: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients by these, of all who took part."""
+        """The gradients with respect to these, summed over all processes that took part."""
         if self.everywhere:
             both = torch.stack([dmean, dvar])
             torch.distributed.all_reduce(both)
@@ -80,12 +81,12 @@ class Batch(NamedTuple):
 
 
 class BatchSource(Protocol):
-    """Who knows a batch's statistics: a layer with running averages."""
+    """Where a batch's statistics come from: a layer with running averages."""
 
     training: bool
 
     def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
-        """Those of these maps, for training, pooled by `backend`. `observe`: whether the running averages follow."""
+        """Those of these maps, for training, pooled by `backend`. `observe`: whether to update the running averages."""
 
     def running(self, dtype: torch.dtype) -> Batch:
         """The running averages, for evaluation."""

@@ -416,7 +416,7 @@ class IBN2d(Norm):
 class _HalfBatch:
     """The batch statistics of an `IBN2d`: batch norm's, in batch norm's mode, and 0 and 1 for instance norm's channels.
 
-    What the other half's are is not used, but would be multiplied by 0, which infinity survives.
+    The other half's are multiplied by 0 and so have to be finite: infinity times 0 is not a number.
     """
 
     def __init__(self, layer: IBN2d):

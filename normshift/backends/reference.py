@@ -120,17 +120,19 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
     """`slope` and `offset` of the input's gradient: what reaches it through moments.
 
     Args:
-        dmean, dvar: gradients by each map's own, None for 0.
-        pooled: the batch's mean, the gradients by its mean and variance, and a map's share of it; None without a batch.
-        of_mean, of_var: what of them reaches a position: by the mean, and by the variance for each unit of distance.
+        dmean, dvar: gradients with respect to each map's own, None for 0.
+        pooled: the batch's mean, the gradients with respect to its mean and variance, and a map's share of it; None
+            without a batch.
+        of_mean, of_var: what of them reaches a position: through the mean, and through the variance for each unit of
+            distance.
     """
-    by_mean = torch.mul(scale, dshift).neg_() if dmean is None else torch.addcmul(dmean, scale, dshift, value=-1)
+    grad_mean = torch.mul(scale, dshift).neg_() if dmean is None else torch.addcmul(dmean, scale, dshift, value=-1)
     if pooled:
         batch_mean, dbatch_mean, dbatch_var, share = pooled
         of_batch = dbatch_var * share
-        by_mean = torch.addcmul(by_mean, mean - batch_mean, of_batch, value=2).add_(dbatch_mean * share)
+        grad_mean = torch.addcmul(grad_mean, mean - batch_mean, of_batch, value=2).add_(dbatch_mean * share)
         dvar = of_batch.expand_as(mean) if dvar is None else dvar + of_batch
-    return torch.zeros_like(mean) if dvar is None else dvar * of_var, by_mean * of_mean
+    return torch.zeros_like(mean) if dvar is None else dvar * of_var, grad_mean * of_mean
 
 
 def over(vector: Tensor, x: Tensor) -> Tensor:
@@ -189,7 +191,7 @@ def _shares(x: Tensor) -> Tensor:
 
 
 def _sums(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Batch norm's gradients by its bias and, at a standard deviation of 1, by its weight."""
+    """Batch norm's gradients with respect to its bias and, at a standard deviation of 1, to its weight."""
     ones, asked = torch.ones_like(mean), (False, True, True)
     _, dweight, dbias = aten.native_batch_norm_backward(dy, x, ones, None, None, mean, ones, True, 0.0, asked)
     return dbias, dweight

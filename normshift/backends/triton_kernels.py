@@ -66,7 +66,7 @@ def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor
 
 
 def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of `dy` and of `dy * (x - mean)` over the positions: the gradients by shift and by scale, (N, C) each."""
+    """Sums of `dy` and of `dy * (x - mean)` over the positions: the gradients with respect to shift and scale."""
     source = _lines(x.shape, x.stride())
     if not source:
         return reductions(dy, x.contiguous(), mean)

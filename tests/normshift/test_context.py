@@ -103,7 +103,7 @@ def test_compiled_code_follows_the_domains():
 
 def test_a_missing_domain_is_told():
     layer, x = domain_norm(), torch.randn(2, CHANNELS, 3, 3, dtype=torch.float64)
-    with pytest.raises(ValueError, match="run the network in normshift"):
+    with pytest.raises(ValueError, match="run the network within normshift"):
         layer(x)
     with pytest.raises(ValueError, match="3 domains for a batch of 2 images"), batch_domains([0, 1, 2]):
         layer(x)

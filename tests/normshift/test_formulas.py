@@ -40,7 +40,7 @@ def needs_loops():
 
 
 def case(formula, images, mean, channels=6):
-    """Moments, a batch's statistics, parameters and the gradients by scale and shift: all in float64."""
+    """Moments, a batch's statistics, parameters and the gradients with respect to scale and shift: all in float64."""
     draw = lambda *size: torch.randn(size, dtype=torch.float64)  # noqa: E731
     moments = Moments(mean + draw(images, channels), draw(images, channels).square() + 0.1, 7)
     batch = Batch(*reference.pooled(*moments[:2]), 1 / images)
@@ -149,7 +149,7 @@ def test_running_averages_follow(backend, momentum, kind, unbiased):
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "no-batch"])
 @pytest.mark.parametrize("given", ["both", "mean", "var", "neither"])
 def test_what_reaches_x_through_moments(backend, given, batch):
-    """Autograd's gradient by x of everything that is a function of moments: slope * (x - mean) + offset."""
+    """Autograd's gradient with respect to x of any function of moments: slope * (x - mean) + offset."""
     n, c, p = 3, 5, 4
     x = (2 + torch.randn(n, c, p, dtype=torch.float64)).requires_grad_()
     scale, dshift, dmean, dvar = torch.randn(4, n, c, dtype=torch.float64)
