@@ -14,7 +14,7 @@ from lightning_modules.study_module import StudyModule
 from lightning_modules.weights import network_weights, read_checkpoint
 
 MODULES = (SegmentationModule, ClassificationModule, DomainAdversarialModule, DomainInvariantModule)
-"""What a checkpoint of ours may be of; their subclasses as well."""
+"""What a checkpoint of ours may be of, as every other `StudyModule` that has been imported."""
 
 
 def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any:
@@ -53,7 +53,7 @@ def class_of(file: str | Path, hyper_parameters: Mapping) -> type:
     Raises:
         ValueError: it is none of ours.
     """
-    known = {kind.__name__: kind for kind in _with_subclasses(MODULES)}
+    known = {kind.__name__: kind for kind in (*_with_subclasses((StudyModule,)), *MODULES)}
     name = hyper_parameters.get("module")
     if name is None and isinstance(hyper_parameters.get("recipe"), Mapping):
         name = "SegmentationModule" if "norm_in" in hyper_parameters else "ClassificationModule"

@@ -104,6 +104,7 @@ class StudyModule(pl.LightningModule):
             self._candidate = {key: value.detach().cpu().clone() for key, value in self.net.state_dict().items()}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint.setdefault("hyper_parameters", {})["module"] = type(self).__name__  # by which it is found again
         # a training that had ended is not evaluated twice, and one that is resumed keeps what it had selected
         checkpoint["study"] = {
             "steps": self.steps,
