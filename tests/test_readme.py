@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,20 @@ def tables(page: str):
 
 
 @pytest.fixture
-def in_a_folder_with_checkpoints(tmp_path, monkeypatch):
-    """Where the files that the commands name are there."""
+def in_a_folder_with_the_files(tmp_path, monkeypatch):
+    """Where the files that the commands name are there: checkpoints, and a norm of one's own."""
     for file in ("model.ckpt", "ibn_resnet50.pth", "resnet101-imagenet.pth"):
         (tmp_path / file).touch()
+    page = (ROOT / "docs" / "own-norm.md").read_text()
+    (tmp_path / "mynorm.py").write_text(re.search(r"```python\n(.+?)```", page, re.DOTALL)[1])
     monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("plugin_mynorm", None)
+    normshift.NORMS._known.pop("mynorm", None)
 
 
 @pytest.mark.parametrize(("name", "arguments"), COMMANDS)
-def test_commands_parse(name, arguments, in_a_folder_with_checkpoints):
+def test_commands_parse(name, arguments, in_a_folder_with_the_files):
     module = importlib.import_module(f"experiments.{name}")
     if hasattr(module, "Flags"):  # report.py has none
         parse(module.Flags, "", shlex.split(arguments))

@@ -74,24 +74,26 @@ def _logged(rows: list[dict]) -> Iterator[dict]:
                 yield time | {"metric": metric, "value": value}
 
 
-GATE_KEY = re.compile(r"layers/gates/(?:(mean|var)/([^/]+)|rho/histogram)/(\d+)_(.+)")
-"""SN's statistic and label, where it is SN's; depth and layer."""
+GATE_KEY = re.compile(r"layers/gates/([^/]+)/([^/]+)/(\d+)_(.+)")
+"""Statistic, label, depth and layer. Where a label is HISTOGRAM, the gates are the channels', and the other labels of
+that statistic are what they come to."""
+
+HISTOGRAM = "histogram"
 
 
 def _gates(rows: list[dict]) -> Iterator[dict]:
     """W&B's history as rows of `gates`, those of the steps that ended an epoch."""
     only_gates = ("_", "gates/", "layers/", "epoch", STEP)
     epochs = {row[STEP]: row["epoch"] for row in rows if "epoch" in row and all(k.startswith(only_gates) for k in row)}
-    for row in rows:
-        for key, value in row.items():
-            match = GATE_KEY.fullmatch(key)
-            if match is None or row[STEP] not in epochs:
-                continue
-            statistic, label, depth, layer = match.groups()
-            place = {"epoch": epochs[row[STEP]], "step": row[STEP], "layer": layer, "depth": int(depth)}
-            values = [(label, value)] if label else enumerate(_middles(value))
-            for label, each in values:
-                yield place | {"statistic": statistic or "rho", "label": str(label), "value": each}
+    found = [(row[STEP], GATE_KEY.fullmatch(key), value) for row in rows if STEP in row for key, value in row.items()]
+    of_channels = {match[1] for _, match, _ in found if match and match[2] == HISTOGRAM}
+    for step, match, value in found:
+        if match is None or step not in epochs or (match[1] in of_channels and match[2] != HISTOGRAM):
+            continue
+        statistic, label, depth, layer = match.groups()
+        place = {"epoch": epochs[step], "step": step, "layer": layer, "depth": int(depth)}
+        for name, each in enumerate(_middles(value)) if label == HISTOGRAM else [(label, value)]:
+            yield place | {"statistic": statistic, "label": str(name), "value": each}
 
 
 def _middles(histogram: dict) -> list[float]:
