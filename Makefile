@@ -1,21 +1,34 @@
-# The doors of the house. Each sets up .venv when it is missing, or when requirements.txt is not what it was made from.
+# What there is to run. Each target sets up .venv when it is missing, or was made from other requirements.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+PIP = $(RUN) -m pip install --disable-pip-version-check --quiet
+REQUIREMENTS = sed '/^\[tool/,$$d' pyproject.toml | cat - requirements.txt
 STUDY = $(RUN) experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
 SHAPES = --seeds 3 --out runs/shapes-
 
-.PHONY: demo test test-slow table shapes gates notebooks setup
+.PHONY: demo test test-slow lint docs table shapes gates notebooks setup
 
 demo: setup  ## the main job on data it makes itself: a table, and runs/demo-*/report.html
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	@echo "Next, for a study of your own:  source $(VENV)/bin/activate  and then  python experiments/seg_gta2city.py --help"
 
 test: setup  ## the tests, in a few minutes
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile
 
 test-slow: setup  ## the tests that take longer, or several processes
 	$(RUN) -m pytest -m slow
+
+lint: setup  ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy normshift
+
+docs: setup  ## the documentation as a site, in build/docs/index.html; a warning is an error
+	$(RUN) -c "import furo, myst_nb" 2>/dev/null || $(PIP) -e '.[docs]'
+	$(RUN) -m sphinx -b html -W --keep-going -n -q -c docs . build/docs
+	@echo "open build/docs/index.html"
 
 table: setup  ## the tables in docs/results.md: every norm, three seeds, without and with colour augmentation
 	$(STUDY) --seeds 3 --no-augment-colour --out runs/streets
@@ -36,8 +49,7 @@ notebooks: setup  ## executes the notebooks in place, on the full runs they were
 	NORMSHIFT_SIZE=full $(RUN) notebooks/execute.py
 
 setup:
-	@cmp -s requirements.txt $(VENV)/made-from || ( \
+	@$(REQUIREMENTS) | cmp -s - $(VENV)/made-from || ( \
 	  echo "setting up $(VENV): this downloads torch and its like, some gigabytes"; \
 	  $(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); \
-	  $(RUN) -m pip install --disable-pip-version-check --quiet -r requirements.txt && \
-	  cp requirements.txt $(VENV)/made-from )
+	  $(PIP) -r requirements.txt && $(REQUIREMENTS) > $(VENV)/made-from )

@@ -11,6 +11,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.domains import Domain
+from datamodules.samples import LabelMaps
 from datamodules.whole_file import write_whole
 
 TILE = 1024
@@ -20,7 +21,7 @@ TILE = 1024
 class _OfLabels(Dataset):
     """Something that is told of every label."""
 
-    def __init__(self, samples, told: Callable[[np.ndarray, int], np.ndarray], classes: int):
+    def __init__(self, samples: LabelMaps, told: Callable[[np.ndarray, int], np.ndarray], classes: int):
         self.samples, self.told, self.classes = samples, told, classes
 
     def __len__(self) -> int:

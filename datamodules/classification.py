@@ -1,10 +1,11 @@
-"""Images of one or more domains to train on, domains to be judged on."""
+"""Images of one or more domains to train on, domains to be evaluated on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
@@ -14,10 +15,46 @@ from datamodules.image_files import DataError
 from datamodules.image_transforms import JudgedImage, TrainImage
 from datamodules.joined import Joined
 from datamodules.sample_order import FromEach, Passes
+from datamodules.samples import LabelledImages
 
 
-class ClassificationData(pl.LightningDataModule):
-    """Batches of images float (N, 3, size, size), normalised, and labels int64 (N,).
+class ClassificationEvaluation(pl.LightningDataModule):
+    """Domains to be evaluated on: batches of images float (N, 3, size, size), normalised, and labels int64 (N,).
+
+    Args:
+        judged: domains of the validation loaders, of the same classes in the same order.
+        judged_image: what happens to an image.
+        batch_size: images that are evaluated at once in a process; at least 64 are.
+        workers: loader processes.
+    """
+
+    def __init__(
+        self, judged: Sequence[ImageDomain], judged_image: JudgedImage, *, batch_size: int = 64, workers: int = 0
+    ):
+        super().__init__()
+        self.judged, self.judged_image = list(judged), judged_image
+        self.batch_size, self.workers = batch_size, workers
+
+    def val_dataloader(self) -> list[DataLoader]:
+        return [self.judged_loader(domain) for domain in self.judged]
+
+    def judged_loader(self, domain: ImageDomain) -> DataLoader:
+        """A loader of one domain's images as they are judged; every process gets its own share, none twice."""
+        world, rank = self._world()
+        images = Transformed(domain.samples, self.judged_image)
+        share = Subset(images, range(rank, len(images), world)) if world > 1 else images
+        return DataLoader(share, max(self.batch_size, 64), **self._loading())
+
+    def _loading(self) -> dict:
+        pinned = torch.cuda.is_available()
+        return {"num_workers": self.workers, "pin_memory": pinned, "worker_init_fn": _one_thread}
+
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+
+
+class ClassificationData(ClassificationEvaluation):
+    """Images to train on, and domains to be evaluated on.
 
     Args:
         train: the images to train on.
@@ -52,11 +89,10 @@ class ClassificationData(pl.LightningDataModule):
         steps: int | None = None,
         from_each: bool = False,
     ):
-        super().__init__()
+        alike = [domain.in_order_of(train.classes, train.name) for domain in judged]
+        super().__init__(alike, judged_image or JudgedImage(size, resize), batch_size=batch_size, workers=workers)
         self.train, self.transform = train, transform
-        self.judged = [domain.in_order_of(train.classes, train.name) for domain in judged]
-        self.size, self.resize, self.batch_size, self.workers = size, resize, batch_size, workers
-        self.judged_image = judged_image or JudgedImage(size, resize)
+        self.size, self.resize = size, resize
         self.keep_last, self.steps, self.from_each = keep_last, steps, from_each
 
     def train_dataloader(self) -> DataLoader:
@@ -84,23 +120,6 @@ class ClassificationData(pl.LightningDataModule):
         seed = torch.initial_seed() % 10_007
         return cut | {"sampler": DistributedSampler(range(count), world, rank, seed=seed, drop_last=not self.keep_last)}
 
-    def val_dataloader(self) -> list[DataLoader]:
-        return [self.judged_loader(domain) for domain in self.judged]
-
-    def judged_loader(self, domain: ImageDomain) -> DataLoader:
-        """A loader of one domain's images as they are judged; every process gets its own share, none twice."""
-        world, rank = self._world()
-        images = Transformed(domain.samples, self.judged_image)
-        share = Subset(images, range(rank, len(images), world)) if world > 1 else images
-        return DataLoader(share, max(self.batch_size, 64), **self._loading())
-
-    def _loading(self) -> dict:
-        pinned = torch.cuda.is_available()
-        return {"num_workers": self.workers, "pin_memory": pinned, "worker_init_fn": _one_thread}
-
-    def _world(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-
 
 class AdaptationData(ClassificationData):
     """The same with a target that has no labels to learn from: batches {"source": ..., "target": ...} of equal size.
@@ -119,13 +138,13 @@ class AdaptationData(ClassificationData):
 class Transformed(Dataset):
     """(transformed image, label) pairs."""
 
-    def __init__(self, samples, transform):
+    def __init__(self, samples: LabelledImages, transform: Callable[[np.ndarray], torch.Tensor]):
         self.samples, self.transform = samples, transform
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = self.samples[index]
         return self.transform(image), label
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from datamodules.image_files import DataError, MissingDataError
 from datamodules.labels import LabelSpace
-from datamodules.street_sets import STREET_SETS, StreetSet
+from datamodules.samples import LabelMaps
+from datamodules.segmentation_sets import STREET_SETS
+from datamodules.street_sets import StreetSet
 from datamodules.streets import APPEARANCES, Streets
 
 PREFIX = "streets-"
@@ -20,12 +22,12 @@ class Domain:
     """One set under one split, and how a network's predictions are judged on it.
 
     Attributes:
-        name: as the user gave it. samples: a map-style dataset of (image, label), see `datamodules.street_sets`.
+        name: as the user gave it. samples: its images and their labels.
         judged: training ids that count. fold: predicted id -> judged id, for sets that merge classes of ours.
     """
 
     name: str
-    samples: object
+    samples: LabelMaps
     label_space: LabelSpace
     judged: tuple[int, ...]
     fold: dict[int, int]
@@ -34,6 +36,17 @@ class Domain:
     def on_disk(self) -> bool:
         """Whether this is a real set, and not drawn here."""
         return isinstance(self.samples, StreetSet)
+
+    def plain(self) -> dict:
+        """What a checkpoint keeps of it beside the label space: the name, and how predictions are evaluated on it."""
+        return {"name": self.name, "judged": list(self.judged), "fold": [list(pair) for pair in self.fold.items()]}
+
+    @classmethod
+    def of(cls, plain: "Domain | dict", label_space: LabelSpace) -> "Domain":
+        """The domain that `plain` gave, without its samples."""
+        if isinstance(plain, Domain):
+            return plain
+        return cls(plain["name"], (), label_space, tuple(plain["judged"]), dict(map(tuple, plain["fold"])))
 
 
 def split_of(name: str, split: str) -> tuple[str, str]:

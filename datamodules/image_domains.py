@@ -10,6 +10,7 @@ from datamodules.image_sets import ImageNet, ImageNetC, ImageNetP
 from datamodules.in_memory import InMemory
 from datamodules.joined import Joined, in_order_of
 from datamodules.multi_domain import DOMAIN_SETS, MultiDomain
+from datamodules.samples import LabelledImages
 
 NAMES = (
     "imagenet", "imagenet-c/CORRUPTION/SEVERITY", "imagenet-p/PERTURBATION", "cifar10", "cifar100",
@@ -28,13 +29,12 @@ class ImageDomain:
 
     Attributes:
         name: as the user gave it.
-        samples: a map-style dataset of (image uint8 (H, W, 3) RGB, label), with `labels` int64 (len,); the images of
-            ImageNet-P are videos uint8 (T, H, W, 3).
+        samples: its images; those of ImageNet-P are videos uint8 (T, H, W, 3).
         classes: names of the classes, in the order of the labels.
     """
 
     name: str
-    samples: object
+    samples: LabelledImages
     classes: tuple[str, ...]
 
     @property
@@ -149,7 +149,7 @@ def _plain(word: str) -> str:
     return "".join(letter for letter in word.lower() if letter.isalnum())
 
 
-def _shapes(name: str, styles: Sequence[str], split: str, size: int | None, length: int | None):
+def _shapes(name: str, styles: Sequence[str], split: str, size: int | None, length: int | None) -> LabelledImages:
     from datamodules.shapes import STYLES, Shapes
 
     styles = tuple(_domain(name, style, STYLES) for style in styles) or STYLES

@@ -4,6 +4,8 @@ import mmap
 
 import numpy as np
 
+from datamodules.samples import LabelledImages
+
 
 class InMemory:
     """(image, label) pairs of which each is made on its first access and kept as uint8 from then on.
@@ -13,14 +15,13 @@ class InMemory:
     the same sample at once: they write the same bytes.
 
     Args:
-        samples: a map-style dataset of (image uint8 (H, W, 3), label), all images of one size, with `labels` and
-            `classes`; kept as `.samples`.
+        samples: images, all of one size; kept as `.samples`.
 
     Raises:
         ValueError: on access to a sample of another size than the first's.
     """
 
-    def __init__(self, samples):
+    def __init__(self, samples: LabelledImages):
         self.samples, self.classes, self.labels = samples, samples.classes, samples.labels
         self._shape = samples[0][0].shape
         self._allocate()

@@ -5,19 +5,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from datamodules.image_files import DataError
+from datamodules.samples import LabelledImages
 
 
 class Relabelled:
     """Some images of a set, under other labels; `classes` are what the labels mean, by default the set's own."""
 
-    def __init__(self, samples, chosen: np.ndarray, labels: np.ndarray, classes: Sequence[str] | None = None):
+    def __init__(
+        self, samples: LabelledImages, chosen: np.ndarray, labels: np.ndarray, classes: Sequence[str] | None = None
+    ):
         self.samples, self.chosen, self.labels = samples, chosen, labels
         self.classes = tuple(samples.classes if classes is None else classes)
 
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         return self.samples[int(self.chosen[index])][0], int(self.labels[index])
 
 
@@ -35,7 +38,7 @@ def _some(classes: Sequence[str]) -> str:
     return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)})"
 
 
-def in_order_of(classes: Sequence[str], samples, name: str, of: str):
+def in_order_of(classes: Sequence[str], samples: LabelledImages, name: str, of: str) -> LabelledImages:
     """The samples with labels that count in the order of `classes`: as they are, or relabelled by the classes' names.
 
     Args:
@@ -59,14 +62,14 @@ class Joined:
     """Sets of the same classes, one behind the other.
 
     Args:
-        sets: map-style datasets with `labels` and `classes`; labels count in the order of the first one's classes.
+        sets: their labels count in the order of the first one's classes.
         names: what they are called in a message; "set 1", ... by default.
 
     Raises:
         DataError: one has other classes than the first.
     """
 
-    def __init__(self, *sets, names: Sequence[str] = ()):
+    def __init__(self, *sets: LabelledImages, names: Sequence[str] = ()):
         names = names or [f"set {number}" for number in range(1, len(sets) + 1)]
         self.classes = tuple(sets[0].classes)
         self.sets = tuple(
@@ -79,7 +82,7 @@ class Joined:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{index} is out of range for {len(self)} images.")
         index %= len(self)

@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.transforms import ColorJitter
 
 from datamodules.labels import IGNORE
+from datamodules.samples import Samples
 from datamodules.transforms import EvalTransform
 
 
@@ -103,7 +104,7 @@ class CentralSquares:
     What is narrower than high stays whole (RobustNet pads it on both sides, with road as its label, and cuts that).
     """
 
-    def __init__(self, samples, side: int):
+    def __init__(self, samples: Samples[np.ndarray], side: int):
         self.samples, self.side = samples, side
 
     def __len__(self) -> int:

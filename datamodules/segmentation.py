@@ -1,6 +1,6 @@
 """One source domain to train on, several domains to be judged on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -12,11 +12,63 @@ from datamodules.class_uniform import ClassUniformOrder, class_centres, images_b
 from datamodules.domains import Domain, open_all, split_of
 from datamodules.image_files import DataError
 from datamodules.robustnet import CentralSquares, RobustNetTransform
+from datamodules.samples import Samples
 from datamodules.transforms import NEAREST, EvalTransform, TrainTransform
 
 
-class SegmentationData(pl.LightningDataModule):
-    """Batches of images float (N, 3, H, W), ImageNet-normalised, and labels int64 (N, H, W) with 255 ignored.
+class SegmentationEvaluation(pl.LightningDataModule):
+    """Domains to be evaluated on: batches of whole images float (N, 3, H, W), ImageNet-normalised, and labels int64
+    (N, H, W) with 255 ignored.
+
+    Args:
+        judged: the domains of the validation loaders.
+        height: what every image is resized to before anything else, keeping its shape; None leaves it as it is.
+        batch_size: images of an embedded domain that are evaluated at once in a process.
+        workers: loader processes.
+        squares: sets that are judged on the central square that is left at a height, by name, where `height` is None.
+    """
+
+    def __init__(
+        self,
+        judged: Sequence[Domain],
+        *,
+        height: int | None = None,
+        batch_size: int = 8,
+        workers: int = 0,
+        squares: Mapping[str, int] | None = None,
+    ):
+        super().__init__()
+        self.judged = list(judged)
+        self.height, self.batch_size, self.workers = height, batch_size, workers
+        self.squares = dict(squares or {}) if height is None else {}
+
+    def val_dataloader(self) -> list[DataLoader]:
+        return [self.judged_loader(domain) for domain in self.judged]
+
+    def judged_loader(self, domain: Domain) -> DataLoader:
+        """A loader of one domain's whole images; every process gets its own share, none twice."""
+        world, rank = self._world()
+        samples = EvalSamples(self.as_judged(domain))
+        share = Subset(samples, range(rank, len(samples), world)) if world > 1 else samples
+        return DataLoader(
+            share,
+            1 if domain.on_disk else self.batch_size,  # photographs of one set may well differ in size
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+        )
+
+    def as_judged(self, domain: Domain) -> "Resized | CentralSquares":
+        """A domain's (image, label) pairs at the size they are judged at."""
+        square = self.squares.get(split_of(domain.name, "")[0])
+        return CentralSquares(domain.samples, square) if square else Resized(domain.samples, self.height)
+
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+
+
+class SegmentationData(SegmentationEvaluation):
+    """A source to train on, whose batches are crops, and the source and targets to be evaluated on.
 
     Args:
         source: the domain to train on (see `datamodules.domains`); judged on its "val" split.
@@ -57,24 +109,23 @@ class SegmentationData(pl.LightningDataModule):
         train_scenes: int | None = None,
         judged_scenes: int | None = None,
     ):
-        super().__init__()
         names = list(dict.fromkeys([source.partition(":")[0], *targets]))  # the source is judged once, also as a target
         trained, judged = split_of(source, "train"), [split_of(name, "val") for name in names]
         if trained in judged:
             raise DataError(f"{source} would be judged on the images it is trained on: train on another split.")
-        self.source, *self.judged = open_all(
+        learned, *domains = open_all(
             [(source, "train", train_scenes), *((name, "val", judged_scenes) for name in names)], data_root, height
         )
-        for domain in self.judged:
-            if domain.label_space != self.source.label_space:
-                theirs, ours = domain.label_space, self.source.label_space
+        for domain in domains:
+            if domain.label_space != learned.label_space:
+                theirs, ours = domain.label_space, learned.label_space
                 raise DataError(
                     f"{domain.name} is labelled in {len(theirs)} {theirs.name} classes and {source} in "
                     f"{len(ours)} {ours.name} ones: choose domains labelled alike."
                 )
-        self.crop, self.height, self.batch_size, self.workers = crop, height, batch_size, workers
+        super().__init__(domains, height=height, batch_size=batch_size, workers=workers, squares=squares)
+        self.source, self.crop, self.augmentation = learned, crop, augmentation
         self.augment_colour, self.class_uniform = augment_colour, class_uniform
-        self.augmentation, self.squares = augmentation, dict(squares or {}) if height is None else {}
         self._by_class: dict[int, np.ndarray] | None = None  # images of a class, or centres, as the augmentation needs
 
     def read_labels(self) -> None:
@@ -126,35 +177,11 @@ class SegmentationData(pl.LightningDataModule):
         )
         return samples, order
 
-    def val_dataloader(self) -> list[DataLoader]:
-        return [self.judged_loader(domain) for domain in self.judged]
-
-    def judged_loader(self, domain: Domain) -> DataLoader:
-        """A loader of one domain's whole images; every process gets its own share, none twice."""
-        world, rank = self._world()
-        samples = EvalSamples(self.as_judged(domain))
-        share = Subset(samples, range(rank, len(samples), world)) if world > 1 else samples
-        return DataLoader(
-            share,
-            1 if domain.on_disk else self.batch_size,  # photographs of one set may well differ in size
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
-        )
-
-    def as_judged(self, domain: Domain) -> "Resized | CentralSquares":
-        """A domain's (image, label) pairs at the size they are judged at."""
-        square = self.squares.get(split_of(domain.name, "")[0])
-        return CentralSquares(domain.samples, square) if square else Resized(domain.samples, self.height)
-
-    def _world(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-
 
 class Resized:
     """(image, label) pairs at a given height: images averaged over areas, labels as they are at the areas' centres."""
 
-    def __init__(self, samples, height: int | None):
+    def __init__(self, samples: Samples[np.ndarray], height: int | None):
         self.samples, self.height = samples, height
 
     def __len__(self) -> int:
@@ -179,7 +206,13 @@ class TrainSamples(Dataset):
     In the manner of RobustNet's class-uniform sampling, which `ClassUniformOrder` is.
     """
 
-    def __init__(self, samples, transform: TrainTransform, by_class: dict[int, np.ndarray], class_uniform: float):
+    def __init__(
+        self,
+        samples: Samples[np.ndarray],
+        transform: TrainTransform,
+        by_class: dict[int, np.ndarray],
+        class_uniform: float,
+    ):
         self.samples, self.transform = samples, transform
         self.classes, self.images = list(by_class), list(by_class.values())
         self.class_uniform = class_uniform if by_class else 0.0
@@ -202,7 +235,7 @@ class AimedSamples(Dataset):
     The pixel (row, column) is one of the image as it is stored, before it is resized to `height`.
     """
 
-    def __init__(self, samples, height: int | None, transform: RobustNetTransform):
+    def __init__(self, samples: Samples[np.ndarray], height: int | None, transform: RobustNetTransform):
         self.samples, self.transform = Resized(samples, height), transform
 
     def __len__(self) -> int:
@@ -219,7 +252,7 @@ class AimedSamples(Dataset):
 class EvalSamples(Dataset):
     """Whole images, normalised."""
 
-    def __init__(self, samples):
+    def __init__(self, samples: Samples[np.ndarray]):
         self.samples, self.transform = samples, EvalTransform()
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from datamodules.shape_outlines import FRAGMENT_POINTS, Traced, fragments, traced
-from datamodules.street_scenes import Dice
+from datamodules.worlds.dice import Dice
 
 CLUTTER, OTHER, BODY, ACCENT, LINES = range(5)
 """What is drawn: clutter of two tints, and the object's body, accent and inner lines. All but the lines have a plane of

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.shape_scenes import Raster, halved, ink, slope
 from datamodules.shape_textures import PATTERNS, SURFACES, Textures
-from datamodules.street_scenes import Dice
+from datamodules.worlds.dice import Dice
 
 RGB = Sequence[float]
 """Red, green and blue."""

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.random import PCG64, SeedSequence
 
-from datamodules.street_scenes import Dice
+from datamodules.worlds.dice import Dice
 
 WIDTH = 4
 """Side of a texture in image sides."""

@@ -14,10 +14,9 @@ import numpy as np
 from datamodules.image_files import DataError
 from datamodules.shape_outlines import OUTLINES
 from datamodules.shape_scenes import Raster, plan
-from datamodules.shape_seeds import Seed, seeds
 from datamodules.shape_styles import PAINTERS
 from datamodules.shape_textures import textures
-from datamodules.street_scenes import Dice
+from datamodules.worlds.dice import Dice
 
 STYLES = tuple(PAINTERS)
 """photo, painting, cartoon, sketch."""
@@ -70,9 +69,7 @@ class Shapes:
         self.length = LENGTHS[split] if length is None else int(length)
         self.classes = CLASSES[:classes]
         self.name = f"shapes/{self.styles[0]}" if len(self.styles) == 1 else "shapes"
-        number = list(LENGTHS).index(split)
-        self._seeds = seeds(seed, number, np.arange(self.length), 1)
-        cells = _cells(self.length, _weights(joint, classes, len(self.styles)), number)
+        cells = _cells(self.length, _weights(joint, classes, len(self.styles)), list(LENGTHS).index(split))
         self.labels = cells // len(self.styles)
         self._style = (cells % len(self.styles)).astype(np.int8)
 
@@ -103,7 +100,7 @@ class Shapes:
         return int(index) % self.length
 
     def _drawn(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        dice = Dice(seed=Seed(self._seeds[index]))
+        dice = Dice(self.seed, list(LENGTHS).index(self.split), index, 1)
         scene = plan(self.classes[self.labels[index]], dice)
         painter = PAINTERS[self.styles[self._style[index]]]
         return painter(Raster(scene, self.size), textures(self.size), dice)

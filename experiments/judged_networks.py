@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.flags import UsageError
-from experiments.run_parts import readable
-from lightning_modules.checkpoint_files import ABSENT, fault_of_path
+from experiments.study.trained import checkpoint_files, distinct, trained_network
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from torch import nn
@@ -41,72 +38,31 @@ def is_path(given: str) -> bool:
     return looks_so or Path(given).exists()
 
 
-def trained_networks(given: str) -> list[Network]:
-    """The networks of a checkpoint, or of a run's folder.
+def classifiers(given: str) -> list[Network]:
+    """The classification networks of a checkpoint, or of a run's folder.
 
     Raises:
-        UsageError: there is no such file, no checkpoint in the folder, or the checkpoint of another kind.
+        UsageError: there is no such file, no checkpoint in the folder, or a checkpoint of another kind.
     """
-    path = Path(given)
-    if path.is_dir():
-        return [trained_network(file) for file in _finished(given, path)]
-    if fault_of_path(path) == ABSENT:
-        raise UsageError(f"{given}: no such checkpoint or folder.")
-    return [trained_network(path)]
+    return [classifier(file) for file in checkpoint_files(given)]
 
 
-def _finished(given: str, path: Path) -> list[Path]:
-    found = [*path.glob("checkpoints/model.ckpt"), *path.glob("model.ckpt")] or ordered_parts(path)
-    if not found:
-        raise UsageError(f"{given} holds no finished network: expected {path}/ARM-seedN/checkpoints/model.ckpt.")
-    return found
-
-
-def ordered_parts(folder: Path) -> list[Path]:
-    """The checkpoints of a run, arms in the order of its study, seeds ascending."""
-    arms = readable(lambda: list(json.loads((folder / "arms.json").read_text(encoding="utf-8")))) or []
-
-    def place(file: Path) -> tuple:
-        arm, seed = arm_and_seed(file)
-        return (arms.index(arm) if arm in arms else len(arms), arm, seed)
-
-    return sorted(folder.glob("*/checkpoints/model.ckpt"), key=place)
-
-
-def arm_and_seed(file: Path) -> tuple[str, int]:
-    """What a checkpoint is called: its part of the run, or the file itself where it is in none."""
-    part = file.resolve().parent.parent.name if file.parent.name == "checkpoints" or not file.parent.name else file.stem
-    match = re.fullmatch(r"(.+)-seed(\d+)", part)
-    return (match[1], int(match[2])) if match else (part, 0)
-
-
-def trained_network(file: Path) -> Network:
-    """A study's checkpoint as a network to be judged."""
-    from lightning_modules.classification import TRAINED, ClassificationModule
+def classifier(file: Path) -> Network:
+    """A study's checkpoint as a network to be evaluated."""
+    from lightning_modules.classification import ClassificationModule
     from lightning_modules.robustness import Judged
-    from lightning_modules.weights import trained_module
 
-    try:
-        module = trained_module(ClassificationModule, file, TRAINED)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    arm, seed = arm_and_seed(file)
+    trained = trained_network(file, kind=ClassificationModule)
+    module, arm, seed = trained.module, trained.arm, trained.seed
     judged = Judged.trained(f"{arm}-seed{seed}", module)
     facts = {"norm": module.norm, "backbone": module.recipe.backbone, "antialias": module.antialias or 0}
     return Network(arm, seed, judged, facts, module.data or None, str(file))
 
 
-def distinct(networks: list[Network]) -> list[Network]:
-    """The networks without repeats, with names that tell them apart: those of several runs get their run's name."""
-    unlike = list({network.source: network for network in networks}.values())
-    for longer in (lambda n: f"{Path(n.source).resolve().parents[2].name}/{n.arm}", lambda n: n.source):
-        seen: dict[tuple, int] = {}
-        for network in unlike:
-            seen[network.arm, network.seed] = seen.get((network.arm, network.seed), 0) + 1
-        clashing = {arm for (arm, _), count in seen.items() if count > 1}
-        unlike = [dataclasses.replace(n, arm=longer(n)) if n.arm in clashing else n for n in unlike]
-    named = {n.source: dataclasses.replace(n.judged, name=f"{n.arm}-seed{n.seed}") for n in unlike}
-    return [dataclasses.replace(network, judged=named[network.source]) for network in unlike]
+def told_apart(networks: list[Network]) -> list[Network]:
+    """The networks without repeats, and with names that tell them apart."""
+    unlike = distinct([*{network.source: network for network in networks}.values()])
+    return [dataclasses.replace(n, judged=dataclasses.replace(n.judged, name=f"{n.arm}-seed{n.seed}")) for n in unlike]
 
 
 def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:

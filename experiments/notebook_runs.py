@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from experiments.flags import UsageError
-from experiments.run_tables import unfinished
+from experiments.study.reader import RunFiles
 
 ROOT = Path(__file__).parents[1]
 SIZES = ("smoke", "small", "full")
@@ -50,7 +50,7 @@ def ensure_run(name: str, command: str, small: str = "") -> Path:
 
 
 def _finished(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file() and not unfinished(folder)
+    return (folder / "config.yaml").is_file() and not RunFiles(folder).unfinished
 
 
 def _make(line: list[str], folder: Path) -> None:

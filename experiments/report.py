@@ -35,7 +35,7 @@ from experiments.reporting.sections import (
     table_section,
     training_section,
 )
-from experiments.run_parts import readable
+from experiments.run_parts import EXAMPLES, readable
 from lightning_modules.measures import measure_of
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
     from experiments.tables import Row
     from lightning_modules.examples import ExampleFiles
-
-EXAMPLES = "examples"
-"""The folder of a run that holds them."""
 
 PICTURE_BYTES = 1_600_000
 """What the embedded predictions may weigh together, in base64; a report is to be sent by mail."""

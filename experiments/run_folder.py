@@ -26,6 +26,7 @@ from experiments.flags import ABOUT, UsageError
 from experiments.run_lock import NAME as LOCK
 from experiments.run_lock import locked
 from experiments.run_parts import MEASURES_FILE, RESULT, gathered, part_folder, read_result
+from experiments.study.tables_on_disk import SETTINGS_FILE, settings_in_json
 from experiments.tables import Table
 from lightning_modules.measures import measure_of, measures_to_plain
 
@@ -143,7 +144,9 @@ class RunFolder:
         write_whole(self.part(arm, seed) / RESULT, json.dumps(result, indent=1))
 
     def gather(self, minutes: float, table: Callable[[pd.DataFrame], Table | None]) -> pd.DataFrame:
-        """Write metrics.csv, gates.parquet, results.csv, divergence.csv, table.md and table.json; returns the results.
+        """Write metrics.csv, gates.parquet, results.csv, divergence.csv, table.md, table.json and settings.json.
+
+        Returns the results.
 
         Every row of them begins with the arm, its facts and the seed.
 
@@ -161,6 +164,9 @@ class RunFolder:
         self.write_table(table(results) if len(results) else None)
         self._config["minutes"] = round(self._minutes_before + minutes, 1)
         self._write_config()
+        parts = [self.part(arm, seed).name for arm in self.arms for seed in self.seeds]
+        settings = ["config.yaml", *(f"{part}/hparams.yaml" for part in parts)]
+        write_whole(self.path / SETTINGS_FILE, settings_in_json(self.path, settings))
         return results
 
     def write_table(self, table: Table | None) -> None:

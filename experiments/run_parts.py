@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_modules.measures import find_measure
+from lightning_modules.measures import Measure, find_measure, measures_from_plain
 
 if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -21,6 +21,12 @@ RESULT = "result.json"
 
 MEASURES_FILE = "measures.json"
 """What a run measured, and by which measure it is told."""
+
+EXAMPLES = "examples"
+"""The folder of a run that holds what its networks make of a few pictures."""
+
+MOST_SEEDS = 10_000
+"""More than these no run has: a number of seeds above it is damage."""
 
 
 def part_folder(run: Path, arm: str, seed: int) -> Path:
@@ -85,6 +91,19 @@ def read_result(part: Path) -> dict[str, list[dict]] | None:
     tables = found.values() if isinstance(found, dict) else [None]
     whole = all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in tables)
     return found if whole else None
+
+
+def read_measures(path: Path) -> tuple[str, dict[str, Measure]] | None:
+    """The headline and the measures that a run's study declared; None where that is not there or is no such thing."""
+
+    def read() -> tuple[str, dict[str, Measure]]:
+        written = json.loads((path / MEASURES_FILE).read_text(encoding="utf-8"))
+        measures = measures_from_plain(written["measures"])
+        if not isinstance(written["headline"], str):
+            raise ValueError("no headline")
+        return written["headline"], measures
+
+    return readable(read)
 
 
 def read_parquet(file: Path) -> DataFrame | None:

@@ -32,8 +32,6 @@ from normshift.released_blur import filter_size
 
 RELEASED = {"stem_pool": 2}
 """How the anti-aliased networks are set that their author released."""
-TRAINED = {"recipe": dict, "classes": list, "judged": list, "norm": str}
-"""What the hyper-parameters of a `ClassificationModule`'s checkpoint have at least."""
 
 
 class ClassificationModule(StudyModule):
@@ -60,6 +58,7 @@ class ClassificationModule(StudyModule):
         ValueError: on an unknown backbone or norm, or where they do not fit each other or the recipe.
     """
 
+    task = "classification"
     measures, headline = ("top1", "top5", "loss", "chance"), "top1"
 
     def __init__(
@@ -79,12 +78,13 @@ class ClassificationModule(StudyModule):
         super().__init__(select_on)
         recipe = ClassificationRecipe.of(recipe)
         self.save_hyperparameters(
-            {"recipe": recipe.plain(), "norm": norm, "classes": list(classes), "judged": list(judged)}
-            | {"data": data, "antialias": antialias, "stem_pool": stem_pool}
+            {"module": type(self).__name__, "recipe": recipe.plain(), "norm": norm, "classes": list(classes)}
+            | {"judged": list(judged), "data": data, "antialias": antialias, "stem_pool": stem_pool}
             | {"sync_norm": sync_norm, "select_on": list(select_on)}
+            | {"weights_from": "imagenet" if pretrained else "none"}
         )
         self.recipe, self.norm, self.antialias, self.data = recipe, norm, antialias, data
-        self.classes, self.judged = tuple(classes), tuple(judged)
+        self.classes = tuple(classes)
         self.net = build_backbone(
             recipe.backbone,
             len(self.classes),
@@ -106,8 +106,19 @@ class ClassificationModule(StudyModule):
             head = head_of(self.net)
             for name, parameter in self.net.named_parameters():
                 parameter.requires_grad_(name.startswith(f"{head}."))
-        self.metrics = nn.ModuleList(_metrics(len(self.classes)) for _ in self.judged)
+        self.evaluate_on(judged)
+        self.select_on = tuple(select_on)
         self.mix = _mixing(recipe, len(self.classes))
+        self.completed()
+
+    def completed(self) -> None:
+        """What a kind of training adds to the module once its network stands."""
+
+    def evaluate_on(self, names: Sequence[str]) -> None:
+        """Let the validation loaders hold other domains from now on, of the same classes in the same order."""
+        self.judged = tuple(names)
+        self.metrics = nn.ModuleList(_metrics(len(self.classes)) for _ in self.judged).to(self.device)
+        self.evaluation, self.select_on = [], ()
 
     def start_from(self, path: str) -> ClassificationModule:
         """Take over a checkpoint's weights, and the conventions it was trained with: ours, the papers', timm's, ...
@@ -124,6 +135,7 @@ class ClassificationModule(StudyModule):
             load_official(self.net, with_own_head(self.net, weights))
             if blur_of(checkpoint, weights):
                 self._keep_stem_pool(RELEASED if filter_size(weights) else checkpoint["hyper_parameters"])
+        self.hparams["weights_from"] = path
         return self
 
     def _keep_stem_pool(self, settings: dict) -> None:

@@ -25,8 +25,7 @@ HIDDEN = 1024
 class _WithFeatures(ClassificationModule):
     """A classifier that keeps the features in front of its head, and has a discriminator of them."""
 
-    def __init__(self, *args, **settings):
-        super().__init__(*args, **settings)
+    def completed(self) -> None:
         self._features: Tensor | None = None
         head = self.net.get_submodule(head_of(self.net))
         head.register_forward_pre_hook(self._keep_features)

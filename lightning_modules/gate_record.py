@@ -31,7 +31,7 @@ class GateRecord:
         self.columns = columns
         self.times: list[tuple[int, int]] = []  # (epoch, step)
         self.values: list[np.ndarray] = []  # what is kept, one array a time
-        chosen = [_spread(len(slot.labels)) for slot in slots]
+        chosen = [_kept_channels(len(slot.labels)) for slot in slots]
         self._kept = np.concatenate([slot.start + some for slot, some in zip(slots, chosen, strict=True)])
         counts = [len(some) for some in chosen]
         self._slots = {
@@ -88,6 +88,6 @@ class GateRecord:
         self.times, self.values = [tuple(time) for time in state_dict["times"]], list(values)
 
 
-def _spread(size: int) -> np.ndarray:
+def _kept_channels(size: int) -> np.ndarray:
     """The channels that are kept of so many."""
     return np.arange(size) if size <= KEPT else np.linspace(0, size - 1, KEPT).round().astype(int)

@@ -9,7 +9,9 @@ from torch.utils.data import DataLoader
 from datamodules.classification import Transformed
 from datamodules.image_domains import ImageDomain
 from datamodules.joined import Joined, Relabelled
-from lightning_modules.classification import TRAINED, ClassificationModule
+from datamodules.samples import LabelledImages
+from lightning_modules.checkpoints import load_network
+from lightning_modules.classification import ClassificationModule
 from lightning_modules.recipe_images import judged_image
 
 
@@ -31,7 +33,7 @@ def with_pseudo_labels(
     Raises:
         ValueError: the checkpoint cannot be read, or its classes are others.
     """
-    module = load_classifier(teacher)
+    module = load_network(teacher, ClassificationModule)
     labelled = labelled.in_order_of(module.classes, f"the teacher {teacher}")
     module.to("cuda" if torch.cuda.is_available() else "cpu")
     labels, sure = predictions(module, unlabelled.samples, workers)
@@ -40,19 +42,10 @@ def with_pseudo_labels(
     return ImageDomain(f"{labelled.name}+{unlabelled.name}", samples, labelled.classes), len(kept)
 
 
-def load_classifier(path: str) -> ClassificationModule:
-    """A trained network from its checkpoint, in evaluation mode, on the CPU.
-
-    Raises:
-        ValueError: the file is no checkpoint of a `ClassificationModule`.
-    """
-    from lightning_modules.weights import trained_module
-
-    return trained_module(ClassificationModule, path, TRAINED).eval()
-
-
 @torch.inference_mode()
-def predictions(module: ClassificationModule, samples, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def predictions(
+    module: ClassificationModule, samples: LabelledImages, workers: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """The class of each image and its probability: int64 and float32 (len(samples),)."""
     images = Transformed(samples, judged_image(module.recipe))
     labels, sure = [], []

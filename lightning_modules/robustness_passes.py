@@ -11,6 +11,7 @@ import numpy as np
 from datamodules.appearance_shifts import APPEARANCE_SHIFTS
 from datamodules.corruptions import CORRUPTIONS
 from datamodules.perturbations import NOISES, PERTURBATIONS
+from datamodules.samples import LabelledImages
 from lightning_modules import robustness_views as views
 from lightning_modules.robustness_measures import flip_probability, ranking, top5_distance
 from lightning_modules.robustness_views import JudgedCrop
@@ -24,7 +25,7 @@ class Pass:
     """One way through the images: what is shown, and what the scores are turned into."""
 
     part: str
-    samples: object
+    samples: LabelledImages
     indices: np.ndarray
     view: views.View
     views: int  # of an image, about

@@ -22,6 +22,7 @@ from datamodules.corruptions import corrupt
 from datamodules.image_files import DataError
 from datamodules.image_transforms import MARGIN, centre, judged_size
 from datamodules.perturbations import perturbed
+from datamodules.samples import LabelledImages
 
 TOGETHER = 8
 """Images in a row that the published shift consistency crops at the same offsets."""
@@ -120,7 +121,7 @@ def spread(labels: np.ndarray, count: int) -> np.ndarray:
 class Views(Dataset):
     """(uint8 (K, size, size, 3), label) for each of the chosen images."""
 
-    def __init__(self, samples, indices: np.ndarray, view: View):
+    def __init__(self, samples: LabelledImages, indices: np.ndarray, view: View):
         self.samples, self.indices, self.view = samples, indices, view
 
     def __len__(self) -> int:
@@ -132,7 +133,7 @@ class Views(Dataset):
         return self.view(image, index), int(label)
 
 
-def loader(samples, indices: np.ndarray, view: View, images: int, workers: int) -> DataLoader:
+def loader(samples: LabelledImages, indices: np.ndarray, view: View, images: int, workers: int) -> DataLoader:
     """Batches of so many images' views, in order; takes nothing from the global random state."""
     return DataLoader(
         Views(samples, indices, view),

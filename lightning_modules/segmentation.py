@@ -1,5 +1,8 @@
 """How semantic segmentation trains and is judged on several domains."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -8,7 +11,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.domains import Domain
-from datamodules.labels import IGNORE
+from datamodules.labels import IGNORE, LabelSpace
 from lightning_modules.optimization import optimizers
 from lightning_modules.robustnet import is_released, load_released, with_timms_stem
 from lightning_modules.segmentation_networks import architecture, built
@@ -16,6 +19,7 @@ from lightning_modules.segmentation_recipes import SegmentationRecipe
 from lightning_modules.study_module import StudyModule
 from lightning_modules.weights import about, network_weights, read_checkpoint, refuse_other_blur
 from normshift import NORMS, convert, load_official, synchronize
+from normshift.checkpoints import place_as_published
 from normshift.wrapped import bare
 
 CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
@@ -27,52 +31,78 @@ class SegmentationModule(StudyModule):
 
     Trains with cross entropy on the output and, weighted, on an auxiliary head behind the encoder's last stage but one;
     optimiser and schedule are the recipe's. Logs `train/loss`, and on every judged domain `DOMAIN/miou` and
-    `DOMAIN/iou/CLASS` in [0, 1].
+    `DOMAIN/iou/CLASS` in [0, 1]. A checkpoint holds all that is needed to build the network again, to name and to
+    colour its classes and to evaluate it: `load_from_checkpoint(file)`. The file of `weights` is not read again.
 
     Args:
-        recipe: see `lightning_modules.segmentation_recipes`.
+        recipe: see `lightning_modules.segmentation_recipes`; also as the plain dict of a checkpoint.
         norm: a name in `normshift.NORMS`. IBN-Net's norms go into the encoder, whatever `norm_in` says.
-        domains: what the validation loaders hold, in their order; labelled alike.
+        domains: what the validation loaders hold, in their order, the source first; labelled alike.
         norm_in: "encoder", "decoder" (with the auxiliary head) or "both".
         weights: "none", "imagenet" (timm's, from its hub), a checkpoint file for the encoder (`load_official`), or one
             of a whole network that RobustNet released.
         sync_norm: take batch statistics over all processes.
+        label_space: what the network's channels mean; by default that of the domains.
 
     Raises:
         ValueError: on an unknown architecture, encoder or norm, or weights that do not fit.
     """
 
-    measures, headline = ("miou", "iou/*"), "miou"
+    task = "segmentation"
+    measures, headline = ("miou", "iou/*", "chance"), "miou"
 
     def __init__(
         self,
-        recipe: SegmentationRecipe,
+        recipe: SegmentationRecipe | dict,
         norm: str,
-        domains: list[Domain],
+        domains: Sequence[Domain | dict],
         *,
         norm_in: str = "both",
         weights: str = "none",
         sync_norm: bool = False,
+        label_space: LabelSpace | dict | None = None,
     ):
         super().__init__()
+        self.recipe = recipe if isinstance(recipe, SegmentationRecipe) else SegmentationRecipe(**recipe)
+        self.label_space = LabelSpace.of(label_space or domains[0].label_space)
+        domains = [Domain.of(domain, self.label_space) for domain in domains]
         self.save_hyperparameters(
-            {"recipe": asdict(recipe), "norm": norm, "norm_in": norm_in}
-        )  # what a checkpoint is of
-        self.recipe, self.domains = recipe, domains
-        classes = len(domains[0].label_space)
-        self.architecture = architecture(recipe.arch)
-        self.net, self.auxiliary = built(recipe, classes, pretrained=weights == "imagenet")
+            {"module": type(self).__name__, "recipe": asdict(self.recipe), "norm": norm, "norm_in": norm_in}
+            | {"sync_norm": sync_norm, "weights_from": weights, "label_space": self.label_space.plain()}
+            | {"domains": [domain.plain() for domain in domains]}
+        )
+        self.source = domains[0].name
+        self.architecture = architecture(self.recipe.arch)
+        self.net, self.auxiliary = built(self.recipe, len(self.label_space), pretrained=weights == "imagenet")
         self._set_norm(norm, norm_in)
         if weights not in ("none", "imagenet"):
             self._load(weights)
         if sync_norm:
             self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
+        self.evaluate_on(domains)
+
+    def evaluate_on(self, domains: Sequence[Domain]) -> None:
+        """Let the validation loaders hold other domains from now on, labelled as the network's channels are.
+
+        Raises:
+            ValueError: one is labelled otherwise.
+        """
+        for domain in domains:
+            if domain.label_space != self.label_space:
+                theirs, ours = domain.label_space, self.label_space
+                raise ValueError(
+                    f"{domain.name} is labelled in {len(theirs)} {theirs.name} classes, and the network was trained on "
+                    f"{len(ours)} {ours.name} ones: choose a set that is labelled alike."
+                )
+        classes = len(self.label_space)
+        self.domains, self.evaluation, self.select_on = list(domains), [], ()
         self.confusion = nn.ModuleList(MulticlassConfusionMatrix(classes, ignore_index=IGNORE) for _ in domains)
         for index, domain in enumerate(domains):
             fold = torch.arange(classes)
             for predicted, judged in domain.fold.items():
                 fold[predicted] = judged
-            self.register_buffer(f"_fold_{index}", fold, persistent=False)
+            self.register_buffer(f"_fold_{index}", fold.to(self.device), persistent=False)
+        self.confusion.to(self.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (N, classes, H, W) of normalised images (N, 3, H, W) of any size, whole or by sliding window."""
@@ -110,6 +140,11 @@ class SegmentationModule(StudyModule):
             self.log(f"{domain.name}/miou", mean_iou(ious))
             self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
 
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint["state_dict"].items()
+        place_as_published(self.net, {k.removeprefix("net."): v for k, v in state if k.startswith("net.")})
+
     def results(self) -> list[dict]:
         """The last evaluation in long form: for each domain `miou`, `iou/CLASS` and `chance`, all in [0, 1].
 
@@ -118,14 +153,18 @@ class SegmentationModule(StudyModule):
         over.
         """
         rows = []
-        for index, (domain, ious) in enumerate(zip(self.domains, self.evaluation, strict=True)):
+        for domain, ious in zip(self.domains, self.evaluation, strict=True):
             names = domain.label_space.classes
-            about = {"domain": domain.name, "role": "target" if index else "source", "part": "clean"}
+            about = {"domain": domain.name, "role": self.role(domain), "part": "clean"}
             about |= {"condition": "clean", "mean_over": self.mean_over(domain)}
             values = {"miou": mean_iou(ious)} | {f"iou/{names[c]}": iou for c, iou in ious.items()}
             values |= {"chance": 1 / len(ious)} if len(ious) > 1 else {}
             rows += [about | {"measure": measure, "value": value} for measure, value in values.items()]
         return rows
+
+    def role(self, domain: Domain) -> str:
+        """Whether a domain is what the network was trained on, "source", or not, "target"."""
+        return "source" if domain.name in (self.source, f"{self.source}:train") else "target"
 
     def mean_over(self, domain: Domain) -> str:
         """Which classes a domain's mean is over."""

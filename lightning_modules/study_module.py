@@ -30,7 +30,11 @@ class StudyModule(pl.LightningModule):
     Attributes:
         steps: completed steps. evaluation: what `keep_evaluation` was given last: plain lists, dicts and numbers.
         evaluated_at: `steps` at the last evaluation; None before the first. selected: the best evaluation so far.
+        images: how many images each domain has that it is evaluated on.
     """
+
+    task: str = ""
+    """The name of its task, one for all kinds of modules that the task has."""
 
     measures: tuple[str, ...] = ()
     """Names of the measures in `results` (`lightning_modules.measures`)."""
@@ -44,6 +48,7 @@ class StudyModule(pl.LightningModule):
     def __init__(self, select_on: Sequence[str] = ()):
         super().__init__()
         self.steps = 0
+        self.images: dict[str, int] = {}
         self.evaluation: list = []
         self.evaluated_at: int | None = None
         self.select_on, self.selected = tuple(select_on), None
@@ -87,6 +92,10 @@ class StudyModule(pl.LightningModule):
 
     # ------------------------------------------------------------------------------------------------ Lightning's hooks
 
+    def setup(self, stage: str) -> None:
+        evaluated = getattr(getattr(self.trainer, "datamodule", None), "judged", ())
+        self.images = {domain.name: len(domain.samples) for domain in evaluated} or self.images
+
     def configure_callbacks(self) -> list[pl.Callback]:
         return [Clock()]
 
@@ -98,6 +107,7 @@ class StudyModule(pl.LightningModule):
         # a training that had ended is not evaluated twice, and one that is resumed keeps what it had selected
         checkpoint["study"] = {
             "steps": self.steps,
+            "images": self.images,
             "evaluated_at": self.evaluated_at,
             "evaluation": self.evaluation,
             "selected": self.selected,
@@ -107,7 +117,10 @@ class StudyModule(pl.LightningModule):
         kept = checkpoint.get("study", {})
         self.steps = kept.get("steps", 0)
         self.evaluated_at, self.evaluation = kept.get("evaluated_at"), kept.get("evaluation", [])
-        self.selected = kept.get("selected")
+        self.selected, self.images = kept.get("selected"), kept.get("images", {})
+        origin = checkpoint.get("hyper_parameters", {}).get("weights_from")
+        if origin is not None:  # the weights are the checkpoint's now, and its training began there
+            self.hparams["weights_from"] = origin
 
     def lr_scheduler_step(self, scheduler, metric) -> None:
         by_steps = [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == "step"]

@@ -4,11 +4,9 @@ import argparse
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -28,8 +26,6 @@ PLAIN = [
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
 ]
 """What other people's checkpoints hold beside tensors, such as flags and best scores, and what runs no code."""
-
-Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 def read_checkpoint(path: str) -> Any:
@@ -125,29 +121,6 @@ def refuse_other_blur(checkpoint: Mapping, state: Mapping[str, Tensor], antialia
             f"it is of a network anti-aliased with filter size {size}, and this one {here}: pass --antialias {size} "
             "where the study has that flag, or a plain network's checkpoint"
         )
-
-
-def trained_module(kind: type[Module], path: str | Path, needed: Mapping[str, type]) -> Module:
-    """A module of ours from its checkpoint, on the CPU.
-
-    Args:
-        needed: what its hyper-parameters must have, and of which type, for it to be one of `kind`.
-
-    Raises:
-        ValueError: the file is no such checkpoint, or not as it was saved.
-    """
-    checkpoint = read_checkpoint(str(path))
-    found = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
-    found = found if isinstance(found, Mapping) else {}
-    if not all(isinstance(found.get(key), kinds) for key, kinds in needed.items()):
-        what = "a segmentation network's checkpoint" if "norm_in" in found else "no checkpoint of a study"
-        raise ValueError(f"{path} is {what}: expected a classification network that a study here has trained.")
-    try:
-        network_weights(checkpoint)
-        return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever is wrong with a recipe, its names or its tensors
-        said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-        raise ValueError(f"{path} does not hold the network that it says it does: {said}.") from error
 
 
 def head_of(net: nn.Module) -> str:

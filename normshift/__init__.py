@@ -10,6 +10,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; `_MODULES` says the sa
     from normshift.antialiasing import antialias as antialias
     from normshift.blur_pool import BlurPool2d as BlurPool2d
     from normshift.checkpoints import load_official as load_official
+    from normshift.context import Context as Context
+    from normshift.context import batch_domains as batch_domains
     from normshift.divergence import Divergence as Divergence
     from normshift.divergence import feature_divergence as feature_divergence
     from normshift.engine import Batch as Batch
@@ -35,6 +37,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; `_MODULES` says the sa
     from normshift.registry import register_norm as register_norm
     from normshift.statistics import update_statistics as update_statistics
     from normshift.surgery import convert as convert
+    from normshift.surgery import name_layers as name_layers
     from normshift.surgery import norm_layers as norm_layers
     from normshift.surgery import synchronize as synchronize
 
@@ -42,6 +45,7 @@ _MODULES = {
     "antialiasing": ("antialias",),
     "blur_pool": ("BlurPool2d",),
     "checkpoints": ("load_official",),
+    "context": ("Context", "batch_domains"),
     "divergence": ("Divergence", "feature_divergence"),
     "engine": ("Batch", "Formula", "Moments"),
     "folding": ("fold",),
@@ -52,7 +56,7 @@ _MODULES = {
     ),
     "registry": ("NORMS", "GateSpec", "NormSpec", "register_norm"),
     "statistics": ("update_statistics",),
-    "surgery": ("convert", "norm_layers", "synchronize"),
+    "surgery": ("convert", "name_layers", "norm_layers", "synchronize"),
 }  # fmt: skip
 
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -223,7 +224,7 @@ def _average_blur(name: str, pool: nn.AvgPool2d) -> Callable[[int], BlurPool2d]:
         return lambda filter_size: kind(None, filter_size, 2)
     centred = same or (padding == tuple(k // 2 for k in kernel) and not pool.ceil_mode)
     if kernel in ((1, 1), (3, 3)) and centred:
-        return lambda filter_size: BlurPool2d(None, filter_size, stride)
+        return lambda filter_size: BlurPool2d(None, filter_size, (stride[0], stride[1]))
     raise ValueError(
         f"antialias knows average pools of 2x2 with stride 2, and of 1x1 or padded 3x3; {name!r} is {pool}. "
         "Where it pools the whole map, make it an nn.AdaptiveAvgPool2d(1)."
@@ -261,10 +262,11 @@ def _refuse_own_forward(name: str, module: nn.Module) -> None:
         )
 
 
-def _follows_stride(module: nn.Module) -> bool:
+def _follows_stride(module: Any) -> bool:
     """Whether a layer's maps have the size that its stride says, and those at stride 1 as many positions more."""
     channels, plain = getattr(module, "in_channels", 1), copy_on_cpu(module)
-    strides, dense = _stride(module), copy_on_cpu(module)
+    strides: tuple[int, ...] = _stride(module)
+    dense: Any = copy_on_cpu(module)
     dense.stride = (1, 1)
     try:
         for size in (32, 33, 34):
@@ -398,7 +400,7 @@ class _Flow:
             if function in ACTIVATION_FUNCTIONS:
                 return "activation"
             return "pointwise" if function in DROPOUT_FUNCTIONS else None
-        return self._role_of(self.modules[owner].get_submodule(node.target)) if node.op == "call_module" else None
+        return self._role_of(self.modules[owner].get_submodule(str(node.target))) if node.op == "call_module" else None
 
     def _role_of(self, module: nn.Module) -> str | None:
         kind, children = type(module), list(module.children())
@@ -431,7 +433,7 @@ class _Flow:
         """The module that a node calls, if this is the only call of it."""
         if node.op != "call_module":
             return None
-        module = self.modules[owner].get_submodule(node.target)
+        module = self.modules[owner].get_submodule(str(node.target))
         calls = sum(n.op == "call_module" and n.target == node.target for n in self.graphs[owner].nodes)
         return module if calls == 1 and self.uses[id(module)] == 1 else None
 

@@ -7,6 +7,7 @@ from math import comb
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 FILTER_SIZES = range(1, 8)
 
@@ -34,6 +35,8 @@ class BlurPool2d(nn.Module):
         ValueError: on a filter size that does not exist, channels or a stride below 1, or an input of another shape.
     """
 
+    filter: Tensor
+    stride: tuple[int, int]
     from_checkpoint = False  # whether `load_official` has put it there
 
     def __init__(self, channels: int | None, filter_size: int = 4, stride: int | tuple[int, int] = 2):
@@ -45,7 +48,7 @@ class BlurPool2d(nn.Module):
         strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
         if len(strides) != 2 or min(strides) < 1:
             raise ValueError(f"stride is a number of 1 or more, or a pair of them; got {stride!r}.")
-        self.channels, self.filter_size, self.stride = channels, filter_size, strides
+        self.channels, self.filter_size, self.stride = channels, filter_size, (strides[0], strides[1])
         self.register_buffer("filter", torch.empty(channels or 1, 1, filter_size, filter_size), persistent=False)
         self.reset_parameters()
 
@@ -168,7 +171,7 @@ class _Blur(torch.autograd.Function):
         (n, c, height, width), stride, (left, right, top, bottom), mode = ctx.settings
         padded = (n, c, top + height + bottom, left + width + right)
         with _no_autocast(dy):
-            dx = torch.nn.grad.conv2d_input(padded, weight, dy, stride, groups=c)
+            dx = conv2d_input(padded, weight, dy, stride, groups=c)
         dx = _unpadded(_unpadded(dx, -2, top, height, mode), -1, left, width, mode)
         return dx, None, None, None, None
 
@@ -191,7 +194,8 @@ def _no_autocast(x: Tensor) -> AbstractContextManager:
 
 
 def _unpadded(gradient: Tensor, dim: int, before: int, size: int, mode: str) -> Tensor:
-    """Gradient by a map of that by its padded map, along one axis: what the border lent comes back to it, in place."""
+    """The gradient with respect to a map, from that with respect to its padded map, along one axis and in place: what
+    the border lent comes back to it."""
     after = gradient.shape[dim] - before - size
     inside = gradient.narrow(dim, before, size)
     head, tail = gradient.narrow(dim, 0, before), gradient.narrow(dim, before + size, after)

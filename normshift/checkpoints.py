@@ -96,7 +96,7 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
 
 def place_as_published(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put IBN layers and plain batch norms where a checkpoint of an IBN-Net has them, by the network's own keys."""
-    _place(model, _placed_as_published(norm_layers(model), state))
+    _place(model, _placed_as_published(norm_layers(model), dict(state)))
 
 
 def _place(model: nn.Module, layers: dict[str, nn.Module]) -> None:
@@ -131,7 +131,8 @@ def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> t
 
     IBN's halves are not among them: they fit an IBN layer of the same split, key by key, or nothing.
     """
-    filled, used_keys = {}, set()
+    filled: dict[str, Tensor] = {}
+    used_keys: set[str] = set()
     for name, layer in norms.items():
         prefix, state, own_name = f"{name}." if name else "", _state_of(name, published), published_names(layer)
         own = state_for(layer, record(state, layer))

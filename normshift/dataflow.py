@@ -191,7 +191,7 @@ def _source(node: fx.Node, root: nn.Module, names: dict[int, str]) -> Source:
     while node.all_input_nodes:
         node = node.all_input_nodes[0]
         alone = alone and sum(not _describes(user) for user in node.users) == 1
-        module = root.get_submodule(node.target) if node.op == "call_module" else None
+        module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
         if not isinstance(module, PASSING) or has_hooks(module):
             break
     if module is not None:
@@ -255,7 +255,7 @@ class _Watch(TorchDispatchMode):
         self.parameters = {id(parameter) for parameter in model.parameters()}
         self.made: dict[int, tuple[Tensor, nn.Module]] = {}  # kept alive, so that no other tensor takes their ids
         self.handed: dict[int, int | None] = {}
-        self.calls, self.taken, self.inside = Counter(), Counter(), 0
+        self.calls, self.taken, self.inside = Counter[int](), Counter[int](), 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -286,6 +286,6 @@ class _Watch(TorchDispatchMode):
     def flow(self) -> Flow:
         sources = {}
         for norm, tensor in self.handed.items():
-            _, module = self.made.get(tensor, (None, None))
-            sources[norm] = Source(module, "", self.taken[tensor] == 1)
+            module = None if tensor is None else self.made[tensor][1]
+            sources[norm] = Source(module, "", tensor is not None and self.taken[tensor] == 1)
         return Flow(self.calls, sources, self.parameters & self.taken.keys())

@@ -14,10 +14,12 @@ class Divergence:
     """Feature divergence of one layer's output between two domains.
 
     Attributes:
-        layer: module name. depth: position among the layers looked at, from 0 at the input.
+        layer: module name.
+        depth: position among the layers looked at, from 0 at the input.
         per_channel: (C,) symmetric Kullback-Leibler divergence, in nats, of the Gaussians that fit each channel's mean
             activation over the images of either domain.
-        total: their sum over the channels. mean: their mean, which compares layers of different widths.
+        total: their sum over the channels.
+        mean: their mean, which compares layers of different widths.
     """
 
     layer: str

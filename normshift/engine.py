@@ -43,22 +43,23 @@ class Formula:
         return slice(0, channels)
 
     def compiled_form(self) -> "backends.Mixture | backends.ChannelGates | None":
-        """What compiled loops know this formula as, where they do."""
+        """The same formula as `backends.compiled` has it in C++; None where it has not."""
         return None
 
     def gradient(
         self, moments: Moments, batch: "Batch | None", parameters: tuple[Tensor, ...], dscale: Tensor, dshift: Tensor
     ) -> list[Tensor | None]:
-        """Gradients by moments' mean and var (N, C), batch's mean and var (C,), and the parameters, None for 0."""
+        """Gradients with respect to moments' mean and var (N, C), to batch's mean and var (C,), and to the parameters;
+        None for 0."""
         sources = [*moments[:2], *(batch[:2] if batch else ()), *parameters]
         with torch.enable_grad():
-            leaves = [source.detach().requires_grad_() for source in sources]
-            own, rest = Moments(*leaves[:2], moments.positions), leaves[2:]
+            mean, var, *rest = leaves = [source.detach().requires_grad_() for source in sources]
+            own = Moments(mean, var, moments.positions)
             if batch:
                 batch, rest = batch._replace(mean=rest[0], var=rest[1]), rest[2:]
             pairs = zip(self(own, batch, *rest), (dscale, dshift), strict=True)
             outputs, seeds = zip(*((v.expand_as(seed), seed) for v, seed in pairs if v.requires_grad), strict=True)
-        found = list(torch.autograd.grad(outputs, leaves, seeds, allow_unused=True))
+        found: list[Tensor | None] = list(torch.autograd.grad(outputs, leaves, seeds, allow_unused=True))
         return found if batch else [*found[:2], None, None, *found[2:]]
 
 
@@ -71,7 +72,7 @@ class Batch(NamedTuple):
     everywhere: bool = False  # whether that is all processes' batches
 
     def collected(self, dmean: Tensor, dvar: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients by these, of all who took part."""
+        """The gradients with respect to these, summed over all processes that took part."""
         if self.everywhere:
             both = torch.stack([dmean, dvar])
             torch.distributed.all_reduce(both)
@@ -80,12 +81,12 @@ class Batch(NamedTuple):
 
 
 class BatchSource(Protocol):
-    """Who knows a batch's statistics: a layer with running averages."""
+    """Where a batch's statistics come from: a layer with running averages."""
 
     training: bool
 
     def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
-        """Those of these maps, for training, pooled by `backend`. `observe`: whether the running averages follow."""
+        """Those of these maps, for training, pooled by `backend`. `observe`: whether to update the running averages."""
 
     def running(self, dtype: torch.dtype) -> Batch:
         """The running averages, for evaluation."""
@@ -130,9 +131,10 @@ class _Normalize(torch.autograd.Function):
         backend = backends.backend_of(x)
         moments, batch = _statistics(backend.moments, backend, x, formula, source, correction)
         in_kind = _cast(parameters, moments)
-        ctx.compiled_form = formula.compiled_form() if backend.HAS_COMPILED_FORMULAS else None
+        compiled_form = formula.compiled_form()
+        ctx.compiled_form = compiled_form if backend.has_formula(compiled_form, x.shape[1]) else None
         if ctx.compiled_form:
-            scale, shift = ctx.compiled_form.evaluate(moments, batch, in_kind)
+            scale, shift = ctx.compiled_form.evaluate(backend, moments, batch, in_kind)
         else:
             scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *in_kind))
         ctx.backend, ctx.formula, ctx.source, ctx.correction = backend, formula, source, correction
@@ -150,9 +152,9 @@ class _Normalize(torch.autograd.Function):
             batch, rest = Batch(*rest[:2], *ctx.batch_kind), rest[2:]
         backend = ctx.backend if backends.reference.is_plain(dy) else backends.reference
         dshift, dscale = backend.reductions(dy, x, mean)
-        found = ((backend.HAS_COMPILED_FORMULAS and ctx.compiled_form) or ctx.formula).gradient(
-            moments, batch, _cast(rest, moments), dscale, dshift
-        )
+        given = moments, batch, _cast(rest, moments), dscale, dshift
+        compiled = ctx.compiled_form and backend is ctx.backend
+        found = ctx.compiled_form.gradient(backend, *given) if compiled else ctx.formula.gradient(*given)
         gradients = (
             g.to(p.dtype) if needed and g is not None else None
             for g, p, needed in zip(found[4:], rest, ctx.needs_input_grad[4:], strict=True)
@@ -169,11 +171,13 @@ def _statistics(take, backend: ModuleType, x: Tensor, formula: Formula, source: 
     training = source is None or source.training
     own = formula.own_moments(channels, training)
     if own == slice(0, channels):
-        moments = Moments(*take(x), positions)
+        mean, var = take(x)
+        moments = Moments(mean, var, positions)
         if correction:
             moments = moments._replace(var=moments.var * _corrected(positions))
         batch = source and (source.batch(moments, backend, observe=True) if training else source.running(kind))
         return moments, batch
+    assert source is not None  # whose own moments are not all needed has a batch's
     batch = source.running(kind)
     fixed = [v.repeat(x.shape[0], 1) for v in batch[:2]]
     if own.stop > own.start:
@@ -181,7 +185,8 @@ def _statistics(take, backend: ModuleType, x: Tensor, formula: Formula, source: 
         taken = take(some) if backends.is_laid_out(some) else (v[:, own] for v in take(x))  # sooner all than a copy
         sides = [(part[:, : own.start], part[:, own.stop :]) for part in fixed]
         fixed = [torch.cat([left, v, right], 1) for (left, right), v in zip(sides, taken, strict=True)]
-    return Moments(*fixed, positions), batch
+    mean, var = fixed
+    return Moments(mean, var, positions), batch
 
 
 def _corrected(positions: int) -> float:

@@ -302,7 +302,9 @@ def _merge(layer: nn.Module, norm: nn.Module) -> None:
 
 def _fixed(norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, scale and shift, (C,) each, of a norm that in evaluation is the same function of every image."""
-    batch = norm.batch_source().running(dtype)
+    source = norm.batch_source()
+    assert source is not None  # without running averages it stays
+    batch = source.running(dtype)
     moments = Moments(batch.mean[None], batch.var[None], 1)
     scale, shift = norm.formula()(moments, batch, *(p.to(dtype) for p in norm.formula_parameters()))
     return batch.mean, *(v.expand_as(moments.mean)[0] for v in (scale, shift))

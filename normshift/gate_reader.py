@@ -153,7 +153,7 @@ def parameter_groups(
     vectors = [p for p in rest if p.ndim <= 1 and not decays[id(p) in biases]]  # what scales or shifts a channel
     kept = {id(p) for p in vectors}
     slow, fast = ([gate.parameter for gate in gates if gate.fast == kind] for kind in (False, True))
-    groups = [
+    groups: list[dict] = [
         {"name": "weights", "params": [p for p in rest if id(p) not in kept], "lr": lr, "weight_decay": weight_decay},
         {"name": "norms_and_biases", "params": vectors, "lr": lr, "weight_decay": 0.0},
         {"name": "gates", "params": slow, "lr": lr, "weight_decay": weight_decay if decay_gates else 0.0},

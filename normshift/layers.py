@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from normshift.context import Context
 from normshift.engine import Batch, BatchSource, Formula, Moments, is_transformed, normalize
 from normshift.formulas import (
     BatchFormula,
@@ -66,6 +67,8 @@ class Norm(nn.Module):
 
     ndims: tuple[int, ...] = (2, 3, 4, 5)
     correction: int = 0
+    module_name: str = ""  # in its network, where `name_layers` has told it
+    generator: torch.Generator | None = None  # of a formula's random draws; None for torch's own
     norm_name: str = ""  # under which its gates are recorded; `register_norm` fills it in
     published_names: ClassVar[Mapping[str, str]] = {}  # what checkpoints call its parameters -> what it calls them
 
@@ -85,6 +88,10 @@ class Norm(nn.Module):
     def batch_source(self) -> BatchSource | None:
         """Where the formula's batch statistics come from."""
         return None
+
+    def context(self) -> Context:
+        """What its formula may know of this forward pass beside moments and parameters; `formula` hands it on."""
+        return Context(self.training, self.module_name, self.generator)
 
     def gates(self) -> list[GateParameter]:
         """Its gates, if it has any."""
@@ -167,7 +174,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
     `statistics`, with the softmax of `mean_weight` and of `var_weight` as shares.
 
     Args:
-        num_features: C.
+        num_features: channels (C).
         eps: added to the mixed variance.
         momentum: share of the new batch in the running averages (the official code's is the share of the old); None for
             the mean of all batches.
@@ -180,8 +187,12 @@ class SwitchNorm(RunningStatistics, AffineNorm):
             takes the correction over.
 
     Attributes:
-        weight, bias: (C,). mean_weight, var_weight: (len(statistics),), before the softmax, starting at 1.
-        running_mean, running_var: (C,), where "bn" takes part.
+        weight: (C,).
+        bias: (C,).
+        mean_weight: the gates of the mean, (len(statistics),), before the softmax, starting at 1.
+        var_weight: the same for the variance.
+        running_mean: (C,), where "bn" takes part.
+        running_var: (C,), where "bn" takes part.
         sync: pool "bn" over all processes.
 
     Input and output: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) according to the class.
@@ -296,12 +307,16 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
     decay: see `parameter_groups`.
 
     Args:
-        num_features: C.
+        num_features: channels (C).
         eps: added to both variances.
         momentum: share of the new batch in the running averages, as in `nn.BatchNorm2d`.
 
     Attributes:
-        weight, bias, rho: (C,). running_mean, running_var: (C,).
+        weight: (C,).
+        bias: (C,).
+        rho: the gates, (C,).
+        running_mean: (C,).
+        running_var: (C,).
         sync: take the batch's moments over all processes.
 
     Input and output: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) according to the class.
@@ -351,8 +366,8 @@ class IBN2d(Norm):
             batch norm the first `int(C * (1 - ratio))`, as in the published DenseNets.
 
     Attributes:
-        IN.weight, IN.bias, BN.weight, BN.bias, BN.running_mean, BN.running_var: (channels of that part,).
-            These are the key names of the published checkpoints.
+        IN: the instance-normalised part, a norm layer.
+        BN: the other part. Keys of the state dict (IN.weight, BN.running_mean, ...) are the published checkpoints'.
 
     Input and output: (N, C, H, W).
 
@@ -401,7 +416,7 @@ class IBN2d(Norm):
 class _HalfBatch:
     """The batch statistics of an `IBN2d`: batch norm's, in batch norm's mode, and 0 and 1 for instance norm's channels.
 
-    What the other half's are is not used, but would be multiplied by 0, which infinity survives.
+    The other half's are multiplied by 0 and so have to be finite: infinity times 0 is not a number.
     """
 
     def __init__(self, layer: IBN2d):
@@ -479,7 +494,7 @@ class _Vectors:
 
     def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
         batch, count = pooled_batch(moments, backend, self._layer.sync and self._layer.training)
-        if observe:
+        if observe and batch.share is not None:
             self._layer.observe(batch.mean, batch.var / (1 - batch.share), count, backend)
         return batch
 

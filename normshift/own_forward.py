@@ -100,7 +100,8 @@ def is_known(norm: nn.Module) -> bool:
 def _hooked(norm: nn.Module) -> set[str]:
     """Children that a hook of this library runs: blurs."""
     hooks = (*norm._forward_hooks.values(), *norm._forward_pre_hooks.values())
-    return {hook.keywords.get("name") for hook in hooks if isinstance(hook, partial)}
+    names = (hook.keywords.get("name") for hook in hooks if isinstance(hook, partial))
+    return {name for name in names if name is not None}
 
 
 def _tried(norm: nn.Module, children: dict[str, nn.Module]) -> dict[str, nn.Module] | None:

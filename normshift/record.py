@@ -32,7 +32,7 @@ def state_for(layer: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tens
     own = layer.state_dict()
     if not isinstance(layer, IBN2d):
         return {key: value for key, value in learned.items() if key in own}
-    state = {}
+    state: dict[str, Tensor] = {}
     for key, value in learned.items():
         shares = value.tensor_split([layer.first]) if key in CHANNELWISE else (value, value)
         state |= {f"{part}.{key}": share for part, share in zip(layer.parts(), shares, strict=True)}

@@ -31,7 +31,8 @@ def plain_names(keys: Iterable[str], model: nn.Module) -> dict[str, str]:
 
 
 def _plain_name(key: str, blurs: Mapping[str, list[int]], modules: set[str]) -> str:
-    name, parts = [], key.split(".")
+    parts = key.split(".")
+    name: list[str] = []
     for index, part in enumerate(parts):
         before = blurs.get(".".join(parts[:index]))
         if before and part.isdigit():

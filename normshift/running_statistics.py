@@ -28,6 +28,7 @@ class RunningStatistics:
 
     running_mean: Tensor
     running_var: Tensor
+    correction: int
     sync: bool = False
     track_running_stats: bool = True  # whether the averages follow, as torch's batch norms have it
     __jit_unused_properties__ = ("as_batch_norm",)
@@ -72,24 +73,24 @@ class RunningStatistics:
 
     def running(self, dtype: torch.dtype) -> Batch:
         """The running averages, as copies, which a later step leaves as they are in a graph."""
-        return Batch(*(v.to(dtype, copy=True) for v in (self.running_mean, self.running_var)))
+        return Batch(self.running_mean.to(dtype, copy=True), self.running_var.to(dtype, copy=True))
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, backend: ModuleType) -> None:
         """Let the running averages follow moments that were taken over `count` values a channel, unless that is 0."""
-        everywhere = isinstance(count, Tensor)  # then it is not looked at: a GPU would have to be waited for
-        if not self.track_running_stats or self.running_mean is None or not (everywhere or count):
+        counted = count if isinstance(count, Tensor) else None  # everywhere: not looked at, a GPU would have to wait
+        if not self.track_running_stats or self.running_mean is None or not (counted is not None or count):
             return
-        some = count.sign() if everywhere else None
+        some = None if counted is None else counted.sign()
         buffers, momentum = self._buffers, self.momentum  # read there: a module takes its time to find an attribute
         batches, running_mean = buffers.get(COUNT), buffers["running_mean"]  # a layer pickled long ago has no count
         if batches is not None:
-            batches.add_(some.to(batches.dtype) if everywhere else 1)
+            batches.add_(1 if some is None else some.to(batches.dtype))
         if momentum is None:
             momentum = 1 / batches.clamp(min=1).to(running_mean.dtype)
-        if everywhere:
+        if some is not None:
             momentum = momentum * some.to(running_mean.dtype)
-        rest = (count - 1).clamp(min=1) if everywhere else max(count - 1, 1)
+        rest = max(count - 1, 1) if counted is None else (counted - 1).clamp(min=1)
         unbiased = 1 if self.correction else count / rest
         backend.update_running(running_mean, buffers["running_var"], mean, var, momentum, unbiased)
 
@@ -139,8 +140,10 @@ class BatchNormView(_BatchNorm):
     those of the layer, to read and to write. A view lives no longer than its layer.
     """
 
-    OF_THE_LAYER = ("num_features", "eps", "momentum", "weight", "bias", "running_mean", "running_var", COUNT)
-    OF_THE_LAYER += ("track_running_stats", "training")
+    OF_THE_LAYER = (
+        "num_features", "eps", "momentum", "weight", "bias", "running_mean", "running_var", COUNT,
+        "track_running_stats", "training",
+    )  # fmt: skip
     affine = True
 
     def __init__(self, layer: RunningStatistics):

@@ -82,9 +82,9 @@ class _Sums:
     """What has been seen of a layer's input. `weight` counts values of a channel, or images where each counts once."""
 
     weight: int = 0
-    mean: Tensor | float = 0.0  # (C,)
-    within: Tensor | float = 0.0  # variances of images times their weights
-    between: Tensor | float = 0.0  # squared distances of images' means from the mean, times their weights
+    mean: Any = 0.0  # (C,); 0.0 before anything was seen, and so are these
+    within: Any = 0.0  # variances of images times their weights
+    between: Any = 0.0  # squared distances of images' means from the mean, times their weights
     calls: int = 0
 
     def joined(self, other: "_Sums") -> "_Sums":
@@ -99,14 +99,15 @@ class _Pool:
     """Pools the input of a norm: a pre-hook of `layer`, which is the norm or the IBN that it is half of."""
 
     def __init__(self, norm: nn.Module, layer: nn.Module):
-        self.norm, self.layer, self.sums = norm, layer, _Sums()
+        self.norm: Any = norm  # torch's or ours, with running averages
+        self.layer, self.sums = layer, _Sums()
         self.by_image = isinstance(norm, _InstanceNorm)
         self.corrected = False  # whether variances are unbiased before they are pooled
         self.channels = slice(None)
         if isinstance(layer, IBN2d):
             self.channels = slice(layer.first, None) if layer.instance_first else slice(layer.first)
 
-    def __call__(self, layer: nn.Module, inputs: tuple) -> None:
+    def __call__(self, layer: Any, inputs: tuple) -> None:
         x = inputs[0]
         if self.by_image and x.dim() == layer._get_no_batch_dim():
             x = x.unsqueeze(0)

@@ -6,6 +6,7 @@ optimisers that have them), running averages, child modules, hooks. Layers that 
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -153,12 +154,13 @@ def _carry_tensors(old: nn.Module, new: nn.Module, where: str, like: Tensor | No
         new.to(reference.device, reference.dtype)
     held = {key: value for key, value in held.items() if key not in gate_keys(old) or _means_the_same(key, old, new)}
     if not isinstance(new, IBN2d):
-        _place(new, held)
+        _place(new, held, where)
         return
     for key in held.keys() & {"weight", "bias"}:
         _refuse_listened(held[key], f"{where}.{key}")
     for part, rows in zip(halves(new), (slice(new.first), slice(new.first, None)), strict=True):
-        _place(part, {key: _rows(value, rows) if key in CHANNELWISE else value for key, value in held.items()})
+        share = {key: _rows(value, rows) if key in CHANNELWISE else value for key, value in held.items()}
+        _place(part, share, where)
 
 
 def _means_the_same(key: str, old: nn.Module, new: nn.Module) -> bool:
@@ -180,21 +182,33 @@ def tensors(layer: nn.Module) -> dict[str, Tensor | None]:
     return {key: value for key, value in held.items() if value is not None or key not in without}
 
 
-def _place(new: nn.Module, held: dict[str, Tensor | None]) -> None:
-    """Give a layer the tensors that it has a place for."""
+def _place(new: nn.Module, held: dict[str, Tensor | None], where: str) -> None:
+    """Give a layer the tensors that it has a place for; copies where it wants a channel's value several times."""
     for key, value in held.items():
-        if key in new._buffers:
+        place = new._parameters.get(key)
+        if value is not None and place is not None and place.shape != value.shape:
+            _repeat(value, place, f"{where}.{key}")
+        elif key in new._buffers:
             new._buffers[key] = value
         elif key in new._parameters and value is None:
             _leave_out(new, key)
-        elif key in new._parameters:  # frozen batch norms keep everything in buffers
+        elif key in new._parameters and value is not None:  # frozen batch norms keep everything in buffers
             new._parameters[key] = value if isinstance(value, nn.Parameter) else nn.Parameter(value.clone(), False)
+
+
+@torch.no_grad()
+def _repeat(value: Tensor, place: nn.Parameter, what: str) -> None:
+    """Fill a parameter such as (domains, C) with (C,) values."""
+    if value.shape != place.shape[-value.dim() :]:
+        raise ValueError(f"{what} is {tuple(value.shape)}, which no parameter of shape {tuple(place.shape)} can hold.")
+    place.copy_(value.expand_as(place))
+    place.requires_grad_(value.requires_grad)
 
 
 def _leave_out(layer: nn.Module, key: str) -> None:
     """Let a layer be without its weight or bias, to its state dict and to optimisers."""
     value = layer._parameters.pop(key)
-    if isinstance(layer, Norm):  # its formula wants numbers
+    if isinstance(layer, Norm) and value is not None:  # its formula wants numbers
         layer.register_buffer(key, value.detach(), persistent=False)
     else:
         layer.register_parameter(key, None)
@@ -218,7 +232,7 @@ def _joined(ibn: IBN2d, where: str) -> dict[str, Tensor | None]:
     """The tensors of both halves over all channels. Those of instance norm were never averaged."""
     held = {}
     for key in ("weight", "bias"):
-        parts = [tensors(half)[key] for half in halves(ibn)]
+        parts: list[Any] = [tensors(half)[key] for half in halves(ibn)]
         for part in parts:
             _refuse_listened(part, f"{where}.{key}")
         if len({(part is None, part is not None and part.requires_grad) for part in parts}) > 1:
@@ -229,17 +243,18 @@ def _joined(ibn: IBN2d, where: str) -> dict[str, Tensor | None]:
     averages = tensors(ibn.BN)
     for key, fill in (("running_mean", 0.0), ("running_var", 1.0)):
         value = averages.get(key)
+        held[key] = None
         if value is not None:
             never = value.new_full((ibn.IN.num_features,), fill)
-            value = torch.cat([never, value] if ibn.instance_first else [value, never])
-        held[key] = value
+            held[key] = torch.cat([never, value] if ibn.instance_first else [value, never])
     return held | {"num_batches_tracked": averages.get("num_batches_tracked")}
 
 
 def _together(parts: list[nn.Parameter]) -> nn.Parameter:
     whole = nn.Parameter(torch.cat([part.detach() for part in parts]), parts[0].requires_grad)
-    if all(part.grad is not None for part in parts):
-        whole.grad = torch.cat([part.grad for part in parts])
+    gradients = [part.grad for part in parts if part.grad is not None]
+    if len(gradients) == len(parts):
+        whole.grad = torch.cat(gradients)
     return whole
 
 

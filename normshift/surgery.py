@@ -84,6 +84,14 @@ def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def name_layers(model: nn.Module) -> nn.Module:
+    """Tell every layer of this library its name in the network, for formulas that ask (`Norm.context().name`)."""
+    for name, layer in norm_layers(model).items():
+        if isinstance(layer, Norm):
+            layer.module_name = name
+    return model
+
+
 def synchronize(model: nn.Module) -> nn.Module:
     """Take batch statistics over all processes, with gradients, on GPUs and CPUs alike.
 

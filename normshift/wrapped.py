@@ -39,7 +39,7 @@ def bare(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
     Raises:
         ValueError: the network stands in it twice, as a student and its teacher do.
     """
-    own, found = set(own), Counter()
+    own, found = set(own), Counter[str]()
     for key in state:
         parts = key.split(".")
         for depth in range(1, min(len(parts), DEEPEST + 1)):

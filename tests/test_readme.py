@@ -1,6 +1,7 @@
 """README and docs must stay true: their commands parse, their files exist, their names are the names."""
 
 import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -15,7 +16,8 @@ from experiments.flags import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+FILES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = {path: path.read_text() for path in FILES}
 SCRIPTS = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval_", file.stem))
 STUDIES = {name: importlib.import_module(f"experiments.{name}") for name in SCRIPTS}
 TEXTS = [*PAGES.values(), *((ROOT / "experiments" / f"{name}.py").read_text() for name in (*SCRIPTS, "dashboard"))]
@@ -24,6 +26,14 @@ COMMANDS = [
     for text in TEXTS
     for name, arguments in re.findall(r"^ *python experiments/(\w+)\.py(.*)$", text.replace("\\\n", ""), re.MULTILINE)
 ]
+
+
+def tables(page: str):
+    """The streets tables of docs/results.md, as the picture's script reads them."""
+    spec = importlib.util.spec_from_file_location("draw_survival", ROOT / "docs" / "draw_survival.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script.tables(page)
 
 
 @pytest.fixture
@@ -41,6 +51,36 @@ def test_commands_parse(name, arguments, in_a_folder_with_checkpoints):
         parse(module.Flags, "", shlex.split(arguments))
 
 
+def test_readme_is_short_and_activates_the_environment_before_it_needs_it():
+    assert len(README.splitlines()) <= 120
+    assert README.index("source .venv/bin/activate") < README.index("python experiments/")
+
+
+def test_the_table_in_readme_is_that_of_the_results():
+    plain, augmented = tables((ROOT / "docs" / "results.md").read_text())
+    rows = re.findall(r"^\| ([\w-]+) \|((?: \**[\d.]+ ± [\d.]+\** \|){4})$", README, re.MULTILINE)
+    assert {norm for norm, _ in rows} == plain.keys()
+    for norm, cells in rows:
+        assert [*map(float, re.findall(r"[\d.]+", cells))] == [*plain[norm], *augmented[norm][4:]], norm
+
+
+def test_every_page_is_in_the_site():
+    index = (ROOT / "docs" / "index.md").read_text()
+    notebooks = [f"../notebooks/{file.stem}" for file in (ROOT / "notebooks").glob("*.ipynb")]
+    pages = [file.stem for file in (ROOT / "docs").glob("*.md") if file.stem != "index"]
+    for page in (*pages, *notebooks, "../README", "../CHANGELOG", "../benchmarks/README"):
+        assert re.search(rf"^(?:.*<)?{re.escape(page)}>?$", index, re.MULTILINE), page
+
+
+def test_code_in_the_pages_uses_names_that_exist():
+    code = re.findall(r"^```python\n(.*?)^```", "\n".join(PAGES.values()), re.MULTILINE | re.DOTALL)
+    assert code
+    for block in code:
+        compile(block, "a page", "exec")
+        for name in re.findall(r"normshift\.(\w+)", block):
+            assert hasattr(normshift, name), name
+
+
 def test_every_study_is_shown_with_a_command():
     assert {name for name, _ in COMMANDS} >= set(STUDIES)
     for name in STUDIES:
@@ -53,12 +93,10 @@ def test_targets_of_make_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_links_and_folders_lead_somewhere():
+def test_links_lead_somewhere():
     for page, text in PAGES.items():
-        for path in re.findall(r"\]\(([\w/.-]+)(?:#[\w-]+)?\)", text):
+        for path in re.findall(r"\]\(((?!\d+\))[\w/.-]+)(?:#[\w-]+)?\)", text):
             assert (page.parent / path).is_file(), f"{page.name}: {path}"
-    for folder in re.findall(r"^\| `([a-z_]+/)`", README, re.MULTILINE):
-        assert (ROOT / folder).is_dir(), folder
 
 
 def test_flags_that_are_named_are_flags():
@@ -68,8 +106,9 @@ def test_flags_that_are_named_are_flags():
 
 
 def test_norms_and_domains_are_all_named():
-    assert f"`{' '.join(normshift.NORMS)}`" in README
+    library, data = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("library", "data"))
+    assert f"`{' '.join(normshift.NORMS)}`" in library
     for name in DOMAINS:
-        assert f"`{name}`" in README or f"`-{name.removeprefix('streets-')}`" in README, name
+        assert f"`{name}`" in data or f"`-{name.removeprefix('streets-')}`" in data, name
     for name in NAMES:
-        assert f"`{name.partition('/')[0]}" in README, name
+        assert f"`{name.partition('/')[0]}" in data, name

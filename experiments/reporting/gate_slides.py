@@ -124,7 +124,7 @@ def slides(arm: str, gates: DataFrame, budget: int) -> Slides:
     bars = gates[~ridged].groupby(["statistic", "depth"])["label"].nunique().sum()
     numbers = bars + RIDGE_BINS * len(gates[ridged].drop_duplicates(["statistic", "depth"]))
     most = int(min(MOST_FRAMES, max(2, budget // (DIGITS * numbers))))
-    epochs = _spread(sorted(int(epoch) for epoch in gates["epoch"].unique()), most)
+    epochs = _evenly_chosen(sorted(int(epoch) for epoch in gates["epoch"].unique()), most)
     layers = gates.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
     panels = []
     for statistic, rows in gates.groupby("statistic", sort=False):
@@ -177,7 +177,7 @@ def _shortest(layer: str, layers: list[str]) -> str:
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in layers) == 1), layer)
 
 
-def _spread(epochs: list[int], most: int) -> list[int]:
+def _evenly_chosen(epochs: list[int], most: int) -> list[int]:
     """The first, the last and others evenly between them, `most` at most."""
     if len(epochs) <= most:
         return epochs

@@ -12,16 +12,19 @@ from experiments.failures import Failure, read_failures
 from experiments.reporting.arm_looks import Cast, cast
 from experiments.run_parts import (
     MEASURES_FILE,
+    MOST_SEEDS,
     RESULT,
     gathered,
     in_long_form,
     part_folder,
+    read_measures,
     read_metrics,
     read_parquet,
     read_result,
     readable,
 )
-from lightning_modules.measures import Measure, families, find_measure, headline_of, measures_from_plain
+from experiments.study.tables_on_disk import TEXTS, kept_settings, read_settings, read_what_is_whole
+from lightning_modules.measures import Measure, families, find_measure, headline_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,14 +39,8 @@ FRAMES = {
 }
 """The tables of a run, and the columns without which they, or single rows of them, are of no use."""
 
-MOST_SEEDS = 10_000
-"""More than these no run has: a number of seeds above it is damage."""
-
 NUMBERS = ("seed", "step", "epoch", "depth", "value", "mean", "total", "train/loss")
 """Columns that are numbers wherever they are, so that a text in them is damage."""
-
-TEXTS = ("arm", "norm", "domain", "role", "part", "condition", "measure", "layer", "statistic", "label")
-"""Columns that are never numbers, whatever they look like."""
 
 
 @dataclass
@@ -129,13 +126,11 @@ def read_run(path: Path) -> Run:
     Raises:
         ValueError: where it is no run folder, or one whose tables name no arms.
     """
-    import yaml
-
     from experiments.tables import Table
 
     if not any((path / name).is_file() for name in ("config.yaml", "results.csv", "metrics.csv")):
         raise ValueError(f"{path} is no run folder: it holds neither config.yaml nor results.csv nor metrics.csv.")
-    config = readable(lambda: yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
+    config = readable(lambda: read_settings(path, "config.yaml", kept_settings(path)))
     config = _plain_keys(config) if isinstance(config, dict) else None
     table = readable(lambda: Table.from_json((path / "table.json").read_text(encoding="utf-8")))
     arms, measured = _written(path / "arms.json"), read_measures(path)
@@ -153,19 +148,6 @@ def read_run(path: Path) -> Run:
     declared = [headline] if headline else []
     arms = _arms(arms, [*frames.values()])
     return Run(path, config, arms, table, *frames.values(), unfinished, damaged, failed, measures, declared)
-
-
-def read_measures(path: Path) -> tuple[str, dict[str, Measure]] | None:
-    """The headline and the measures that a run's study declared; None where that is not there or is no such thing."""
-
-    def read() -> tuple[str, dict[str, Measure]]:
-        written = json.loads((path / MEASURES_FILE).read_text(encoding="utf-8"))
-        measures = measures_from_plain(written["measures"])
-        if not isinstance(written["headline"], str):
-            raise ValueError("no headline")
-        return written["headline"], measures
-
-    return readable(read)
 
 
 def _filled(file: Path) -> bool:
@@ -245,13 +227,7 @@ def _is_measure(column: str) -> bool:
 
 
 def _read(file: Path) -> DataFrame | None:
-    import pandas as pd
-
-    names = {"arm": str, "norm": str, "domain": str}  # an arm called 50 is no number
-    if file.suffix == ".parquet":
-        table = read_parquet(file)
-    else:
-        table = readable(lambda: pd.read_csv(file, on_bad_lines="skip", dtype=names))
+    table = readable(lambda: read_what_is_whole(file))
     if table is None:
         return None
     if "arm" not in table and {"norm", "seed"} <= {*table.columns}:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch.distributed as processes
-from lightning_modules.examples import save_examples
 from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.chance import without_guessers
@@ -26,6 +25,7 @@ from experiments.run_folder import RunFolder
 from experiments.stops import exit_if_stopped, signals_exit
 from experiments.trainers import end_wandb, forget_progress, make_trainer, train
 from experiments.wandb_outcome import log_outcome
+from lightning_modules.examples import save_examples
 from lightning_modules.finite_training import NotFiniteError
 from lightning_modules.gate_tracker import GateTracker
 from lightning_modules.halves_tracker import HalvesTracker

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_modules.examples import Example
-
 from datamodules.classification import AdaptationData, ClassificationData
 from datamodules.image_domains import ImageDomain, open_images
 from datamodules.image_files import DataError, MissingDataError
@@ -22,6 +20,7 @@ from experiments.tasks.classification_flags import ClassificationFlags
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import SELECTIONS, ClassificationRecipe
 from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from lightning_modules.examples import Example
 from lightning_modules.optimization import ema_update, remembered
 from lightning_modules.predictions import classification_examples
 from lightning_modules.pseudo_labels import with_pseudo_labels

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
-from lightning_modules.examples import Example
 
 from datamodules.image_files import MissingDataError
 from datamodules.segmentation import SegmentationData
@@ -19,6 +18,7 @@ from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.task import Pace, Task
 from experiments.tasks.segmentation_flags import SegmentationFlags
+from lightning_modules.examples import Example
 from lightning_modules.layer_log import hide, wandb_runs
 from lightning_modules.predictions import colours_in_hex, segmentation_examples
 from lightning_modules.segmentation import SegmentationModule

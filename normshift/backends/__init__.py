@@ -123,8 +123,8 @@ for _function, _arguments, _returns in (
 
 
 def _two_vectors(x: Tensor) -> tuple[Tensor, Tensor]:
-    kind = {"dtype": statistics_type(x), "device": x.device}
-    return torch.empty(x.shape[:2], **kind), torch.empty(x.shape[:2], **kind)
+    mean, var = (torch.empty(x.shape[:2], dtype=statistics_type(x), device=x.device) for _ in range(2))
+    return mean, var
 
 
 torch.library.register_fake("normshift::moments", lambda x: _two_vectors(x))

@@ -25,7 +25,9 @@ VECTORS = {
 }
 
 
-HAS_COMPILED_FORMULAS = True  # formulas are loops here, too
+def has_formula(compiled_form, channels: int) -> bool:
+    """Whether a formula's compiled form is one of those here."""
+    return compiled_form is not None
 
 
 @cache
@@ -48,6 +50,22 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
     return operator("input_gradient")(dy, x, mean, scale, slope, offset)
+
+
+def mixed(*arguments) -> tuple[Tensor, Tensor]:
+    return operator("mixed")(*arguments)
+
+
+def mixed_gradient(*arguments) -> list[Tensor]:
+    return operator("mixed_gradient")(*arguments)
+
+
+def gated(*arguments) -> tuple[Tensor, Tensor]:
+    return operator("gated")(*arguments)
+
+
+def gated_gradient(*arguments) -> list[Tensor]:
+    return operator("gated_gradient")(*arguments)
 
 
 def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from normshift.backends.compiled import operator
-
 
 class Mixture(NamedTuple):
     """Of statistics: each image's own (0), the batch's (-1), or those of so many groups of channels."""
@@ -13,11 +11,11 @@ class Mixture(NamedTuple):
     statistics: tuple[int, ...]
     eps: float
 
-    def evaluate(self, moments, batch, parameters) -> tuple[Tensor, Tensor]:
-        return operator("mixed")(*self._arguments(moments, batch, parameters))
+    def evaluate(self, backend, moments, batch, parameters) -> tuple[Tensor, Tensor]:
+        return backend.mixed(*self._arguments(moments, batch, parameters))
 
-    def gradient(self, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor | None]:
-        found = operator("mixed_gradient")(*self._arguments(moments, batch, parameters), dscale, dshift)
+    def gradient(self, backend, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor | None]:
+        found = backend.mixed_gradient(*self._arguments(moments, batch, parameters), dscale, dshift)
         if -1 not in self.statistics:  # what stands there has not been written
             found[2:4] = None, None
         return found[: 4 + len(parameters)]
@@ -37,11 +35,11 @@ class ChannelGates(NamedTuple):
     first: int = 0
     last: int = 0
 
-    def evaluate(self, moments, batch, parameters) -> tuple[Tensor, Tensor]:
-        return operator("gated")(*self._arguments(moments, batch, parameters))
+    def evaluate(self, backend, moments, batch, parameters) -> tuple[Tensor, Tensor]:
+        return backend.gated(*self._arguments(moments, batch, parameters))
 
-    def gradient(self, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor]:
-        found = operator("gated_gradient")(*self._arguments(moments, batch, parameters), dscale, dshift)
+    def gradient(self, backend, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor]:
+        found = backend.gated_gradient(*self._arguments(moments, batch, parameters), dscale, dshift)
         if len(parameters) == 3:
             return found
         weights, biases = (v.tensor_split([len(parameters[0])]) for v in found[4:6])

@@ -156,7 +156,7 @@ struct Mixture {
     }
   }
 
-  // Adds to an image's gradients by its moments what the mixture's are by way of statistic k, whose means are `m`.
+  // Adds to the gradients with respect to an image's moments what goes through statistic k, whose means are `m`.
   void distribute(
       int64_t n, int64_t k, const float* m, const float* by_mean, const float* by_var, float* dmean, float* dvar) const {
     const float* own_mean = mean.row(n, C);
@@ -243,7 +243,7 @@ std::tuple<Tensor, Tensor> mixed(
   return {scale.held, shift.held};
 }
 
-// Gradients by mean, var, batch_mean, batch_var, weight, bias, mean_weight and var_weight.
+// Gradients with respect to mean, var, batch_mean, batch_var, weight, bias, mean_weight and var_weight.
 std::vector<Tensor> mixed_gradient(
     const Tensor& mean, const Tensor& var, const Maybe& batch_mean, const Maybe& batch_var, const Tensor& weight,
     const Tensor& bias, const Maybe& mean_weight, const Maybe& var_weight, at::IntArrayRef statistics, double eps,
@@ -337,7 +337,7 @@ std::tuple<Tensor, Tensor> gated(
   return {scale.held, shift.held};
 }
 
-// Gradients by mean, var, batch_mean, batch_var, weight, bias and rho.
+// Gradients with respect to mean, var, batch_mean, batch_var, weight, bias and rho.
 std::vector<Tensor> gated_gradient(
     const Tensor& mean, const Tensor& var, const Tensor& batch_mean, const Tensor& batch_var, at::TensorList weight,
     at::TensorList bias, const Maybe& rho, int64_t first, int64_t last, double eps, const Tensor& dscale,
@@ -377,7 +377,7 @@ std::vector<Tensor> gated_gradient(
 
 // ------------------------------------------------------------------------------------------------- engine's last step
 
-// (slope, offset) of dx, from the gradients by a map's moments and by those of the batch it has `share` of.
+// (slope, offset) of dx, from the gradients with respect to a map's moments and those of the batch it has `share` of.
 std::tuple<Tensor, Tensor> through_moments(
     const Tensor& mean, const Tensor& scale, const Tensor& dshift, const Tensor& dmean, const Tensor& dvar,
     const Maybe& batch_mean, const Maybe& dbatch_mean, const Maybe& dbatch_var, double share, double of_mean,

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
-HAS_COMPILED_FORMULAS = False
+
+
+def has_formula(compiled_form, channels: int) -> bool:
+    """Formulas are evaluated as they are written."""
+    return False
+
 
 SMALL = 2**16  # values of an image in channels-last that are summed sooner than torch is asked image by image
 SPAN = 2048  # positions that torch sums one by one, in channels-last, before its rounding shows far from 0
@@ -85,7 +90,8 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     dy = dy.movedim(1, -1).contiguous().movedim(-1, 1)
     centres = (centre for centre in mean for _ in range(_spans_a_map(x)))
     sums = _by_span([_sums(*span) for span in zip(_spans(dy), _spans(x), centres, strict=True)], x)
-    return tuple(values.sum(1) for values in sums)
+    dshift, dscale = (values.sum(1) for values in sums)
+    return dshift, dscale
 
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
@@ -114,17 +120,19 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
     """`slope` and `offset` of the input's gradient: what reaches it through moments.
 
     Args:
-        dmean, dvar: gradients by each map's own, None for 0.
-        pooled: the batch's mean, the gradients by its mean and variance, and a map's share of it; None without a batch.
-        of_mean, of_var: what of them reaches a position: by the mean, and by the variance for each unit of distance.
+        dmean, dvar: gradients with respect to each map's own, None for 0.
+        pooled: the batch's mean, the gradients with respect to its mean and variance, and a map's share of it; None
+            without a batch.
+        of_mean, of_var: what of them reaches a position: through the mean, and through the variance for each unit of
+            distance.
     """
-    by_mean = torch.mul(scale, dshift).neg_() if dmean is None else torch.addcmul(dmean, scale, dshift, value=-1)
+    grad_mean = torch.mul(scale, dshift).neg_() if dmean is None else torch.addcmul(dmean, scale, dshift, value=-1)
     if pooled:
         batch_mean, dbatch_mean, dbatch_var, share = pooled
         of_batch = dbatch_var * share
-        by_mean = torch.addcmul(by_mean, mean - batch_mean, of_batch, value=2).add_(dbatch_mean * share)
+        grad_mean = torch.addcmul(grad_mean, mean - batch_mean, of_batch, value=2).add_(dbatch_mean * share)
         dvar = of_batch.expand_as(mean) if dvar is None else dvar + of_batch
-    return torch.zeros_like(mean) if dvar is None else dvar * of_var, by_mean * of_mean
+    return torch.zeros_like(mean) if dvar is None else dvar * of_var, grad_mean * of_mean
 
 
 def over(vector: Tensor, x: Tensor) -> Tensor:
@@ -183,7 +191,7 @@ def _shares(x: Tensor) -> Tensor:
 
 
 def _sums(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Batch norm's gradients by its bias and, at a standard deviation of 1, by its weight."""
+    """Batch norm's gradients with respect to its bias and, at a standard deviation of 1, to its weight."""
     ones, asked = torch.ones_like(mean), (False, True, True)
     _, dweight, dbias = aten.native_batch_norm_backward(dy, x, ones, None, None, mean, ones, True, 0.0, asked)
     return dbias, dweight

@@ -1,16 +1,17 @@
 """The four passes in Triton, for CUDA. Importing this raises ImportError where Triton is not installed.
 
 A map lies in lines of adjacent elements: planes of positions (NCHW) or rows of channels (channels-last). A program
-takes a tile of up to 4096 elements of one sample, R x K channels x L positions, into the registers of 128 threads: 32
-for each, so that every thread has several 16-byte loads under way. Sums along R stay within a thread; threads exchange
-theirs once, at the end.
+takes up to 4096 elements of one sample, R tiles of K channels x L positions, into the registers of 128 threads: 32 for
+each, so that every thread has several 16-byte loads under way. Sums over the R tiles stay within a thread; threads
+exchange theirs once, at the end. (R is no axis of one tile: Triton 3.6 would divide it among warps, whose sums then
+took up to ten times as long as the reading.)
 
 - `moments` centres a tile, in registers, before it squares it; tiles, lanes and cuts are merged by Chan's formula.
 - Where there are fewer maps than an H100 can work on at once, they are cut, and a small second pass merges the cuts.
 - `scale_shift` and `input_gradient` start from the end of the activation: the L2 cache holds what was read last.
 
-The sizes below follow from an H100's (132 multiprocessors of 65,536 registers each, cache lines of 128 bytes); they
-have not been tuned on one, for no GPU was at hand. `benchmarks/norms.py --device cuda` measures them.
+The sizes below follow from an H100's (132 multiprocessors of 65,536 registers each, cache lines of 128 bytes).
+`benchmarks/triton_sizes.py` measured them on an H200, where no other sizes were better by much for all shapes.
 """
 
 import math
@@ -22,7 +23,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normshift.backends.reference import pooled, through_moments, update_running  # noqa: F401 (small enough)
+from normshift.backends.triton_formulas import (  # noqa: F401 (a backend has them, too)
+    gated,
+    gated_gradient,
+    has_formula,
+    mixed,
+    mixed_gradient,
+    pooled,
+    through_moments,
+    update_running,
+)
 
 TILE = 4096  # elements of a tile: 32 for each of the 128 threads in four warps
 DEPTH = 4  # R: leaves 1024 lanes of a full tile, which is one 16-byte load of bfloat16 for every thread
@@ -30,8 +40,6 @@ CHANNELS = 64  # that a tile takes of a row, unless positions are few: a cache l
 PIECE = 1024  # positions that an elementwise tile takes of a plane: little of a plane's last tile is empty
 PROGRAMS = 2048  # that maps are cut for, where they are few: two or three times as many as an H100 runs at once
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
-
-HAS_COMPILED_FORMULAS = False
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +66,7 @@ def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor
 
 
 def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of `dy` and of `dy * (x - mean)` over the positions: the gradients by shift and by scale, (N, C) each."""
+    """Sums of `dy` and of `dy * (x - mean)` over the positions: the gradients with respect to shift and scale."""
     source = _lines(x.shape, x.stride())
     if not source:
         return reductions(dy, x.contiguous(), mean)
@@ -68,7 +76,9 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     dshift, dscale = sums.unbind()
     with torch.cuda.device_of(x):
         _reductions_kernel[launch.grid](dy, x, mean, dshift, dscale, *launch.numbers, **launch.constants)
-        return (dshift, dscale) if dshift.dim() == 2 else sums.sum(2).unbind()
+    if dshift.dim() > 2:
+        dshift, dscale = sums.sum(2).unbind()
+    return dshift, dscale
 
 
 def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
@@ -132,6 +142,7 @@ def _beside(x: Tensor, source: _Lines, dy: Tensor) -> tuple[Tensor, _Lines]:
     if not lines:
         dy = torch.empty_like(x, dtype=dy.dtype).copy_(dy)
         lines = _lines(dy.shape, dy.stride(), source.rows)
+    assert lines is not None  # of a copy that lies as x does
     return dy, lines
 
 
@@ -251,11 +262,32 @@ def _load_about(pivot, x, inside):
 
 
 @triton.jit
-def _lane_moments(tile, inside, inverse):
-    """Mean, and sum of squares about it, along the first axis; `inverse` of how many elements are inside."""
-    mean = tl.sum(tile, 0) * inverse
-    centred = tl.where(inside, tile - mean[None], 0.0)
-    return mean, tl.sum(centred * centred, 0)
+def _read_about(pivot, x, kept, left, line, ROWS: tl.constexpr, R: tl.constexpr, L: tl.constexpr):
+    """R tiles of K channels and L positions, which follow each other, minus the pivot; 0 where no position is left."""
+    tiles = ()
+    for r in tl.static_range(R):
+        inside = kept & (tl.arange(0, L)[None, :] < left - r * L)
+        tiles = tiles + (_load_about(pivot, x + _offset(0, r * L, line, ROWS), inside),)  # noqa: RUF005 (Triton's)
+    return tiles
+
+
+@triton.jit
+def _sum(tiles, R: tl.constexpr):
+    total = tiles[0]
+    for r in tl.static_range(1, R):
+        total += tiles[r]
+    return total
+
+
+@triton.jit
+def _squares(tiles, mean, left, R: tl.constexpr, L: tl.constexpr):
+    """Sum of R tiles' squares about a mean."""
+    squares = tl.zeros_like(tiles[0])
+    for r in tl.static_range(R):
+        inside = tl.arange(0, L)[None, :] < left - r * L
+        centred = tl.where(inside, tiles[r] - mean, 0.0)
+        squares += centred * centred
+    return squares
 
 
 @triton.jit
@@ -289,29 +321,28 @@ def _moments_kernel(
     line, span = _multiple(line, ALIGN), _multiple(span, R * L)
     k = channel + tl.arange(0, K)
     lane = tl.arange(0, L)
-    p = (tl.arange(0, R)[:, None] * L + lane[None, :])[:, None, :]
-    kept = (k < channels)[None, :, None]
+    kept = (k < channels)[:, None]
     x += n * _multiple(sample, ALIGN)
     first = tl.load(x + _offset(k, 0, line, ROWS), mask=k < channels, other=0.0)
-    pivot = first[None, :, None]
-    x += _offset(0, cut * span, line, ROWS) + _offset(k[None, :, None], p, line, ROWS)
+    pivot = first[:, None]
+    x += _offset(0, cut * span, line, ROWS) + _offset(k[:, None], lane[None, :], line, ROWS)
 
     left = positions - cut * span  # positions of this cut and those after it
     total = tl.minimum(left, span)
     inverse = 1.0 / total.to(tl.float32)
     if total <= R * L:
-        inside = p < left
-        tile = _load_about(pivot, x, kept & inside)
-        merged = tl.sum(tl.sum(tile, 0), 1) * inverse
-        centred = tl.where(inside, tile - merged[None, :, None], 0.0)
-        merged_var = tl.sum(tl.sum(centred * centred, 0), 1) * inverse
+        tiles = _read_about(pivot, x, kept, left, line, ROWS, R, L)
+        merged = tl.sum(_sum(tiles, R), 1) * inverse
+        merged_var = tl.sum(_squares(tiles, merged[:, None], left, R, L), 1) * inverse
     else:
-        full = (total // (R * L)).to(tl.int32)  # tiles
+        full = (total // (R * L)).to(tl.int32)  # R tiles at a time
         means = tl.zeros((K, L), tl.float32)
         squares = tl.zeros((K, L), tl.float32)
         seen = 0.0  # elements of a lane
         for _ in range(full):
-            tile_means, tile_squares = _lane_moments(_load_about(pivot, x, kept), True, 1.0 / R)
+            tiles = _read_about(pivot, x, kept, R * L, line, ROWS, R, L)
+            tile_means = _sum(tiles, R) * (1.0 / R)
+            tile_squares = _squares(tiles, tile_means, R * L, R, L)
             means, squares = _chan(seen, means, squares, R, tile_means, tile_squares)
             seen += R
             x += _offset(0, R * L, line, ROWS)
@@ -319,8 +350,9 @@ def _moments_kernel(
         if full * (R * L) < total:
             last = (left - full * (R * L)).to(tl.int32)
             here = ((last + (L - 1) - lane) // L).to(tl.float32)[None, :]
-            tile = _load_about(pivot, x, kept & (p < last))
-            tile_means, tile_squares = _lane_moments(tile, p < last, 1.0 / tl.maximum(here, 1.0))
+            tiles = _read_about(pivot, x, kept, last, line, ROWS, R, L)
+            tile_means = _sum(tiles, R) * (1.0 / tl.maximum(here, 1.0))
+            tile_squares = _squares(tiles, tile_means, last, R, L)
             means, squares = _chan(seen, means, squares, here, tile_means, tile_squares)
             counts += here
         merged, merged_var = _pooled(means, squares * inverse, counts * inverse, 1)
@@ -361,24 +393,25 @@ def _reductions_kernel(
     channels, positions = _multiple(channels, ALIGN if ROWS else 1), _multiple(positions, 1 if ROWS else ALIGN)
     dy_line, x_line, span = _multiple(dy_line, ALIGN), _multiple(x_line, ALIGN), _multiple(span, R * L)
     k = channel + tl.arange(0, K)
-    p = (tl.arange(0, R)[:, None] * L + tl.arange(0, L)[None, :])[:, None, :]
-    kept = (k < channels)[None, :, None]
-    dy += n * _multiple(dy_sample, ALIGN) + _offset(0, cut * span, dy_line, ROWS)
-    dy += _offset(k[None, :, None], p, dy_line, ROWS)
-    x += n * _multiple(x_sample, ALIGN) + _offset(0, cut * span, x_line, ROWS)
-    x += _offset(k[None, :, None], p, x_line, ROWS)
-    centre = _load(mean + n * channels + k, k < channels)[None, :, None]
+    p = tl.arange(0, L)[None, :]
+    kept = (k < channels)[:, None]
+    dy += (
+        n * _multiple(dy_sample, ALIGN) + _offset(0, cut * span, dy_line, ROWS) + _offset(k[:, None], p, dy_line, ROWS)
+    )
+    x += n * _multiple(x_sample, ALIGN) + _offset(0, cut * span, x_line, ROWS) + _offset(k[:, None], p, x_line, ROWS)
+    centre = _load(mean + n * channels + k, k < channels)[:, None]
 
     left = positions - cut * span  # positions of this cut and those after it
     tiles = tl.cdiv(tl.minimum(left, span), R * L).to(tl.int32)
     dshifts = tl.zeros((K, L), tl.float32)
     dscales = tl.zeros((K, L), tl.float32)
     for i in range(tiles):
-        inside = kept & (p < left - i * (R * L))
-        dy_tile = _load(dy, inside)
-        x_tile = _load(x, inside)
-        dshifts += tl.sum(dy_tile, 0)
-        dscales += tl.sum(dy_tile * (x_tile - centre), 0)
+        for r in tl.static_range(R):  # all of them under way at once
+            inside = kept & (p < left - (i * R + r) * L)
+            dy_tile = _load(dy + _offset(0, r * L, dy_line, ROWS), inside)
+            x_tile = _load(x + _offset(0, r * L, x_line, ROWS), inside)
+            dshifts += dy_tile
+            dscales += dy_tile * (x_tile - centre)
         dy += _offset(0, R * L, dy_line, ROWS)
         x += _offset(0, R * L, x_line, ROWS)
 

@@ -16,11 +16,10 @@ from datamodules import shapes
 from datamodules.image_files import DataError
 from datamodules.shape_outlines import FRAGMENT_POINTS, FRAGMENTS, contours, fragments, traced
 from datamodules.shape_scenes import Raster, plan
-from datamodules.shape_seeds import Seed, seeds
 from datamodules.shape_styles import PAINTERS
 from datamodules.shape_textures import textures
 from datamodules.shapes import CLASSES, LENGTHS, STYLES, Shapes, contact_sheet
-from datamodules.street_scenes import Dice
+from datamodules.worlds.dice import Dice
 
 DIGESTS = {
     ("photo", 32, 0): (3515444070, 870639386),
@@ -66,22 +65,11 @@ def test_a_sample_depends_on_nothing_but_split_index_and_settings():
 
 
 def test_a_fresh_process_draws_the_same():
-    code = "import zlib; from datamodules.shapes import Shapes as S; print([zlib.crc32(S()[i][0]) for i in range(4)])"
+    drawn = "from datamodules.shapes import Shapes; pictures = [Shapes()[i][0] for i in range(4)]"
+    code = f"import zlib; {drawn}; print([zlib.crc32(picture) for picture in pictures])"
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert told.strip() == str([crc(Shapes()[index][0]) for index in range(4)])
-
-
-@pytest.mark.parametrize("seed", [0, 3, 2**32 - 1, 2**32, 2**100 + 7])
-def test_seeds_are_those_of_numpy(seed):
-    """Also of more than the four words that numpy's pool holds."""
-    for entropy in ((seed,), (seed, 2), (seed, 2, None, 1), (seed, 2, None, 1, 0, seed)):
-        found = seeds(*(np.arange(40) if number is None else number for number in entropy))
-        for index, state in enumerate(found):
-            numbers = tuple(index if number is None else number for number in entropy)
-            assert np.array_equal(state, SeedSequence(numbers).generate_state(4, np.uint64))
-    dice, same = Dice(*numbers), Dice(seed=Seed(state))
-    assert [dice.word() for _ in range(2000)] == [same.word() for _ in range(2000)]
 
 
 def test_dice_roll_raw_words_block_by_block_from_the_end():

@@ -12,14 +12,23 @@ from PIL import Image
 from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
 from datamodules import labels
-from datamodules.street_sets import (
-    SPLITS,
+from datamodules.image_files import DataError, MissingDataError
+from datamodules.segmentation_sets import (
     STREET_SETS,
-    UNKNOWN,
-    CamVid,
-    DataError,
-    MissingDataError,
+    bdd100k,
+    bdd100k_drivable,
+    camvid,
+    mapillary,
+    synthia,
 )
+from datamodules.segmentation_sets import (
+    cityscapes as cityscapes_set,
+)
+from datamodules.segmentation_sets import (
+    gta5 as gta5_set,
+)
+from datamodules.segmentation_sets.camvid import CamVid
+from datamodules.street_sets import SPLITS, UNKNOWN
 from tests.datamodules import published_layouts as published
 
 LAYOUTS = [
@@ -401,19 +410,19 @@ def test_a_sound_set_warns_of_nothing(cityscapes, caplog):
 def test_cityscapes_table_is_torchvisions():
     for c in TorchvisionCityscapes.classes:
         expected = c.train_id if 0 <= c.train_id < 19 else 255
-        assert labels.CITYSCAPES_IDS[c.id] == expected, c.name
+        assert cityscapes_set.IDS[c.id] == expected, c.name
         if c.id >= 0:
-            assert labels.GTA5_IDS[c.id] == expected, c.name
-    assert set(labels.CITYSCAPES_IDS) == {*range(-1, 34), 255}
-    assert set(labels.GTA5_IDS) == set(range(35)) and labels.GTA5_IDS[34] == 255
+            assert gta5_set.IDS[c.id] == expected, c.name
+    assert set(cityscapes_set.IDS) == {*range(-1, 34), 255}
+    assert set(gta5_set.IDS) == set(range(35)) and gta5_set.IDS[34] == 255
 
 
 @pytest.mark.parametrize(
     ("table", "names", "ours"),
     [
-        (labels.SYNTHIA_IDS, published.SYNTHIA, {"pedestrian": "person"}),
+        (synthia.IDS, published.SYNTHIA, {"pedestrian": "person"}),
         (
-            labels.MAPILLARY_IDS,
+            mapillary.IDS,
             published.MAPILLARY,
             {
                 "lane marking - general": "road", "manhole": "road", "curb": "sidewalk", "utility pole": "pole",
@@ -422,14 +431,14 @@ def test_cityscapes_table_is_torchvisions():
             },
         ),
         (
-            labels.CAMVID_IDS,
+            camvid.IDS,
             published.CAMVID,
             {
                 "pavement": "sidewalk", "tree": "vegetation", "sign": "traffic sign", "pedestrian": "person",
                 "cyclist": "bicycle",
             },
         ),
-        (labels.BDD100K_IDS, [*labels.STREET.classes, *[None] * 236, "unknown"], {}),
+        (bdd100k.IDS, [*labels.STREET.classes, *[None] * 236, "unknown"], {}),
     ],
 )  # fmt: skip
 def test_tables_by_class_name(table, names, ours):
@@ -445,8 +454,8 @@ def test_tables_by_class_name(table, names, ours):
 
 def test_drivable_tables_by_class_name():
     for table, names in (
-        (labels.BDD100K_DRIVABLE_IDS, ("direct", "alternative", "background")),
-        (labels.BDD100K_DRIVABLE_MAPS_IDS, ("background", "direct", "alternative")),
+        (bdd100k_drivable.IDS, ("direct", "alternative", "background")),
+        (bdd100k_drivable.MAPS_IDS, ("background", "direct", "alternative")),
     ):
         assert [labels.DRIVABLE.classes[table[id_]] for id_ in range(3)] == list(names)
 

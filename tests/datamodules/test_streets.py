@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from datamodules.labels import STREET
-from datamodules.street_scenes import STYLES, Dice, Scene, Thing, plan
+from datamodules.street_scenes import STYLES, Scene, Thing, plan
 from datamodules.street_shapes import draw
 from datamodules.streets import APPEARANCES, SPLITS, Streets, contact_sheet
+from datamodules.worlds.dice import Dice
 
 ID = {name: index for index, name in enumerate(STREET.classes)}
 
@@ -53,7 +54,8 @@ def test_a_sample_depends_on_nothing_but_its_index():
 
 
 def test_a_fresh_process_draws_the_same():
-    code = "import zlib; from datamodules.streets import Streets as S; print([zlib.crc32(a) for a in S('fog')[5]])"
+    drawn = "from datamodules.streets import Streets; sample = Streets('fog')[5]"
+    code = f"import zlib; {drawn}; print([zlib.crc32(part) for part in sample])"
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert told.strip() == str([crc(array) for array in Streets("fog")[5]])

@@ -290,7 +290,7 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
 @pytest.mark.parametrize(
     ("name", "line", "sentence"),
     [
-        ("cls_cifar", "--norm batchnrm", r"unknown norm 'batchnrm': choose from bn, syncbn"),
+        ("cls_cifar", "--norm batchnrm", r"unknown norm 'batchnrm': choose from bin, bn"),
         ("cls_cifar", "--backbone resnet5O --norm bn", r"unknown backbone 'resnet5O'"),
         ("cls_cifar", "--recipe imagenet", r"--recipe imagenet: choose from auto, ibn-step"),
         ("cls_cifar", "--images 40 --batch-size 64", r"shapes: 40 images to train on are fewer than the 64"),

@@ -15,7 +15,7 @@ from experiments import notebook_runs
 from experiments.flags import UsageError
 from experiments.report import main, write_report
 from experiments.reporting.gate_bars import print_gates
-from experiments.run_tables import read_folder
+from experiments.study.reader import read_folder
 from tests.experiments.test_run_folder import ARMS, accuracy, fill, opened
 from tests.experiments.three_norms import finished_run
 

@@ -16,7 +16,7 @@ from datamodules.image_domains import open_images
 from experiments import eval_robustness, judged_networks
 from experiments.eval_robustness import Flags, refuse_seen, run
 from experiments.flags import UsageError, parse
-from experiments.judged_networks import preprocessing, trained_networks
+from experiments.judged_networks import classifiers, preprocessing
 from experiments.reporting.arm_looks import cast
 from experiments.reporting.robustness_figures import draw_robustness
 from lightning_modules.classification import ClassificationModule
@@ -96,10 +96,10 @@ def test_checkpoints_folders_and_names_stand_side_by_side(study, tmp_path):
     save(single, seed=5)
     names = f"{single} cifar_resnet8 {study / 'bn-seed0'} {single}"
     results = run(flags(f"{names} --weights none {QUICK} --out {tmp_path / 'out'}"))
-    assert list(dict.fromkeys(results.arm)) == ["other_run/bn", "cifar_resnet8", "cls_shapes/bn"]
+    assert list(dict.fromkeys(results.arm)) == ["bn@other_run", "cifar_resnet8", "bn@cls_shapes"]
     alone = tmp_path / "mine.ckpt"
     save(alone)
-    assert [(n.arm, n.seed) for n in trained_networks(str(alone))] == [("mine", 0)]
+    assert [(n.arm, n.seed) for n in classifiers(str(alone))] == [("mine", 0)]
 
 
 def test_each_network_is_a_run_on_wandb(study, tmp_path):
@@ -153,9 +153,9 @@ def test_mistakes_are_said_in_one_sentence(capsys, line, said, tmp_path):
 
 
 def test_checkpoints_of_other_kinds_are_refused(capsys, tmp_path, study):
-    segmentation = {"hyper_parameters": {"recipe": {}, "norm": "bn", "norm_in": "both"}, "state_dict": {}}
+    segmentation = {"hyper_parameters": {"module": "SegmentationModule", "recipe": {}}, "state_dict": {}}
     for content, said in (
-        (segmentation, "is a segmentation network's checkpoint"),
+        (segmentation, "is of a segmentation network: expected the checkpoint of a classification network"),
         ({"conv1.weight": torch.zeros(1)}, "is no checkpoint of a study"),
         ([1, 2], "is no checkpoint of a study"),
     ):

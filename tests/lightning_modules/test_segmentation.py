@@ -6,7 +6,9 @@ import torch
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from datamodules.domains import Domain
-from datamodules.labels import CAMVID_FOLD, STREET, SYNTHIA_JUDGED
+from datamodules.labels import STREET
+from datamodules.segmentation_sets.camvid import FOLD as CAMVID_FOLD
+from datamodules.segmentation_sets.synthia import USUAL as SYNTHIA_JUDGED
 from lightning_modules.segmentation import SegmentationModule, class_ious, mean_iou
 from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
 from normshift import convert, norm_layers

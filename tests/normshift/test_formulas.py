@@ -40,7 +40,7 @@ def needs_loops():
 
 
 def case(formula, images, mean, channels=6):
-    """Moments, a batch's statistics, parameters and the gradients by scale and shift: all in float64."""
+    """Moments, a batch's statistics, parameters and the gradients with respect to scale and shift: all in float64."""
     draw = lambda *size: torch.randn(size, dtype=torch.float64)  # noqa: E731
     moments = Moments(mean + draw(images, channels), draw(images, channels).square() + 0.1, 7)
     batch = Batch(*reference.pooled(*moments[:2]), 1 / images)
@@ -92,11 +92,11 @@ def test_gradients_by_hand_are_autograds(formula, images, mean):
 @means
 def test_loops_are_the_formulas(needs_loops, formula, images, mean):
     moments, batch, parameters, *seeds = narrow(*case(formula, images, mean))
-    found = formula.compiled_form().evaluate(moments, batch, parameters)
+    found = formula.compiled_form().evaluate(compiled, moments, batch, parameters)
     wide = widened(moments, batch, parameters, *seeds)
     expected = (v.expand(images, 6) for v in formula(*wide[:2], *wide[2]))
     agree(found, expected, moments[:2], 1e-4)
-    gradients = formula.compiled_form().gradient(moments, batch, parameters, *seeds)
+    gradients = formula.compiled_form().gradient(compiled, moments, batch, parameters, *seeds)
     agree(gradients, Formula.gradient(formula, *wide), (*moments[:2], *batch[:2], *parameters), 1e-4)
 
 
@@ -105,7 +105,7 @@ def test_loops_are_the_formulas(needs_loops, formula, images, mean):
 def test_loops_of_any_size(needs_loops, images, channels):
     for formula in (SwitchFormula(EPS, ("in", "ln", "bn"), 1), BatchInstanceFormula(EPS)):
         moments, batch, parameters, *seeds = narrow(*case(formula, images, 1.0, channels))
-        gradients = formula.compiled_form().gradient(moments, batch, parameters, *seeds)
+        gradients = formula.compiled_form().gradient(compiled, moments, batch, parameters, *seeds)
         expected = Formula.gradient(formula, *widened(moments, batch, parameters, *seeds))
         agree(gradients, expected, (*moments[:2], *batch[:2], *parameters), 1e-4)
 
@@ -149,7 +149,7 @@ def test_running_averages_follow(backend, momentum, kind, unbiased):
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "no-batch"])
 @pytest.mark.parametrize("given", ["both", "mean", "var", "neither"])
 def test_what_reaches_x_through_moments(backend, given, batch):
-    """Autograd's gradient by x of everything that is a function of moments: slope * (x - mean) + offset."""
+    """Autograd's gradient with respect to x of any function of moments: slope * (x - mean) + offset."""
     n, c, p = 3, 5, 4
     x = (2 + torch.randn(n, c, p, dtype=torch.float64)).requires_grad_()
     scale, dshift, dmean, dvar = torch.randn(4, n, c, dtype=torch.float64)

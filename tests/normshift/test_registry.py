@@ -1,4 +1,7 @@
-"""What the names of norms stand for."""
+"""What the names of norms stand for, and what joins them."""
+
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -6,7 +9,8 @@ import torch
 import torchvision
 from torch import nn
 
-from normshift import NORMS, convert
+import normshift
+from normshift import NORMS, AffineNorm, NormSpec, convert, gates, register_norm
 from normshift.layers import group_count
 
 COUNTS = {4: 2, 6: 2, 8: 2, 9: 3, 16: 4, 24: 6, 32: 8, 36: 9, 48: 12, 64: 32, 72: 24, 96: 32, 112: 28, 134: 2, 2048: 32}
@@ -44,3 +48,58 @@ def test_converted_networks_have_group_norms(make):
     with torch.device("meta"):
         norms = [m for m in convert(make(), "gn").modules() if isinstance(m, nn.GroupNorm)]
     assert norms and all(2 <= norm.num_groups <= norm.num_channels / 2 for norm in norms)
+
+
+def test_names_and_colours_need_no_torch():
+    code = "import sys, normshift; found = [normshift.NORMS[n].colour for n in normshift.NORMS]; "
+    code += "assert len(set(found)) == len(found) == 10 and 'torch' not in sys.modules, found"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there():
+    for name in [*normshift.__all__, "__version__"]:
+        assert getattr(normshift, name) is not None and name in dir(normshift)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        normshift.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_spec_says_what_its_layers_have(name):
+    spec = NORMS[name]
+    assert spec.name == name and spec.what and spec.paper and spec.dash in ("solid", "dashed", "dotted", "dash-dot")
+    found = gates(spec(8))
+    assert {gate.statistic for gate in found} == {gate.statistic for gate in spec.gates}
+    assert all(gate.values.min() >= 0 and gate.values.max() <= 1 for gate in found)
+
+
+@pytest.fixture
+def plain():
+    """A norm of a user's, registered for a while."""
+    layer = type("PlainNorm", (AffineNorm,), {"formula": lambda self: NORMS["in"](self.num_features).formula()})
+    yield register_norm(NormSpec("plain", "a plain norm", layer))
+    del NORMS._known["plain"]
+
+
+def test_a_users_norm_joins_the_others(plain):
+    assert "plain" in NORMS and list(NORMS)[-1] == "plain" and len(NORMS) == 11
+    model = convert(torchvision.models.resnet18(num_classes=2), "plain")
+    assert {type(m) for m in normshift.norm_layers(model).values()} == {plain.layer}
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 2) and plain.layer.norm_name == "plain"
+    again = register_norm(NormSpec("plain", "the same from a notebook's cell", plain.layer))
+    assert NORMS["plain"] is again
+
+
+@pytest.mark.parametrize("name", ["bn", "plain"])
+def test_a_name_that_is_taken_is_refused(name, plain):
+    other = type("OtherNorm", (AffineNorm,), {"__module__": "elsewhere"})
+    with pytest.raises(ValueError, match=f"there is a norm '{name}' already, .*: give yours another name"):
+        register_norm(NormSpec(name, "another", other))
+
+
+def test_labels_must_fit_their_gate():
+    class Wrong(AffineNorm):
+        def gates(self):
+            return [normshift.GateParameter("odd", self.weight, labels=("a", "b"))]
+
+    with pytest.raises(ValueError, match="gate 'odd' has 3 values and 2 labels"):
+        gates(Wrong(3))

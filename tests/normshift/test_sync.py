@@ -52,7 +52,7 @@ def step(model, x, seed):
 
 
 def second_derivative(model, x, seed):
-    """Of the gradient by the input, weighed by its cube, by the input and the weights."""
+    """Gradients of the gradient with respect to the input, weighed by its cube."""
     x = x.detach().requires_grad_()
     weights = dict(model.named_parameters())
     (dx,) = torch.autograd.grad(model(x), x, seed, create_graph=True)

@@ -15,6 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from normshift.backends import reference
+from normshift.engine import Formula
+from normshift.formulas import BatchInstanceFormula, SwitchFormula
+from tests.normshift import test_formulas
 from tests.normshift.passes import agree, agree_on_moments, rows
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -173,6 +177,77 @@ def check_infinity_stays_in_its_map(kernels):
         x[1, 1, 2, 3] = torch.inf
         finite = torch.stack(kernels.moments(x)).isfinite().all(0)
         assert finite.tolist() == [[True] * 3, [True, False, True]]
+
+
+# ------------------------------------------------------------------------------------------- formulas on N x C numbers
+
+
+def on_device(moments, batch, parameters, *seeds):
+    moments, batch = (of._replace(mean=of.mean.to(DEVICE), var=of.var.to(DEVICE)) for of in (moments, batch))
+    return moments, batch, [p.to(DEVICE) for p in parameters], *(s.to(DEVICE) for s in seeds)
+
+
+@pytest.mark.parametrize("formula", test_formulas.FORMULAS.values(), ids=test_formulas.FORMULAS)
+@pytest.mark.parametrize("images", [1, 3, 40])
+def check_formulas(kernels, formula, images):
+    _check_formula(kernels, formula, images, 6)
+
+
+@pytest.mark.parametrize("channels", [1, 40, 128])
+@pytest.mark.parametrize("name", ["sn", "bin"])
+def check_formulas_of_any_size(kernels, name, channels):
+    formula = {"sn": SwitchFormula(1e-5, ("in", "ln", "bn"), 1), "bin": BatchInstanceFormula(1e-5)}[name]
+    _check_formula(kernels, formula, 5, channels)
+
+
+def check_groups_of_channels(kernels):
+    _check_formula(kernels, SwitchFormula(1e-5, ("gn", "ln", "in", "bn"), 8), 3, 64)
+
+
+def check_what_has_no_kernel_is_left_to_the_formula(kernels):
+    grouped = SwitchFormula(1e-5, ("gn",), 3).compiled_form()
+    assert not kernels.has_formula(grouped, 6) and not kernels.has_formula(None, 6)
+    assert not kernels.has_formula(SwitchFormula(1e-5, ("in",), 1).compiled_form(), 10_000)
+
+
+def _check_formula(kernels, formula, images, channels):
+    """Scale, shift and all gradients, each within 1e-5 of the largest entry, against autograd in float64."""
+    form = formula.compiled_form()
+    if not kernels.has_formula(form, channels):
+        assert getattr(formula, "groups", 1) > 1 and channels & (channels - 1)
+        return
+    narrowed = test_formulas.narrow(*test_formulas.case(formula, images, 1.0, channels))
+    wide = test_formulas.widened(*narrowed)
+    moments, batch, parameters, *seeds = on_device(*narrowed)
+    found = [v.cpu() for v in form.evaluate(kernels, moments, batch, parameters)]
+    expected = [v.expand(images, channels) for v in formula(*wide[:2], *wide[2])]
+    test_formulas.agree(found, expected, narrowed[0][:2], 1e-5)
+    gradients = [g if g is None else g.cpu() for g in form.gradient(kernels, moments, batch, parameters, *seeds)]
+    like = (*narrowed[0][:2], *narrowed[1][:2], *narrowed[2])
+    test_formulas.agree(gradients, Formula.gradient(formula, *wide), like, 1e-5)
+
+
+@pytest.mark.parametrize("images", [1, 5, 70])
+def check_pooled_and_running(kernels, images):
+    mean, var = 3 + torch.randn(images, 37, device=DEVICE), torch.rand(images, 37, device=DEVICE)
+    of_reference = reference.pooled(mean.double(), var.double())
+    for a, b in zip(kernels.pooled(mean, var), of_reference, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+    running, expected = (torch.ones(2, 37, device=DEVICE, dtype=t) for t in (torch.float32, torch.float64))
+    kernels.update_running(*running, mean[0], var[0], 0.1, 1.25)
+    reference.update_running(*expected, mean[0], var[0], 0.1, 1.25)
+    torch.testing.assert_close(running.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def check_through_moments(kernels, batch):
+    mean, scale, dshift, dmean, dvar = torch.randn(5, 3, 37, device=DEVICE)
+    pooled = (*torch.randn(3, 37, device=DEVICE), 1 / 3) if batch else None
+    given = mean, scale, dshift, dmean, dvar, pooled, 1 / 49, 2 / 49
+    wide = [v.double() if torch.is_tensor(v) else v for v in given[:5]]
+    wide += [pooled and (*(v.double() for v in pooled[:3]), pooled[3]), 1 / 49, 2 / 49]
+    for a, b in zip(kernels.through_moments(*given), reference.through_moments(*wide), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------ what a compiler makes of it

@@ -13,8 +13,8 @@ import pytest
 from experiments.flags import TrainingsFailed, one_sentence
 from experiments.report import write_side_by_side
 from experiments.run_folder import RunFolder
-from experiments.run_tables import read_folder
 from experiments.study.loop import train_arms
+from experiments.study.reader import read_folder
 from experiments.tables import table_of
 from lightning_modules.finite_training import NotFiniteError
 from tests.experiments.test_run_folder import ARMS, Flags

@@ -54,7 +54,7 @@ def test_a_study_trains_it_and_draws_its_gates(own_norm, tmp_path):
     page = (run / "report.html").read_text()
     assert "0 instance" in page and "1 layer" in page and "it starts at a half" in page
 
-    from experiments.run_tables import read_folder
+    from experiments.study.reader import read_folder
 
     gates = read_folder(run).gates
     gates = gates[gates["norm"] == "mynorm"]

@@ -11,7 +11,7 @@ import wandb
 from experiments.domain_drop import drop_table
 from experiments.flags import UsageError
 from experiments.run_folder import RunFolder
-from experiments.run_tables import read_folder, read_wandb
+from experiments.study.reader import read_folder, read_wandb
 from tests.experiments.three_norms import MIOU, results
 
 ARMS = {"bn-1x2": {"norm": "bn", "setting": "1x2"}, "sn-1x2": {"norm": "sn", "setting": "1x2"}}

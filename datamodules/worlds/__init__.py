@@ -1,0 +1,1 @@
+"""The embedded worlds: data sets that are drawn on the fly."""

@@ -1,0 +1,181 @@
+"""A run's tables and settings as they lie on disk, read as fast as Python allows.
+
+Tables are read into Arrow, which takes several files at once on several cores; YAML by the parser written in C and,
+where a run keeps the same in JSON, not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
+    import pyarrow as pa
+    from pandas import DataFrame
+
+SETTINGS_FILE = "settings.json"
+"""What a run's YAML files say, in JSON, each with the checksum of the file that it was read from."""
+
+TEXTS = (
+    "arm", "norm", "backbone", "setting", "domain", "role", "part", "condition", "measure", "layer", "statistic",
+    "label", "mean_over",
+)  # fmt: skip
+"""Columns that are never numbers, whatever they look like: an arm called 50 is none."""
+
+
+def read_table(file: Path) -> pa.Table:
+    """A table from a CSV or Parquet file.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is damaged, which pyarrow's own errors are.
+    """
+    if not file.is_file():  # a folder, which Arrow takes for a table in parts, is none
+        raise FileNotFoundError(f"{file} is no file")
+    if file.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.ParquetFile(file).read(use_threads=False)
+    import pyarrow as pa
+    from pyarrow import csv
+
+    texts = {name: pa.string() for name in TEXTS}
+    return csv.read_csv(
+        file,
+        csv.ReadOptions(use_threads=False),
+        convert_options=csv.ConvertOptions(column_types=texts, strings_can_be_null=True),
+    )
+
+
+def read_what_is_whole(file: Path) -> DataFrame:
+    """A table from its file; of a CSV file that is damaged, or still being written, the lines that can be read.
+
+    Raises: as `read_table` does, where nothing can be read.
+    """
+    try:
+        return to_frame(read_table(file))
+    except ValueError:
+        if file.suffix == ".parquet":
+            raise
+    import pandas as pd
+
+    return pd.read_csv(file, on_bad_lines="skip", dtype=dict.fromkeys(TEXTS, str))
+
+
+def with_columns(table: pa.Table, front: Sequence[str], columns: Collection[str] = ()) -> pa.Table:
+    """The table with some columns in front, and with `columns` if it lacks them, where they hold nothing."""
+    import pyarrow as pa
+
+    for name in [*front, *columns]:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table)))
+    others = [name for name in table.column_names if name not in front]
+    return table.select([*front, *others])
+
+
+def long_metrics(wide: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """A row a logged value, in the order of the steps, of a table with a column for each metric."""
+    import numpy as np
+    import pyarrow as pa
+
+    kept = [*labels, "step", "epoch"]
+    wide = with_columns(wide, kept)
+    numeric = {f.name for f in wide.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)}
+    names = [name for name in wide.column_names if name in numeric and name not in kept]
+    columns = [np.asarray(wide[name].to_numpy(zero_copy_only=False), np.float64) for name in names]
+    values = np.stack(columns, axis=1) if names else np.empty((len(wide), 0))
+    rows, places = np.nonzero(~np.isnan(values))
+    metric = pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(names, pa.string()))
+    long = wide.select(kept).take(pa.array(rows))
+    return long.append_column("metric", metric.cast(pa.string())).append_column("value", pa.array(values[rows, places]))
+
+
+def joined_tables(tables: Sequence[pa.Table], front: Sequence[str]) -> pa.Table:
+    """Tables below one another, some columns in front. A column that is text in one of them is text in all."""
+    import pyarrow as pa
+
+    texts = {field.name for table in tables for field in table.schema if pa.types.is_string(field.type)}
+
+    def agreeing(table: pa.Table) -> pa.Table:
+        fields = [
+            field.with_type(pa.string()) if field.name in texts and not pa.types.is_null(field.type) else field
+            for field in table.schema
+        ]
+        return table.cast(pa.schema(fields))
+
+    whole = pa.concat_tables([agreeing(table) for table in tables], promote_options="permissive")
+    return with_columns(whole, front)
+
+
+def to_frame(table: pa.Table) -> DataFrame:
+    """The table for pandas."""
+    return table.to_pandas(split_blocks=True, ignore_metadata=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def parse_yaml(text: str | bytes) -> object:
+    """What YAML says, tuples in it read as lists; empty text is an empty mapping. Raises yaml.YAMLError."""
+    import yaml
+
+    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+
+    class Loader(base):
+        pass
+
+    Loader.add_constructor("tag:yaml.org,2002:python/tuple", Loader.construct_yaml_seq)
+    return yaml.load(text, Loader) or {}
+
+
+def read_settings(run: Path, name: str, kept: dict | None = None) -> object:
+    """What a YAML file of a run says.
+
+    Args:
+        name: of the file, from the run's folder.
+        kept: what `kept_settings` returned, which counts where the file is still the one that it was made from.
+
+    Raises:
+        OSError, ValueError, yaml.YAMLError: the file is missing or damaged.
+    """
+    content = (run / name).read_bytes()
+    known = (kept or {}).get(name)
+    if isinstance(known, dict) and known.get("crc32") == zlib.crc32(content) and "says" in known:
+        return known["says"]
+    return parse_yaml(content.decode("utf-8"))
+
+
+def kept_settings(run: Path) -> dict:
+    """What `settings_in_json` wrote; empty where that is missing or damaged."""
+    try:
+        found = json.loads((run / SETTINGS_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def settings_in_json(run: Path, names: Iterable[str]) -> str:
+    """The text of SETTINGS_FILE: what those of the named YAML files say that are there and can be read."""
+    import yaml
+
+    found = {}
+    for name in names:
+        try:
+            content = (run / name).read_bytes()
+            found[name] = {"crc32": zlib.crc32(content), "says": parse_yaml(content.decode("utf-8"))}
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            continue
+    return json.dumps(found, default=str)
+
+
+def plain_settings(settings: Mapping, taken: Iterable[str]) -> dict:
+    """Settings as a table can hold them: lists and mappings as text, and none that would hide a label."""
+
+    def text(value):
+        if isinstance(value, (list, tuple)):
+            return " ".join(map(str, value))
+        return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
+
+    return {name: text(value) for name, value in settings.items() if name not in taken}

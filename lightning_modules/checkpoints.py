@@ -1,0 +1,76 @@
+"""Any checkpoint that a study has written, as the network that it is of."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from lightning_modules.segmentation import SegmentationModule
+from lightning_modules.study_module import StudyModule
+from lightning_modules.weights import network_weights, read_checkpoint
+
+MODULES = (SegmentationModule, ClassificationModule, DomainAdversarialModule, DomainInvariantModule)
+"""What a checkpoint of ours may be of; their subclasses as well."""
+
+
+def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any:
+    """The trained module of a checkpoint, of the class that the checkpoint says, on the CPU in evaluation mode.
+
+    Args:
+        kind: what the module has to be, or a subclass of it.
+
+    Raises:
+        ValueError: the file is no checkpoint of a study, is damaged, of an earlier version, or of another kind of
+            network. One sentence, which begins with the file.
+    """
+    checkpoint = read_checkpoint(str(file))
+    found = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
+    found = found if isinstance(found, Mapping) else {}
+    own = class_of(file, found)
+    if not issubclass(own, kind):
+        raise ValueError(f"{file} is of a {own.task} network: expected the checkpoint of a {kind.task} network.")
+    lacking = [name for name in _required(own) if name not in found]
+    if lacking or "module" not in found:
+        raise ValueError(
+            f"{file} is of an earlier version and cannot be rebuilt from itself: its hyper-parameters lack "
+            f"{', '.join([*['module'] * ('module' not in found), *lacking])}; as weights to start from it still serves."
+        )
+    try:
+        network_weights(checkpoint)
+        return own.load_from_checkpoint(file, map_location="cpu", weights_only=True).eval()
+    except Exception as error:  # whatever is wrong with a recipe, its names or its tensors
+        said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise ValueError(f"{file} does not hold the network that it says it does: {said}.") from error
+
+
+def class_of(file: str | Path, hyper_parameters: Mapping) -> type:
+    """The class of module that a checkpoint's hyper-parameters are of, of an earlier version's as well.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    known = {kind.__name__: kind for kind in _with_subclasses(MODULES)}
+    name = hyper_parameters.get("module")
+    if name is None and isinstance(hyper_parameters.get("recipe"), Mapping):
+        name = "SegmentationModule" if "norm_in" in hyper_parameters else "ClassificationModule"
+    if name is None:
+        raise ValueError(f"{file} is no checkpoint of a study: expected a network that a study here has trained.")
+    if name not in known:
+        raise ValueError(f"{file} is of a {name}, which is none of {', '.join(known)}.")
+    return known[name]
+
+
+def _with_subclasses(kinds: tuple[type, ...]) -> Iterator[type]:
+    for kind in kinds:
+        yield kind
+        yield from _with_subclasses(tuple(kind.__subclasses__()))
+
+
+def _required(kind: type) -> list[str]:
+    """The arguments without which a module cannot be made."""
+    parameters = list(inspect.signature(kind).parameters.values())
+    return [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]

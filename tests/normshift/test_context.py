@@ -1,0 +1,177 @@
+"""Formulas that know more than moments: the images' domains, the mode, a random draw, the layer's name."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import normshift
+from normshift import AffineBatchNorm, AffineNorm, Formula, NormSpec, batch_domains, convert
+from normshift.formulas import BatchFormula
+
+DOMAINS, CHANNELS = 3, 4
+
+
+class DomainFormula(Formula):
+    """Batch norm, whose weight and bias are those of each image's domain."""
+
+    def __init__(self, eps, context):
+        self.eps, self.context = eps, context
+
+    def __call__(self, moments, batch, weight, bias):
+        domains = self.context.domains(moments.mean)
+        return BatchFormula(self.eps)(moments, batch, weight[domains], bias[domains])
+
+
+class DomainNorm(AffineBatchNorm):
+    def __init__(self, num_features, eps=1e-5, domains=DOMAINS):
+        super().__init__(num_features, eps)
+        self.weight = nn.Parameter(torch.ones(domains, num_features))
+        self.bias = nn.Parameter(torch.zeros(domains, num_features))
+
+    def formula(self):
+        return DomainFormula(self.eps, self.context())
+
+
+class NoisyFormula(Formula):
+    """Instance norm whose scale is drawn for each map while it trains, as in stochastic norms, and fixed afterwards."""
+
+    def __init__(self, eps, context):
+        self.eps, self.context = eps, context
+
+    def __call__(self, moments, batch, weight, bias):
+        scale = weight * torch.rsqrt(moments.var + self.eps)
+        return scale * (0.5 + self.context.uniform("scale", moments.var)) if self.context.training else scale, bias
+
+
+class NoisyNorm(AffineNorm):
+    def formula(self):
+        return NoisyFormula(self.eps, self.context())
+
+
+class NamedFormula(NoisyFormula):
+    """One that leaves a layer's scale alone by its name."""
+
+    def __call__(self, moments, batch, weight, bias):
+        scale = weight * torch.rsqrt(moments.var + self.eps)
+        return scale.detach() if self.context.name.endswith("bn1") else scale, bias
+
+
+class NamedNorm(AffineNorm):
+    def formula(self):
+        return NamedFormula(self.eps, self.context())
+
+
+def domain_norm():
+    layer = DomainNorm(CHANNELS).double()
+    for p in layer.parameters():
+        nn.init.normal_(p)
+    return layer
+
+
+def test_each_image_has_its_domains_affine():
+    layer, x, ids = domain_norm(), torch.randn(5, CHANNELS, 3, 3, dtype=torch.float64), [0, 2, 2, 1, 0]
+    mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+    weight, bias = (p[ids][..., None, None] for p in layer.parameters())
+    with batch_domains(ids):
+        y = layer(x)
+    torch.testing.assert_close(y, (x - mean) / (var + layer.eps).sqrt() * weight + bias)
+    y.sum().backward()  # outside of the block
+    assert layer.bias.grad.sum(1).tolist() == [2 * 9 * CHANNELS, 9 * CHANNELS, 2 * 9 * CHANNELS]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_by_domains(training):
+    layer, x = domain_norm().train(training), torch.randn(3, CHANNELS, 2, 2, dtype=torch.float64, requires_grad=True)
+    layer.track_running_stats = False
+
+    def run(x, weight, bias):
+        with batch_domains(torch.tensor([1, 0, 1])):
+            return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x)
+
+    inputs = x, layer.weight, layer.bias
+    assert torch.autograd.gradcheck(run, inputs) and torch.autograd.gradgradcheck(run, inputs)
+
+
+def test_compiled_code_follows_the_domains():
+    layer, x = domain_norm().eval(), torch.randn(2, CHANNELS, 3, 3, dtype=torch.float64)
+    compiled = torch.compile(layer, backend="aot_eager")
+    for ids in ([0, 1], [2, 0], [1, 1]):
+        with batch_domains(torch.tensor(ids)):
+            torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_a_missing_domain_is_told():
+    layer, x = domain_norm(), torch.randn(2, CHANNELS, 3, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="run the network within normshift"):
+        layer(x)
+    with pytest.raises(ValueError, match="3 domains for a batch of 2 images"), batch_domains([0, 1, 2]):
+        layer(x)
+
+
+def test_each_domain_starts_as_the_batch_norm_before_it_and_cannot_go_back():
+    model = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.BatchNorm2d(CHANNELS)).eval()
+    nn.init.normal_(model[1].weight)
+    nn.init.uniform_(model[1].running_var)
+    x = torch.randn(2, 3, 4, 4)
+    before = model(x)
+    with spec("domain-bn", DomainNorm):
+        model = convert(model, "domain-bn")
+        with batch_domains([2, 0]):
+            torch.testing.assert_close(model(x), before)
+        with pytest.raises(ValueError, match=r"weight is \(3, 4\), which no parameter of shape \(4,\) can hold"):
+            convert(model, "bn")
+
+
+def test_one_draw_serves_forward_and_both_derivatives():
+    layer, x = NoisyNorm(CHANNELS).double(), torch.randn(2, CHANNELS, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def run(x, weight):
+        layer.generator = torch.Generator().manual_seed(3)  # the same draw in each of the check's many passes
+        return torch.func.functional_call(layer, {"weight": weight}, x)
+
+    inputs = x, layer.weight
+    assert torch.autograd.gradcheck(run, inputs) and torch.autograd.gradgradcheck(run, inputs)
+
+
+def test_draws_are_seeded_and_differ_by_forward():
+    layer, x = NoisyNorm(CHANNELS), torch.randn(2, CHANNELS, 3, 3)
+    draws = []
+    for seed in (0, 0, 1):
+        layer.generator = torch.Generator().manual_seed(seed)
+        draws.append([layer(x), layer(x)])
+    assert torch.equal(draws[0][0], draws[1][0]) and torch.equal(draws[0][1], draws[1][1])
+    assert not torch.equal(draws[0][0], draws[0][1]) and not torch.equal(draws[0][0], draws[2][0])
+    y = NoisyNorm(CHANNELS).eval()(x)
+    torch.testing.assert_close(y, nn.functional.instance_norm(x))
+
+
+def test_compiled_code_draws():
+    layer, x = NoisyNorm(CHANNELS), torch.randn(2, CHANNELS, 3, 3)
+    compiled = torch.compile(layer, backend="aot_eager")
+    torch.manual_seed(0)
+    first, second = compiled(x), compiled(x)
+    assert not torch.equal(first, second)
+    ratio = first / nn.functional.instance_norm(x)
+    assert ((ratio > 0.499) & (ratio < 1.501)).all() and ratio.var((2, 3)).max() < 1e-6
+
+
+def test_layers_are_told_their_names():
+    with spec("named", NamedNorm):
+        model = normshift.name_layers(convert(torchvision.models.resnet18(num_classes=2), "named"))
+    assert model.layer1[0].bn1.context().name == "layer1.0.bn1"
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert model.layer1[0].bn1.weight.grad is None and model.layer1[0].bn2.weight.grad is not None
+
+
+class spec:
+    """A norm that is registered for a while."""
+
+    def __init__(self, name, layer):
+        self.spec = NormSpec(name, f"test norm {name}", layer)
+
+    def __enter__(self):
+        return normshift.register_norm(self.spec)
+
+    def __exit__(self, *_):
+        del normshift.NORMS._known[self.spec.name]
