@@ -367,7 +367,7 @@ def _draw_gates(run: Path, picture: Path) -> Path:
     gates = read_run(run).gates
     if gates is None:
         raise ValueError(f"{run} has no gates to draw.")
-    draw_gates(gates.assign(norm=gates["arm"])).savefig(picture, dpi=110)  # arms may share a norm
+    draw_gates(gates).savefig(picture, dpi=110)
     return picture
 
 

@@ -75,25 +75,23 @@ def _logged(rows: list[dict]) -> Iterator[dict]:
 
 
 GATE_KEY = re.compile(r"layers/gates/([^/]+)/([^/]+)/(\d+)_(.+)")
-"""Statistic, label, depth and layer. Where a label is HISTOGRAM, the gates are the channels', and the other labels of
-that statistic are what they come to."""
-
-HISTOGRAM = "histogram"
+"""Statistic, label, depth and layer; of gates that are the channels' own, "histogram" stands for the labels."""
 
 
 def _gates(rows: list[dict]) -> Iterator[dict]:
     """W&B's history as rows of `gates`, those of the steps that ended an epoch."""
     only_gates = ("_", "gates/", "layers/", "epoch", STEP)
     epochs = {row[STEP]: row["epoch"] for row in rows if "epoch" in row and all(k.startswith(only_gates) for k in row)}
-    found = [(row[STEP], GATE_KEY.fullmatch(key), value) for row in rows if STEP in row for key, value in row.items()]
-    of_channels = {match[1] for _, match, _ in found if match and match[2] == HISTOGRAM}
-    for step, match, value in found:
-        if match is None or step not in epochs or (match[1] in of_channels and match[2] != HISTOGRAM):
-            continue
-        statistic, label, depth, layer = match.groups()
-        place = {"epoch": epochs[step], "step": step, "layer": layer, "depth": int(depth)}
-        for name, each in enumerate(_middles(value)) if label == HISTOGRAM else [(label, value)]:
-            yield place | {"statistic": statistic, "label": str(name), "value": each}
+    keys = {key: match.groups() for row in rows for key in row if (match := GATE_KEY.fullmatch(key))}
+    own = {statistic for statistic, label, _, _ in keys.values() if label == "histogram"}
+    for row in rows:
+        for key, value in row.items():
+            statistic, label, depth, layer = keys.get(key, (None, None, None, None))
+            if statistic is None or row[STEP] not in epochs or (statistic in own and label != "histogram"):
+                continue
+            place = {"epoch": epochs[row[STEP]], "step": row[STEP], "layer": layer, "depth": int(depth)}
+            for name, each in enumerate(_middles(value)) if statistic in own else [(label, value)]:
+                yield place | {"statistic": statistic, "label": str(name), "value": each}
 
 
 def _middles(histogram: dict) -> list[float]:
