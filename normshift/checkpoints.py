@@ -153,7 +153,7 @@ def _owner(key: str) -> str:
 
 
 def _placed_as_published(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> dict[str, nn.Module]:
-    """Batch norms to stand in for IBN layers, and the other way round, where an IBN-Net checkpoint has those."""
+    """Batch norms in place of IBN layers, and the other way round, where an IBN-Net checkpoint has them so."""
     split = next((layer for layer in norms.values() if isinstance(layer, IBN2d)), None)
     if split is None or not any(key.endswith(".IN.weight") for key in published):
         return {}

@@ -1,4 +1,4 @@
-"""Merging norms into the convolutions before them, for networks that are trained and only used any more.
+"""Merging norms into the convolutions before them, for inference.
 
 In evaluation batch norm is a fixed scale and shift of each channel, and so are the rows of the convolution or linear
 layer whose output it takes:
@@ -119,10 +119,10 @@ def fold(
     """Merge every norm that can be into the convolution or linear layer directly before it, for inference.
 
     Folded are batch norm (torch's, timm's with its activation kept, frozen ones, this library's, those with a blur
-    behind them), switchable norm of "bn" alone, batch-instance norm where rho is 1 everywhere, and the BN half of
-    `IBN2d`; outputs stay the same up to rounding. An `nn.Identity` (for IBN, the IN half) takes the norm's place, and
-    the convolution has a bias: the network keeps its class and its other keys, but state dicts from before do not fit
-    it any more.
+    behind them), switchable norm of "bn" alone, batch-instance norm where rho is 1 everywhere, a user's own norm whose
+    formula takes nothing of each image in evaluation (`Norm.why_not_folded`), and the BN half of `IBN2d`. Outputs stay
+    the same up to rounding. An `nn.Identity` (for IBN, the IN half) takes the norm's place, and the convolution has a
+    bias: the network keeps its class and its other keys, but state dicts from before do not fit it any more.
 
     What comes before a norm, and whether anything else uses it, is read off the forwards by torch.fx, as they run with
     their default arguments. A forward that cannot be traced costs the norms that it calls itself, and the report names
