@@ -53,7 +53,7 @@ class GateTracker(pl.Callback):
         if self._loaded:
             self.record.load_state_dict(self._loaded["record"])
             self.log.load_state_dict(self._loaded["log"])
-        self._runs, self._every = wandb_runs(trainer), steps_between(trainer)
+        self._runs, self._every = wandb_runs(trainer), steps_between(trainer, module)
         self._logged = self._drawn = -1  # the last step whose curves were logged, the last epoch that was drawn
         for run in self._runs:
             self.log.hide(run)
