@@ -30,8 +30,8 @@ from unittest import mock
 import yaml
 
 SCRIPTS = (
-    "cls_batch_size", "cls_cifar", "cls_imagenet", "cls_office_home", "cls_resnet_rs", "seg_gta2city",
-    "eval_robustness", "dashboard", "report",
+    "cls_batch_size", "cls_cifar", "cls_imagenet", "cls_office_home", "cls_resnet_rs", "cls_rs_efficientnet",
+    "cls_rs_scaling", "cls_rs_weight_decay", "seg_gta2city", "eval_robustness", "dashboard", "report",
 )  # fmt: skip
 
 INTEGERS = ("0", "1", "2", "3", "-1", "7", "16", "64", "10000000000", "9" * 30, "9" * 5000, "1.5", "1e3", "nan", "",
@@ -45,7 +45,7 @@ TEXTS = ("", " ", "x", "a b", "\n", "a\nb", "..", "%s", "{}", "{0.__class__}", "
          "offline", "disabled", "whole", "both", "random", "transfer", "dann", "1x8", "0x8", "99999x99999",
          "streets-game",
          "streets-night:val", "streets-game streets-city", "clean", "64-true", "16-mixed", "torchvision/resnet18",
-         "hf-hub:x/y", "timm/", "unet", "resnet-rs-50-160", "additive", "grid", "b0")  # fmt: skip
+         "hf-hub:x/y", "timm/", "unet", "resnet-rs-50-160", "b0")  # fmt: skip
 VALUES = (None, True, False, 0, -3, 7, 2.5, math.nan, math.inf, -math.inf, 1e300, 10**40, "", "x", "1", "1e-3", "a\0b",
           "two\nlines", [], [1], ["bn"], ["bn", "bn"], [None], [[1, 2]], [32], [32, 64], [32, 64, 96], [31, 31], {},
           {"a": 1}, [{"a": [1]}], "2024-01-01", "shapes", "\udc80")  # fmt: skip
@@ -63,7 +63,7 @@ TAKEN = {
     "ema_decay": ("0", "0.9", "0.99999"), "antialias": ("0 4", "3 3"), "judge": ("shifts", "shifts consistency"),
     "setting": ("mixed", "leave-one-out", "transfer"), "adapt": ("none", "dann"), "source": ("photo", "streets-game"),
     "target": ("sketch", "streets-night", "streets-city streets-fog:val"), "settings": ("1x8 2x4", "3x5"),
-    "study": ("additive", "weight-decay", "grid", "efficientnet"), "depths": ("50 101",), "widths": ("0.5 1",),
+    "depths": ("50 101",), "widths": ("0.5 1",),
     "evaluation": ("whole", "sliding"), "norm_in": ("encoder", "decoder", "both"), "height": ("0", "64"),
     "scenes": ("1", "8"),
     "parts": ("clean", "clean shifts"), "severities": ("1 5",), "split": ("val", "train"), "wandb": ("disabled",),
@@ -184,16 +184,15 @@ def _flag(dice: random.Random, name: str, kind, paths: dict[str, str]) -> list[s
 def without_work():
     """Networks are not built, and nothing is trained or evaluated."""
     import lightning_modules.robustness
-    from experiments import cls_resnet_rs, minival
     from experiments.study import loop
-    from experiments.tasks import classification, segmentation
+    from experiments.tasks import classification, costs, minival, segmentation
 
     def enough(*_, **__):
         raise Enough
 
     with contextlib.ExitStack() as stack:
         for module, name in (
-            (loop, "train_arms"), (lightning_modules.robustness, "evaluate"), (cls_resnet_rs, "counted"),
+            (loop, "train_arms"), (lightning_modules.robustness, "evaluate"), (costs, "with_costs"),
             (minival, "score"),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(module, name, enough))

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import cls_batch_size, cls_imagenet, cls_office_home, cls_resnet_rs, seg_gta2city
+from experiments import cls_batch_size, cls_imagenet, cls_office_home, cls_rs_weight_decay, seg_gta2city
 from experiments.flags import UsageError, parse
 from experiments.run_folder import RunFolder
 from lightning_modules.classification import ClassificationModule
@@ -188,9 +188,9 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(change, said, interru
 
 @pytest.mark.slow
 def test_a_step_of_resnet_rs_is_resumed(tmp_path, monkeypatch):
-    line = "--study weight-decay --smoke --max-steps 19 --weight-decays 0.001 --wandb disabled"
-    arms = cls_resnet_rs.run(parse(cls_resnet_rs.Flags, "", f"{line} --out {tmp_path / 'whole'}".split()))
-    calls, _ = trained(monkeypatch, cls_resnet_rs, ClassificationModule, f"{line} --out {tmp_path / 'run'}", [18])
+    line = "--smoke --max-steps 19 --weight-decays 0.001 --wandb disabled"
+    arms = cls_rs_weight_decay.run(parse(cls_rs_weight_decay.Flags, "", f"{line} --out {tmp_path / 'whole'}".split()))
+    calls, _ = trained(monkeypatch, cls_rs_weight_decay, ClassificationModule, f"{line} --out {tmp_path / 'run'}", [18])
     per_arm = list(range(19))
     assert calls[1][-len(per_arm) * (arms["arm"].nunique() - 1) :] == per_arm * (arms["arm"].nunique() - 1)
     first = calls[0] + calls[1][: len(calls[1]) - len(per_arm) * (arms["arm"].nunique() - 1)]

@@ -1,13 +1,10 @@
 """How long a network takes for an image, measured on the machine at hand."""
 
-from __future__ import annotations
-
 import statistics
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch loads slowly; a command line that asks for --help need not wait
-    from torch import nn
+import torch
+from torch import Tensor, nn
 
 WARM_UP = 3
 """Passes that are not timed: the first ones choose algorithms and fetch memory."""
@@ -23,8 +20,6 @@ def latency(network: nn.Module, image_size: int, *, batch_size: int = 1, repeats
         network: takes (N, 3, image_size, image_size); its mode is put back afterwards.
         batch_size: images a pass. One is what a user waits for; many are what a server gets done.
     """
-    import torch
-
     device = next(network.parameters()).device
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
     training = network.training
@@ -37,7 +32,7 @@ def latency(network: nn.Module, image_size: int, *, batch_size: int = 1, repeats
     return 1000 * statistics.median(times) / batch_size
 
 
-def _pass(network: nn.Module, images) -> float:
+def _pass(network: nn.Module, images: Tensor) -> float:
     """Seconds of one pass."""
     _settle(images)
     started = time.perf_counter()
@@ -46,8 +41,6 @@ def _pass(network: nn.Module, images) -> float:
     return time.perf_counter() - started
 
 
-def _settle(images) -> None:
+def _settle(images: Tensor) -> None:
     if images.is_cuda:  # a GPU works behind the program's back
-        import torch
-
         torch.cuda.synchronize(images.device)

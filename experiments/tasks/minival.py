@@ -4,8 +4,6 @@ Bello et al. (NeurIPS 2021, section 4.2) hold out 2 % of ImageNet's training ima
 figures that are reported. What was picked is then trained on all training images.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys
@@ -13,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch.distributed as processes
-from numpy import ndarray
 from pandas import DataFrame
 
+from datamodules.image_domains import ImageDomain
 from datamodules.joined import Relabelled
 from experiments.failures import read_failure
 from experiments.flags import TrainingsFailed, UsageError, out_folder
@@ -23,30 +21,25 @@ from experiments.tables import Table, table_of
 from experiments.tasks.classification import Arm, Opened, accuracies, run_arms
 from experiments.tasks.classification_flags import ClassificationFlags
 
-SHARE = 0.02
 SUFFIX = "-minival"
 """What the folder of the candidates' run is called beside the study's."""
 
 
-def divided(count: int, share: float = SHARE) -> tuple[ndarray, ndarray]:
+def divided(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices of `count` images: those held out, a share of them but one at least, and the rest. Always the same."""
     order = np.random.default_rng(0).permutation(count)
     held = max(1, round(share * count))
     return np.sort(order[:held]), np.sort(order[held:])
 
 
-GRID_FLAGS = ("depths", "widths", "sizes")
-"""Flags that choose the networks, to which a resumed picking may add."""
-
-
 class Minival(Opened):
-    """The domains, where a part of the training images is held out and takes the place of those that are judged."""
+    """The domains, where a part of the training images is held out and takes the place of those evaluated on."""
 
-    def __init__(self, flags: ClassificationFlags, share: float = SHARE):
+    def __init__(self, flags: ClassificationFlags, share: float):
         super().__init__(flags)
         self.share = share
 
-    def _open(self, name: str, split: str, size: int):
+    def _open(self, name: str, split: str, size: int) -> ImageDomain:
         whole = super()._open(name, "train", size)
         held, rest = divided(len(whole.samples), self.share)
         chosen = held if split == "val" else rest
@@ -54,7 +47,12 @@ class Minival(Opened):
 
 
 def picked(
-    flags: ClassificationFlags, study: str, question: str, candidates: dict[str, dict[str, Arm]], share: float = SHARE
+    flags: ClassificationFlags,
+    study: str,
+    question: str,
+    candidates: dict[str, dict[str, Arm]],
+    share: float,
+    arm_flags: tuple[str, ...],
 ) -> dict[str, Arm]:
     """The best candidate of each network, by top-1 on the minival and, where that is level, by its loss.
 
@@ -62,7 +60,8 @@ def picked(
     (its name ends in `SUFFIX`). A network with one candidate needs no picking and is not trained.
 
     Args:
-        candidates: arms of each network by name; their facts name the "network" and the "candidate" that it is of it.
+        candidates: arms of each network by name; their columns name the "network" and the "candidate" that it is of it.
+        arm_flags: flags that choose the networks, to which a resumed picking may add.
 
     Returns:
         An arm for each network.
@@ -74,26 +73,21 @@ def picked(
     own = dataclasses.replace(flags, seeds=1, out=f"{flags.out}{SUFFIX}")
     if arms:
         if begun(flags, study) and not flags.resume and not flags.smoke:
-            raise UsageError(f"{folder_of(flags, study)} holds a run already: pass --resume, or another --out.")
+            raise UsageError(f"{out_folder(flags, study)} holds a run already: pass --resume, or another --out.")
         try:
-            run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=GRID_FLAGS)
+            run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=arm_flags)
         except TrainingsFailed as error:  # such as under too high a rate, which then is not picked
             print(f"not picked: {error}", file=sys.stderr, flush=True)
         if processes.is_initialized():
             processes.barrier()  # the first process alone writes the results
-    scores = {name: score(folder_of(own, study), name, flags.seed) for name in arms}
+    scores = {name: score(out_folder(own, study), name, flags.seed) for name in arms}
     scores = {name: found for name, found in scores.items() if found is not None}
     return {group: chosen[max(chosen, key=lambda name: scores.get(name, ()))] for group, chosen in candidates.items()}
 
 
-def folder_of(flags: ClassificationFlags, study: str) -> Path:
-    """Where `run_arms` puts a study's run."""
-    return out_folder(flags, study)
-
-
 def begun(flags: ClassificationFlags, study: str) -> bool:
     """Whether any of the study's arms has been trained, in part at least."""
-    return any(folder_of(flags, study).glob("*-seed*"))
+    return any(out_folder(flags, study).glob("*-seed*"))
 
 
 def score(folder: Path, arm: str, seed: int) -> tuple[float, float] | None:
