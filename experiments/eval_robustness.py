@@ -386,18 +386,13 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
 
 def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFrame) -> None:
     """A run for each network, with its results and the numbers that studies log of what they `--judge`."""
-    import wandb
+    from experiments.study.network_outcome import log_network
 
-    from experiments.wandb_outcome import outcome
-    from experiments.wandb_start import start_wandb
-
+    settings = {"images": flags.images, "split": flags.split}
     for network in networks:
         own = results[(results["arm"] == network.arm) & (results["seed"] == network.seed)]
         about = {"arm": network.arm, **network.facts, "seed": network.seed, "network": network.source}
-        name = f"{out.name}-{network.arm}-seed{network.seed}"
-        logged = start_wandb(flags.wandb, out, out.name, name, about | {"images": flags.images, "split": flags.split})
-        logged.log(outcome(own.to_dict("records"), []) | {"results": wandb.Table(dataframe=own)})
-        logged.finish()
+        log_network(flags.wandb, out, about | settings, own)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from datamodules.whole_file import write_whole
-from lightning_modules.gate_figures import NEAR, draw_gates
+from lightning_modules.gate_figures import draw_gates
 from lightning_modules.gate_record import GateRecord
+from lightning_modules.gates.panels import NEAR
 from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs
 from lightning_modules.study_module import steps_of
 from lightning_modules.weight_averaging import evaluated_network

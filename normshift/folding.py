@@ -35,7 +35,8 @@ class NormFold:
     """What became of one norm layer.
 
     Attributes:
-        name: of the layer. kind: its class.
+        name: of the layer.
+        kind: its class.
         into: the layer that it was folded into, whole or by half; None where it stays.
         stays: why it stays, or what of it; None where it is gone.
     """
@@ -58,8 +59,10 @@ class FoldReport:
     """What `fold` did, a line for each norm layer in the network's order; print it.
 
     Attributes:
-        norms: every norm layer. folded: names of those that are gone. halved: of those whose BN half is gone.
-        staying: of those that are as they were.
+        norms: every norm layer.
+        folded: names of those that are gone.
+        halved: names of those whose BN half is gone.
+        staying: names of those that are as they were.
     """
 
     norms: tuple[NormFold, ...]

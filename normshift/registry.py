@@ -60,8 +60,9 @@ class NormSpec:
         needs_batch: training fails on one image of one position, for want of a batch.
         synchronized: takes batch statistics over all processes by itself, and on GPUs only.
         gates: how each kind of gate that its layers announce is drawn; gates that are missing here are drawn plainly.
-        colour, dash, marker: of its line in figures; `dash` is "solid", "dashed", "dotted" or "dash-dot". Without a
-            colour it takes what is free.
+        colour: of its line in figures; without one it takes what is free.
+        dash: "solid", "dashed", "dotted" or "dash-dot".
+        marker: of its line, as matplotlib has them.
     """
 
     name: str
