@@ -60,7 +60,7 @@ def class_of(file: str | Path, hyper_parameters: Mapping) -> type:
     if name is None:
         raise ValueError(f"{file} is no checkpoint of a study: expected a network that a study here has trained.")
     if name not in known:
-        raise ValueError(f"{file} is of a {name}, which is none of {', '.join(known)}.")
+        raise ValueError(f"{file} is of a {name}, which is none of {', '.join(kind.__name__ for kind in MODULES)}.")
     return known[name]
 
 

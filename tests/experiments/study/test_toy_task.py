@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from experiments.run_tables import read_folder
 
 from experiments.flags import TrainingsFailed, parse
 from experiments.report import write_report
+from experiments.study.reader import read_folder
 from experiments.study.trained import trained_networks
 from lightning_modules.examples import read_examples
 from lightning_modules.study_module import StudyModule
