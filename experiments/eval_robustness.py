@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 
 from datamodules.whole_file import write_whole
 from experiments.bounds import Bounds
-from experiments.flags import UsageError, check_numbers, check_wandb, one_sentence, parse, smoke_wandb
+from experiments.flags import UsageError, check_numbers, check_wandb, one_sentence, parse, register_plugins, smoke_wandb
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -98,12 +98,15 @@ class Flags:
     """Seed of corruptions and crops."""
     out: str = "runs/eval_robustness"
     """Folder for the table, the results and the picture."""
+    plugin: list[str] = field(default_factory=list)
+    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
     wandb: str = "auto"
     """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
     smoke: bool = False
     """A small untrained network on a few embedded shapes, to see in seconds that everything fits together."""
 
     def __post_init__(self):
+        register_plugins(self)
         check_numbers(self, images=Bounds(1, 10**9))
         for flag, chosen, known in (("parts", self.parts, PARTS), ("severities", self.severities, (1, 2, 3, 4, 5))):
             unknown = [value for value in chosen if value not in known]

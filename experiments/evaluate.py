@@ -33,7 +33,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.bounds import Bounds
-from experiments.flags import PRECISIONS, UsageError, check_numbers, check_wandb, one_sentence, parse, smoke_wandb
+from experiments.flags import (
+    PRECISIONS,
+    UsageError,
+    check_numbers,
+    check_wandb,
+    one_sentence,
+    parse,
+    register_plugins,
+    smoke_wandb,
+)
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     import pytorch_lightning as pl
@@ -80,6 +89,8 @@ class Flags:
     """Loader processes; by default half the cores, at most 8."""
     out: str = "runs/evaluate"
     """Folder for the table, the results and the examples."""
+    plugin: list[str] = field(default_factory=list)
+    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
     wandb: str = "auto"
     """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
     resume: bool = False
@@ -88,6 +99,7 @@ class Flags:
     """A few images and, where none is given, an untrained network, to see in seconds that everything fits together."""
 
     def __post_init__(self):
+        register_plugins(self)
         check_numbers(self, images=Bounds(1, 10**9))
         for flag, chosen, known in (("parts", self.parts, PARTS), ("severities", self.severities, (1, 2, 3, 4, 5))):
             unknown = [value for value in chosen if value not in known]
@@ -114,8 +126,8 @@ def run(flags: Flags) -> DataFrame:
 
     from experiments.study.evaluation_table import evaluation_table
     from experiments.study.one_device import make_evaluator
+    from experiments.study.settings import loader_workers
     from experiments.study.trained_task import task_of
-    from experiments.trainers import loader_workers
     from lightning_modules.measures import measure_of
 
     started = time.time()
@@ -215,8 +227,9 @@ def make_folder(flags: Flags, networks: Sequence[Trained]) -> RunFolder:
 
     arms = {network.arm: network.columns for network in networks}
     kind = networks[0].module
+    about = {"trainings": [[network.arm, network.seed] for network in networks]}
     settings = {"headline": kind.headline, "measures": [*kind.measures, *FURTHER]}
-    return EvaluationFolder(Path(flags.out), flags, QUESTION, {}, arms, ("networks",), flags.smoke, **settings)
+    return EvaluationFolder(Path(flags.out), flags, QUESTION, about, arms, ("networks",), flags.smoke, **settings)
 
 
 FURTHER = ("ece", "error", "flip", "top5_distance", "consistency", "drop")

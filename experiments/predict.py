@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.flags import PRECISIONS, UsageError, check_numbers, one_sentence, parse
+from experiments.flags import PRECISIONS, UsageError, check_numbers, one_sentence, parse, register_plugins
 
 if TYPE_CHECKING:  # loads torch; a command line that asks for --help need not wait
     from lightning_modules.study_module import StudyModule
@@ -47,10 +47,13 @@ class Flags:
     """1 for a GPU, 0 for the CPU; by default a GPU where there is one."""
     workers: int | None = None
     """Loader processes, which read the pictures; by default half the cores, at most 8."""
+    plugin: list[str] = field(default_factory=list)
+    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
     smoke: bool = False
     """An untrained network and, where no picture is given, two that are drawn, to see that everything fits together."""
 
     def __post_init__(self):
+        register_plugins(self)
         check_numbers(self)
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
@@ -70,8 +73,8 @@ def run(flags: Flags) -> Path:
         UsageError: something was not as it has to be, or pictures could not be read; the others have been written then.
     """
     from experiments.study.pictures import Reading, pictures_in
+    from experiments.study.settings import loader_workers
     from experiments.study.trained_task import task_of
-    from experiments.trainers import loader_workers
 
     flags = smoked(flags) if flags.smoke else flags
     flags = dataclasses.replace(flags, workers=loader_workers(flags))

@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FILES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGES = {path: path.read_text() for path in FILES}
-SCRIPTS = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval_", file.stem))
+SCRIPTS = sorted(
+    file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval|predict", file.stem)
+)
 STUDIES = {name: importlib.import_module(f"experiments.{name}") for name in SCRIPTS}
 TEXTS = [*PAGES.values(), *((ROOT / "experiments" / f"{name}.py").read_text() for name in (*SCRIPTS, "dashboard"))]
 COMMANDS = [

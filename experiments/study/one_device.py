@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from experiments.flags import UsageError
-from experiments.trainers import devices
+from experiments.study.settings import devices
 
 if TYPE_CHECKING:
     from lightning_modules.study_module import StudyModule

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules.domains import Domain
-from datamodules.labels import CAMVID_FOLD, STREET, LabelSpace
+from datamodules.labels import STREET, LabelSpace
+from datamodules.segmentation_sets.camvid import FOLD as CAMVID_FOLD
 from lightning_modules.checkpoints import load_network
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
