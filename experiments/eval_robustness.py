@@ -227,14 +227,15 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
 
 def refuse_seen(data: str, networks: list[Network]) -> None:
     """A network that learned all images of a domain has none there to be judged on."""
+    from experiments.study.trained import learned_whole
+
     for network in networks:
-        learned = [part.removesuffix(":all") for part in (network.trained_on or "").split("+") if part.endswith(":all")]
-        for asked in (part.partition(":")[0] for part in data.split("+")):
-            if any(f"{asked}/".startswith(f"{one}/") or f"{one}/".startswith(f"{asked}/") for one in learned):
-                raise UsageError(
-                    f"{network.source} has learned all images of {', '.join(learned)}: "
-                    "say by --data what else to judge it on, such as another domain, NAME:all."
-                )
+        learned = learned_whole(network.trained_on or "", data)
+        if learned:
+            raise UsageError(
+                f"{network.source} has learned all images of {', '.join(learned)}: "
+                "say by --data what else to judge it on, such as another domain, NAME:all."
+            )
 
 
 def opened(flags: Flags, data: str, size: int) -> ImageDomain:

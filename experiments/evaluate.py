@@ -177,6 +177,8 @@ def evaluate_all(
         rows[network.source] = network.module.results() if "clean" in flags.parts else []
         with in_precision(trainer):
             examples[network.source] = task.examples(network.module, data)
+        if flags.parts == ["clean"]:
+            network.module.cpu()  # for the next one
     with in_precision(trainer):
         further = task.further(networks, flags.parts, flags)
     for network, _ in networks:

@@ -12,6 +12,7 @@ from lightning_modules.domain_adversarial import DomainAdversarialModule, Domain
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.study_module import StudyModule
 from lightning_modules.weights import network_weights, read_checkpoint
+from normshift import NORMS
 
 MODULES = (SegmentationModule, ClassificationModule, DomainAdversarialModule, DomainInvariantModule)
 """What a checkpoint of ours may be of, as every other `StudyModule` that has been imported."""
@@ -38,6 +39,11 @@ def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any
         raise ValueError(
             f"{file} is of an earlier version and cannot be rebuilt from itself: its hyper-parameters lack "
             f"{', '.join([*['module'] * ('module' not in found), *lacking])}; as weights to start from it still serves."
+        )
+    if found.get("norm", "bn") not in NORMS:
+        raise ValueError(
+            f"{file} is of a network under the norm {found['norm']!r}, which is none of {', '.join(NORMS)}: a norm of "
+            "your own has to be registered first (--plugin FILE does so)."
         )
     try:
         network_weights(checkpoint)
@@ -66,7 +72,8 @@ def class_of(file: str | Path, hyper_parameters: Mapping) -> type:
 
 def _with_subclasses(kinds: tuple[type, ...]) -> Iterator[type]:
     for kind in kinds:
-        yield kind
+        if kind is not StudyModule and not kind.__name__.startswith("_"):
+            yield kind
         yield from _with_subclasses(tuple(kind.__subclasses__()))
 
 

@@ -16,7 +16,7 @@ from datamodules.joined import Relabelled
 from experiments.flags import UsageError
 from experiments.study.one_device import in_precision, make_evaluator, placed
 from experiments.study.pictures import Picture, Reading
-from experiments.study.trained import Trained
+from experiments.study.trained import Trained, learned_whole
 from experiments.study.trained_task import TrainedTask
 from lightning_modules import robustness
 from lightning_modules.classification import ClassificationModule
@@ -48,6 +48,8 @@ class TrainedClassification(TrainedTask):
         names = list(targets) or list(module.judged)
         size, domains = recipe.resize or recipe.image_size, []
         for name in names:
+            if targets and (learned := learned_whole(module.data, name)):
+                raise UsageError(f"--target {name}: the network has learned all images of {', '.join(learned)}.")
             domain = self._open(name, size, flags.images or module.images.get(name), flags)
             try:
                 domains.append(domain.in_order_of(module.classes, "the network"))

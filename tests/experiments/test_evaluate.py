@@ -106,6 +106,7 @@ def test_networks_of_several_runs_are_told_apart(streets, tmp_path):
 def test_mistakes_are_said_in_one_sentence(streets, tmp_path, capsys):
     classifier = tmp_path / "c.ckpt"
     save_classifier(classifier)
+    save_classifier(tmp_path / "seen.ckpt", data="shapes/photo:all+shapes/clipart:all")
     pets = LabelSpace("pets", ("cat", "dog"), ((1, 2, 3), (4, 5, 6)))
     animals = saved(segmentation(domains=[Domain("pets", (), pets, (0, 1), {})]), tmp_path / "pets.ckpt")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.ckpt")
@@ -120,6 +121,7 @@ def test_mistakes_are_said_in_one_sentence(streets, tmp_path, capsys):
         (f"{animals} --target streets-city", "labelled in 19 street classes, and the network was trained on 2 pets"),
         (f"{one} --parts corruptions", "--parts corruptions: segmentation networks are evaluated on clean alone"),
         (f"{classifier} --target imagenot", "--target imagenot: unknown set"),
+        (f"{tmp_path / 'seen.ckpt'} --target shapes/photo", "has learned all images of shapes/photo, shapes/clipart"),
         (f"{one} --gpus 2", "--gpus 2: trained networks are run in one process"),
         (f"{one} --precision 16-mixed --gpus 0", "--precision 16-mixed needs a GPU"),
         (f"{one} --images 0", "--images 0: it must be 1 or more"),
