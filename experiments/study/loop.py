@@ -18,11 +18,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.chance import without_guessers
 from experiments.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
-from experiments.flags import TrainingsFailed, UsageError
 from experiments.report import write_report
 from experiments.reporting.gate_bars import print_gates
 from experiments.run_folder import RunFolder
 from experiments.stops import exit_if_stopped, signals_exit
+from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.trainers import end_wandb, forget_progress, make_trainer, train
 from experiments.wandb_outcome import log_outcome
 from lightning_modules.examples import save_examples

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
-from experiments.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.settings import devices
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.image_files import DataError, decode_rgb, decoded
 from datamodules.image_folders import SUFFIXES
-from experiments.flags import UsageError
+from experiments.study.endings import UsageError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from experiments.flags import UsageError
+from experiments.study.endings import UsageError
 
 
 def load_plugins(paths: Iterable[str]) -> None:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.failures import FAILED_FILE
-from experiments.flags import UsageError
 from experiments.reporting.arm_looks import Look, cast
 from experiments.run_parts import EXAMPLES, MOST_SEEDS, RESULT, in_long_form, read_measures, readable
+from experiments.study.endings import UsageError
 from experiments.study.tables_on_disk import (
     joined_tables,
     kept_settings,

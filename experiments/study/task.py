@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from experiments.flags import UsageError
+from experiments.study.endings import UsageError
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

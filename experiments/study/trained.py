@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from experiments.flags import UsageError
 from experiments.run_parts import readable
+from experiments.study.endings import UsageError
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
 if TYPE_CHECKING:  # loads torch; a command line that asks for --help need not wait

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from experiments.flags import UsageError
 from experiments.run_parts import in_long_form
+from experiments.study.endings import UsageError
 from experiments.study.tables_on_disk import plain_settings
 
 if TYPE_CHECKING:

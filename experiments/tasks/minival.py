@@ -16,7 +16,8 @@ from pandas import DataFrame
 from datamodules.image_domains import ImageDomain
 from datamodules.joined import Relabelled
 from experiments.failures import read_failure
-from experiments.flags import TrainingsFailed, UsageError, out_folder
+from experiments.flags import UsageError, out_folder
+from experiments.study.endings import TrainingsFailed
 from experiments.tables import Table, table_of
 from experiments.tasks.classification import Arm, Opened, accuracies, run_arms
 from experiments.tasks.classification_flags import ClassificationFlags

@@ -4,7 +4,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.image_files import DataError
-from experiments.flags import UsageError, one_sentence, told
+from experiments.study.endings import UsageError, one_sentence, told
 
 
 class Refusing(Dataset):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.flags import TrainingsFailed, one_sentence
 from experiments.report import write_side_by_side
 from experiments.run_folder import RunFolder
+from experiments.study.endings import TrainingsFailed, one_sentence
 from experiments.study.loop import train_arms
 from experiments.study.reader import read_folder
 from experiments.tables import table_of

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiments.flags import TrainingsFailed, parse
+from experiments.flags import parse
 from experiments.report import write_report
+from experiments.study.endings import TrainingsFailed
 from experiments.study.reader import read_folder
 from experiments.study.trained import trained_networks
 from lightning_modules.examples import read_examples
