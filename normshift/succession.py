@@ -23,7 +23,8 @@ from normshift.record import CHANNELWISE, channels_of, dims_of, gate_keys
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SETTINGS = {
     "affine", "track_running_stats", "eps", "momentum", "sync", "process_group", "num_groups", "num_channels", "dims",
-    "ndims", "statistics", "groups", "correction", "ratio", "instance_first", "first", "_compiled_call_impl",
+    "ndims", "statistics", "groups", "correction", "ratio", "instance_first", "first", "module_name",
+    "generator", "_compiled_call_impl",
 }  # fmt: skip
 """Attributes that mean something to their own kind of layer alone."""
 
@@ -135,6 +136,8 @@ def _carry_settings(old: nn.Module, new: nn.Module) -> None:
             part.sync = isinstance(source, nn.SyncBatchNorm) or getattr(source, "sync", False)
         if hasattr(part, "track_running_stats") and _keeps_averages(source):
             part.track_running_stats = source.track_running_stats
+    if isinstance(old, Norm) and isinstance(new, Norm):
+        new.__dict__ |= {key: value for key, value in vars(old).items() if key in ("module_name", "generator")}
     if hasattr(old, "statistics") and hasattr(new, "statistics"):
         new.correction = old.correction
 

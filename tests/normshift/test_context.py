@@ -151,6 +151,9 @@ def test_compiled_code_draws():
 def test_layers_are_told_their_names():
     with spec("named", NamedNorm):
         model = normshift.name_layers(convert(torchvision.models.resnet18(num_classes=2), "named"))
+        again = convert(convert(model, "in", inplace=False), "named")
+        assert again.layer1[0].bn1.module_name == "layer1.0.bn1"
+        assert "module_name" not in vars(convert(again, "bn").bn1)
     assert model.layer1[0].bn1.context().name == "layer1.0.bn1"
     model(torch.randn(2, 3, 32, 32)).square().sum().backward()
     assert model.layer1[0].bn1.weight.grad is None and model.layer1[0].bn2.weight.grad is not None
