@@ -94,6 +94,7 @@ class GateReader:
                 if gate.read is not None:
                     read[gate.read, size].append(range(start, start + size))
                 start += size
+        self._flat = all(parameter.ndim == 1 for parameter in self._parameters)
         self._read = [(function, torch.tensor(where)) for (function, _), where in read.items()]
 
     @torch.no_grad()
@@ -103,7 +104,7 @@ class GateReader:
             return torch.empty(0)
         one_device = len({parameter.device for parameter in self._parameters}) == 1
         pieces = [p.float() if one_device else p.float().cpu() for p in self._parameters]
-        values = torch.cat([piece.flatten() for piece in pieces]).cpu()
+        values = torch.cat(pieces if self._flat else [piece.flatten() for piece in pieces]).cpu()
         for function, where in self._read:
             values[where] = function(values[where])  # (gates, labels)
         return values

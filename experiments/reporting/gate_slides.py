@@ -6,7 +6,7 @@ The page draws the last epoch itself, so that it stands without a script as well
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ class Slide:
     shares: list[list[int]]  # what the legend says of each frame, in per cent of the layers, or of their channels
     ridged: bool
     colour: str  # of ridges
-    ends: list[str]  # of a ridge's axis
+    ends: tuple[str, ...]  # of a ridge's axis
 
     @property
     def bars(self) -> list[list[tuple[float, float, str]]]:
@@ -130,27 +130,29 @@ def _slide(panel: Panel, epochs: list[int]) -> Slide:
 
 
 def caption(drawn: Sequence[Panel]) -> str:
-    """What the panels of an arm show, for a reader who does not know its norm."""
-    return " ".join(dict.fromkeys(map(_caption, drawn)))
+    """What the panels of an arm show, for a reader who does not know its norm; nothing is said twice."""
+    return " ".join(dict.fromkeys(sentence for panel in drawn for sentence in _sentences(panel)))
 
 
-def _caption(panel: Panel) -> str:
+def _sentences(panel: Panel) -> Iterator[str]:
     note = f"; {panel.note}" if panel.note else ""
+    named = [(f"the {called(label)}" if called(label) != label else label, label) for label in panel.labels]
     if panel.by_channel:
-        low, high = (f"the {called(label)}'s moments" if called(label) != label else label for label in panel.labels)
+        low, high = (f"{name}'s moments" if name != label else label for name, label in named)
         uses = "" if panel.labels == ("0", "1") else f": 1 where a channel uses {high}, 0 where {low}"
-        return (
+        yield (
             f"How {panel.title} is spread over the channels of each layer, from the input at the top to the output"
-            f"{uses}{note}. A ridge is as high as the square root of the share of channels, so that a few "
-            "show, too."
+            f"{uses}{note}."
         )
-    if len(panel.labels) == 1:
-        return f"{panel.title} of each layer, averaged over seeds, and in the legend over layers{note}."
-    *most, last = (f"{called(label)} ({short(label)})" if called(label) != label else label for label in panel.labels)
-    return (
-        f"How each layer divides its trust between {', '.join(most)} and {last}; averaged over seeds, and in the "
-        f"legend over layers{note}."
-    )
+        yield "A ridge is as high as the square root of the share of channels, so that a few show, too."
+    elif len(panel.labels) == 1:
+        yield f"The gate {panel.title} of each layer, averaged over seeds, and in the legend over layers{note}."
+    else:
+        *most, last = (f"{name} ({short(label)})" if name != label else label for name, label in named)
+        yield (
+            f"How each layer divides its trust between {', '.join(most)} and {last}; averaged over seeds, and in the "
+            f"legend over layers{note}."
+        )
 
 
 def _shortest(layer: str, layers: list[str]) -> str:

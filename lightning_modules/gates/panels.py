@@ -63,11 +63,11 @@ class Panel:
     note: str = ""
 
     @property
-    def ends(self) -> list[str]:
-        """By channel: what stands at 0 and at 1 of an axis."""
-        return [
-            f"{value} {'' if label == str(value) else called(label)}".strip() for value, label in enumerate(self.labels)
-        ]
+    def ends(self) -> tuple[str, ...]:
+        """What stands at 0 and at 1 of the axis of channels."""
+        if not self.by_channel or self.labels == ("0", "1"):
+            return "0", "1"
+        return tuple(f"{end} {called(label)}" for end, label in enumerate(self.labels))
 
     def at(self, epoch: int) -> Panel:
         return replace(self, rows=self.rows[self.rows["epoch"] == epoch])
@@ -83,9 +83,11 @@ class Panel:
 
     def sides(self) -> DataFrame:
         """By channel: the share of a layer's channels near 0 and near 1, a row a depth, a column a label."""
+        import pandas as pd
+
         values, depth = self.rows["value"], self.rows["depth"]
         near = zip(self.labels, (values < NEAR, values > 1 - NEAR), strict=True)
-        return _table({label: side.groupby(depth).mean() for label, side in near})
+        return pd.DataFrame({label: side.groupby(depth).mean() for label, side in near})
 
 
 def panels(frame: DataFrame) -> list[Panel]:
@@ -160,11 +162,6 @@ def sampled(rows: DataFrame) -> int:
     return int(there[numbers.max() >= there].max()) if (numbers.max() >= there).any() else 0
 
 
-def by_channel(labels: Iterable[str]) -> bool:
-    """Whether gates with these labels are the channels' own values; otherwise shares of what the labels name."""
-    return all(map(str.isdigit, labels))
-
-
 def called(label: str) -> str:
     """What a label is called in words: "instance" for "in"."""
     return NORMS[label].what.split(" norm")[0] if label in NORMS else label
@@ -225,18 +222,13 @@ def _panels(arm: str, statistic: str, rows: DataFrame) -> list[Panel]:
     def panel(title: str, rows: DataFrame, labels: Sequence[str], colours: Sequence[str], own: bool = False) -> Panel:
         return Panel(arm, title, rows, own, tuple(labels), tuple(colours), norm_colour(norm), spec.note)
 
-    if by_channel(labels) and len(labels) > 1:
+    numbered = all(map(str.isdigit, labels))  # as GateSlot.by_channel has it
+    if numbered and len(labels) > 1:
         return [panel(spec.heading, rows, spec.ends, label_colours(spec.ends), own=True)]
-    if by_channel(labels):  # one gate a layer
+    if numbered:  # one gate a layer
         return [panel(spec.heading, rows.assign(label=statistic), [statistic], [norm_colour(norm)])]
     means = rows.groupby(["step", "depth", "label"])["value"].mean()
     if means.groupby(level=["step", "depth"]).sum().max() < 1 + ROUNDING:
         return [panel(spec.heading, rows, labels, label_colours(labels))]
     each = zip(labels, label_colours(labels), strict=True)  # no shares: what one label has is not taken from others
     return [panel(f"{spec.heading} {one}", rows[rows["label"] == one], [one], [colour]) for one, colour in each]
-
-
-def _table(columns: dict) -> DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(columns)
