@@ -108,6 +108,7 @@ def table(results: DataFrame):
     from experiments.chance import LUCK
     from experiments.tables import table_of
     from experiments.tasks.classification import accuracies
+    from lightning_modules.measures import Measure
 
     scores = accuracies(results, rows="norm", columns="setting")
     sized = sorted(scores.columns, key=lambda setting: int(setting.split("x")[1]))
@@ -117,7 +118,7 @@ def table(results: DataFrame):
         learned = ~(scores[sized[-1]] <= LUCK * chance)  # who has learned nothing has nothing to lose
         scores[FALL] = (scores[sized[-1]] - scores[sized[0]]).where(learned)
         legend += f" {FALL}: {sized[-1]} minus {sized[0]}, smaller is better."
-    return table_of(scores, legend, smaller=frozenset({FALL} & set(scores.columns)))
+    return table_of(scores, legend, measures={FALL: Measure(FALL, FALL, better="lower")})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightning_modules.measures import Measure, measure_of
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -18,7 +20,7 @@ COLUMNS = {
     ("corruptions", "error"): "mean error, corrupted",  # never "corruption error", which is relative to AlexNet's
     ("perturbations", "flip"): "flip probability",
 }
-SMALLER = frozenset({"loss to shifts", "mean error, corrupted", "flip probability"})
+LOSS = Measure("loss to shifts", "loss to shifts", better="lower")
 
 
 def judged_table(results: DataFrame, rows: str = "network") -> Table:
@@ -31,17 +33,19 @@ def judged_table(results: DataFrame, rows: str = "network") -> Table:
     from experiments.tables import table_of
 
     order = list(dict.fromkeys(zip(results[rows], results["seed"], strict=True)))
-    columns = {}
-    for (part, measure), heading in COLUMNS.items():
-        chosen = results[(results["part"] == part) & (results["measure"] == measure)]
+    columns, measures = {}, {LOSS.name: LOSS}
+    for (part, name), heading in COLUMNS.items():
+        chosen, measure = results[(results["part"] == part) & (results["measure"] == name)], measure_of(name)
         conditions = list(dict.fromkeys(chosen["condition"])) if "{" in heading else [None]
         for condition in conditions if len(chosen) else []:
             of_it = chosen if condition is None else chosen[chosen["condition"] == condition]
-            columns[heading.format(condition=condition)] = 100 * of_it.groupby([rows, "seed"])["value"].mean()
+            column = heading.format(condition=condition)
+            columns[column] = measure.scale * of_it.groupby([rows, "seed"])["value"].mean()
+            measures[column] = measure
     scores = pd.DataFrame(columns).loc[order]
     scores.index.names = [rows, "seed"]
     shifted = [name for name in ("rgb+50", "r+50", "std/1.5") if name in scores]
     if shifted:
-        scores["loss to shifts"] = scores["top-1"] - scores[shifted].mean(axis=1)
+        scores[LOSS.name] = scores["top-1"] - scores[shifted].mean(axis=1)
     legend = "accuracies, errors and shares in percent, means over images and conditions."
-    return table_of(scores, legend, corner=rows, smaller=SMALLER & set(scores.columns))
+    return table_of(scores, legend, corner=rows, measures=measures)
