@@ -58,7 +58,7 @@ def row(norm: str, network: nn.Module, folder: Path, flags: argparse.Namespace) 
     run = wandb.init(project="benchmark", dir=folder, mode="offline", settings=wandb.Settings(silent=True))
     trainer = SimpleNamespace(
         is_global_zero=True, loggers=[WandbLogger(experiment=run)], log_every_n_steps=1, estimated_stepping_batches=400,
-        max_epochs=100, current_epoch=0, global_step=0,
+        max_epochs=100, current_epoch=0, global_step=0, callbacks=[],
     )  # fmt: skip
     tracker = GateTracker(folder)
     tracker.on_train_start(trainer, network)

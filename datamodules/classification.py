@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from datamodules.evaluation_data import EvaluationData, shared_seed
 from datamodules.image_domains import ImageDomain
 from datamodules.image_files import DataError
 from datamodules.image_transforms import JudgedImage, TrainImage
@@ -18,7 +17,7 @@ from datamodules.sample_order import FromEach, Passes
 from datamodules.samples import LabelledImages
 
 
-class ClassificationEvaluation(pl.LightningDataModule):
+class ClassificationEvaluation(EvaluationData):
     """Domains to be evaluated on: batches of images float (N, 3, size, size), normalised, and labels int64 (N,).
 
     Args:
@@ -31,26 +30,13 @@ class ClassificationEvaluation(pl.LightningDataModule):
     def __init__(
         self, judged: Sequence[ImageDomain], judged_image: JudgedImage, *, batch_size: int = 64, workers: int = 0
     ):
-        super().__init__()
-        self.judged, self.judged_image = list(judged), judged_image
-        self.batch_size, self.workers = batch_size, workers
-
-    def val_dataloader(self) -> list[DataLoader]:
-        return [self.judged_loader(domain) for domain in self.judged]
+        super().__init__(judged, batch_size, workers)
+        self.judged_image = judged_image
 
     def judged_loader(self, domain: ImageDomain) -> DataLoader:
         """A loader of one domain's images as they are judged; every process gets its own share, none twice."""
-        world, rank = self._world()
-        images = Transformed(domain.samples, self.judged_image)
-        share = Subset(images, range(rank, len(images), world)) if world > 1 else images
-        return DataLoader(share, max(self.batch_size, 64), **self._loading())
-
-    def _loading(self) -> dict:
-        pinned = torch.cuda.is_available()
-        return {"num_workers": self.workers, "pin_memory": pinned, "worker_init_fn": _one_thread}
-
-    def _world(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        images = self.share(Transformed(domain.samples, self.judged_image))
+        return DataLoader(images, max(self.batch_size, 64), **self.loading())
 
 
 class ClassificationData(ClassificationEvaluation):
@@ -101,11 +87,11 @@ class ClassificationData(ClassificationEvaluation):
     def train_loader(self, domain: ImageDomain) -> DataLoader:
         """A loader of a domain's augmented images, in an order drawn anew for each epoch."""
         images = Transformed(domain.samples, self.transform)
-        return DataLoader(images, persistent_workers=self.workers > 0, **self._order(domain), **self._loading())
+        return DataLoader(images, persistent_workers=self.workers > 0, **self._order(domain), **self.loading())
 
     def _order(self, domain: ImageDomain) -> dict:
         """The arguments of a loader that say in which batches it draws."""
-        count, (world, rank) = len(domain.samples), self._world()
+        count, (world, rank) = len(domain.samples), self.world()
         if self.from_each:
             parts = domain.samples.sets if isinstance(domain.samples, Joined) else (domain.samples,)
             return {"batch_sampler": FromEach([len(part) for part in parts], self.batch_size, self.steps)}
@@ -117,7 +103,7 @@ class ClassificationData(ClassificationEvaluation):
                 raise DataError(f"{domain.name}: {error}") from error
         if world == 1:
             return cut | {"shuffle": True}
-        seed = torch.initial_seed() % 10_007
+        seed = shared_seed()
         return cut | {"sampler": DistributedSampler(range(count), world, rank, seed=seed, drop_last=not self.keep_last)}
 
 
@@ -147,7 +133,3 @@ class Transformed(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = self.samples[index]
         return self.transform(image), label
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism

@@ -17,7 +17,7 @@ class Published:
     """A set as it is published, for messages."""
 
     name: str
-    url: str  # where it is to be had
+    url: str  # the download page
     layout: str  # in words
 
     def missing(self, path: Path) -> MissingDataError:

@@ -1,8 +1,8 @@
-"""Sets of several domains, each a folder of class folders: Office-Home, PACS, DomainNet."""
+"""Sets of several domains, each a folder of class folders."""
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.image_files import DataError, MissingDataError, lines_of
 from datamodules.image_folders import ImageFiles, Published, and_more, class_files, folders_in
+from datamodules.image_set import ImageSet, Request
 
 log = logging.getLogger(__name__)
 
@@ -20,39 +21,37 @@ TRIAL = re.compile(r"(in|out)(\d+)")
 
 @dataclass(frozen=True)
 class DomainFolders:
-    """The facts about a set of several domains, each a folder of class folders."""
+    """A set of several domains, each a folder of class folders."""
 
+    name: str
     published: Published
     folders: Mapping[str, tuple[str, ...]]  # domain -> its folder's name, by release
 
+    def as_set(self) -> ImageSet:
+        """The set as its name opens it: all domains joined, or one."""
+        return ImageSet((self.name, f"{self.name}/DOMAIN"), self._opened, self._on_disk)
 
-DOMAIN_SETS = {
-    "office-home": DomainFolders(
-        Published(
-            "Office-Home", "https://www.hemanthdv.org/officeHomeDataset.html", "Art, Clipart, Product, Real World"
-        ),
-        {
-            "Art": ("Art",),
-            "Clipart": ("Clipart",),
-            "Product": ("Product",),
-            "RealWorld": ("Real World", "Real_World", "RealWorld"),
-        },
-    ),
-    "pacs": DomainFolders(
-        Published(
-            "PACS", "https://sketchx.eecs.qmul.ac.uk/downloads/", "art_painting, cartoon, photo, sketch (pacs_data)"
-        ),
-        {name: (name,) for name in ("art_painting", "cartoon", "photo", "sketch")},
-    ),
-    "domainnet": DomainFolders(
-        Published(
-            "DomainNet", "https://ai.bu.edu/M3SDA/",
-            "clipart, infograph, painting, quickdraw, real, sketch and the lists DOMAIN_train.txt and DOMAIN_test.txt",
-        ),
-        {name: (name,) for name in ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")},
-    ),
-}  # fmt: skip
-"""Office-Home (Venkateswara et al. 2017), PACS (Li et al. 2017), DomainNet (Peng et al. 2019)."""
+    def _opened(self, request: Request) -> "MultiDomain":
+        domains = tuple(known_domain(request.name, part, self.folders) for part in request.parts)
+        return MultiDomain(self, request.root, request.split, domains or None)
+
+    def _on_disk(self, root: Path) -> tuple[str, ...]:
+        found = [domain for domain, names in self.folders.items() if any((root / name).is_dir() for name in names)]
+        if not found:
+            raise self.published.missing(root / next(iter(self.folders)) if root.is_dir() else root)
+        return tuple(f"{self.name}/{domain}" for domain in found)
+
+
+def known_domain(name: str, word: str, known: Iterable[str]) -> str:
+    """The domain that a word means, however it is spelt: "Real World", "real_world" and "RealWorld" are one."""
+    spelt = {_plain(domain): domain for domain in known}
+    if _plain(word) not in spelt:
+        raise DataError(f"unknown domain {name!r}: choose from {', '.join(spelt.values())}.")
+    return spelt[_plain(word)]
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in word.lower() if letter.isalnum())
 
 
 class MultiDomain(ImageFiles):
@@ -65,7 +64,7 @@ class MultiDomain(ImageFiles):
     Lopez-Paz, ICLR 2021). The rule is DomainBed's, the draws are others.
 
     Args:
-        name: a name in `DOMAIN_SETS`.
+        folders: the set.
         root: the folder that holds the domains' folders.
         split: "train", "val" or "all"; "test" where there are lists; "inTRIAL" or "outTRIAL".
         domains: those to join; all by default.
@@ -78,30 +77,30 @@ class MultiDomain(ImageFiles):
         DataError: no such domain or split, or domains on disk differ in their classes.
     """
 
-    def __init__(self, name: str, root: str | Path, split: str, domains: tuple[str, ...] | None = None):
-        self.facts, self.name = DOMAIN_SETS[name], name
+    def __init__(self, folders: DomainFolders, root: str | Path, split: str, domains: tuple[str, ...] | None = None):
+        self.published, self.folders, self.name = folders.published, folders.folders, folders.name
         if split not in ("train", "val", "test", "all") and not TRIAL.fullmatch(split):
-            raise DataError(f"{split!r} is no split of {self.facts.published.name}, which has train, val and all.")
+            raise DataError(f"{split!r} is no split of {self.published.name}, which has train, val and all.")
         root = Path(root)
         if not root.is_dir():
-            raise self.facts.published.missing(root)
-        folders = {domain: self._folder(root, domain) for domain in domains or self.facts.folders}
-        classes = self._classes(root, folders)
+            raise self.published.missing(root)
+        opened = {domain: self._folder(root, domain) for domain in domains or self.folders}
+        classes = self._classes(root, opened)
         names, labels = [], []
-        for domain, folder in folders.items():
+        for domain, folder in opened.items():
             found, positions = class_files(folder, classes)
             chosen = self._chosen(root, folder, domain, found, positions, split)
             names += [f"{folder.name}/{found[index]}" for index in chosen]
             labels += [positions[index] for index in chosen]
         if not names:
-            raise DataError(f"{root} has too few images a class for a {split!r} split of {self.facts.published.name}.")
+            raise DataError(f"{root} has too few images a class for a {split!r} split of {self.published.name}.")
         super().__init__(root, names, labels, classes)
 
     def _folder(self, root: Path, domain: str) -> Path:
-        for name in self.facts.folders[domain]:
+        for name in self.folders[domain]:
             if (root / name).is_dir():
                 return root / name
-        raise self.facts.published.missing(root / self.facts.folders[domain][0])
+        raise self.published.missing(root / self.folders[domain][0])
 
     def _classes(self, root: Path, folders: Mapping[str, Path]) -> list[str]:
         """The class folders of the domains opened, which those of all domains on disk must equal."""
@@ -109,7 +108,7 @@ class MultiDomain(ImageFiles):
         classes = folders_in(opened)
         if not classes:
             raise MissingDataError(f"{opened} holds no class folder.")
-        present = (root / name for names in self.facts.folders.values() for name in names if (root / name).is_dir())
+        present = (root / name for names in self.folders.values() for name in names if (root / name).is_dir())
         for other in present:
             ours, theirs = set(classes), set(folders_in(other))
             for has, lacks, lacking in ((opened, other, ours - theirs), (other, opened, theirs - ours)):
@@ -128,7 +127,7 @@ class MultiDomain(ImageFiles):
         if any(path.is_file() for path in lists.values()):
             return self._listed(lists, folder, names, split)
         if split == "test":
-            raise DataError(f"{domain} of {self.facts.published.name} has no published test split: judge on 'val'.")
+            raise DataError(f"{domain} of {self.published.name} has no published test split: evaluate on 'val'.")
         if split == "all":
             return list(range(len(names)))
         held_out = _held_out(domain, names, positions)
@@ -138,7 +137,7 @@ class MultiDomain(ImageFiles):
         listed: set[str] = set()
         for part in ("train", "test") if split == "all" else ("train" if split == "train" else "test",):
             if not lists[part].is_file():
-                raise self.facts.published.missing(lists[part])
+                raise self.published.missing(lists[part])
             # A line is DOMAIN/CLASS/NAME and a label.
             lines = [line.rsplit(maxsplit=1)[0] for line in lines_of(lists[part])]
             listed |= {line.partition("/")[2] for line in lines}

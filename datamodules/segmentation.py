@@ -4,19 +4,19 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from datamodules.class_uniform import ClassUniformOrder, class_centres, images_by_class
 from datamodules.domains import Domain, open_all, split_of
+from datamodules.evaluation_data import EvaluationData, shared_seed
 from datamodules.image_files import DataError
 from datamodules.robustnet import CentralSquares, RobustNetTransform
 from datamodules.samples import Samples
 from datamodules.transforms import NEAREST, EvalTransform, TrainTransform
 
 
-class SegmentationEvaluation(pl.LightningDataModule):
+class SegmentationEvaluation(EvaluationData):
     """Domains to be evaluated on: batches of whole images float (N, 3, H, W), ImageNet-normalised, and labels int64
     (N, H, W) with 255 ignored.
 
@@ -37,34 +37,18 @@ class SegmentationEvaluation(pl.LightningDataModule):
         workers: int = 0,
         squares: Mapping[str, int] | None = None,
     ):
-        super().__init__()
-        self.judged = list(judged)
-        self.height, self.batch_size, self.workers = height, batch_size, workers
-        self.squares = dict(squares or {}) if height is None else {}
-
-    def val_dataloader(self) -> list[DataLoader]:
-        return [self.judged_loader(domain) for domain in self.judged]
+        super().__init__(judged, batch_size, workers)
+        self.height, self.squares = height, dict(squares or {}) if height is None else {}
 
     def judged_loader(self, domain: Domain) -> DataLoader:
         """A loader of one domain's whole images; every process gets its own share, none twice."""
-        world, rank = self._world()
-        samples = EvalSamples(self.as_judged(domain))
-        share = Subset(samples, range(rank, len(samples), world)) if world > 1 else samples
-        return DataLoader(
-            share,
-            1 if domain.on_disk else self.batch_size,  # photographs of one set may well differ in size
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
-        )
+        together = 1 if domain.on_disk else self.batch_size  # photographs of one set may well differ in size
+        return DataLoader(self.share(EvalSamples(self.as_judged(domain))), together, **self.loading())
 
     def as_judged(self, domain: Domain) -> "Resized | CentralSquares":
         """A domain's (image, label) pairs at the size they are judged at."""
         square = self.squares.get(split_of(domain.name, "")[0])
         return CentralSquares(domain.samples, square) if square else Resized(domain.samples, self.height)
-
-    def _world(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
 
 
 class SegmentationData(SegmentationEvaluation):
@@ -146,10 +130,8 @@ class SegmentationData(SegmentationEvaluation):
             shuffle=order is None,
             sampler=order,
             drop_last=True,
-            num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+            **self.loading(),
         )
 
     def _ours(self) -> tuple[Dataset, Sampler | None]:
@@ -162,18 +144,18 @@ class SegmentationData(SegmentationEvaluation):
             self._by_class or {},
             self.class_uniform,
         )
-        world, rank = self._world()
-        order = DistributedSampler(samples, world, rank, seed=_shared_seed(), drop_last=True)
+        world, rank = self.world()
+        order = DistributedSampler(samples, world, rank, seed=shared_seed(), drop_last=True)
         return samples, order if world > 1 else None
 
     def _robustnets(self) -> tuple[Dataset, Sampler]:
         if self._by_class is None:
             self._by_class = class_centres(self.source, self.workers) if self.class_uniform else {}
         samples = AimedSamples(self.source.samples, self.height, RobustNetTransform(self.crop, self.augment_colour))
-        world, rank = self._world()
+        world, rank = self.world()
         classes, share = len(self.source.label_space), self.class_uniform
         order = ClassUniformOrder(
-            len(samples), self._by_class, classes, share, world=world, rank=rank, seed=_shared_seed()
+            len(samples), self._by_class, classes, share, world=world, rank=rank, seed=shared_seed()
         )
         return samples, order
 
@@ -260,12 +242,3 @@ class EvalSamples(Dataset):
 
     def __getitem__(self, index: int):
         return self.transform(*self.samples[index])
-
-
-def _shared_seed() -> int:
-    """One seed for all processes, whatever each draws from its own: they have theirs at steps of 10,007."""
-    return torch.initial_seed() % 10_007
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism

@@ -23,7 +23,7 @@ STYLES = tuple(PAINTERS)
 CLASSES = tuple(OUTLINES)
 """All twenty; a set of n classes has the first n."""
 LENGTHS = {"train": 4000, "val": 1000, "test": 1000}
-"""The splits, and how many samples each has where nobody says."""
+"""The splits, and how many samples each has by default."""
 
 GOLDEN = 2654435769
 """2**32 over the golden ratio: multiples of it modulo 2**32 spread over the range as evenly as can be."""

@@ -1,4 +1,4 @@
-"""What a street is bedded in: sky and ground, the plots on either side, and what grows there."""
+"""What surrounds a street: sky and ground, the plots on either side, and what grows there."""
 
 import cv2
 import numpy as np

@@ -47,7 +47,8 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),  # the role of a plain `name`
     ("py:.*", r"(torch|collections|pathlib|types)\..*"),  # other projects' pages: the build needs no network
-    ("py:class", "Tensor|Module|Path|Where|optional"),
+    ("py:.*", r"normshift\.backends\..*"),  # what the engine asks of a formula is not for users
+    ("py:class", r"Tensor|Module|nn\.Module|Path|Where|optional"),
 ]
 
 

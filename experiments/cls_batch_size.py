@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING
 from experiments.bounds import shown
 from experiments.flags import UsageError, one_sentence, parse
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
+from normshift.registry import NORMS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -62,7 +63,7 @@ class Flags(ClassificationFlags):
         super().__post_init__()
         if self.batch_size is not None:
             raise UsageError("--batch-size: here the settings say it; pass --settings 8x32 8x2, for example.")
-        if self.sync_norm or "syncbn" in self.norm:
+        if self.sync_norm or any(norm in NORMS and NORMS[norm].synchronized for norm in self.norm):
             raise UsageError("--sync-norm and syncbn: here a norm sees its own process' images alone; leave them out.")
         for setting in self.settings:
             if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,5}", setting):

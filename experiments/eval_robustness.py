@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 
 from datamodules.whole_file import write_whole
 from experiments.bounds import Bounds
-from experiments.flags import UsageError, check_numbers, check_wandb, one_sentence, parse, smoke_wandb
+from experiments.flags import UsageError, check_numbers, check_wandb, one_sentence, parse, register_plugins, smoke_wandb
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -98,12 +98,15 @@ class Flags:
     """Seed of corruptions and crops."""
     out: str = "runs/eval_robustness"
     """Folder for the table, the results and the picture."""
+    plugin: list[str] = field(default_factory=list)
+    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
     wandb: str = "auto"
     """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
     smoke: bool = False
     """A small untrained network on a few embedded shapes, to see in seconds that everything fits together."""
 
     def __post_init__(self):
+        register_plugins(self)
         check_numbers(self, images=Bounds(1, 10**9))
         for flag, chosen, known in (("parts", self.parts, PARTS), ("severities", self.severities, (1, 2, 3, 4, 5))):
             unknown = [value for value in chosen if value not in known]
@@ -224,14 +227,15 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
 
 def refuse_seen(data: str, networks: list[Network]) -> None:
     """A network that learned all images of a domain has none there to be judged on."""
+    from experiments.study.trained import learned_whole
+
     for network in networks:
-        learned = [part.removesuffix(":all") for part in (network.trained_on or "").split("+") if part.endswith(":all")]
-        for asked in (part.partition(":")[0] for part in data.split("+")):
-            if any(f"{asked}/".startswith(f"{one}/") or f"{one}/".startswith(f"{asked}/") for one in learned):
-                raise UsageError(
-                    f"{network.source} has learned all images of {', '.join(learned)}: "
-                    "say by --data what else to judge it on, such as another domain, NAME:all."
-                )
+        learned = learned_whole(network.trained_on or "", data)
+        if learned:
+            raise UsageError(
+                f"{network.source} has learned all images of {', '.join(learned)}: "
+                "say by --data what else to judge it on, such as another domain, NAME:all."
+            )
 
 
 def opened(flags: Flags, data: str, size: int) -> ImageDomain:
@@ -386,18 +390,13 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
 
 def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFrame) -> None:
     """A run for each network, with its results and the numbers that studies log of what they `--judge`."""
-    import wandb
+    from experiments.study.network_outcome import log_network
 
-    from experiments.wandb_outcome import outcome
-    from experiments.wandb_start import start_wandb
-
+    settings = {"images": flags.images, "split": flags.split}
     for network in networks:
         own = results[(results["arm"] == network.arm) & (results["seed"] == network.seed)]
         about = {"arm": network.arm, **network.facts, "seed": network.seed, "network": network.source}
-        name = f"{out.name}-{network.arm}-seed{network.seed}"
-        logged = start_wandb(flags.wandb, out, out.name, name, about | {"images": flags.images, "split": flags.split})
-        logged.log(outcome(own.to_dict("records"), []) | {"results": wandb.Table(dataframe=own)})
-        logged.finish()
+        log_network(flags.wandb, out, about | settings, own)
 
 
 if __name__ == "__main__":

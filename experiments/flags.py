@@ -24,7 +24,7 @@ from experiments.stops import exit_if_stopped
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 from normshift.registry import NORMS
 
-ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "colours")
+ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "colours", "trainings")
 """What a run's config.yaml says beside its flags."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -83,11 +83,7 @@ class RunFlags:
     """A few steps on tiny embedded data, to see in seconds that everything fits together."""
 
     def __post_init__(self):
-        if self.plugin:  # before anything is checked: what they register is known from here on
-            from experiments.study.plugins import load_plugins
-
-            self.plugin = [os.path.abspath(file) for file in self.plugin]
-            load_plugins(self.plugin)
+        register_plugins(self)
         check_numbers(self)
         if self.seed + self.seeds - 1 > SEEDS:
             raise UsageError(f"--seed {self.seed} --seeds {self.seeds}: the last seed must be {SEEDS} or less.")
@@ -98,6 +94,15 @@ class RunFlags:
         if not self.out.strip():
             raise UsageError("--out: name a folder; . is the one that you are in.")
         check_wandb(self.wandb)
+
+
+def register_plugins(flags) -> None:
+    """Run the files of --plugin, before anything is checked: what they register is known from then on."""
+    if flags.plugin:
+        from experiments.study.plugins import load_plugins
+
+        flags.plugin = [os.path.abspath(file) for file in flags.plugin]
+        load_plugins(flags.plugin)
 
 
 def check_numbers(flags, **other: Bounds) -> None:

@@ -36,6 +36,7 @@ from experiments.reporting.sections import (
     training_section,
 )
 from experiments.run_parts import EXAMPLES, readable
+from experiments.study.plugins import load_plugins
 from lightning_modules.measures import measure_of
 
 if TYPE_CHECKING:
@@ -332,7 +333,15 @@ def run() -> None:
     )
     parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="folder of a run, such as runs/seg_gta2city")
     parser.add_argument("--gates", type=Path, metavar="FILE", help="draw the gates of a run's arms into a picture, too")
+    parser.add_argument(
+        "--plugin",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="files of the run's own norms, for how these are drawn",
+    )
     flags = parser.parse_args()
+    load_plugins(flags.plugin)
     if flags.gates and len(flags.run) > 1:
         parser.error("--gates draws those of one run: name one.")
     written, failed = [], False
@@ -358,7 +367,7 @@ def _draw_gates(run: Path, picture: Path) -> Path:
     gates = read_run(run).gates
     if gates is None:
         raise ValueError(f"{run} has no gates to draw.")
-    draw_gates(gates.assign(norm=gates["arm"])).savefig(picture, dpi=110)  # arms may share a norm
+    draw_gates(gates).savefig(picture, dpi=110)
     return picture
 
 

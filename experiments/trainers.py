@@ -92,6 +92,7 @@ def make_trainer(
     callbacks: list[pl.Callback],
     about: dict,
     measure: str,
+    batches_per_step: int = 1,
 ) -> pl.Trainer:
     """A trainer that logs to FOLDER/metrics.csv and to W&B, and keeps FOLDER/checkpoints/last.ckpt.
 
@@ -99,6 +100,7 @@ def make_trainer(
         pace: how long it trains and how often it evaluates.
         about: the arm's settings, for W&B.
         measure: the one that an evaluation's line in the log tells.
+        batches_per_step: the module's (`StudyModule`).
     """
     if rank_zero_only.rank == 0:
         set_aside(folder / "metrics.csv")
@@ -114,7 +116,7 @@ def make_trainer(
         strategy=DDPStrategy(timeout=timedelta(days=1)) if run.world > 1 else "auto",
         precision=run.precision,
         max_epochs=math.ceil(pace.max_steps / pace.epoch_steps),
-        limit_train_batches=pace.epoch_steps * pace.accumulate,
+        limit_train_batches=pace.epoch_steps * pace.accumulate * batches_per_step,
         accumulate_grad_batches=pace.accumulate,
         check_val_every_n_epoch=pace.evaluate_every,
         num_sanity_val_steps=0,

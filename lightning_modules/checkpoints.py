@@ -12,9 +12,10 @@ from lightning_modules.domain_adversarial import DomainAdversarialModule, Domain
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.study_module import StudyModule
 from lightning_modules.weights import network_weights, read_checkpoint
+from normshift import NORMS
 
 MODULES = (SegmentationModule, ClassificationModule, DomainAdversarialModule, DomainInvariantModule)
-"""What a checkpoint of ours may be of; their subclasses as well."""
+"""What a checkpoint of ours may be of, as every other `StudyModule` that has been imported."""
 
 
 def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any:
@@ -39,6 +40,11 @@ def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any
             f"{file} is of an earlier version and cannot be rebuilt from itself: its hyper-parameters lack "
             f"{', '.join([*['module'] * ('module' not in found), *lacking])}; as weights to start from it still serves."
         )
+    if found.get("norm", "bn") not in NORMS:
+        raise ValueError(
+            f"{file} is of a network under the norm {found['norm']!r}, which is none of {', '.join(NORMS)}: a norm of "
+            "your own has to be registered first (--plugin FILE does so)."
+        )
     try:
         network_weights(checkpoint)
         return own.load_from_checkpoint(file, map_location="cpu", weights_only=True).eval()
@@ -53,20 +59,21 @@ def class_of(file: str | Path, hyper_parameters: Mapping) -> type:
     Raises:
         ValueError: it is none of ours.
     """
-    known = {kind.__name__: kind for kind in _with_subclasses(MODULES)}
+    known = {kind.__name__: kind for kind in (*_with_subclasses((StudyModule,)), *MODULES)}
     name = hyper_parameters.get("module")
     if name is None and isinstance(hyper_parameters.get("recipe"), Mapping):
         name = "SegmentationModule" if "norm_in" in hyper_parameters else "ClassificationModule"
     if name is None:
         raise ValueError(f"{file} is no checkpoint of a study: expected a network that a study here has trained.")
     if name not in known:
-        raise ValueError(f"{file} is of a {name}, which is none of {', '.join(known)}.")
+        raise ValueError(f"{file} is of a {name}, which is none of {', '.join(kind.__name__ for kind in MODULES)}.")
     return known[name]
 
 
 def _with_subclasses(kinds: tuple[type, ...]) -> Iterator[type]:
     for kind in kinds:
-        yield kind
+        if kind is not StudyModule and not kind.__name__.startswith("_"):
+            yield kind
         yield from _with_subclasses(tuple(kind.__subclasses__()))
 
 

@@ -1,79 +1,67 @@
-"""Pictures of what the gates have learned, and the colours that norms and statistics have in every picture.
-
-The frames are tidy, one row a gate value: norm, seed, epoch, step, layer, depth, statistic ("mean", "var", "rho", or
-what a user's own norm calls its gate), label, value; the record of a single run may lack norm and seed. Pictures are
-plain matplotlib figures without pyplot, safe to draw inside a training run.
-"""
+"""Pictures of what the gates have learned: plain matplotlib figures without pyplot, safe to draw in a training run."""
 
 from __future__ import annotations
 
-from itertools import groupby, pairwise
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from normshift.registry import NORMS, GateSpec, gate_spec
+from lightning_modules.gates.panels import (
+    NEAR,
+    RIDGE_BINS,
+    Panel,
+    finite,
+    last_recorded,
+    panels,
+    ridges,
+    sampled,
+    short,
+    stages,
+    tidy,
+)
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame, Series
 
-OTHER_COLOUR = "#777777"
-"""Of a norm or a statistic that has none of its own."""
-
-
-def norm_colour(norm: str) -> str:
-    """One fixed colour a norm: Okabe and Ito's colour-blind safe hues, lighter or darker for close relatives."""
-    return (NORMS[norm].colour if norm in NORMS else None) or OTHER_COLOUR
-
-
-STATISTIC_COLOURS = {name: norm_colour(name) for name in ("in", "ln", "bn", "gn")}
-"""The statistics that gates choose between wear the colours of the norms they belong to."""
-
-END_COLOURS = ("#e0a458", "#5b7083")
-"""Of the two ends of a gate, where they are no statistics."""
-
-STATISTIC_NAMES = {"in": "instance", "ln": "layer", "bn": "batch", "gn": "group"}
-
-NEAR = 0.1
-"""A channel's gate below this, or above one minus this, counts as having chosen a side."""
-
-LEAST_STAGES = 3
-"""Stages of a network that has any worth telling apart."""
+    from normshift import Gate
 
 _INK, _FAINT = "#3d4650", "#d7dce1"
 
 
-def draw_gates(frame: DataFrame) -> Figure:
-    """The gates across the layers as they stood at the last step of each run in the frame.
+def draw_gates(gates: DataFrame | Iterable[Gate]) -> Figure:
+    """The gates across the layers as they stood at the last step of each training.
 
-    Mixtures (SN): two panels, mean and variance; a bar a layer, split into the shares of the statistics, averaged over
-    seeds. Gates of channels (BIN): ridges, how rho is spread over the recorded channels (and seeds) of each layer, and
-    how many have chosen a side; of a wide layer some channels stand for all, see `sampled`.
+    Shares (SN's): a panel a statistic; a bar a layer, split into the shares, averaged over seeds. Gates of channels
+    (BIN's): ridges, how they are spread over the recorded channels (and seeds) of each layer, and how many have chosen
+    a side; of a wide layer some channels stand for all, see `sampled`.
 
     Args:
-        frame: tidy gates of one or more norms, seeds and steps.
+        gates: those of a network, `draw_gates(normshift.gates(network))`; or tidy ones of one or more arms, seeds and
+            steps, such as a run's gates.parquet holds (`lightning_modules.gates.panels`).
 
     Raises:
-        ValueError: where the frame is empty, or none of its values is finite.
+        ValueError: where there are none, or none of their values is finite.
     """
+    frame = tidy(gates)
     if frame.empty:
         raise ValueError("no gates to draw: the frame is empty.")
     last = last_recorded(finite(frame))
     if last.empty:
         raise ValueError("no gates to draw: none is finite.")
-    panels = [
-        panel
-        for (norm, statistic), rows in last.groupby(["norm", "statistic"], sort=False)
-        for panel in (
-            [(_ridge_panel, f"{norm}: {gate_of(norm, statistic).heading}", rows, 2.2), (_sides_panel, norm, rows, 1.2)]
-            if by_channel(rows)
-            else [(_share_panel, f"{norm}: {gate_of(norm, statistic).heading}", rows, 1.7)]
+    drawn = [
+        (draw, title, panel, height)
+        for panel in panels(last)
+        for draw, title, height in (
+            [(_ridges, f"{panel.arm}: {panel.title}", 2.2), (_sides, _sides_title(panel), 1.2)]
+            if panel.by_channel
+            else [(_bars, f"{panel.arm}: {panel.title}", 1.7)]
         )
     ]
-    figure, axes = _sheet([height for *_, height in panels])
-    for ax, (draw, title, rows, _) in zip(axes, panels, strict=True):
-        ax.set_title(title, loc="left", fontsize=9, fontweight="bold", color=_INK)
-        draw(ax, rows)
+    figure, axes = _sheet([height for *_, height in drawn])
+    for ax, (draw, title, panel, _) in zip(axes, drawn, strict=True):
+        ax.set_title(title, loc="left", fontsize=9, fontweight="normal" if draw is _sides else "bold", color=_INK)
+        draw(ax, panel)
         ax.set_xlim(last["depth"].min() - 0.7, last["depth"].max() + 0.7)
     _mark_stages(axes, last.drop_duplicates("depth").set_index("depth")["layer"].sort_index())
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -84,34 +72,33 @@ def draw_gates(frame: DataFrame) -> Figure:
 def draw_gate_movement(frame: DataFrame) -> Figure:
     """How the gates moved during training, in the first, middle and last third of the layers, side by side.
 
-    Mixtures (SN): the shares, averaged over layers; a thin line a seed, a bold one for their mean. Gates of channels
-    (BIN): the quantiles over all channels that were recorded.
+    Shares: averaged over layers; a thin line a seed, a bold one for their mean. Gates of channels: their quantiles over
+    all channels that were recorded.
 
     Args:
-        frame: tidy gates of one or more norms and seeds.
+        frame: tidy gates of one or more arms and seeds.
 
     Raises:
         ValueError: where the gates were recorded only once, so that nothing has moved.
     """
-    times = finite(frame)
-    time = next((name for name in ("epoch", "step") if times[name].nunique() > 1), None)
+    frame = finite(frame)
+    time = next((name for name in ("epoch", "step") if frame[name].nunique() > 1), None)
     if time is None:
         raise ValueError("the gates were recorded once, so there is no movement to draw.")
-    frame = _told_apart(finite(frame))
     depths = sorted(frame["depth"].unique())
     third = {depth: 3 * i // len(depths) for i, depth in enumerate(depths)}
-    rows = list(frame.groupby(["norm", "statistic"], sort=False))
+    rows = panels(frame)
     figure, axes = _sheet([1.7] * len(rows), columns=3)
-    for row, ((norm, statistic), gates) in enumerate(rows):
-        for i, part in gates.groupby(gates["depth"].map(third)):
+    for row, panel in enumerate(rows):
+        for i, part in panel.rows.groupby(panel.rows["depth"].map(third)):
             ax = axes[3 * row + i]
-            (_channel_lines if by_channel(part) else _share_lines)(ax, part, time)
+            (_quantile_lines if panel.by_channel else _share_lines)(ax, panel, part, time)
             ax.set_ylim(0, 1)
             ax.set_yticks([0, 0.5, 1])
             ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
             if row == 0:
                 ax.set_title(("first", "middle", "last")[i] + " third", fontsize=9, color=_INK)
-        axes[3 * row].set_ylabel(f"{norm}: {gate_of(norm, statistic).heading}")
+        axes[3 * row].set_ylabel(f"{panel.arm}: {panel.title}")
     for ax in axes[-3:]:
         ax.set_xlabel(time)
     labelled = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -120,48 +107,6 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
         labelcolor=_INK, handlelength=1.2, handletextpad=0.5, columnspacing=1.4,
     )  # fmt: skip
     return figure
-
-
-def by_channel(rows: DataFrame) -> bool:
-    """Whether these gates are the channels' own values, labelled with numbers; otherwise shares of what labels name."""
-    return bool(rows["label"].astype(str).str.isdigit().all())
-
-
-def gate_of(norm: str, statistic: str) -> GateSpec:
-    """How a gate is drawn; plainly where its norm is not known here, as of a plug-in that was not loaded."""
-    return gate_spec(norm, statistic) or GateSpec(statistic)
-
-
-def ends_of(rows: DataFrame) -> list[tuple[str, str]]:
-    """What the channels of one gate use at 0 and at 1: the names and colours."""
-    gate = gate_of(*_told_apart(rows)[["norm", "statistic"]].iloc[0])
-    return [(end, STATISTIC_COLOURS.get(end, END_COLOURS[i])) for i, end in enumerate(gate.ends)]
-
-
-def finite(frame: DataFrame) -> DataFrame:
-    """The gates that are numbers: a training that failed may have left others."""
-    import numpy as np
-
-    return frame[np.isfinite(frame["value"])]
-
-
-def last_recorded(frame: DataFrame) -> DataFrame:
-    """The gates as they stood at the last step of each training in the frame."""
-    frame = _told_apart(frame)
-    training = ["arm" if "arm" in frame else "norm", "seed"]
-    return frame[frame["step"] == frame.groupby(training)["step"].transform("max")]
-
-
-def sampled(rows: DataFrame) -> int:
-    """How many channels of a wide layer stand for all in the gates of one arm; 0 where every channel is there.
-
-    Args:
-        rows: tidy gates, of which the channels' own are labelled with the channels' numbers.
-    """
-    own = rows[rows["label"].astype(str).str.isdigit()].drop_duplicates(["statistic", "depth", "label"])
-    numbers = own["label"].astype(int).groupby([own["statistic"], own["depth"]])
-    there = numbers.nunique()
-    return int(there[numbers.max() >= there].max()) if (numbers.max() >= there).any() else 0
 
 
 def quiet(ax: Axes) -> None:
@@ -173,14 +118,6 @@ def quiet(ax: Axes) -> None:
     ax.set_axisbelow(True)
     for label in (ax.xaxis.label, ax.yaxis.label):
         label.set(size=8.5, color=_INK)
-
-
-def _told_apart(frame: DataFrame) -> DataFrame:
-    """The frame with the columns norm and seed, which one run's own record may lack."""
-    known = {each: next((n for n in NORMS if gate_spec(n, each)), each) for each in frame["statistic"].unique()}
-    norm = frame["statistic"].map(known)
-    missing = {name: value for name, value in (("norm", norm), ("seed", 0)) if name not in frame}
-    return frame.assign(**missing)
 
 
 def _sheet(heights: list[float], columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -197,102 +134,71 @@ def _sheet(heights: list[float], columns: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, list(grid.flat)
 
 
-def _share_panel(ax: Axes, rows: DataFrame) -> None:
-    shares = rows.pivot_table(index="depth", columns="label", values="value", aggfunc="mean", sort=False).sort_index()
+def _bars(ax: Axes, panel: Panel) -> None:
+    shares = panel.shares()
     floor = shares.iloc[:, 0] * 0
-    for name in shares:
-        legend = f"{name.upper()} {100 * shares[name].mean():.0f} %"
-        ax.bar(shares.index, shares[name], 0.84, floor, color=STATISTIC_COLOURS.get(name), label=legend)
-        floor = floor + shares[name]
+    for name, colour in zip(panel.labels, panel.colours, strict=True):
+        legend = f"{short(name) if len(panel.labels) > 1 else 'mean'} {100 * shares[name].mean():.0f} %"
+        ax.bar(shares.index, shares[name], 0.84, floor, color=colour, label=legend)
+        floor = floor + shares[name].fillna(0)
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
     ax.grid(False)
     _legend(ax, columns=shares.shape[1])
 
 
-RIDGE_BINS = 40
-"""Bins of a gate's values in a ridge."""
-
-
-def ridges(rows: DataFrame) -> DataFrame:
-    """How a gate is spread in each layer: a row a depth, a column a bin of [0, 1], the share of the channels in it.
-
-    Each channel counts for its bin and, less, for the two to either side: in layers of few channels, too, a ridge is
-    to be seen rather than single channels. What would leave [0, 1] stays in the last bins.
-    """
-    import numpy as np
-    import pandas as pd
-
-    bins = (rows["value"].clip(0, 1) * RIDGE_BINS).astype(int).clip(upper=RIDGE_BINS - 1)
-    counts = pd.crosstab(rows["depth"], bins).reindex(columns=np.arange(RIDGE_BINS), fill_value=0)
-    padded = np.pad(counts.div(counts.sum(axis=1), axis=0), ((0, 0), (2, 2)), mode="symmetric")
-    smooth = sum(weight / 16 * padded[:, i : i + RIDGE_BINS] for i, weight in enumerate((1, 4, 6, 4, 1)))
-    return pd.DataFrame(smooth, counts.index)
-
-
-def _ridge_panel(ax: Axes, rows: DataFrame) -> None:
+def _ridges(ax: Axes, panel: Panel) -> None:
     """A ridge a layer, its foot at the layer's depth; as wide as the root of the share, so that a few show, too."""
     import numpy as np
 
-    spread = ridges(rows)
-    colour, middles = _colour(rows), (np.arange(RIDGE_BINS) + 0.5) / RIDGE_BINS
+    spread, middles = ridges(panel.rows), (np.arange(RIDGE_BINS) + 0.5) / RIDGE_BINS
     for depth, shares in spread[::-1].iterrows():  # from the right, so that a ridge covers what is behind it
         width = 1.6 * np.sqrt(shares)
-        ax.fill_betweenx(middles, depth - 0.4, depth - 0.4 + width, color=colour, alpha=0.8, linewidth=0)
+        ax.fill_betweenx(middles, depth - 0.4, depth - 0.4 + width, color=panel.colour, alpha=0.8, linewidth=0)
         ax.plot(depth - 0.4 + width, middles, color="white", linewidth=0.6)
-    medians = rows.groupby("depth")["value"].median()
+    medians = panel.rows.groupby("depth")["value"].median()
     ax.plot(medians.index, medians, "_", color=_INK, markersize=8, label="median")
     ax.set_ylim(-0.02, 1.02)
-    (low, _), (high, _) = ends_of(rows)
-    ax.set_yticks([0, 0.5, 1], [end_label(0, low), "0.5", end_label(1, high)])
+    low, high = panel.ends
+    ax.set_yticks([0, 0.5, 1], [low, "0.5", high])
     _legend(ax, columns=1)
 
 
-def _colour(rows: DataFrame) -> str:
-    """The colour of the norm that these gates are of."""
-    return norm_colour(_told_apart(rows)["norm"].iloc[0])
-
-
-def end_label(value: int, end: str) -> str:
-    """What stands at one end of a gate's axis: the number, and what a channel uses there."""
-    meaning = STATISTIC_NAMES.get(end, end)
-    return str(value) if meaning == str(value) else f"{value} {meaning}"
-
-
-def _sides_panel(ax: Axes, rows: DataFrame) -> None:
-    depth, (low, high) = rows["depth"], ends_of(rows)
-    above, below = ((rows["value"] > 1 - NEAR).groupby(depth).mean(), (rows["value"] < NEAR).groupby(depth).mean())
-    for sign, share, end, word in ((1, above, high, f"above {1 - NEAR:g}"), (-1, below, low, f"below {NEAR:g}")):
-        legend = f"{word}: {100 * share.mean():.0f} %"
-        ax.bar(share.index, sign * share, 0.84, color=end[1], label=legend)
+def _sides(ax: Axes, panel: Panel) -> None:
+    sides = panel.sides()
+    low, high = panel.labels
+    for sign, name, colour, word in (
+        (1, high, panel.colours[1], f"above {1 - NEAR:g}"),
+        (-1, low, panel.colours[0], f"below {NEAR:g}"),
+    ):
+        legend = f"{word}: {100 * sides[name].mean():.0f} %"
+        ax.bar(sides.index, sign * sides[name], 0.84, color=colour, label=legend)
     ax.axhline(0, color=_INK, linewidth=0.6)
-    ax.set_ylim(-1.15 * max(0.04, below.max()), 1.15 * max(0.04, above.max()))
+    ax.set_ylim(-1.15 * max(0.04, sides[low].max()), 1.15 * max(0.04, sides[high].max()))
     ax.yaxis.get_major_locator().set_params(nbins=4)
     ax.yaxis.set_major_formatter(lambda value, _: f"{100 * abs(value):.0f} %")
-    some = sampled(rows)
-    title = f"channels that chose a side{f' (of {some} in wide layers)' if some else ''}"
-    ax.set_title(title, loc="left", fontsize=9, color=_INK)
     _legend(ax, columns=2)
 
 
-def _share_lines(ax: Axes, rows: DataFrame, time: str) -> None:
-    for name, part in rows.groupby("label", sort=False):
-        colour = STATISTIC_COLOURS.get(name)
+def _sides_title(panel: Panel) -> str:
+    some = sampled(panel.rows)
+    return f"channels that chose a side{f' (of {some} in wide layers)' if some else ''}"
+
+
+def _share_lines(ax: Axes, panel: Panel, rows: DataFrame, time: str) -> None:
+    for name, colour in zip(panel.labels, panel.colours, strict=True):
+        part = rows[rows["label"] == name]
         for _, seed in part.groupby("seed"):
             ax.plot(seed.groupby(time)["value"].mean(), color=colour, linewidth=0.7, alpha=0.5)
-        ax.plot(part.groupby(time)["value"].mean(), color=colour, linewidth=2, label=name.upper())
+        ax.plot(part.groupby(time)["value"].mean(), color=colour, linewidth=2, label=short(name))
 
 
-def _channel_lines(ax: Axes, rows: DataFrame, time: str) -> None:
-    _quantile_band(ax, _colour(rows), rows.groupby(time)["value"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack())
-
-
-def _quantile_band(ax: Axes, colour: str, quantiles: DataFrame) -> None:
-    """Quantiles in the columns, against whatever the index is."""
-    x = quantiles.index
+def _quantile_lines(ax: Axes, panel: Panel, rows: DataFrame, time: str) -> None:
+    quantiles = rows.groupby(time)["value"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
     for low, high, alpha, label in ((0.05, 0.95, 0.18, "9 in 10 channels"), (0.25, 0.75, 0.35, "half of them")):
-        ax.fill_between(x, quantiles[low], quantiles[high], color=colour, alpha=alpha, linewidth=0, label=label)
-    ax.plot(x, quantiles[0.5], color=colour, linewidth=1.8, label="median")
+        band = {"color": panel.colour, "alpha": alpha, "linewidth": 0, "label": label}
+        ax.fill_between(quantiles.index, quantiles[low], quantiles[high], **band)
+    ax.plot(quantiles.index, quantiles[0.5], color=panel.colour, linewidth=1.8, label="median")
 
 
 def _legend(ax: Axes, columns: int) -> None:
@@ -316,24 +222,3 @@ def _mark_stages(axes: list[Axes], layers: Series) -> None:
                 ha="center", va="top", fontsize=8, color=_INK, style="italic",
             )  # fmt: skip
     axes[-1].xaxis.labelpad = 14
-
-
-def stages(layers: list[str]) -> list[tuple[str, int, int]]:
-    """The stages of a network whose layers have these module names: a short name, the first layer, and one past the
-    last."""
-    prefixes = _prefixes(layers)
-    names = [next((w for w in reversed(prefix.split(".")) if not w.isdigit()), prefix) for prefix in prefixes]
-    apart = names if len(list(groupby(names))) >= LEAST_STAGES else prefixes  # blocks.0, blocks.1 are not all one
-    starts = [i for i, stage in enumerate(apart) if i == 0 or stage != apart[i - 1]]
-    return [(names[begin], begin, end) for begin, end in pairwise([*starts, len(layers)])]
-
-
-def _prefixes(names: list[str]) -> list[str]:
-    """The prefix of each module name that cuts the network into the most stages, twelve or fewer."""
-    best = [""] * len(names)
-    for words in range(1, 5):
-        prefixes = [".".join(name.split(".")[:-1][:words]) or name for name in names]
-        if 1 + sum(a != b for a, b in pairwise(prefixes)) > 12:
-            break
-        best = prefixes
-    return best

@@ -10,8 +10,9 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from datamodules.whole_file import write_whole
-from lightning_modules.gate_figures import NEAR, draw_gates
+from lightning_modules.gate_figures import draw_gates
 from lightning_modules.gate_record import GateRecord
+from lightning_modules.gates.panels import NEAR
 from lightning_modules.layer_log import STEP, LayerLog, hide, is_drawn, layer_key, steps_between, wandb_runs
 from lightning_modules.study_module import steps_of
 from lightning_modules.weight_averaging import evaluated_network
@@ -52,7 +53,7 @@ class GateTracker(pl.Callback):
         if self._loaded:
             self.record.load_state_dict(self._loaded["record"])
             self.log.load_state_dict(self._loaded["log"])
-        self._runs, self._every = wandb_runs(trainer), steps_between(trainer)
+        self._runs, self._every = wandb_runs(trainer), steps_between(trainer, module)
         self._logged = self._drawn = -1  # the last step whose curves were logged, the last epoch that was drawn
         for run in self._runs:
             self.log.hide(run)

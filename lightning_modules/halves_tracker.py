@@ -51,7 +51,7 @@ class HalvesTracker(pl.Callback):
             self.log.load_state_dict(self._loaded)
         for run in self._runs:
             self.log.hide(run)
-        self._every, self._drawn = steps_between(trainer), -1
+        self._every, self._drawn = steps_between(trainer, module), -1
         self._measured: np.ndarray | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:

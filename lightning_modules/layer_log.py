@@ -113,9 +113,9 @@ def wandb_runs(trainer: pl.Trainer) -> list:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
-def steps_between(trainer: pl.Trainer) -> int:
+def steps_between(trainer: pl.Trainer, module: pl.LightningModule) -> int:
     """Steps from one point of the curves to the next: the trainer's own pace, or a slower one in long trainings."""
-    steps = trainer.estimated_stepping_batches
+    steps = trainer.estimated_stepping_batches / getattr(module, "batches_per_step", 1)
     slow = ceil(steps / POINTS) if isfinite(steps) else 1
     return max(1, trainer.log_every_n_steps, slow)
 

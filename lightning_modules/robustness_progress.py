@@ -14,26 +14,33 @@ EVERY = 0.1
 
 
 @contextmanager
-def progress_bar(total: float) -> Iterator[Callable[[str, float], None]]:
-    """Show progress towards `total`, none for 0; gives what to call with a word on the work and how much was done."""
+def progress_bar(
+    total: float, doing: str = "evaluating", done: str = "evaluated"
+) -> Iterator[Callable[[str, float], None]]:
+    """Show progress towards `total`, none for 0; gives what to call with a word on the work and how much was done.
+
+    Args:
+        doing: what a terminal's bar begins with. done: what a log's lines begin with.
+    """
     console = Console()
     if not total:
-        yield lambda word, done: None
+        yield lambda word, amount: None
     elif console.is_terminal:
         columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
         with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
-            task = progress.add_task("judging", total=total)
-            yield lambda word, done: progress.update(task, advance=done, description=word)
+            task = progress.add_task(doing, total=total)
+            yield lambda word, amount: progress.update(task, advance=amount, description=word)
     else:
-        yield _Log(total)
+        yield _Log(total, done)
 
 
 class _Log:
-    def __init__(self, total: float):
+    def __init__(self, total: float, word: str):
+        self.word = word
         self.total, self.done, self.said, self.started = total, 0.0, 0.0, time.monotonic()
 
     def __call__(self, word: str, done: float) -> None:
         self.done += done / self.total
         if self.done >= min(self.said + EVERY, 1 - 1e-9):
             self.said = self.done
-            print(f"judged {100 * self.done:.0f} % ({word}), {time.monotonic() - self.started:.0f} s", flush=True)
+            print(f"{self.word} {100 * self.done:.0f} % ({word}), {time.monotonic() - self.started:.0f} s", flush=True)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -19,6 +18,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from datamodules.appearance_shifts import APPEARANCE_SHIFTS
 from datamodules.corruption_frost import Photographs
 from datamodules.corruptions import corrupt
+from datamodules.evaluation_data import one_thread
 from datamodules.image_files import DataError
 from datamodules.image_transforms import MARGIN, centre, judged_size
 from datamodules.perturbations import perturbed
@@ -140,7 +140,7 @@ def loader(samples: LabelledImages, indices: np.ndarray, view: View, images: int
         images,
         num_workers=min(workers, -(-len(indices) // images)),
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=one_thread,
         generator=torch.Generator(),
     )
 
@@ -183,7 +183,3 @@ def _two_crops(image: np.ndarray, index: int, *, crop: JudgedCrop, seed: int) ->
         larger = centre(crop.picture(image), size + margin)
     offsets = np.random.default_rng([seed, index // TOGETHER]).integers(max(1, margin), size=(2, 2))
     return np.stack([larger[top : top + size, left : left + size] for top, left in offsets])
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism

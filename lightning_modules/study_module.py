@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from lightning_modules.clock import Clock
+from lightning_modules.measures import measure_of
 
 
 class StudyModule(pl.LightningModule):
@@ -43,7 +44,7 @@ class StudyModule(pl.LightningModule):
     """The measure of these that a network is first compared by; logged as DOMAIN/HEADLINE."""
 
     batches_per_step: int = 1
-    """Batches, each with an optimiser's step, that make one step of the clock."""
+    """Batches that make one step of the clock, Lightning's own accumulation aside: an epoch has so many times more."""
 
     def __init__(self, select_on: Sequence[str] = ()):
         super().__init__()
@@ -85,7 +86,8 @@ class StudyModule(pl.LightningModule):
     def _select(self) -> None:
         found = {row["domain"]: row["value"] for row in self.results() if row["measure"] == self.headline}
         score = sum(found[name] for name in self.select_on) / len(self.select_on)
-        if self.selected is None or score > self.selected["score"]:
+        sign = -1 if measure_of(self.headline).smaller_is_better else 1
+        if self.selected is None or sign * score > sign * self.selected["score"]:
             kept = {"score": score, "step": self.evaluated_at, "evaluation": self.evaluation}
             self.selected = kept | {"weights": self._candidate}
         self._candidate = {}
@@ -104,6 +106,7 @@ class StudyModule(pl.LightningModule):
             self._candidate = {key: value.detach().cpu().clone() for key, value in self.net.state_dict().items()}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint.setdefault("hyper_parameters", {})["module"] = type(self).__name__  # by which it is found again
         # a training that had ended is not evaluated twice, and one that is resumed keeps what it had selected
         checkpoint["study"] = {
             "steps": self.steps,

@@ -100,7 +100,7 @@ def set_stem_pool(model: nn.Module, kernel: int) -> None:
 
 
 def _is_3x3(pool: nn.MaxPool2d) -> bool:
-    """Whether that is the pool of a ResNet's stem, and nothing that somebody has changed."""
+    """Whether that is the pool of a ResNet's stem, unchanged."""
     settings = _pair(pool.kernel_size), _pair(pool.padding), _pair(pool.dilation), pool.ceil_mode
     return settings == ((3, 3), (1, 1), (1, 1), False)
 

@@ -194,8 +194,8 @@ def _no_autocast(x: Tensor) -> AbstractContextManager:
 
 
 def _unpadded(gradient: Tensor, dim: int, before: int, size: int, mode: str) -> Tensor:
-    """The gradient with respect to a map, from that with respect to its padded map, along one axis and in place: what
-    the border lent comes back to it."""
+    """The gradient with respect to a map, from that with respect to its padded map, along one axis and in place:
+    what the padding copied from the border is added to the border's gradient."""
     after = gradient.shape[dim] - before - size
     inside = gradient.narrow(dim, before, size)
     head, tail = gradient.narrow(dim, 0, before), gradient.narrow(dim, before + size, after)

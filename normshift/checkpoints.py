@@ -76,21 +76,19 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     norms = norm_layers(network)
     other = _placed_as_published(norms, published)
     wanted = _wanted(network, other)
-    filled, used_keys = _norm_states(norms | other, published)
-    for key in wanted.keys() & published.keys() - used_keys:
-        filled[key] = published[key]
-        used_keys.add(key)
+    norms |= other
+    filled, used_keys = _norm_states(norms, published)
+    filled |= {key: published[key] for key in wanted.keys() & published.keys() - used_keys}
+    used_keys |= wanted.keys() & published.keys()
     _fill_absent_biases(filled, wanted)
     filled = {key: _reshaped(value, wanted[key]) for key, value in filled.items()}
-    missing = wanted.keys() - filled.keys() - _optional(wanted, published, norms | other)
+    missing = wanted.keys() - filled.keys() - _optional(wanted, published, norms)
     _complain(published.keys() - used_keys, missing, filled, wanted)
     if size:
         blur_as_released(network, size)
     _place(network, other)
     network.load_state_dict(filled, strict=False)
-    for name, layer in (norms | other).items():
-        if isinstance(layer, Norm):
-            layer.follow_published(_state_of(name, published))
+    _follow_published(norms, published)
     return model
 
 
@@ -118,6 +116,13 @@ def names_here(model: nn.Module, published: Iterable[str]) -> dict[str, str]:
 def _name_here(key: str, modules: set[str]) -> str:
     names = (pattern.sub(replacement, key) for pattern, replacement in RENAMES)
     return key if _owner(key) in modules else next((name for name in names if _owner(name) in modules), key)
+
+
+def _follow_published(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> None:
+    """Set layers as those were that a checkpoint is of, where its keys do not say how."""
+    for name, layer in norms.items():
+        if isinstance(layer, Norm):
+            layer.follow_published(_state_of(name, published))
 
 
 def _state_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -148,7 +153,7 @@ def _owner(key: str) -> str:
 
 
 def _placed_as_published(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> dict[str, nn.Module]:
-    """Batch norms to stand in for IBN layers, and the other way round, where an IBN-Net checkpoint has those."""
+    """Batch norms in place of IBN layers, and the other way round, where an IBN-Net checkpoint has them so."""
     split = next((layer for layer in norms.values() if isinstance(layer, IBN2d)), None)
     if split is None or not any(key.endswith(".IN.weight") for key in published):
         return {}

@@ -21,7 +21,7 @@ class Context:
 
     Attributes:
         training: whether the layer is in training mode.
-        name: the layer's name in its network; "" where nobody has told it (see `name_layers`).
+        name: the layer's name in its network; "" unless `name_layers` has set it.
     """
 
     def __init__(self, training: bool, name: str = "", generator: torch.Generator | None = None):

@@ -25,14 +25,14 @@ class Moments(NamedTuple):
 
     mean: Tensor  # (N, C)
     var: Tensor  # (N, C), biased unless the norm asks for a correction
-    positions: int  # spatial positions that each entry was taken over
+    positions: int  # spatial positions that each entry is computed from
 
 
 class Formula:
     """From moments and parameters to `scale` and `shift`, each broadcastable to (N, C).
 
-    A norm writes `__call__` in differentiable torch operations, without side effects. `gradient` is derived from that
-    by autograd; a norm in a hurry overrides it with what it has derived by hand.
+    A norm writes `__call__` in differentiable torch operations, without side effects. `gradient` derives the gradient
+    from that by autograd; a norm that has to be fast overrides it with one derived by hand.
     """
 
     def __call__(self, moments: Moments, batch: "Batch | None", *parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +144,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy: Tensor):
-        if torch.is_grad_enabled():  # somebody wants to differentiate this once more
+        if torch.is_grad_enabled():  # for a second derivative
             return _differentiable_gradient(ctx, dy)
         x, mean, var, scale, *rest = ctx.saved_tensors
         moments, batch = Moments(mean, var, ctx.positions), None
@@ -207,7 +207,7 @@ def _through_moments(
 
 
 def _differentiable_gradient(ctx, dy: Tensor):
-    """The gradient as a graph of its own, by way of plain operations."""
+    """The gradient as a graph that can be differentiated again, made of plain operations."""
     x, _, _, _, *parameters = ctx.saved_tensors
     source = ctx.source
     if ctx.batch_kind:

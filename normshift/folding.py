@@ -1,4 +1,4 @@
-"""Merging norms into the convolutions before them, for networks that are trained and only used any more.
+"""Merging norms into the convolutions before them, for inference.
 
 In evaluation batch norm is a fixed scale and shift of each channel, and so are the rows of the convolution or linear
 layer whose output it takes:
@@ -35,7 +35,8 @@ class NormFold:
     """What became of one norm layer.
 
     Attributes:
-        name: of the layer. kind: its class.
+        name: of the layer.
+        kind: its class.
         into: the layer that it was folded into, whole or by half; None where it stays.
         stays: why it stays, or what of it; None where it is gone.
     """
@@ -58,8 +59,10 @@ class FoldReport:
     """What `fold` did, a line for each norm layer in the network's order; print it.
 
     Attributes:
-        norms: every norm layer. folded: names of those that are gone. halved: of those whose BN half is gone.
-        staying: of those that are as they were.
+        norms: every norm layer.
+        folded: names of those that are gone.
+        halved: names of those whose BN half is gone.
+        staying: names of those that are as they were.
     """
 
     norms: tuple[NormFold, ...]
@@ -116,10 +119,10 @@ def fold(
     """Merge every norm that can be into the convolution or linear layer directly before it, for inference.
 
     Folded are batch norm (torch's, timm's with its activation kept, frozen ones, this library's, those with a blur
-    behind them), switchable norm of "bn" alone, batch-instance norm where rho is 1 everywhere, and the BN half of
-    `IBN2d`; outputs stay the same up to rounding. An `nn.Identity` (for IBN, the IN half) takes the norm's place, and
-    the convolution has a bias: the network keeps its class and its other keys, but state dicts from before do not fit
-    it any more.
+    behind them), switchable norm of "bn" alone, batch-instance norm where rho is 1 everywhere, a user's own norm whose
+    formula takes nothing of each image in evaluation (`Norm.why_not_folded`), and the BN half of `IBN2d`. Outputs stay
+    the same up to rounding. An `nn.Identity` (for IBN, the IN half) takes the norm's place, and the convolution has a
+    bias: the network keeps its class and its other keys, but state dicts from before do not fit it any more.
 
     What comes before a norm, and whether anything else uses it, is read off the forwards by torch.fx, as they run with
     their default arguments. A forward that cannot be traced costs the norms that it calls itself, and the report names

@@ -1,11 +1,11 @@
 """The norms as formulas: from moments, a batch's statistics and parameters to `scale` and `shift`.
 
 `y = scale * (x - mean) + shift`, with the map's own mean. Each formula is written as its paper writes it. Beside it
-stands its gradient, derived by hand, although `Formula.gradient` derives one from the formula by autograd. On a GPU,
-where so few numbers cost what it takes to launch their kernels, that makes a whole layer's forward and backward pass
-1.20 to 1.32 times as fast (H200, maps of 7x7 to 56x56, batches of 32); on a CPU 1.1 to 1.3 times at 14x14 and below.
-`compiled_form` names the same formula in C++, which CPUs run instead: up to 1.8 times as fast again (SN at 14x14). The
-tests hold all three against each other.
+stands its gradient, derived by hand, although `Formula.gradient` derives one from the formula by autograd. By hand it
+loses no digits where values are large. And where plain torch runs (float64, vectors, no compiler) a layer's forward and
+backward pass together are 1.2 to 1.3 times as fast with it (H200, maps of 7x7 to 56x56, batches of 32; 1.1 to 1.3 on a
+CPU, 14x14 and below). `compiled_form` names the same formula in C++ and Triton, which run instead where they can: on
+that CPU up to 1.8 times as fast again (SN). The tests hold all of them against each other.
 
 Formulas are told apart by identity (`eq=False`): before torch 2.12, a traced one is hashed before it has its fields.
 

@@ -16,9 +16,11 @@ class Gate:
     """The gates of one kind of one layer.
 
     Attributes:
-        layer: module name. depth: position among all norm layers of the network, from 0 at its input.
-        norm: the norm's name, "sn" or "bin" for example. statistic: what these gates decide on: "mean" or "var" (SN's
-            two mixtures), "rho" (BIN's gate), or what a user's own layer calls it.
+        layer: module name.
+        depth: position among all norm layers of the network, from 0 at its input.
+        norm: the norm's name, "sn" or "bin" for example.
+        statistic: what these gates decide on: "mean" or "var" (SN's two mixtures), "rho" (BIN's gate), or what a user's
+            own layer calls it.
         values: on the CPU, float32, in [0, 1]. SN: the softmax, (len(labels),). BIN: rho, (C,).
         labels: what each value stands for: SN's statistics ("in", "ln", "bn"), BIN's channel numbers as text.
     """

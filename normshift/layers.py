@@ -62,7 +62,7 @@ class Norm(nn.Module):
     `AffineNorm` belongs to its kind: `convert` makes it anew and never hands it to a layer of another kind.
 
     It does not derive from torch's `_BatchNorm`: torch's SyncBatchNorm conversion would replace it. Tools that look for
-    that class find layers with running averages by way of a `BatchNormView`.
+    that class find layers with running averages through a `BatchNormView`.
     """
 
     ndims: tuple[int, ...] = (2, 3, 4, 5)

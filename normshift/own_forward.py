@@ -46,7 +46,7 @@ class OwnForward(nn.Module):
             layer.register_buffer(key, one, persistent=False)
         layer._buffers.pop("num_batches_tracked", None)
         layer.eps = NOTHING
-        layer.affine, layer.track_running_stats = False, False  # nobody shall reset or estimate these
+        layer.affine, layer.track_running_stats = False, False  # so that no tool resets or estimates these
         layer.num_batches_tracked = None
         self.layer = layer
         self.train(layer.training)
@@ -171,7 +171,7 @@ def _made_up(norm: nn.Module, training: bool) -> nn.Module:
 
 
 def copy_on_cpu(module: nn.Module) -> nn.Module:
-    """A copy in float32 to try things on, whose hooks nobody listens to."""
+    """A copy in float32, without hooks, to run on made-up numbers."""
     module = _without_hooks(module)
     on_meta = any(value.is_meta for value in (*module.parameters(), *module.buffers()))
     return (module.to_empty(device="cpu") if on_meta else module.cpu()).float()

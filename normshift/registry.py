@@ -1,7 +1,7 @@
 """The norms by name, and all that is to be known about each: without torch, which loads slowly.
 
-A norm of this library is one file of `normshift/norms/`, whose name is the norm's and which is read when somebody asks
-for it. A norm of a user's is one file, too, wherever it stands; both end in `register_norm(NormSpec(...))`.
+A norm of this library is one file of `normshift/norms/`, whose name is the norm's and which is read when the norm
+is first asked for. A norm of a user's is one file, too, anywhere; both end in `register_norm(NormSpec(...))`.
 """
 
 from __future__ import annotations
@@ -55,13 +55,14 @@ class NormSpec:
             is imported when it is needed, "{dims}" in it being 1, 2 or 3.
         settings: further arguments of `layer`.
         dims: spatial dimensions of the maps that it exists for.
-        paper: who proposed it, where.
+        paper: authors, venue and year of the paper that proposed it.
         placement: "everywhere", or the name of IBN-Net's scheme, which `convert` carries out.
         needs_batch: training fails on one image of one position, for want of a batch.
         synchronized: takes batch statistics over all processes by itself, and on GPUs only.
         gates: how each kind of gate that its layers announce is drawn; gates that are missing here are drawn plainly.
-        colour, dash, marker: of its line in figures; `dash` is "solid", "dashed", "dotted" or "dash-dot". Without a
-            colour it takes what is free.
+        colour: of its line in figures; without one it takes what is free.
+        dash: "solid", "dashed", "dotted" or "dash-dot".
+        marker: of its line, as matplotlib has them.
     """
 
     name: str

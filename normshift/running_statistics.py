@@ -30,7 +30,7 @@ class RunningStatistics:
     running_var: Tensor
     correction: int
     sync: bool = False
-    track_running_stats: bool = True  # whether the averages follow, as torch's batch norms have it
+    track_running_stats: bool = True  # whether the averages are updated, as in torch's batch norms
     __jit_unused_properties__ = ("as_batch_norm",)
 
     def _track(self, num_features: int, momentum: float | None, count_in_state: bool = False) -> None:
@@ -46,7 +46,7 @@ class RunningStatistics:
 
     @property
     def as_batch_norm(self) -> "BatchNormView":
-        """What stands for this layer where a `_BatchNorm` is looked for: always the same object."""
+        """This layer as tools that search for torch's `_BatchNorm` see it: always the same object."""
         view = _views.get(self)
         if view is None:
             view = _views[self] = BatchNormView(self)
@@ -65,7 +65,7 @@ class RunningStatistics:
         return self if self.running_mean is not None else _BatchAlone(self)
 
     def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
-        """The batch's statistics, which the running averages follow if asked to."""
+        """The batch's statistics; with `observe` the running averages are updated with them."""
         batch, count = pooled_batch(moments, backend, self.sync)
         if observe:
             self.observe(*batch[:2], count, backend)
@@ -77,7 +77,7 @@ class RunningStatistics:
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, backend: ModuleType) -> None:
-        """Let the running averages follow moments that were taken over `count` values a channel, unless that is 0."""
+        """Update the running averages with moments of `count` values a channel; not where `count` is 0."""
         counted = count if isinstance(count, Tensor) else None  # everywhere: not looked at, a GPU would have to wait
         if not self.track_running_stats or self.running_mean is None or not (counted is not None or count):
             return

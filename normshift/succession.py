@@ -43,7 +43,7 @@ def successor(
     Args:
         name: of the old layer, for messages.
         dims: spatial dimensions, for layers that do not say which they are for; 2 by default.
-        like: a tensor of the type and on the device that are meant, for layers without any of their own.
+        like: a tensor of the type and on the device that the new layer gets where the old one has no tensors.
 
     Raises:
         ValueError: where something of the old layer cannot be carried over.
@@ -157,7 +157,7 @@ def _carry_tensors(old: nn.Module, new: nn.Module, where: str, like: Tensor | No
         _place(new, held, where)
         return
     for key in held.keys() & {"weight", "bias"}:
-        _refuse_listened(held[key], f"{where}.{key}")
+        _refuse_gradient_hooks(held[key], f"{where}.{key}")
     for part, rows in zip(halves(new), (slice(new.first), slice(new.first, None)), strict=True):
         share = {key: _rows(value, rows) if key in CHANNELWISE else value for key, value in held.items()}
         _place(part, share, where)
@@ -234,7 +234,7 @@ def _joined(ibn: IBN2d, where: str) -> dict[str, Tensor | None]:
     for key in ("weight", "bias"):
         parts: list[Any] = [tensors(half)[key] for half in halves(ibn)]
         for part in parts:
-            _refuse_listened(part, f"{where}.{key}")
+            _refuse_gradient_hooks(part, f"{where}.{key}")
         if len({(part is None, part is not None and part.requires_grad) for part in parts}) > 1:
             raise ValueError(
                 f"{where}: the {key} of one half is trained and that of the other is not; one weight cannot be both."
@@ -258,7 +258,7 @@ def _together(parts: list[nn.Parameter]) -> nn.Parameter:
     return whole
 
 
-def _refuse_listened(value: Tensor | None, what: str) -> None:
+def _refuse_gradient_hooks(value: Tensor | None, what: str) -> None:
     if value is not None and (value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None)):
         raise ValueError(f"{what} has gradient hooks, which a split or joined parameter could not keep.")
 
@@ -278,7 +278,7 @@ def _carry_children(old: nn.Module, new: nn.Module, after: dict[str, nn.Module],
 
 
 def _carry_attributes(old: nn.Module, new: nn.Module) -> None:
-    """Attributes, parameters and buffers that somebody gave to the old layer."""
+    """Attributes, parameters and buffers that were added to the old layer from outside its class."""
     used_names = SETTINGS | vars(new).keys() | set(dir(type(new))) | of_its_kind(old)
     for key, value in vars(old).items():
         if key not in used_names and "hook" not in key:

@@ -1,4 +1,4 @@
-"""Exchanging the norm layers of a network that somebody else wrote, weights carried over."""
+"""Exchanging the norm layers of any network; what they have learned is carried over."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ def convert(model: nn.Module, norm: str, *, where: Where = None, inplace: bool =
 
     All that a layer has comes along, as the very objects where the new layer has the like: parameters (with gradients,
     hooks, ties and `requires_grad`), running statistics, eps, momentum (None, too), modes, absent weights or averages,
-    types, devices, hooks, child modules, attributes and buffers of somebody else, and the processes that it
+    types, devices, hooks, child modules, attributes and buffers that were added to it, and the processes that it
     synchronises with. What its forward adds behind the norm (timm's `BatchNormAct2d`, a user's own subclass) runs
     behind the new one. So `convert(model, "bn")` of a batch-norm network changes nothing, BIN starts as the batch norm
     that it replaces, and a zero gamma in a block's last norm stays zero. What a new layer has of its own (gates) starts

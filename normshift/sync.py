@@ -16,11 +16,11 @@ def pooled_batch(moments: Moments, backend: ModuleType, everywhere: bool) -> tup
     SyncBatchNorm; batches and maps may differ in size between the processes, and be empty in some or in all.
 
     Args:
-        backend: who pools them: one of `normshift.backends`.
+        backend: the module of `normshift.backends` that pools them.
         everywhere: over all processes.
 
     Returns:
-        the statistics, and the number of values of a channel that they were taken over.
+        the statistics, and the number of values of a channel that they are computed from.
     """
     rows = moments.mean.shape[0]
     count = rows * moments.positions

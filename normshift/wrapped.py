@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
-"""Where a checkpoint's network is looked for, in this order."""
+"""Keys under which a checkpoint may hold the network, in the order in which they are tried."""
 
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Names that torch.compile, FSDP and activation checkpointing put into keys."""
@@ -18,7 +18,7 @@ def unwrapped(checkpoint: Mapping) -> dict[str, Tensor]:
     """A checkpoint's tensors by key: out of "state_dict" and the like, of torch.compile, DDP and `AveragedModel`.
 
     Raises:
-        ValueError: it is no mapping, or it holds several networks and no word which of them is meant.
+        ValueError: it is no mapping, or it holds several networks and does not say which of them to load.
     """
     state = _network_of(checkpoint)
     state = {_without_wrappers(k): v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}

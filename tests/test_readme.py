@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FILES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGES = {path: path.read_text() for path in FILES}
-SCRIPTS = sorted(file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval_", file.stem))
+SCRIPTS = sorted(
+    file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval|predict", file.stem)
+)
 STUDIES = {name: importlib.import_module(f"experiments.{name}") for name in SCRIPTS}
 TEXTS = [*PAGES.values(), *((ROOT / "experiments" / f"{name}.py").read_text() for name in (*SCRIPTS, "dashboard"))]
 COMMANDS = [
@@ -37,15 +40,20 @@ def tables(page: str):
 
 
 @pytest.fixture
-def in_a_folder_with_checkpoints(tmp_path, monkeypatch):
-    """Where the files that the commands name are there."""
+def in_a_folder_with_the_files(tmp_path, monkeypatch):
+    """Where the files that the commands name are there: checkpoints, and a norm of one's own."""
     for file in ("model.ckpt", "ibn_resnet50.pth", "resnet101-imagenet.pth"):
         (tmp_path / file).touch()
+    page = (ROOT / "docs" / "own-norm.md").read_text()
+    (tmp_path / "mynorm.py").write_text(re.search(r"```python\n(.+?)```", page, re.DOTALL)[1])
     monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("plugin_mynorm", None)
+    normshift.NORMS._known.pop("mynorm", None)
 
 
 @pytest.mark.parametrize(("name", "arguments"), COMMANDS)
-def test_commands_parse(name, arguments, in_a_folder_with_checkpoints):
+def test_commands_parse(name, arguments, in_a_folder_with_the_files):
     module = importlib.import_module(f"experiments.{name}")
     if hasattr(module, "Flags"):  # report.py has none
         parse(module.Flags, "", shlex.split(arguments))
@@ -81,6 +89,12 @@ def test_code_in_the_pages_uses_names_that_exist():
             assert hasattr(normshift, name), name
 
 
+def test_every_public_name_is_in_the_reference():
+    reference = (ROOT / "docs" / "api.md").read_text()
+    for name in normshift.__all__:
+        assert re.search(rf"^(?:\.\. auto\w+:: |\.\. class:: | +|`){name}\b", reference, re.MULTILINE), name
+
+
 def test_every_study_is_shown_with_a_command():
     assert {name for name, _ in COMMANDS} >= set(STUDIES)
     for name in STUDIES:
@@ -107,7 +121,7 @@ def test_flags_that_are_named_are_flags():
 
 def test_norms_and_domains_are_all_named():
     library, data = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("library", "data"))
-    assert f"`{' '.join(normshift.NORMS)}`" in library
+    assert {*re.search(r"^`NORMS`: `(.*?)`", library, re.MULTILINE)[1].split()} >= {*normshift.NORMS} - {"mynorm"}
     for name in DOMAINS:
         assert f"`{name}`" in data or f"`-{name.removeprefix('streets-')}`" in data, name
     for name in NAMES:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from lightning_modules.gate_figures import OTHER_COLOUR, norm_colour
+from lightning_modules.gates.panels import OTHER_COLOUR, norm_colour
 from normshift.registry import NORMS
 
 MOST = 12

@@ -10,20 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.reporting.run import read_frame
-from lightning_modules.gate_figures import (
-    NEAR,
-    OTHER_COLOUR,
-    STATISTIC_COLOURS,
-    STATISTIC_NAMES,
-    by_channel,
-    ends_of,
-    finite,
-    gate_of,
-    last_recorded,
-)
+from lightning_modules.gates.panels import NEAR, Panel, called, finite, last_recorded, panels
 
 if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for --help need not wait
-    from pandas import DataFrame
+    from collections.abc import Mapping
+
+    from pandas import DataFrame, Series
     from rich.console import Console
     from rich.text import Text
 
@@ -38,6 +30,12 @@ WIDTH = 24
 
 NAME = 20
 """Characters of a layer's name, of which the end counts."""
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+"""For labels all of whose own letters are taken."""
+
+DARK = 90
+"""Brightness, of 255, of colours on which white letters are read better."""
 
 
 def print_gates(run: Path, console: Console | None = None) -> None:
@@ -59,59 +57,59 @@ def print_gates(run: Path, console: Console | None = None) -> None:
 def _print_arm(arm: str, gates: DataFrame, console: Console) -> None:
     from rich.table import Table
 
-    shares = layer_shares(gates)
+    drawn = panels(gates)
+    shares = [panel.shares().fillna(0) for panel in drawn]
+    colours = {label: colour for panel in drawn for label, colour in zip(panel.labels, panel.colours, strict=True)}
+    letters = letters_of([*colours])
     layers = gates.drop_duplicates("depth").set_index("depth")["layer"].sort_index()
-    statistics = list(shares)
-    labels = list(next(iter(shares.values())))
-    width = max(6, min(WIDTH, (console.width - NAME - 10) // len(statistics) - 1))
+    width = max(6, min(WIDTH, (console.width - NAME - 10) // len(drawn) - 1))
     table = Table(box=None, padding=(0, 1, 0, 0), title=f"gates of {arm}", title_justify="left", title_style="bold")
     table.add_column("depth", justify="right", style="dim", header_style="dim")
     table.add_column("layer", no_wrap=True, header_style="dim")
-    for statistic in statistics:
-        table.add_column(gate_of(gates["norm"].iloc[0], statistic).heading, no_wrap=True, header_style="dim")
+    for panel in drawn:
+        table.add_column(panel.title, no_wrap=True, header_style="dim")
     together = -(-len(layers) // LINES)
     for first in range(0, len(layers), together):
         depths = layers.index[first : first + together]
         span = f"{depths[0]}" if len(depths) == 1 else f"{depths[0]}–{depths[-1]}"
-        bars = [bar(shares[s].reindex(depths).mean(), width, console.color_system is not None) for s in statistics]
+        means = [each.reindex(depths).mean() for each in shares]
+        bars = [bar(mean, width, letters, colours if console.color_system else None) for mean in means]
         table.add_row(span, shortened(layers[depths[0]]), *bars)
-    key = ", ".join(f"{label[0].upper()} {STATISTIC_NAMES.get(label, label)}" for label in labels)
-    table.caption, table.caption_justify, table.caption_style = f"{key}{_sides(gates)}", "left", "dim"
+    key = ", ".join(f"{letter} {called(label)}" for label, letter in letters.items() if letter != label)
+    said = [text for text in (key, *map(_sides, drawn)) if text]
+    table.caption, table.caption_justify, table.caption_style = "; ".join(said), "left", "dim"
     console.print(table)
     console.print()
 
 
-def layer_shares(gates: DataFrame) -> dict[str, DataFrame]:
-    """For each statistic a row a depth and a column a label, summing to 1; of gates of channels the mean, and what it
-    leaves to the other end."""
-    shares = {}
-    for statistic, rows in gates.groupby("statistic", sort=False):
-        if by_channel(rows):
-            (low, _), (high, _) = ends_of(rows)
-            mean = rows.groupby("depth")["value"].mean().to_frame(high)
-            shares[statistic] = mean.assign(**{low: 1 - mean[high]})[[low, high]]
-        else:
-            mixed = rows.pivot_table(index="depth", columns="label", values="value", aggfunc="mean", sort=False)
-            shares[statistic] = mixed.sort_index()
-    return shares
+def bar(shares: Mapping | Series, width: int, letters: Mapping[str, str], colours: Mapping[str, str] | None) -> Text:
+    """A bar of `width` characters, split as `shares`, from label to number, say.
 
-
-def bar(shares, width: int, coloured: bool) -> Text:
-    """A bar of `width` characters, split as `shares` (a mapping from label to number, summing to 1) say."""
+    Args:
+        colours: of the labels; None where the terminal has none.
+    """
     from rich.text import Text
 
     text, end, total = Text(), 0, 0.0
     for label, share in shares.items():
         begin, total = end, total + share
         end = round(width * total)
-        letter = label[0].upper()
-        if coloured:
-            colour = STATISTIC_COLOURS.get(label, OTHER_COLOUR)
-            ink = "white" if label == "bn" else "black"
-            text.append(letter.ljust(end - begin)[: end - begin], style=f"{ink} on {colour}")
+        if colours:
+            red, green, blue = (int(colours[label][i : i + 2], 16) for i in (1, 3, 5))
+            ink = "white" if 0.3 * red + 0.6 * green + 0.1 * blue < DARK else "black"
+            text.append(letters[label].ljust(end - begin)[: end - begin], style=f"{ink} on {colours[label]}")
         else:
-            text.append(letter * (end - begin))
+            text.append(letters[label] * (end - begin))
     return text
+
+
+def letters_of(labels: list[str]) -> dict[str, str]:
+    """A letter for each label: its first that no other has taken."""
+    letters: dict[str, str] = {}
+    for label in labels:
+        free = [letter for letter in (label + LETTERS).upper() if letter not in letters.values()]
+        letters[label] = free[0] if free else "?"
+    return letters
 
 
 def shortened(layer: str) -> str:
@@ -119,16 +117,13 @@ def shortened(layer: str) -> str:
     return layer if len(layer) <= NAME else "…" + layer[1 - NAME :]
 
 
-def _sides(gates: DataFrame) -> str:
-    """How many channels have chosen a side, for each gate of channels."""
-    said = []
-    for _, rows in gates.groupby("statistic", sort=False):
-        if not by_channel(rows):
-            continue
-        layers = rows["depth"]  # each counts alike, as in the report: of wide layers not all channels were recorded
-        sides = rows["value"] < NEAR, rows["value"] > 1 - NEAR
-        low, high = (100 * side.groupby(layers).mean().mean() for side in sides)
-        names = [STATISTIC_NAMES.get(end, end) for end, _ in ends_of(rows)]
-        of_low, of_high = (f"the {name}" if name in STATISTIC_NAMES.values() else name for name in names)
-        said.append(f"; mean of layers: {low:.0f} % of channels within {NEAR:g} of {of_low}, {high:.0f} % of {of_high}")
-    return "".join(said)
+def _sides(panel: Panel) -> str:
+    """How many channels have chosen a side."""
+    if not panel.by_channel:
+        return ""
+    sides = 100 * panel.sides().mean()  # each layer counts alike, as in the report: of wide ones some were recorded
+    low, high = (f"the {called(label)}" if called(label) != label else label for label in panel.labels)
+    (at_low, at_high) = sides
+    return (
+        f"{panel.title}, mean of layers: {at_low:.0f} % of channels within {NEAR:g} of {low}, {at_high:.0f} % of {high}"
+    )

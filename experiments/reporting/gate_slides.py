@@ -6,24 +6,11 @@ The page draws the last epoch itself, so that it stands without a script as well
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_modules.gate_figures import (
-    NEAR,
-    OTHER_COLOUR,
-    RIDGE_BINS,
-    STATISTIC_COLOURS,
-    STATISTIC_NAMES,
-    by_channel,
-    end_label,
-    ends_of,
-    finite,
-    gate_of,
-    norm_colour,
-    ridges,
-    stages,
-)
+from lightning_modules.gates.panels import NEAR, RIDGE_BINS, Panel, called, finite, panels, ridges, short, stages
 
 if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
@@ -46,15 +33,16 @@ MOST_NAMES = 40
 
 
 @dataclass
-class Panel:
-    """One statistic of all layers. A frame holds, layer by layer, the shares of the parts, in thousandths."""
+class Slide:
+    """One panel of gates. A frame holds, layer by layer, the shares of the parts, in thousandths."""
 
     title: str
     labels: list[tuple[str, str]]  # what the parts of a bar are, and their colours; for a ridge, what is counted
     frames: list[list[list[int]]]
     shares: list[list[int]]  # what the legend says of each frame, in per cent of the layers, or of their channels
     ridged: bool
-    ends: tuple[str, str] = ("0", "1")  # of a ridge's axis
+    colour: str  # of ridges
+    ends: list[str]  # of a ridge's axis
 
     @property
     def bars(self) -> list[list[tuple[float, float, str]]]:
@@ -85,8 +73,7 @@ class Slides:
     epochs: list[int]
     layers: list[str]
     stages: list[tuple[str, int, int]]
-    panels: list[Panel]
-    colour: str = OTHER_COLOUR  # of ridges
+    panels: list[Slide]
     over = OVERLAP
     bins = RIDGE_BINS
 
@@ -118,56 +105,52 @@ def slides(arm: str, gates: DataFrame, budget: int) -> Slides:
     gates = finite(gates)
     if gates.empty:
         raise ValueError("no gates to show: none is there, or none is finite.")
-    norm = gates["norm"].iloc[0] if "norm" in gates else ""
-    kinds = {statistic: by_channel(rows) for statistic, rows in gates.groupby("statistic", sort=False)}
-    ridged = gates["statistic"].map(kinds)
-    bars = gates[~ridged].groupby(["statistic", "depth"])["label"].nunique().sum()
-    numbers = bars + RIDGE_BINS * len(gates[ridged].drop_duplicates(["statistic", "depth"]))
+    drawn = panels(gates.assign(arm=arm))
+    numbers = sum(
+        RIDGE_BINS * panel.rows["depth"].nunique() if panel.by_channel else panel.shares().size for panel in drawn
+    )
     most = int(min(MOST_FRAMES, max(2, budget // (DIGITS * numbers))))
     epochs = _evenly_chosen(sorted(int(epoch) for epoch in gates["epoch"].unique()), most)
     layers = gates.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
-    panels = []
-    for statistic, rows in gates.groupby("statistic", sort=False):
-        each = [rows[rows["epoch"] == epoch] for epoch in epochs]
-        title = gate_of(norm, statistic).heading
-        panels.append(_ridge_panel(title, each) if kinds[statistic] else _share_panel(title, each, norm))
-    return Slides(arm, epochs, layers, stages(layers), panels, norm_colour(norm))
+    return Slides(arm, epochs, layers, stages(layers), [_slide(panel, epochs) for panel in drawn])
 
 
-def ridge_caption(gates: DataFrame) -> str:
-    """What the ridges of an arm's gates show."""
-    norm, (statistic, rows) = gates["norm"].iloc[0], next(iter(gates.groupby("statistic", sort=False)))
-    gate = gate_of(norm, statistic)
-    low, high = (f"the {STATISTIC_NAMES[end]}'s moments" if end in STATISTIC_NAMES else end for end, _ in ends_of(rows))
-    uses = "" if gate.ends == ("0", "1") else f": 1 where a channel uses {high}, 0 where {low}"
-    note = f"; {gate.note}" if gate.note else ""
+def _slide(panel: Panel, epochs: list[int]) -> Slide:
+    frames = [panel.at(epoch) for epoch in epochs]
+    if panel.by_channel:
+        names = f"below {NEAR:g}", f"above {1 - NEAR:g}"
+        told, drawn = [frame.sides() for frame in frames], [ridges(frame.rows) for frame in frames]
+    else:
+        names = [short(label) for label in panel.labels] if len(panel.labels) > 1 else ["mean"]
+        told = drawn = [frame.shares() for frame in frames]
+    labels = [*zip(names, panel.colours, strict=True)]
+    shares = [[round(100 * share) for share in frame.mean()] for frame in told]
+    kept = [_thousandths(frame) for frame in drawn]
+    return Slide(panel.title, labels, kept, shares, panel.by_channel, panel.colour, panel.ends)
+
+
+def caption(drawn: Sequence[Panel]) -> str:
+    """What the panels of an arm show, for a reader who does not know its norm."""
+    return " ".join(dict.fromkeys(map(_caption, drawn)))
+
+
+def _caption(panel: Panel) -> str:
+    note = f"; {panel.note}" if panel.note else ""
+    if panel.by_channel:
+        low, high = (f"the {called(label)}'s moments" if called(label) != label else label for label in panel.labels)
+        uses = "" if panel.labels == ("0", "1") else f": 1 where a channel uses {high}, 0 where {low}"
+        return (
+            f"How {panel.title} is spread over the channels of each layer, from the input at the top to the output"
+            f"{uses}{note}. A ridge is as high as the square root of the share of channels, so that a few "
+            "show, too."
+        )
+    if len(panel.labels) == 1:
+        return f"{panel.title} of each layer, averaged over seeds, and in the legend over layers{note}."
+    *most, last = (f"{called(label)} ({short(label)})" if called(label) != label else label for label in panel.labels)
     return (
-        f"How {gate.heading} is spread over the channels of each layer, from the input at the top to the output"
-        f"{uses}{note}. A ridge is as high as the square root of the share of channels, so that a few show, too."
+        f"How each layer divides its trust between {', '.join(most)} and {last}; averaged over seeds, and in the "
+        f"legend over layers{note}."
     )
-
-
-def _ridge_panel(title: str, frames: list[DataFrame]) -> Panel:
-    (low, low_colour), (high, high_colour) = ends_of(frames[0])
-    counted = [(f"below {NEAR:g}", low_colour), (f"above {1 - NEAR:g}", high_colour)]
-    sides = [
-        [rows["value"].lt(NEAR).groupby(rows["depth"]).mean(), rows["value"].gt(1 - NEAR).groupby(rows["depth"]).mean()]
-        for rows in frames
-    ]
-    shares = [[round(100 * side.mean()) for side in both] for both in sides]
-    ridged = [_thousandths(ridges(rows)) for rows in frames]
-    return Panel(title, counted, ridged, shares, True, (end_label(0, low), end_label(1, high)))
-
-
-def _share_panel(title: str, frames: list[DataFrame], norm: str) -> Panel:
-    names = list(frames[0]["label"].unique())
-    mixed = [
-        rows.pivot_table(index="depth", columns="label", values="value", aggfunc="mean").sort_index()[names]
-        for rows in frames
-    ]
-    labels = [(name.upper(), STATISTIC_COLOURS.get(name, norm_colour(norm))) for name in names]
-    shares = [[round(100 * share) for share in frame.mean()] for frame in mixed]
-    return Panel(title, labels, [_thousandths(frame) for frame in mixed], shares, False)
 
 
 def _shortest(layer: str, layers: list[str]) -> str:

@@ -195,19 +195,15 @@ def _judged_once(run: Run) -> bool:
 
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None where no norm has gates."""
-    from experiments.reporting.gate_slides import ridge_caption, slides
-    from lightning_modules.gate_figures import by_channel, draw_gate_movement, finite, sampled
+    from experiments.reporting.gate_slides import caption, slides
+    from lightning_modules.gate_figures import draw_gate_movement
+    from lightning_modules.gates.panels import finite, panels, sampled
 
     section = Section("What the gates learned")
     recorded = None if run.gates is None else finite(run.gates)
     if recorded is None or recorded.empty:
         section.absent = _why_no_gates(run)
         return section if section.absent else None
-    shares = (
-        "How each layer divides its trust between the moments of the instance (IN), the layer (LN) and, where it may, "
-        "the batch (BN); averaged over seeds, and in the legend over layers. The shares start equal; what is not equal "
-        "was learned."
-    )
     moved = (
         "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
         "at the end had not settled."
@@ -225,9 +221,8 @@ def gate_section(run: Run) -> Section | None:
         note = (
             f" Of a layer of more than {some} channels, {some} that are spread over it stand for all." if some else ""
         )
-        caption = once(f"{ridge_caption(gates)}{note}" if by_channel(gates) else shares)
         shown = slides(arm, gates, SLIDER_BYTES // min(len(arms), MOST))
-        section.drawings.append(Drawing(caption, [], arm, slides=shown))
+        section.drawings.append(Drawing(once(caption(panels(gates)) + note), [], arm, slides=shown))
         if gates["epoch"].nunique() > 1:
             section.drawings.append(_wide(draw_gate_movement(gates), f"gates of {arm} over epochs", once(moved)))
     if len(arms) > MOST:

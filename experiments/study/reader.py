@@ -299,6 +299,8 @@ class RunFiles:
         """The arms and seeds that are to be trained, or were."""
         if self._written_arms is None:
             return []
+        if (named := self.config.get("trainings")) is not None:  # of an evaluation, whose networks have their own seeds
+            return [(str(arm), int(seed)) for arm, seed in named]
         first, count = self.config.get("seed"), self.config.get("seeds")
         if not (isinstance(first, int) and isinstance(count, int) and 0 < count <= MOST_SEEDS):
             raise self._damaged("config.yaml", "it names no seeds; its command with another --out makes the run anew")

@@ -104,6 +104,20 @@ def distinct(networks: list[Named]) -> list[Named]:
     return networks
 
 
+def learned_whole(trained_on: str, asked: str) -> list[str]:
+    """The domains of which a network has learned all images, where one that is asked for has some of these.
+
+    Args:
+        trained_on: the network's training set, as domains joined by "+"; "NAME:all" are all images of one.
+        asked: a set to evaluate it on.
+    """
+    learned = [part.removesuffix(":all") for part in trained_on.split("+") if part.endswith(":all")]
+    for one in (part.partition(":")[0] for part in asked.split("+")):
+        if any(f"{one}/".startswith(f"{known}/") or f"{known}/".startswith(f"{one}/") for known in learned):
+            return learned
+    return []
+
+
 def as_folder(name: str) -> str:
     """A name with nothing but what the folder of an arm may be called."""
     return re.sub(r"[^\w+=,@.-]+", "-", name).strip("-.") or "network"

@@ -74,24 +74,24 @@ def _logged(rows: list[dict]) -> Iterator[dict]:
                 yield time | {"metric": metric, "value": value}
 
 
-GATE_KEY = re.compile(r"layers/gates/(?:(mean|var)/([^/]+)|rho/histogram)/(\d+)_(.+)")
-"""SN's statistic and label, where it is SN's; depth and layer."""
+GATE_KEY = re.compile(r"layers/gates/([^/]+)/([^/]+)/(\d+)_(.+)")
+"""Statistic, label, depth and layer; of gates that are the channels' own, "histogram" stands for the labels."""
 
 
 def _gates(rows: list[dict]) -> Iterator[dict]:
     """W&B's history as rows of `gates`, those of the steps that ended an epoch."""
     only_gates = ("_", "gates/", "layers/", "epoch", STEP)
     epochs = {row[STEP]: row["epoch"] for row in rows if "epoch" in row and all(k.startswith(only_gates) for k in row)}
+    keys = {key: match.groups() for row in rows for key in row if (match := GATE_KEY.fullmatch(key))}
+    own = {statistic for statistic, label, _, _ in keys.values() if label == "histogram"}
     for row in rows:
         for key, value in row.items():
-            match = GATE_KEY.fullmatch(key)
-            if match is None or row[STEP] not in epochs:
+            statistic, label, depth, layer = keys.get(key, (None, None, None, None))
+            if statistic is None or row[STEP] not in epochs or (statistic in own and label != "histogram"):
                 continue
-            statistic, label, depth, layer = match.groups()
             place = {"epoch": epochs[row[STEP]], "step": row[STEP], "layer": layer, "depth": int(depth)}
-            values = [(label, value)] if label else enumerate(_middles(value))
-            for label, each in values:
-                yield place | {"statistic": statistic or "rho", "label": str(label), "value": each}
+            for name, each in enumerate(_middles(value)) if statistic in own else [(label, value)]:
+                yield place | {"statistic": statistic, "label": str(name), "value": each}
 
 
 def _middles(histogram: dict) -> list[float]:

@@ -26,6 +26,7 @@ from lightning_modules.pseudo_labels import with_pseudo_labels
 from lightning_modules.recipe_images import judged_image, train_image
 from lightning_modules.robustness import Judged, evaluate
 from lightning_modules.weight_averaging import AveragedWeights, moving_average, remembered
+from normshift.registry import NORMS
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -329,8 +330,8 @@ def check_processes(arm: Arm, run: RunSettings) -> None:
         )
     if arm.recipe.tells_domains and run.world > 1:
         raise UsageError("domainbed-dann: its two halves take turns in one process alone; pass --gpus 1 --nodes 1.")
-    if arm.norm == "syncbn" and run.accelerator == "cpu" and run.world > 1:
-        raise UsageError("--norm syncbn: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
+    if arm.norm in NORMS and NORMS[arm.norm].synchronized and run.accelerator == "cpu" and run.world > 1:
+        raise UsageError(f"--norm {arm.norm}: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
 
 
 def build(flags: ClassificationFlags, arm: Arm, opened: Opened) -> ClassificationModule:

@@ -24,7 +24,7 @@ from lightning_modules.predictions import colours_in_hex, segmentation_examples
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES, SegmentationRecipe
 from normshift import feature_divergence
-from normshift.registry import norm_spec
+from normshift.registry import NORMS, norm_spec
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -189,15 +189,15 @@ def check_norms(arms: Sequence[Arm], run: RunSettings) -> None:
             norm_spec(arm.norm)
         except ValueError as error:
             raise UsageError(f"--norm: {error}") from error
-        if arm.norm == "syncbn" and run.accelerator == "cpu" and run.world > 1:
+        if NORMS[arm.norm].synchronized and run.accelerator == "cpu" and run.world > 1:
             raise UsageError(
-                "--norm syncbn: torch's own needs GPUs to synchronise; on CPUs, pass --norm bn --sync-norm."
+                f"--norm {arm.norm}: torch's own needs GPUs to synchronise; on CPUs, pass --norm bn --sync-norm."
             )
 
 
 def check_batch(arms: Sequence[Arm], flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSettings) -> None:
     """Raise UsageError where batch norm would be left one image."""
-    batch_normed = {"bn", "ibn-a", "ibn-b"} & {arm.norm for arm in arms}
+    batch_normed = {arm.norm for arm in arms if NORMS[arm.norm].needs_batch}
     if recipe.batch_size == run.world and batch_normed and not (flags.sync_norm and run.world > 1):
         raise UsageError(
             f"--batch-size {recipe.batch_size} leaves each process one image, which batch norm cannot train on: "

@@ -87,7 +87,7 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
 
 @cache
 def load() -> bool:
-    """Whether the kernels are there: loaded or, the first time, built. One line says so where they cannot be had."""
+    """Whether the kernels are there: loaded or, the first time, built. One warning where that fails."""
     try:
         torch.ops.load_library(str(_library()))
     except Exception as error:

@@ -2,7 +2,8 @@
 
 from normshift.registry import GateSpec, NormSpec, register_norm
 
-MIXTURES = (GateSpec("mean"), GateSpec("var", title="variance"))
+NOTE = "the shares start equal, so that what is not equal was learned"
+MIXTURES = (GateSpec("mean", note=NOTE), GateSpec("var", title="variance", note=NOTE))
 
 register_norm(
     NormSpec(

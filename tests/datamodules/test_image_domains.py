@@ -91,7 +91,7 @@ def test_cifar_where_torchvision_unpacks_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("imagenets", "val", "unknown set 'imagenets': choose from imagenet, "),
+        ("imagenets", "val", "unknown set 'imagenets': choose from cifar10, "),
         ("imagenet/n01440764", "val", "unknown set"),
         ("imagenet-c", "val", "unknown set"),
         ("imagenet-c/fog", "val", "unknown set"),

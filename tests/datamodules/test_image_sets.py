@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from datamodules.cifar_sets import CIFAR
+from datamodules.classification_sets.domainnet import DOMAINNET
+from datamodules.classification_sets.office_home import OFFICE_HOME
+from datamodules.classification_sets.pacs import PACS
 from datamodules.image_files import DataError, MissingDataError
 from datamodules.image_sets import ImageNet, ImageNetC, ImageNetP, imagenet_words, wnids
 from datamodules.multi_domain import MultiDomain
@@ -171,7 +174,7 @@ def test_a_list_of_domainnet_that_is_none(content, tmp_path):
     published.make_domains(tmp_path, domains=["clipart"])
     (tmp_path / "clipart_train.txt").write_bytes(content)
     with pytest.raises(DataError, match="clipart"):
-        MultiDomain("domainnet", tmp_path, "train", ("clipart",))
+        MultiDomain(DOMAINNET, tmp_path, "train", ("clipart",))
 
 
 def test_videos_of_unlike_lengths(tmp_path):
@@ -391,8 +394,8 @@ def test_no_cifar(tmp_path):
 
 def test_all_domains_joined_and_one_alone(tmp_path):
     written = published.make_domains(tmp_path)
-    check(MultiDomain("pacs", tmp_path, "all"), [sample for domain in published.PACS for sample in written[domain]])
-    photo = MultiDomain("pacs", tmp_path, "all", ("photo",))
+    check(MultiDomain(PACS, tmp_path, "all"), [sample for domain in published.PACS for sample in written[domain]])
+    photo = MultiDomain(PACS, tmp_path, "all", ("photo",))
     check(photo, written["photo"])
     assert photo.classes == ("dog", "horse")
 
@@ -400,21 +403,21 @@ def test_all_domains_joined_and_one_alone(tmp_path):
 @pytest.mark.parametrize("folder", ["Real World", "Real_World", "RealWorld"])
 def test_office_homes_fourth_domain_however_it_is_spelt(folder, tmp_path):
     written = published.make_domains(tmp_path, (*published.OFFICE_HOME[:3], folder), ("Alarm_Clock", "TV"))
-    check(MultiDomain("office-home", tmp_path, "all", ("RealWorld",)), written[folder])
-    assert len(MultiDomain("office-home", tmp_path, "all")) == 80
+    check(MultiDomain(OFFICE_HOME, tmp_path, "all", ("RealWorld",)), written[folder])
+    assert len(MultiDomain(OFFICE_HOME, tmp_path, "all")) == 80
 
 
 def test_a_fifth_of_each_class_is_held_out(tmp_path):
     published.make_domains(tmp_path, images=23)
     for domains in (None, ("sketch",)):
-        train, val, whole = (MultiDomain("pacs", tmp_path, split, domains) for split in ("train", "val", "all"))
+        train, val, whole = (MultiDomain(PACS, tmp_path, split, domains) for split in ("train", "val", "all"))
         paths = [{samples.path(index) for index in range(len(samples))} for samples in (train, val, whole)]
         assert not paths[0] & paths[1] and paths[0] | paths[1] == paths[2]
         count = 4 * len(domains or published.PACS)
         assert np.bincount(val.labels).tolist() == [count, count]
     places = {int(path.stem.removeprefix("pic_")) for path in paths[1]}
     assert places != set(range(4, 23, 5))  # pseudo-random: neighbours look alike
-    again = MultiDomain("pacs", tmp_path, "val", ("sketch",))
+    again = MultiDomain(PACS, tmp_path, "val", ("sketch",))
     assert [again.path(index) for index in range(len(again))] == [val.path(index) for index in range(len(val))]
 
 
@@ -424,22 +427,22 @@ def test_a_trial_holds_out_a_fifth_of_each_domain(tmp_path):
     places = {}
     for trial in (0, 1):
         for domain in ("sketch", "photo"):
-            inside, outside = (MultiDomain("pacs", tmp_path, f"{part}{trial}", (domain,)) for part in ("in", "out"))
+            inside, outside = (MultiDomain(PACS, tmp_path, f"{part}{trial}", (domain,)) for part in ("in", "out"))
             paths = [{samples.path(index) for index in range(len(samples))} for samples in (inside, outside)]
             assert not paths[0] & paths[1] and len(paths[0] | paths[1]) == 46 and len(outside) == 9
             places[trial, domain] = frozenset(path.relative_to(tmp_path / domain) for path in paths[1])
     assert len(set(places.values())) == 4
-    again = MultiDomain("pacs", tmp_path, "out01", ("photo",))  # a number, however it is written
+    again = MultiDomain(PACS, tmp_path, "out01", ("photo",))  # a number, however it is written
     assert {again.path(i).relative_to(tmp_path / "photo") for i in range(9)} == places[1, "photo"]
-    assert len(MultiDomain("pacs", tmp_path, "out1")) == 4 * 9
+    assert len(MultiDomain(PACS, tmp_path, "out1")) == 4 * 9
     with pytest.raises(DataError, match="'out' is no split of PACS"):
-        MultiDomain("pacs", tmp_path, "out")
+        MultiDomain(PACS, tmp_path, "out")
 
 
 def test_the_held_out_images_never_change(tmp_path):
     """Or a checkpoint would be judged on images that it was trained on by another release."""
     published.make_domains(tmp_path)
-    val = MultiDomain("pacs", tmp_path, "val", ("photo",))
+    val = MultiDomain(PACS, tmp_path, "val", ("photo",))
     assert [val.path(index).relative_to(tmp_path).as_posix() for index in range(len(val))] == HELD_OUT
 
 
@@ -448,9 +451,9 @@ HELD_OUT = ["photo/dog/pic_008.jpg", "photo/dog/pic_009.png", "photo/horse/pic_0
 
 def test_few_images_a_class_go_to_train(tmp_path):
     published.make_domains(tmp_path, images=4)
-    assert len(MultiDomain("pacs", tmp_path, "train", ("photo",))) == 8
+    assert len(MultiDomain(PACS, tmp_path, "train", ("photo",))) == 8
     with pytest.raises(DataError, match="too few images a class for a 'val' split"):
-        MultiDomain("pacs", tmp_path, "val", ("photo",))
+        MultiDomain(PACS, tmp_path, "val", ("photo",))
 
 
 def test_domainnets_lists_are_honoured(tmp_path, caplog):
@@ -459,16 +462,16 @@ def test_domainnets_lists_are_honoured(tmp_path, caplog):
         published.make_domainnet_lists(tmp_path, domain, test=3)
     real = written["real"]
     test = [sample for index, sample in enumerate(real) if index % 10 < 3]
-    check(MultiDomain("domainnet", tmp_path, "train", ("real",)), [s for i, s in enumerate(real) if i % 10 >= 3])
-    check(MultiDomain("domainnet", tmp_path, "test", ("real",)), test)
-    check(MultiDomain("domainnet", tmp_path, "val", ("real",)), test)
-    check(MultiDomain("domainnet", tmp_path, "all", ("real",)), real)
-    assert len(MultiDomain("domainnet", tmp_path, "val", ("sketch",))) == 4  # without lists: a fifth
+    check(MultiDomain(DOMAINNET, tmp_path, "train", ("real",)), [s for i, s in enumerate(real) if i % 10 >= 3])
+    check(MultiDomain(DOMAINNET, tmp_path, "test", ("real",)), test)
+    check(MultiDomain(DOMAINNET, tmp_path, "val", ("real",)), test)
+    check(MultiDomain(DOMAINNET, tmp_path, "all", ("real",)), real)
+    assert len(MultiDomain(DOMAINNET, tmp_path, "val", ("sketch",))) == 4  # without lists: a fifth
     with pytest.raises(DataError, match="sketch of DomainNet has no published test split"):
-        MultiDomain("domainnet", tmp_path, "test")
+        MultiDomain(DOMAINNET, tmp_path, "test")
     assert not caplog.text
     (tmp_path / "real/aircraft_carrier/pic_009.png").unlink()
-    assert len(MultiDomain("domainnet", tmp_path, "train", ("real",))) == 13
+    assert len(MultiDomain(DOMAINNET, tmp_path, "train", ("real",))) == 13
     assert "1 of the 14 images listed" in caplog.text and "aircraft_carrier/pic_009.png" in caplog.text
 
 
@@ -476,9 +479,9 @@ def test_lists_without_their_images(tmp_path):
     published.make_domains(tmp_path, ("real",))
     (tmp_path / "real_train.txt").write_text("real/dog/elsewhere.jpg 0\n")
     with pytest.raises(MissingDataError, match="None of the 1 images"):
-        MultiDomain("domainnet", tmp_path, "train", ("real",))
+        MultiDomain(DOMAINNET, tmp_path, "train", ("real",))
     with pytest.raises(MissingDataError, match=r"real_test\.txt does not exist"):
-        MultiDomain("domainnet", tmp_path, "test", ("real",))
+        MultiDomain(DOMAINNET, tmp_path, "test", ("real",))
 
 
 def test_domains_that_differ_in_their_classes(tmp_path):
@@ -486,22 +489,22 @@ def test_domains_that_differ_in_their_classes(tmp_path):
     (tmp_path / "sketch/horse").rename(tmp_path / "sketch/pony")
     for domains in (None, ("photo",), ("sketch",)):
         with pytest.raises(DataError) as error:
-            MultiDomain("pacs", tmp_path, "train", domains)
+            MultiDomain(PACS, tmp_path, "train", domains)
         assert "has the class 'horse', but" in sentence(error) or "has the class 'pony', but" in sentence(error)
         assert "sketch" in str(error.value)
 
 
 def test_missing_domains(tmp_path):
     with pytest.raises(MissingDataError) as error:
-        MultiDomain("office-home", tmp_path / "no", "train")
+        MultiDomain(OFFICE_HOME, tmp_path / "no", "train")
     assert str(tmp_path / "no") in sentence(error) and "hemanthdv.org" in str(error.value)
     published.make_domains(tmp_path, published.OFFICE_HOME[:3])
-    assert len(MultiDomain("office-home", tmp_path, "all", ("Product",))) == 20
+    assert len(MultiDomain(OFFICE_HOME, tmp_path, "all", ("Product",))) == 20
     with pytest.raises(MissingDataError) as error:
-        MultiDomain("office-home", tmp_path, "train")
+        MultiDomain(OFFICE_HOME, tmp_path, "train")
     assert f"{tmp_path / 'Real World'} does not exist" in sentence(error)
     (tmp_path / "Art/empty").mkdir()
     (tmp_path / "Clipart/empty").mkdir()
     (tmp_path / "Product/empty").mkdir()
     with pytest.raises(MissingDataError, match="empty holds no file"):
-        MultiDomain("office-home", tmp_path, "train", ("Art",))
+        MultiDomain(OFFICE_HOME, tmp_path, "train", ("Art",))

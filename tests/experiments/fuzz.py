@@ -31,7 +31,8 @@ import yaml
 
 SCRIPTS = (
     "cls_batch_size", "cls_cifar", "cls_imagenet", "cls_office_home", "cls_resnet_rs", "cls_rs_efficientnet",
-    "cls_rs_scaling", "cls_rs_weight_decay", "seg_gta2city", "eval_robustness", "dashboard", "report",
+    "cls_rs_scaling", "cls_rs_weight_decay", "seg_gta2city", "eval_robustness", "evaluate", "predict",
+    "dashboard", "report",
 )  # fmt: skip
 
 INTEGERS = ("0", "1", "2", "3", "-1", "7", "16", "64", "10000000000", "9" * 30, "9" * 5000, "1.5", "1e3", "nan", "",
@@ -120,7 +121,7 @@ def drawn(number: int, folder: Path) -> tuple[str, list[str]]:
         return script, _report_line(dice, paths, folder)
     kinds = typing.get_type_hints(importlib.import_module(f"experiments.{script}").Flags)
     line = []
-    if script == "eval_robustness":
+    if script in ("eval_robustness", "evaluate", "predict"):
         line += dice.choices([*TEXTS, *paths.values(), str(folder)], k=dice.choice((0, 1, 1, 2)))
     if dice.random() < 0.35:
         line += ["--config", dice.choice([*paths.values(), *[_config(dice, kinds, folder)] * len(paths)])]
@@ -165,7 +166,7 @@ def _config(dice: random.Random, kinds: dict, folder: Path) -> str:
 
 
 def _flag(dice: random.Random, name: str, kind, paths: dict[str, str]) -> list[str]:
-    if name == "networks" or (name == "project" and dice.random() < 0.5):
+    if name in ("networks", "inputs") or (name == "project" and dice.random() < 0.5):
         return []
     flag, text = f"--{name.replace('_', '-')}", str(kind)
     if name in ("out", "dry_run"):  # only where nothing of value is
@@ -184,6 +185,7 @@ def _flag(dice: random.Random, name: str, kind, paths: dict[str, str]) -> list[s
 def without_work():
     """Networks are not built, and nothing is trained or evaluated."""
     import lightning_modules.robustness
+    from experiments import evaluate, predict
     from experiments.study import loop
     from experiments.tasks import classification, costs, minival, segmentation
 
@@ -193,7 +195,7 @@ def without_work():
     with contextlib.ExitStack() as stack:
         for module, name in (
             (loop, "train_arms"), (lightning_modules.robustness, "evaluate"), (costs, "with_costs"),
-            (minival, "score"),
+            (minival, "score"), (evaluate, "evaluate_all"), (predict, "begin"),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(module, name, enough))
         for module in (classification, segmentation):

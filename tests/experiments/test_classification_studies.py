@@ -296,7 +296,7 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
         ("cls_cifar", "--images 40 --batch-size 64", r"shapes: 40 images to train on are fewer than the 64"),
         ("cls_cifar", "--crop middle", r"--crop middle: choose resized, padded, random or centre"),
         ("cls_cifar", "--weights nowhere.pth", r"--weights nowhere\.pth: no such file"),
-        ("cls_cifar", "--data nowhere", r"unknown set 'nowhere': choose from imagenet"),
+        ("cls_cifar", "--data nowhere", r"unknown set 'nowhere': choose from cifar10"),
         ("cls_cifar", "--data imagenet --data-root nowhere", r"nowhere/imagenet.*--data shapes needs nothing on disk"),
         ("cls_imagenet", "--antialias 9", r"--antialias 9: it must be 7 or less"),
         ("cls_imagenet", "--teacher x.ckpt", r"--teacher and --unlabelled go together"),

@@ -118,7 +118,7 @@ def test_each_network_is_a_run_on_wandb(study, tmp_path):
     for (norm, _), logged in found.items():
         own = results[results.norm == norm].set_index("measure").value
         assert logged["final/top1"] == pytest.approx(own["top1"])
-        assert logged["robustness/shift_consistency"] == pytest.approx(own["consistency"])
+        assert logged["final/consistency/consistency"] == pytest.approx(own["consistency"])
         assert logged["results"]["_type"] == "table-file"
 
 

@@ -13,7 +13,8 @@ from experiments.flags import RunFlags, UsageError, parse
 
 SCRIPTS = (
     "cls_batch_size", "cls_cifar", "cls_imagenet", "cls_office_home", "cls_resnet_rs", "cls_rs_efficientnet",
-    "cls_rs_scaling", "cls_rs_weight_decay", "seg_gta2city", "eval_robustness", "dashboard",
+    "cls_rs_scaling", "cls_rs_weight_decay", "seg_gta2city", "eval_robustness", "evaluate",
+    "predict", "dashboard",
 )  # fmt: skip
 FLAGS = {name: importlib.import_module(f"experiments.{name}").Flags for name in SCRIPTS}
 NUMERIC = [

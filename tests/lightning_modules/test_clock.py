@@ -26,7 +26,6 @@ class Plain(StudyModule):
     """One optimiser."""
 
     measures, headline = ("miou",), "miou"
-    batches = 1  # of the loader, for a step
     accumulate = 1  # Lightning's own
 
     def __init__(self, stop: int | None = None):
@@ -35,6 +34,11 @@ class Plain(StudyModule):
         self.net = nn.Sequential(nn.Conv2d(1, 2, 1), SwitchNorm2d(2), nn.Conv2d(2, 1, 1))
         self.critic = nn.Conv2d(1, 1, 1)
         self.stop, self.evaluations, self.begun = stop, [], []
+
+    @property
+    def batches(self) -> int:
+        """Of the loader, for a step."""
+        return self.accumulate * self.batches_per_step
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -68,7 +72,7 @@ class Plain(StudyModule):
 class Accumulating(Plain):
     """Gradients of two batches make a step."""
 
-    batches = accumulate = 2
+    accumulate = 2
 
 
 class TwoPlayers(Plain):
@@ -96,7 +100,7 @@ class TwoPlayers(Plain):
 class TakingTurns(TwoPlayers):
     """A batch for the critic, one for the generator: together one step."""
 
-    batches = batches_per_step = 2
+    batches_per_step = 2
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
         generator, critic = self.optimizers()
@@ -106,7 +110,7 @@ class TakingTurns(TwoPlayers):
 class ByHand(TwoPlayers):
     """Accumulates by itself: both take a step in every third batch."""
 
-    batches = 3
+    batches_per_step = 3
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
         if batch_index % 3 == 2:
@@ -116,23 +120,24 @@ class ByHand(TwoPlayers):
 class OneInTurns(Plain):
     """One optimiser, whose steps take turns; two are one of the study's."""
 
-    batches = batches_per_step = 2
+    batches_per_step = 2
 
 
-class SeveralCritics(TwoPlayers):
-    """The generator's batch is one in three, by a rule of its own."""
+class WhenItLikes(TwoPlayers):
+    """Three steps of the critic for one of the generator, counted by a rule of its own."""
 
-    batches = 3
+    batches_per_step = 4
 
     def counts_as_step(self, batch_index: int) -> bool:
-        return batch_index % 3 == 2
+        return self.generated
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
         generator, critic = self.optimizers()
-        self.improve(generator if batch_index % 3 == 2 else critic, batch)
+        self.generated = batch_index % 4 == 3
+        self.improve(generator if self.generated else critic, batch)
 
 
-KINDS = [Accumulating, TwoPlayers, TakingTurns, ByHand, OneInTurns, SeveralCritics]
+KINDS = [Accumulating, TwoPlayers, TakingTurns, ByHand, OneInTurns, WhenItLikes]
 
 
 class Updates(AveragedWeights):
@@ -176,7 +181,7 @@ def test_steps_epochs_gates_logs_rates_and_evaluations_are_a_plain_trainings(kin
     module, average = kind(), Updates()
     trainer = trained(module, tmp_path, JudgementLine("gan", steps=STEPS), average)
     assert module.steps == STEPS and module.evaluations == one.evaluations == [3, 6, 8]
-    assert module.begun == [step for step in range(STEPS) for _ in range(kind.batches)]
+    assert module.begun == [step for step in range(STEPS) for _ in range(module.batches)]
     assert int(average._average_model.n_averaged) == STEPS
     assert trainer.lr_scheduler_configs[0].scheduler.get_last_lr() == [1 / (1 + STEPS)]
     assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("gan")] == [
@@ -202,7 +207,7 @@ def test_a_killed_training_goes_on_by_the_same_clock(kind, tmp_path):
     assert torch.load(cut / "last.ckpt", weights_only=True)["study"]["steps"] == EPOCH
     again = kind()
     trainer = trained(again, cut, resume=True)
-    assert again.begun[0] == EPOCH and again.begun == complete.begun[EPOCH * kind.batches :]
+    assert again.begun[0] == EPOCH and again.begun == complete.begun[EPOCH * complete.batches :]
     assert (again.steps, again.evaluations) == (STEPS, [6, 8])
     assert trainer.lr_scheduler_configs[0].scheduler.get_last_lr() == [1 / (1 + STEPS)]
     pd.testing.assert_frame_equal(*(pd.read_parquet(folder / "gates.parquet") for folder in (cut, whole)))
@@ -220,3 +225,21 @@ def test_what_is_not_finite_is_told_by_the_clock(tmp_path):
 
     with pytest.raises(NotFiniteError, match="at step 5 "):
         trained(Breaks(), tmp_path)
+
+
+@pytest.mark.parametrize(("headline", "chosen"), [("miou", 6), ("error", 3)])
+def test_the_better_way_of_the_headline_selects(headline, chosen, tmp_path):
+    class Selects(Plain):
+        measures = (headline,)
+
+        def __init__(self):
+            super().__init__()
+            self.headline, self.select_on = headline, ("x",)
+
+        def results(self) -> list[dict]:
+            return [{"domain": "x", "measure": headline, "value": {3: 0.2, 6: 0.4, 8: 0.3}[self.evaluated_at]}]
+
+    trained(module := Selects(), tmp_path)
+    assert module.selected["step"] == chosen
+    module.take_selected()
+    assert module.evaluation == [{"miou": 0.0}] and module.selected is None

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision
 
-from lightning_modules.gate_figures import sampled
 from lightning_modules.gate_record import KEPT, GateRecord
+from lightning_modules.gates.panels import sampled
 from normshift import convert
 from normshift.gate_reader import GateReader, GateSlot
 

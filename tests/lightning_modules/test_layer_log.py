@@ -59,7 +59,7 @@ def test_layer_keys_are_in_order_and_apart():
     ("steps", "pace", "between"), [(100, 10, 10), (40_000, 10, 100), (5, 50, 50), (np.inf, 10, 10)]
 )
 def test_steps_between_points(steps, pace, between):
-    assert steps_between(SimpleNamespace(estimated_stepping_batches=steps, log_every_n_steps=pace)) == between
+    assert steps_between(SimpleNamespace(estimated_stepping_batches=steps, log_every_n_steps=pace), None) == between
 
 
 def test_pictures_are_few_and_the_last_is_one():

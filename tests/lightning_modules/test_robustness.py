@@ -380,7 +380,7 @@ def test_nothing_is_left_behind(capsys):
     np.random.seed(5)
     evaluate([judged(net)], noise(3), PARTS, severities=(1,), frames=2, progress=True)
     evaluate([judged(net)], noise(3), ["consistency"], workers=1)
-    assert "judged 100 % (consistency)" in capsys.readouterr().out  # a log, not a terminal
+    assert "evaluated 100 % (consistency)" in capsys.readouterr().out  # a log, not a terminal
     drawn = torch.rand(2), random.random(), np.random.rand()
     torch.manual_seed(5)
     random.seed(5)

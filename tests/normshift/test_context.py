@@ -1,36 +1,28 @@
 """Formulas that know more than moments: the images' domains, the mode, a random draw, the layer's name."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 import normshift
-from normshift import AffineBatchNorm, AffineNorm, Formula, NormSpec, batch_domains, convert
-from normshift.formulas import BatchFormula
+from normshift import AffineNorm, Formula, NormSpec, batch_domains, convert
 
-DOMAINS, CHANNELS = 3, 4
-
-
-class DomainFormula(Formula):
-    """Batch norm, whose weight and bias are those of each image's domain."""
-
-    def __init__(self, eps, context):
-        self.eps, self.context = eps, context
-
-    def __call__(self, moments, batch, weight, bias):
-        domains = self.context.domains(moments.mean)
-        return BatchFormula(self.eps)(moments, batch, weight[domains], bias[domains])
+CHANNELS = 4
 
 
-class DomainNorm(AffineBatchNorm):
-    def __init__(self, num_features, eps=1e-5, domains=DOMAINS):
-        super().__init__(num_features, eps)
-        self.weight = nn.Parameter(torch.ones(domains, num_features))
-        self.bias = nn.Parameter(torch.zeros(domains, num_features))
+def page_code() -> str:
+    """The norm with a weight for each domain, as docs/own-norm.md has it."""
+    page = (Path(__file__).parents[2] / "docs" / "own-norm.md").read_text()
+    return next(code for code in re.findall(r"```python\n(.+?)```", page, re.DOTALL) if "DomainNorm" in code)
 
-    def formula(self):
-        return DomainFormula(self.eps, self.context())
+
+PAGE = {"__name__": "page"}
+exec(page_code(), PAGE)
+DomainNorm = PAGE["DomainNorm"]
 
 
 class NoisyFormula(Formula):

@@ -17,8 +17,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from lightning_modules.cifar_networks import cifar_network
 from normshift import (
+    AffineBatchNorm,
     BatchInstanceNorm2d,
     BlurPool2d,
+    Formula,
     IBN2d,
     SwitchNorm1d,
     SwitchNorm2d,
@@ -583,3 +585,41 @@ def test_the_report_is_a_table_with_a_sum():
     ]
     assert (report.folded, report.halved, report.staying) == (("bn",), ("norm",), ("last",))
     assert str(fold(nn.ReLU().eval())[1]) == "0 norm layers: 0 folded, 0 by half, 0 as before."
+
+
+class TemperedFormula(Formula):
+    """Batch norm, whose standard deviation has an exponent of its own in each channel."""
+
+    def __init__(self, eps):
+        self.eps = eps
+
+    def __call__(self, moments, batch, weight, bias, power):
+        scale = weight * (batch.var + self.eps) ** (-power.sigmoid())
+        return scale, bias + scale * (moments.mean - batch.mean)
+
+    def own_moments(self, channels, training):
+        return slice(0, channels if training else 0)
+
+
+class TemperedNorm(AffineBatchNorm):
+    def __init__(self, num_features):
+        super().__init__(num_features)
+        self.power = nn.Parameter(torch.zeros(num_features))
+
+    def formula(self):
+        return TemperedFormula(self.eps)
+
+    def formula_parameters(self):
+        return self.weight, self.bias, self.power
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(3, 4, 3, bias=False), nn.ConvTranspose2d(3, 4, 2)])
+def test_a_users_norm_that_takes_nothing_of_each_image_is_folded(conv):
+    norm = TemperedNorm(4)
+    for value in (*norm.parameters(), norm.running_mean):
+        nn.init.normal_(value)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    model, x = nn.Sequential(conv, norm, nn.ReLU()).eval(), torch.randn(2, 3, 8, 8)
+    folded, report = fold(model)
+    assert report.folded == ("1",) and type(folded[1]) is nn.Identity
+    torch.testing.assert_close(folded(x), model(x))

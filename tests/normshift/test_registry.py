@@ -1,7 +1,9 @@
 """What the names of norms stand for, and what joins them."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -57,6 +59,9 @@ def test_names_and_colours_need_no_torch():
 
 
 def test_every_public_name_is_there():
+    source = Path(normshift.__file__).read_text()
+    typed = re.findall(r"^    from normshift\.(\w+) import (\w+) as \2$", source, re.MULTILINE)
+    assert {name: module for module, name in typed} == normshift._MODULE_OF
     for name in [*normshift.__all__, "__version__"]:
         assert getattr(normshift, name) is not None and name in dir(normshift)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

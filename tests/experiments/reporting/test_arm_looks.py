@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.reporting.arm_looks import COLOURS, LINES, MOST, PLAIN, cast, norm_look
-from lightning_modules.gate_figures import norm_colour
+from lightning_modules.gates.panels import norm_colour
 from normshift import NORMS
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from experiments.reporting.gate_bars import ARMS, LINES, WIDTH, bar, print_gates
-from lightning_modules.gate_figures import STATISTIC_COLOURS
+from lightning_modules.gates.panels import norm_colour
 from tests.experiments.three_norms import gates
 
 
@@ -64,7 +64,9 @@ def test_rho_is_told_as_the_batchs_part(tmp_path):
 def test_each_layer_counts_alike_in_what_is_told_of_all(tmp_path):
     wide, narrow = gates("bin", layers=1, channels=64).assign(value=1.0), gates("bin", layers=1, channels=16)
     text = printed(pd.concat([wide, narrow.assign(depth=1, layer="net.layer1.1", value=0.0)]), tmp_path)
-    assert "mean of layers: 50 % of channels within 0.1 of the instance, 50 % of the batch" in " ".join(text.split())
+    assert "rho, mean of layers: 50 % of channels within 0.1 of the instance, 50 % of the batch" in " ".join(
+        text.split()
+    )
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
@@ -79,17 +81,18 @@ def test_colours_are_those_of_the_figures_and_only_where_there_are_colours(tmp_p
     assert "\x1b[" not in printed(frame, tmp_path)
     coloured = printed(frame, tmp_path, force_terminal=True, color_system="truecolor")
     for name in ("in", "ln", "bn"):
-        red, green, blue = (int(STATISTIC_COLOURS[name][i : i + 2], 16) for i in (1, 3, 5))
+        red, green, blue = (int(norm_colour(name)[i : i + 2], 16) for i in (1, 3, 5))
         assert f"48;2;{red};{green};{blue}m" in coloured
-    assert bar({"in": 0.25, "bn": 0.75}, 8, coloured=True).plain == "I B     "
-    assert bar({"in": 0.25, "bn": 0.75}, 8, coloured=False).plain == "IIBBBBBB"
+    shares, letters = {"in": 0.25, "bn": 0.75}, {"in": "I", "bn": "B"}
+    assert bar(shares, 8, letters, {name: norm_colour(name) for name in shares}).plain == "I B     "
+    assert bar(shares, 8, letters, None).plain == "IIBBBBBB"
 
 
 def test_bars_are_whole_whatever_the_shares():
     dice = np.random.default_rng(0)
     for _ in range(200):
         shares = dict(zip(("in", "ln", "bn"), dice.dirichlet([0.3] * 3), strict=True))
-        drawn = bar(shares, 11, coloured=False).plain
+        drawn = bar(shares, 11, {"in": "I", "ln": "L", "bn": "B"}, None).plain
         assert len(drawn) == 11
         assert [drawn.count(letter) / 11 for letter in "ILB"] == pytest.approx(list(shares.values()), abs=1 / 11)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.reporting.gate_slides import MOST_FRAMES, slides
-from lightning_modules.gate_figures import RIDGE_BINS, STATISTIC_COLOURS, ridges, stages
+from lightning_modules.gates.panels import RIDGE_BINS, norm_colour, ridges, stages
 from tests.experiments.three_norms import gates
 
 AMPLE = 10_000_000
@@ -29,7 +29,7 @@ def test_the_last_epoch_is_drawn_and_all_are_kept():
         for parts, shares in zip(panel.bars, expected, strict=True):
             tops, heights, colours = zip(*parts, strict=True)
             assert heights == pytest.approx(shares, abs=6e-4) and tops == pytest.approx(1 - np.cumsum(shares), abs=2e-3)
-            assert colours == tuple(STATISTIC_COLOURS[name] for name in ("in", "ln", "bn"))
+            assert colours == tuple(norm_colour(name) for name in ("in", "ln", "bn"))
 
 
 def test_layers_are_called_by_what_tells_them_apart():
@@ -87,3 +87,7 @@ def test_stages_are_named_once_and_cover_the_network():
     blocks = [f"net.blocks.{b}.{i}.bn" for b in range(5) for i in range(3)]
     assert [begin for _, begin, _ in stages(blocks)] == [0, 3, 6, 9, 12]  # not all one, for being called alike
     assert stages(["bn"]) == [("bn", 0, 1)]
+    shortcuts = [
+        f"layer{s}.{name}" for s in (1, 2, 3) for name in ("0.bn1", "0.bn2", "0.downsample.1", "1.bn1", "1.bn2")
+    ]
+    assert [name for name, _, _ in stages(["bn1", *shortcuts])] == ["bn1", "layer1", "layer2", "layer3"]

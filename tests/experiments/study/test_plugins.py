@@ -17,6 +17,7 @@ from experiments.study.plugins import load_plugins
 from normshift.gate_reader import GateReader, parameter_groups
 from normshift.layers import PER_IMAGE
 from normshift.registry import NORMS
+from tests.experiments.three_norms import finished_run, gates
 
 ROOT = Path(__file__).parents[3]
 MOST_LINES = 60
@@ -26,7 +27,7 @@ MOST_LINES = 60
 def own_norm(tmp_path):
     """The page's file."""
     page = (ROOT / "docs" / "own-norm.md").read_text()
-    (code,) = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
     assert len(code.splitlines()) <= MOST_LINES
     file = tmp_path / "mynorm.py"
     file.write_text(code)
@@ -56,10 +57,10 @@ def test_a_study_trains_it_and_draws_its_gates(own_norm, tmp_path):
 
     from experiments.study.reader import read_folder
 
-    gates = read_folder(run).gates
-    gates = gates[gates["norm"] == "mynorm"]
-    assert set(gates["statistic"]) == {"between"} and gates["value"].between(0, 1).all()
-    start, end = (gates[gates["epoch"] == epoch]["value"] for epoch in (0, gates["epoch"].max()))
+    found = read_folder(run).gates
+    found = found[found["norm"] == "mynorm"]
+    assert set(found["statistic"]) == {"between"} and found["value"].between(0, 1).all()
+    start, end = (found[found["epoch"] == epoch]["value"] for epoch in (0, found["epoch"].max()))
     assert (start == 0.5).all() and (end != 0.5).any()
 
     again = subprocess.run([*script, *flags, "--resume"], cwd=ROOT, capture_output=True, text=True, timeout=500)
@@ -69,6 +70,17 @@ def test_a_study_trains_it_and_draws_its_gates(own_norm, tmp_path):
         cwd=ROOT, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr[-2000:]
+
+
+def test_a_report_that_is_drawn_later_takes_the_file_too(own_norm, tmp_path):
+    finished_run(tmp_path / "run")
+    with_gates = gates("mynorm").assign(statistic="between", label=lambda frame: frame.groupby("depth").cumcount())
+    with_gates.assign(label=with_gates["label"].astype(str)).to_parquet(tmp_path / "run" / "gates.parquet")
+    script = [sys.executable, str(ROOT / "experiments" / "report.py"), str(tmp_path / "run")]
+    for flags, end in (([], "<span>0</span>"), (["--plugin", str(own_norm)], "<span>0 instance</span>")):
+        done = subprocess.run([*script, *flags], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert end in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_it_is_converted_both_ways(converted):
@@ -89,10 +101,10 @@ def test_it_is_converted_both_ways(converted):
 def test_its_gates_are_read_and_trained_fast(converted):
     with torch.no_grad():
         converted.bn1.logits.fill_(2.0)
-    gates = normshift.gates(converted)
-    assert len(gates) == 20 and {(gate.norm, gate.statistic) for gate in gates} == {("mynorm", "between")}
-    assert torch.equal(gates[0].values, torch.full((64,), 2.0).sigmoid())
-    assert gates[0].labels == tuple(map(str, range(64))) and GateReader(converted).slots[0].by_channel
+    found = normshift.gates(converted)
+    assert len(found) == 20 and {(gate.norm, gate.statistic) for gate in found} == {("mynorm", "between")}
+    assert torch.equal(found[0].values, torch.full((64,), 2.0).sigmoid())
+    assert found[0].labels == tuple(map(str, range(64))) and GateReader(converted).slots[0].by_channel
     rates = {group["name"]: group["lr"] for group in parameter_groups(converted, lr=0.1, weight_decay=1e-4)}
     assert rates == {"weights": 0.1, "fast_gates": pytest.approx(1.0)}
 
@@ -138,3 +150,44 @@ def test_a_file_that_does_not_fit_is_named_in_one_sentence(code, said, tmp_path)
 def test_a_folder_is_no_plugin(tmp_path):
     with pytest.raises(UsageError, match="it is no Python file"):
         load_plugins([str(tmp_path)])
+
+
+WITHOUT_GATES = '''"""Norm by the root mean square of each map."""
+
+import torch
+
+from normshift import AffineNorm, Formula, NormSpec, register_norm
+
+
+class RootMeanSquareFormula(Formula):
+    def __init__(self, eps):
+        self.eps = eps
+
+    def __call__(self, moments, batch, weight, bias):
+        return weight * torch.rsqrt(moments.var + moments.mean.square() + self.eps), bias
+
+
+class RootMeanSquareNorm(AffineNorm):
+    def formula(self):
+        return RootMeanSquareFormula(self.eps)
+
+
+register_norm(NormSpec("rms", "norm by the root mean square", RootMeanSquareNorm, colour="#882255"))
+'''
+
+
+def test_the_same_file_is_enough_in_the_library_itself(tmp_path, monkeypatch):
+    """A norm that joins this repository is a file of normshift/norms/: 25 lines without a gate."""
+    import normshift.norms
+
+    assert len(WITHOUT_GATES.splitlines()) <= 25
+    (tmp_path / "rms.py").write_text(WITHOUT_GATES)
+    monkeypatch.setattr(normshift.norms, "__path__", [*normshift.norms.__path__, str(tmp_path)])
+    monkeypatch.setitem(NORMS._files, "rms", "normshift.norms.rms")
+    try:
+        model = normshift.convert(torchvision.models.resnet18(num_classes=2), "rms")
+        assert model(torch.randn(2, 3, 32, 32)).isfinite().all() and NORMS["rms"].colour == "#882255"
+        assert type(normshift.convert(model, "bn").bn1) is nn.BatchNorm2d
+    finally:
+        sys.modules.pop("normshift.norms.rms", None)
+        NORMS._known.pop("rms", None)

@@ -1,5 +1,7 @@
 """A run's tables, from a folder filled by hand and from a stand-in for W&B's Api."""
 
+import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import wandb
 from experiments.domain_drop import drop_table
 from experiments.flags import UsageError
 from experiments.run_folder import RunFolder
-from experiments.study.reader import read_folder, read_wandb
+from experiments.study import reader, tables_on_disk
+from experiments.study.reader import read_folder, read_runs, read_wandb
+from experiments.study.tables_on_disk import read_table
 from tests.experiments.three_norms import MIOU, results
 
 ARMS = {"bn-1x2": {"norm": "bn", "setting": "1x2"}, "sn-1x2": {"norm": "sn", "setting": "1x2"}}
@@ -234,3 +238,118 @@ def test_what_wandb_does_not_have_is_refused(api):
         read_wandb("me/normshift/crashed", api=api)
     with pytest.raises(UsageError, match="ENTITY/PROJECT/RUN"):
         read_wandb(api=api)
+
+
+def whole_run(path: Path, arms: dict = ARMS, seed: int = 3, value: float = 0.5) -> RunFolder:
+    folder = RunFolder(path, Flags(seed=seed), "Which?", {"note": f"of {path.name}"}, arms, headline="top1")
+    for arm in arms:
+        for each in folder.seeds:
+            row = {"domain": "shapes", "part": "clean", "condition": "clean", "measure": "top1", "value": value}
+            fill(folder, arm, each, [row, row | {"measure": "chance", "value": 0.1}])
+    folder.gather(1, lambda results: None)
+    return folder
+
+
+def test_many_runs_are_their_tables_below_one_another(tmp_path):
+    """Also where runs have other columns, and one column holds numbers in one run and text in another."""
+    blurred = {"sn-blur": {"norm": "sn", "antialias": 4}, "bn-plain": {"norm": "bn", "antialias": None}}
+    named = {"sn-x": {"norm": "sn", "antialias": "rect"}}
+    for name, arms in (("a", ARMS), ("b", blurred), ("c", named)):
+        whole_run(tmp_path / name, arms, value=0.1 + len(name))
+    (tmp_path / "no-run").mkdir()
+    (tmp_path / "file").touch()
+    runs = read_runs(tmp_path / "*")
+    assert list(runs) == ["a", "b", "c"] and len(runs) == 3 and runs["b"].arms == blurred
+    labels = ["run", "arm", "norm", "setting", "antialias", "seed"]
+    for kind in ("results", "metrics", "gates", "configs"):
+        together = getattr(runs, kind)
+        assert list(together)[: len(labels)] == labels
+        for name in runs:
+            alone = getattr(read_folder(tmp_path / name), kind)
+            part = together[together["run"] == name].reset_index(drop=True)[list(alone)]
+            same = [column for column in alone if column != "antialias"]  # text beside c's
+            pd.testing.assert_frame_equal(part[same], alone[same], check_dtype=False)
+        assert len(together) == sum(len(getattr(run, kind)) for run in runs.values())
+    assert set(runs.results["antialias"].dropna()) == {"4", "rect"}
+    assert runs.divergence.empty and runs["a"].headline.name == "top1"
+
+
+def test_a_table_is_read_when_it_is_asked_for(tmp_path, monkeypatch):
+    path = whole_run(tmp_path / "run").path
+    runs, run = read_runs(path), read_folder(path)
+    opened = []
+    monkeypatch.setattr(reader, "read_table", lambda file: opened.append(file.name) or read_table(file))
+    assert run.arms == ARMS and len(runs) == 1 and opened == []
+    assert len(run.results) == 8 and len(run.results) == 8 and opened == ["results.csv"]
+    assert len(runs.metrics) == 8 and opened == ["results.csv", "metrics.csv"]
+
+
+def test_settings_are_those_of_the_files(tmp_path, monkeypatch):
+    """They are kept in JSON as well, which counts only while it says what the files say."""
+    path = whole_run(tmp_path / "run").path
+    kept = read_folder(path).configs
+    with monkeypatch.context() as patched:
+        patched.setattr(tables_on_disk, "parse_yaml", lambda text: pytest.fail("the YAML was parsed"))
+        pd.testing.assert_frame_equal(read_folder(path).configs, kept)
+    (path / "settings.json").unlink()
+    pd.testing.assert_frame_equal(read_folder(path).configs, kept)
+    (path / "settings.json").write_text("[1, 2]")
+    pd.testing.assert_frame_equal(read_folder(path).configs, kept)
+    whole_run(tmp_path / "other")
+    (tmp_path / "other" / "sn-1x2-seed4" / "hparams.yaml").write_text(RECIPE.replace("0.1", "0.7"))
+    (tmp_path / "other" / "config.yaml").write_text("seed: 3\nseeds: 2\nnote: changed by hand")
+    configs = read_folder(tmp_path / "other").configs
+    assert list(configs["lr"]) == [0.1, 0.1, 0.1, 0.7] and set(configs["note"]) == {"changed by hand"}
+
+
+def test_what_is_not_finished_or_damaged_is_left_out_of_a_pattern_and_refused_by_name(tmp_path, folder):
+    whole_run(tmp_path / "good")
+    whole_run(tmp_path / "bad")
+    (tmp_path / "bad" / "arms.json").write_text("[")
+    fill(folder, "bn-1x2", 3, [])  # half a run
+    with pytest.warns(UserWarning, match=r"2 runs are left out: .*arms\.json is damaged: .* \.\.\."):
+        assert list(read_runs(str(tmp_path / "*"))) == ["good"]
+    with pytest.raises(UsageError, match="half a run"):
+        read_runs(tmp_path / "good", folder.path)
+    with pytest.raises(UsageError, match=r"there is no finished run in .*nothing"):
+        read_runs(tmp_path / "nothing*")
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    for parent in ("first", "second"):
+        whole_run(tmp_path / parent / "run")
+    assert list(read_runs(tmp_path / "*" / "run")) == ["first/run", "second/run"]
+    assert list(read_runs(tmp_path / "first" / "run", f"{tmp_path}/first/*")) == ["run"]
+
+
+@pytest.mark.parametrize("spoil", ["", "arm,seed\nbn", "arm,seed,measure,value\nbn,3,top1,0.5,7\n", "\x00" * 50])
+def test_damaged_results_are_refused_when_they_are_asked_for(spoil, tmp_path):
+    path = whole_run(tmp_path / "run").path
+    (path / "results.csv").write_text(spoil)
+    run = read_folder(path)
+    assert len(run.gates) == 4
+    with pytest.raises(UsageError, match=r"results\.csv (is damaged|has no column norm, setting): its command|, which"):
+        _ = run.results
+
+
+def test_damaged_metrics_are_an_empty_table_and_a_warning(tmp_path):
+    path = whole_run(tmp_path / "run").path
+    (path / "metrics.csv").write_bytes(bytes(range(256)))
+    with pytest.warns(UserWarning, match=r"metrics\.csv is damaged: its table is empty"):
+        metrics = read_folder(path).metrics
+    assert metrics.empty and list(metrics) == ["arm", "norm", "setting", "seed", "step", "epoch", "metric", "value"]
+
+
+def test_numbers_come_back_to_the_last_bit(tmp_path):
+    value = 0.1 + 0.2  # 0.30000000000000004
+    run = read_folder(whole_run(tmp_path / "run", value=value).path)
+    assert (run.results.query("measure == 'top1'").value == value).all()
+
+
+def test_many_folders_are_read_quickly(tmp_path):
+    whole_run(tmp_path / "run0")
+    for number in range(1, 200):
+        shutil.copytree(tmp_path / "run0", tmp_path / f"run{number}")
+    begin = time.process_time()
+    assert len(read_runs(tmp_path / "run*").results) == 200 * 8
+    assert time.process_time() - begin < 4  # seconds of one core; a fifth of one it takes

@@ -1,0 +1,1 @@
+"""Gates while a network trains: how they are tracked, recorded and shown."""
