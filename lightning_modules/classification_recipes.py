@@ -64,7 +64,7 @@ class ClassificationRecipe(TrainingRecipe):
     cutmix: float = 0.0
 
     ema_decay: float | None = None  # of the averaged weights and buffers that are judged
-    ema_warmup: bool = False  # whether it begins lower: see `lightning_modules.optimization.ema_decay_at`
+    ema_warmup: bool = False  # whether it begins lower: see `lightning_modules.weight_averaging.decay_at`
     ema_statistics: str = "averaged"  # or "reestimated": see `lightning_modules.weight_averaging.AveragedWeights`
     keep_last: bool = False  # an epoch's last, smaller batch is trained on as well
     from_each: bool = False  # batches hold `batch_size` images of each training domain, drawn with replacement

@@ -1,4 +1,4 @@
-"""Every optimiser and every schedule, by the name that a recipe has for it, and averages of weights.
+"""Every optimiser and every schedule, by the name that a recipe has for it.
 
 A recipe says `optimizer="sgd", schedule="poly"` (`TrainingRecipe`), and its module's `configure_optimizers` returns
 `optimizers(recipe, module)`. A new schedule is a function of the recipe and of the study's step here, and its name in
@@ -9,10 +9,8 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import nn
 
-from lightning_modules.classification_recipes import ClassificationRecipe
 from lightning_modules.training_recipe import TrainingRecipe
 from normshift import parameter_groups
 
@@ -156,31 +154,3 @@ def divided(groups: list[dict], slow: set[int], factor: float) -> list[dict]:
         parts.append(group | {"name": f"backbone_{group['name']}", "params": own, "lr": factor * group["lr"]})
         parts.append(group | {"params": [p for p in group["params"] if id(p) not in slow]})
     return [part for part in parts if part["params"]]
-
-
-def ema_decay_at(recipe: ClassificationRecipe, updates: int) -> float:
-    """The decay of the averaged weights after so many updates.
-
-    With `ema_warmup` min(decay, (1 + updates) / (10 + updates)), as TensorFlow's ExponentialMovingAverage has it, so
-    that the average forgets its beginning; else the decay itself.
-    """
-    return min(recipe.ema_decay, (1 + updates) / (10 + updates)) if recipe.ema_warmup else recipe.ema_decay
-
-
-def ema_update(recipe: ClassificationRecipe) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """The `multi_avg_fn` of torch's AveragedModel for a recipe: averages moved, in place, towards current values.
-
-    It depends on nothing but the number of updates, which AveragedModel keeps in a buffer: a resumed training goes on.
-    """
-
-    def update(averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
-        decay = ema_decay_at(recipe, int(updates)) if recipe.ema_warmup else recipe.ema_decay
-        get_ema_multi_avg_fn(decay)(averages, current, updates)
-
-    return update
-
-
-def remembered(recipe: ClassificationRecipe) -> float:
-    """The share of its beginning that the average holds after the last step."""
-    decays = (ema_decay_at(recipe, at) for at in range(1, recipe.max_steps))
-    return math.prod(decays) if recipe.ema_warmup else recipe.ema_decay**recipe.max_steps

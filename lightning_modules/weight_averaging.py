@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import pytorch_lightning as pl
@@ -10,6 +11,7 @@ import torch.distributed as processes
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_modules.study_module import steps_of
 from normshift import update_statistics
@@ -21,6 +23,33 @@ BATCHES = 200
 """Training batches, at most, over which running statistics are estimated anew."""
 
 
+def decay_at(updates: int, decay: float, warmup: bool) -> float:
+    """The decay of an average of weights after so many updates.
+
+    With `warmup` min(decay, (1 + updates) / (10 + updates)), as TensorFlow's ExponentialMovingAverage has it, so that
+    the average forgets its beginning; else the decay itself.
+    """
+    return min(decay, (1 + updates) / (10 + updates)) if warmup else decay
+
+
+def moving_average(decay: float, warmup: bool) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """The `multi_avg_fn` of torch's AveragedModel: averages moved, in place, towards current values.
+
+    It depends on nothing but the number of updates, which AveragedModel keeps in a buffer: a resumed training goes on.
+    """
+
+    def update(averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
+        now = decay_at(int(updates), decay, warmup) if warmup else decay
+        get_ema_multi_avg_fn(now)(averages, current, updates)
+
+    return update
+
+
+def remembered(steps: int, decay: float, warmup: bool) -> float:
+    """The share of its beginning that the average holds after so many steps."""
+    return math.prod(decay_at(at, decay, warmup) for at in range(1, steps)) if warmup else decay**steps
+
+
 class AveragedWeights(WeightAveraging):
     """Evaluates and keeps a moving average of weights and buffers, updated after each step.
 
@@ -29,7 +58,7 @@ class AveragedWeights(WeightAveraging):
     processes the first one's buffers are evaluated by all, since they are those of the checkpoint.
 
     Args:
-        update: moves averages, in place, towards current values (`optimization.ema_update`): torch's `multi_avg_fn`.
+        update: moves averages, in place, towards current values (`moving_average`): torch's `multi_avg_fn`.
         statistics: of `STATISTICS`.
     """
 

@@ -21,12 +21,11 @@ from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import SELECTIONS, ClassificationRecipe
 from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
 from lightning_modules.examples import Example
-from lightning_modules.optimization import ema_update, remembered
 from lightning_modules.predictions import classification_examples
 from lightning_modules.pseudo_labels import with_pseudo_labels
 from lightning_modules.recipe_images import judged_image, train_image
 from lightning_modules.robustness import Judged, evaluate
-from lightning_modules.weight_averaging import AveragedWeights
+from lightning_modules.weight_averaging import AveragedWeights, moving_average, remembered
 from normshift.registry import NORMS
 
 if TYPE_CHECKING:
@@ -162,7 +161,9 @@ class ClassificationTask(Task):
 
     def callbacks(self, arm: Arm, run: RunSettings) -> list[pl.Callback]:
         recipe = arm.recipe
-        return [AveragedWeights(ema_update(recipe), recipe.ema_statistics)] if recipe.ema_decay else []
+        if not recipe.ema_decay:
+            return []
+        return [AveragedWeights(moving_average(recipe.ema_decay, recipe.ema_warmup), recipe.ema_statistics)]
 
     def evaluate_further(
         self, module: ClassificationModule, data: ClassificationData, arm: Arm, run: RunSettings
@@ -277,7 +278,8 @@ def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
         recipe = arm.recipe.fitted(images, flags.max_steps)
     except ValueError as error:
         raise UsageError(f"{arm.train}: {error}") from error
-    if recipe.ema_decay and not flags.smoke and (share := remembered(recipe)) > REMEMBERED:
+    share = remembered(recipe.max_steps, recipe.ema_decay, recipe.ema_warmup) if recipe.ema_decay else 0.0
+    if share > REMEMBERED and not flags.smoke:
         raise UsageError(
             f"an average of decay {recipe.ema_decay:g} would be {100 * share:.0f} % its first step's weights after "
             f"{recipe.max_steps} steps: train longer, or pass a lower --ema-decay, 0 for none."

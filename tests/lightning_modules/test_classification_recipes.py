@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE, ClassificationRecipe
-from lightning_modules.optimization import ema_decay_at, ema_update, rate_factor, remembered
+from lightning_modules.optimization import rate_factor
 from lightning_modules.recipe_images import judged_image, train_image
+from lightning_modules.weight_averaging import decay_at, moving_average, remembered
 
 CLASSES = ("a", "b", "c")
 
@@ -160,15 +161,16 @@ def test_last_gammas_start_as_published(name, value, backbone, norm):
 
 def test_the_average_warms_up_as_tensorflows():
     recipe = CLASSIFICATION_RECIPES["resnet-rs-50-160"].fitted(4096, max_steps=200)
-    found = [ema_decay_at(recipe, t) for t in (0, 1, 8, 89_989, 89_990, 10**6)]
+    average_by = recipe.ema_decay, recipe.ema_warmup
+    found = [decay_at(t, *average_by) for t in (0, 1, 8, 89_989, 89_990, 10**6)]
     assert found == pytest.approx([0.1, 2 / 11, 0.5, 89_990 / 89_999, 0.9999, 0.9999], rel=1e-12)
-    assert remembered(recipe) < 1e-12  # so that a short training is not judged on its first weights
-    average = AveragedModel(torch.nn.Linear(1, 1, bias=False), multi_avg_fn=ema_update(recipe))
+    assert remembered(recipe.max_steps, *average_by) < 1e-12  # a short training is not evaluated on its first weights
+    average = AveragedModel(torch.nn.Linear(1, 1, bias=False), multi_avg_fn=moving_average(*average_by))
     expected, values = None, torch.randn(6, dtype=torch.float64).tolist()
     for t, value in enumerate(values):
         if t == 3:  # a resumed training has nothing but the state
             state = average.state_dict()
-            average = AveragedModel(torch.nn.Linear(1, 1, bias=False), multi_avg_fn=ema_update(recipe))
+            average = AveragedModel(torch.nn.Linear(1, 1, bias=False), multi_avg_fn=moving_average(*average_by))
             average.load_state_dict(state)
         model = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(model.weight, value)
