@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import math
 import os
 import re
 import signal
-import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from experiments.flags import UsageError
 from experiments.run_parts import set_aside
 from experiments.stops import stopped
+from experiments.study.quiet import quiet_lightning
 from experiments.study.settings import RunSettings
 from experiments.study.task import Pace
 from experiments.wandb_start import start_wandb
@@ -33,17 +32,7 @@ from lightning_modules.judgement_line import JudgementLine
 from lightning_modules.study_module import StudyModule
 from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
 
-# Lightning's advertisements and its advice against what is done here on purpose (steps counted, loaders small)
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-for advice in (
-    "The number of training batches",
-    "The '.*_dataloader' does not have many workers",
-    ".*treespec, LeafSpec.*",
-    "Experiment logs directory",
-    "Checkpoint directory",
-    "There is a wandb run already in progress",
-):
-    warnings.filterwarnings("ignore", message=advice)
+quiet_lightning()
 
 
 class EndsOthers(pl.Callback):

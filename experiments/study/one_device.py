@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from experiments.study.endings import UsageError
+from experiments.study.quiet import quiet_lightning
 from experiments.study.settings import devices
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def make_evaluator(flags, callbacks: list[pl.Callback] | None = None) -> pl.Trai
     if (flags.gpus or 0) > 1:
         raise UsageError(f"--gpus {flags.gpus}: trained networks are run in one process; pass --gpus 1 or --gpus 0.")
     accelerator, _ = devices(flags)
+    quiet_lightning()
     return pl.Trainer(
         accelerator=accelerator,
         devices=1,
