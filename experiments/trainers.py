@@ -94,9 +94,6 @@ def make_trainer(
     if rank_zero_only.rank == 0:
         set_aside(folder / "metrics.csv")
     loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50), *_wandb(run.wandb, folder, about)]
-    checkpoint = ModelCheckpoint(
-        folder / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
-    )
     return pl.Trainer(
         accelerator=run.accelerator,
         devices=run.devices,
@@ -111,22 +108,28 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, pace.epoch_steps),
         logger=loggers,
-        callbacks=[
-            checkpoint,
-            LearningRateMonitor("step"),
-            RichProgressBar(),
-            JudgementLine(folder.name, measure, pace.max_steps),
-            OwnDraws(),
-            EndsOthers(),
-            EndsAt(pace.max_steps),
-            MetricsKept(),
-            SharedBuffers(),
-            FiniteTraining(),
-            *callbacks,
-        ],
+        callbacks=[*_own_callbacks(folder, pace, measure), *callbacks],
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module shares samples out itself, and judges none twice
     )
+
+
+def _own_callbacks(folder: Path, pace: Pace, measure: str) -> list[pl.Callback]:
+    """What every training has: its checkpoint, its lines in the log, its end, and what keeps processes together."""
+    return [
+        ModelCheckpoint(
+            folder / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+        ),
+        LearningRateMonitor("step"),
+        RichProgressBar(),
+        JudgementLine(folder.name, measure, pace.max_steps),
+        OwnDraws(),
+        EndsOthers(),
+        EndsAt(pace.max_steps),
+        MetricsKept(),
+        SharedBuffers(),
+        FiniteTraining(),
+    ]
 
 
 def train(trainer: pl.Trainer, module: StudyModule, data: pl.LightningDataModule, resume: bool) -> None:
