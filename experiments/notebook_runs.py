@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from experiments.flags import UsageError
-from experiments.study.reader import RunFiles
+from experiments.study.run_files import RunFiles
 
 ROOT = Path(__file__).parents[1]
 SIZES = ("smoke", "small", "full")

@@ -116,12 +116,13 @@ def measure_of(name: str, among: Mapping[str, Measure] | None = None) -> Measure
     return found
 
 
-def families(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the form FAMILY/MEMBER that a registered family knows, by family."""
+def families(names: Iterable[str], among: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Names of the form FAMILY/MEMBER by family, of the families that are registered or are `among` other measures."""
     found: dict[str, list[str]] = {}
+    known = {*_REGISTRY, *among}
     for name in names:
         family = name.partition("/")[0]
-        if f"{family}/*" in _REGISTRY and "/" in name:
+        if f"{family}/*" in known and "/" in name:
             found.setdefault(family, []).append(name)
     return found
 

@@ -93,14 +93,14 @@ class Run:
     def family_members(self, family: str) -> list[str]:
         """The measures of a family that there are results of, such as `iou/road`."""
         named = [] if self.results is None or "measure" not in self.results else self.results["measure"].dropna()
-        return families(dict.fromkeys(named)).get(family, [])
+        return families(dict.fromkeys(named), self.measures).get(family, [])
 
     @property
     def families(self) -> list[str]:
         """Families of measures that there are results of, or were to be."""
         named = [] if self.results is None or "measure" not in self.results else self.results["measure"].dropna()
         said = [measure.family for measure in self.measures.values() if measure.family]
-        return list(dict.fromkeys([*said, *families(dict.fromkeys(named))]))
+        return list(dict.fromkeys([*said, *families(dict.fromkeys(named), self.measures)]))
 
     def _measured(self) -> set[str]:
         """Names of measures in the results, and of what was logged as DOMAIN/MEASURE."""

@@ -50,6 +50,7 @@ def test_a_member_of_a_family_has_its_own_name():
     assert (road.name, road.label, road.better) == ("iou/traffic light", "IoU of traffic light", "higher")
     assert find_measure("ap/road") is None and find_measure("iou") is None
     assert families(["miou", "iou/road", "ap/road", "iou/sky"]) == {"iou": ["iou/road", "iou/sky"]}
+    assert families(["ap/road"], ["ap/*", "map"]) == {"ap": ["ap/road"]}
 
 
 def test_an_unknown_measure_is_one_sentence():

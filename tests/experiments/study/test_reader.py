@@ -13,7 +13,7 @@ import wandb
 from experiments.domain_drop import drop_table
 from experiments.flags import UsageError
 from experiments.run_folder import RunFolder
-from experiments.study import reader, tables_on_disk
+from experiments.study import run_files, tables_on_disk
 from experiments.study.reader import read_folder, read_runs, read_wandb
 from experiments.study.tables_on_disk import read_table
 from tests.experiments.three_norms import MIOU, results
@@ -278,7 +278,7 @@ def test_a_table_is_read_when_it_is_asked_for(tmp_path, monkeypatch):
     path = whole_run(tmp_path / "run").path
     runs, run = read_runs(path), read_folder(path)
     opened = []
-    monkeypatch.setattr(reader, "read_table", lambda file: opened.append(file.name) or read_table(file))
+    monkeypatch.setattr(run_files, "read_table", lambda file: opened.append(file.name) or read_table(file))
     assert run.arms == ARMS and len(runs) == 1 and opened == []
     assert len(run.results) == 8 and len(run.results) == 8 and opened == ["results.csv"]
     assert len(runs.metrics) == 8 and opened == ["results.csv", "metrics.csv"]
