@@ -40,21 +40,14 @@ def draw_drops(scores: DataFrame, ranked: list[str], looks: dict[str, Look], tit
     from experiments.domain_drop import DROP
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
-    reach = max(scores[DROP].max(), 0.1)
+    least, reach = min([0, *scores[DROP].dropna()]), max([0.1, *scores[DROP].dropna()])
     for y, arm in enumerate(ranked):
         seeds, colour = scores.loc[[arm], DROP], looks[arm].colour
         mean = f"{seeds.mean():.{headline.digits}f}"
         ax.barh(y, seeds.mean(), 0.56, color=_pale(colour), linewidth=0)
         ax.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
-        ax.text(
-            max(seeds.max(), 0) + 0.03 * reach,
-            y,
-            mean,
-            va="center",
-            fontsize=8.5,
-            color=INK,
-        )
-    ax.set_xlim(min(0, scores[DROP].min()), 1.14 * reach)
+        ax.text(max(seeds.max(), 0) + 0.03 * reach, y, mean, va="center", fontsize=8.5, color=INK)
+    ax.set_xlim(least, 1.14 * reach)
     _row_axis(ax, ranked, f"points of {headline.label} lost" if headline.is_share else f"{headline.label} lost")
     return figure
 
