@@ -19,8 +19,8 @@ from statistics import mean, median
 import cv2
 import numpy as np
 
-from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
-from datamodules.streets import Streets
+from datamodules.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
+from datamodules.worlds.streets.world import Streets
 
 TOLERANCE = 0.10
 BROKEN = ("glass_blur", "gaussian_blur")

@@ -26,8 +26,8 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 from torch import nn
 
-from lightning_modules.gate_record import GateRecord
-from lightning_modules.gate_tracker import GateTracker
+from lightning_modules.gates.record import GateRecord
+from lightning_modules.gates.tracker import GateTracker
 from normshift import convert, parameter_groups
 from normshift.gate_reader import GateReader
 

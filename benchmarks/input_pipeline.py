@@ -26,11 +26,11 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from datamodules.classification.transforms import TrainImage
 from datamodules.image_files import decode_rgb, decoded
-from datamodules.image_transforms import TrainImage
-from datamodules.labels import IGNORE
-from datamodules.streets import Streets
-from datamodules.transforms import MEAN, STD, TrainTransform
+from datamodules.segmentation.labels import IGNORE
+from datamodules.segmentation.transforms import MEAN, STD, TrainTransform
+from datamodules.worlds.streets.world import Streets
 
 BLOCK = 16
 """Images that a pipeline takes before it is the next one's turn: in training, too, its code stays in the caches."""

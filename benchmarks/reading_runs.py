@@ -24,9 +24,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from datamodules.labels import STREET
-from experiments.run_folder import RunFolder
+from datamodules.segmentation.labels import STREET
 from experiments.study.reader import RunTables, read_runs
+from experiments.study.run_folder import RunFolder
 
 NORMS = ("bn", "ibn-a", "sn", "bin")
 DOMAINS = ("streets-game", "streets-city", "streets-night", "streets-fog")

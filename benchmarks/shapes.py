@@ -12,7 +12,7 @@ import time
 
 import cv2
 
-from datamodules.shapes import STYLES, Shapes
+from datamodules.worlds.shapes.world import STYLES, Shapes
 
 BLOCK = 100
 

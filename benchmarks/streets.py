@@ -12,7 +12,7 @@ import time
 
 import cv2
 
-from datamodules.streets import APPEARANCES, Streets
+from datamodules.worlds.streets.world import APPEARANCES, Streets
 
 
 def main() -> None:

@@ -102,10 +102,10 @@ def resnet50(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]
 
 def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
     """segmentation-models-pytorch's DeepLabV3+, ResNet-50, and the studies' loss on random labels, auxiliary too."""
-    from datamodules.domains import Domain
-    from datamodules.labels import STREET
-    from lightning_modules.segmentation import SegmentationModule
-    from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
+    from datamodules.segmentation.domains import Domain
+    from datamodules.segmentation.labels import STREET
+    from lightning_modules.segmentation.module import SegmentationModule
+    from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 
     classes = len(STREET.classes)
     home = Domain("home", [], STREET, tuple(range(classes)), {})

@@ -38,8 +38,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.bounds import shown
-from experiments.flags import UsageError, one_sentence, parse
+from experiments.study.bounds import shown
+from experiments.study.flags import UsageError, one_sentence, parse
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 from normshift.registry import NORMS
 
@@ -105,8 +105,8 @@ def default_settings(data: str) -> list[str]:
 
 def table(results: DataFrame):
     """Top-1: a row a norm, a column a setting; and the fall from most to fewest images normalised together."""
-    from experiments.chance import LUCK
-    from experiments.tables import table_of
+    from experiments.study.chance import LUCK
+    from experiments.study.tables import table_of
     from experiments.tasks.classification import accuracies
     from lightning_modules.measures import Measure
 

@@ -30,7 +30,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.flags import one_sentence, parse
+from experiments.study.flags import one_sentence, parse
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(flags: Flags):
 
 def table(results: DataFrame):
     """Top-1 on the set's test images: a row a backbone, a column a norm."""
-    from experiments.tables import table_of
+    from experiments.study.tables import table_of
     from experiments.tasks.classification import accuracies
 
     scores = accuracies(results, rows="backbone", columns="norm")

@@ -33,13 +33,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from experiments.flags import UsageError, one_sentence, parse
-from experiments.judged_table import judged_table
+from experiments.study.flags import UsageError, one_sentence, parse
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
+from experiments.tasks.evaluated_table import judged_table
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
 PARTS = ("shifts", "consistency", "corruptions", "perturbations")
-"""What a network can be judged on besides clean images; see `lightning_modules.robustness`."""
+"""What a network can be judged on besides clean images; see `lightning_modules.robustness.evaluator`."""
 QUESTION = "What do a norm, blur before subsampling and a recipe each do to a classifier, and to what it withstands?"
 
 

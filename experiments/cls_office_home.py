@@ -41,14 +41,14 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import TYPE_CHECKING
 
-from experiments.flags import UsageError, one_sentence, parse
+from experiments.study.flags import UsageError, one_sentence, parse
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.tables import Table
-    from lightning_modules.classification_recipes import ClassificationRecipe
+    from experiments.study.tables import Table
+    from lightning_modules.classification.recipes import ClassificationRecipe
 
 QUESTION = "Several domains at once, a domain never seen, or one domain in place of another: which norm gets through?"
 
@@ -91,7 +91,7 @@ def main() -> None:
 
 def run(flags: Flags):
     """Train and evaluate every norm, pair and seed; returns the results."""
-    from datamodules.image_domains import domains_of  # loads torch: --help must not wait for it
+    from datamodules.classification.domains import domains_of  # loads torch: --help must not wait for it
     from experiments.tasks.classification import Arm, run_arms
 
     flags = smoked(flags, source=[], target=["sketch"] if flags.setting != "mixed" else []) if flags.smoke else flags
@@ -188,7 +188,7 @@ def chosen(names: list[str], domains: tuple[str, ...]) -> list[str]:
 
 def table(results: DataFrame):
     """Top-1: a row a norm, a column a domain or a pair, and the mean."""
-    from experiments.tables import table_of
+    from experiments.study.tables import table_of
     from experiments.tasks.classification import accuracies
 
     aside = results["setting"].eq("leave-one-out") & results["case"].ne("without-" + results["domain"].map(short))

@@ -29,14 +29,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.flags import UsageError, one_sentence, parse
+from experiments.study.flags import UsageError, one_sentence, parse
 from experiments.tasks.resnet_rs import SMALL_NETWORK, Laptop, ResNetRSFlags, arm_of, finished, folder_name, sized
 
 if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
 
-    from experiments.tables import Table
-    from lightning_modules.classification_recipes import ClassificationRecipe
+    from experiments.study.tables import Table
+    from lightning_modules.classification.recipes import ClassificationRecipe
 
 LAPTOP = Laptop(image_size=32, images=4000, epochs=12, parts=SMALL_NETWORK)
 
@@ -176,7 +176,7 @@ def additive_scores(results: DataFrame) -> DataFrame:
 
 def additive_table(results: DataFrame) -> Table:
     """A row a step, and rows of the gains' sums by kind."""
-    from experiments.tables import table_of
+    from experiments.study.tables import table_of
 
     legend = (
         "top-1 accuracy and its gain over the row before, in points; last, sums of the gains by kind. "

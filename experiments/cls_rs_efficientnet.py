@@ -23,14 +23,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.flags import UsageError, one_sentence, parse
+from experiments.study.flags import UsageError, one_sentence, parse
 from experiments.tasks.resnet_rs import CostFlags, Laptop, arm_of, finished, resized, sized
 
 if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
 
     from experiments.tasks.classification import Arm
-    from lightning_modules.classification_recipes import ClassificationRecipe
+    from lightning_modules.classification.recipes import ClassificationRecipe
 
 LAPTOP = Laptop(image_size=64, images=1600, epochs=8)
 EFFICIENTNETS = {

@@ -26,14 +26,14 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING
 
-from experiments.flags import one_sentence, parse
+from experiments.study.flags import one_sentence, parse
 from experiments.tasks.resnet_rs import CostFlags, Laptop, arm_of, finished, resized, sized
 
 if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
 
     from experiments.tasks.classification import Arm
-    from lightning_modules.classification_recipes import ClassificationRecipe
+    from lightning_modules.classification.recipes import ClassificationRecipe
 
 LAPTOP = Laptop(image_size=32, images=3000, epochs=9)
 GRIDS = {

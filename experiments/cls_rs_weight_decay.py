@@ -24,15 +24,15 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.flags import one_sentence, parse
+from experiments.study.flags import one_sentence, parse
 from experiments.tasks.resnet_rs import SMALL_NETWORK, Laptop, ResNetRSFlags, arm_of, finished, folder_name, sized
 
 if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
     from pandas import DataFrame
 
-    from experiments.tables import Table
+    from experiments.study.tables import Table
     from experiments.tasks.classification import Arm
-    from lightning_modules.classification_recipes import ClassificationRecipe
+    from lightning_modules.classification.recipes import ClassificationRecipe
 
 LAPTOP = Laptop(image_size=32, images=4000, epochs=6, parts=SMALL_NETWORK)
 
@@ -97,7 +97,7 @@ def regularised_recipes(recipe: ClassificationRecipe) -> list[tuple[str, Classif
 
 def weight_decay_table(results: DataFrame) -> Table:
     """Top-1: a row a set of regularisers, a column a weight decay, and what the lowest gains over the highest."""
-    from experiments.tables import table_of
+    from experiments.study.tables import table_of
     from experiments.tasks.classification import accuracies
 
     scores = accuracies(results, rows="regularisers", columns="weight decay")

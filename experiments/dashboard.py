@@ -9,7 +9,7 @@ specification as a file:
 
     python experiments/dashboard.py --project normshift --dry-run dashboard.json
 
-Panels name the keys that studies log (`experiments.wandb_outcome`, `lightning_modules.layer_log`), which are the same
+Panels name the keys that studies log (`experiments.study.wandb_runs.outcome`, `lightning_modules.layer_log`), which are the same
 whatever the domains are called. The curves of single layers are hidden from W&B's automatic panels; here they are.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from experiments.flags import UsageError, check_numbers, one_sentence, parse
+from experiments.study.flags import UsageError, check_numbers, one_sentence, parse
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -207,7 +207,7 @@ def run(flags: Flags) -> None:
         return
     import wandb
 
-    from experiments.wandb_start import NO_LOGIN, trouble_online
+    from experiments.study.wandb_runs.start import NO_LOGIN, trouble_online
 
     try:
         trouble = trouble_online()

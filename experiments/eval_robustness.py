@@ -41,16 +41,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.whole_file import write_whole
-from experiments.bounds import Bounds
-from experiments.flags import UsageError, check_numbers, check_wandb, one_sentence, parse, register_plugins, smoke_wandb
+from experiments.study.bounds import Bounds
+from experiments.study.flags import (
+    UsageError,
+    check_numbers,
+    check_wandb,
+    one_sentence,
+    parse,
+    register_plugins,
+    smoke_wandb,
+)
 
 if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
     from pandas import DataFrame
 
-    from datamodules.image_domains import ImageDomain
-    from experiments.judged_networks import Network
-    from experiments.run_lock import RunLock
-    from experiments.tables import Table
+    from datamodules.classification.domains import ImageDomain
+    from experiments.study.run_lock import RunLock
+    from experiments.study.tables import Table
+    from experiments.tasks.evaluated_networks import Network
 
 PARTS = ("clean", "shifts", "corruptions", "perturbations", "consistency")
 SMALLER = ("ECE", "mean error, corrupted", "mCE", "relative mCE", "flip probability", "mFR", "top-5 distance")
@@ -134,9 +142,9 @@ def run(flags: Flags) -> DataFrame:
     """Judge the networks; returns tidy results: arm, its facts, seed, part, condition, severity, measure, value."""
     import pandas as pd
 
-    from datamodules.corruption_frost import frost_photographs
+    from datamodules.corruptions.frost import frost_photographs
     from experiments.study.settings import devices, loader_workers
-    from lightning_modules.robustness import evaluate
+    from lightning_modules.robustness.evaluator import evaluate
 
     flags = smoked(flags) if flags.smoke else flags
     out = Path(flags.out)
@@ -182,7 +190,7 @@ def begun(out: Path) -> RunLock:
     Raises:
         UsageError: it cannot be written, or another process writes to it.
     """
-    from experiments.run_lock import locked
+    from experiments.study.run_lock import locked
 
     try:
         return locked(out)
@@ -204,8 +212,8 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
     Raises:
         UsageError: one of them cannot be had, or the networks were trained on different sets and --data is not given.
     """
-    from datamodules.joined import unlike_classes
-    from experiments.judged_networks import classifiers, is_path, named_network, told_apart
+    from datamodules.classification.joined import unlike_classes
+    from experiments.tasks.evaluated_networks import classifiers, is_path, named_network, told_apart
 
     trained = {given: classifiers(given) for given in flags.networks if is_path(given)}
     sets = {network.trained_on: network for found in trained.values() for network in found if network.trained_on}
@@ -227,7 +235,7 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
 
 def refuse_seen(data: str, networks: list[Network]) -> None:
     """A network that learned all images of a domain has none there to be judged on."""
-    from experiments.study.trained import learned_whole
+    from experiments.study.trained.networks import learned_whole
 
     for network in networks:
         learned = learned_whole(network.trained_on or "", data)
@@ -240,7 +248,7 @@ def refuse_seen(data: str, networks: list[Network]) -> None:
 
 def opened(flags: Flags, data: str, size: int) -> ImageDomain:
     """The images to judge on; an embedded set is drawn at the size that the networks cut their crops from."""
-    from datamodules.image_domains import open_images
+    from datamodules.classification.domains import open_images
     from datamodules.image_files import DataError, MissingDataError
 
     try:
@@ -262,7 +270,7 @@ class PublishedFiles:
 
     def __call__(self, name: str):
         """The samples of "imagenet-c/fog/3" or "imagenet-p/tilt"."""
-        from datamodules.image_domains import open_images
+        from datamodules.classification.domains import open_images
 
         samples = open_images(name, self.flags.split, self.flags.data_root).samples
         self.labels[name] = samples.labels
@@ -271,7 +279,7 @@ class PublishedFiles:
 
 def check_fit(flags: Flags, networks: list[Network], domain: ImageDomain) -> None:
     """Whether the networks can be judged on these images, and as the flags say."""
-    from datamodules.joined import unlike_classes
+    from datamodules.classification.joined import unlike_classes
 
     sizes = {network.judged.resize or network.judged.size for network in networks}
     if len(sizes) > 1 and not domain.on_disk:
@@ -305,10 +313,10 @@ def closing_table(
     """
     import pandas as pd
 
-    from experiments.chance import compared_in_nothing
-    from experiments.tables import table_of
-    from lightning_modules.robustness_summary import compares_with_alexnet, summary
-    from lightning_modules.robustness_views import spread
+    from experiments.study.chance import compared_in_nothing
+    from experiments.study.tables import table_of
+    from lightning_modules.robustness.summary import compares_with_alexnet, summary
+    from lightning_modules.robustness.views import spread
 
     def chosen(labels):
         return labels[spread(labels, flags.images or len(labels))]
@@ -340,7 +348,7 @@ FLIPS = {"flip probability", "mFR", "top-5 distance"}
 
 def at_chance(networks: list[Network], rows: list[dict]) -> tuple[list[str], float]:
     """The arms whose clean top-1 is no better than guessing under any seed, and what guessing is worth."""
-    from experiments.chance import LUCK
+    from experiments.study.chance import LUCK
 
     clean = {row["network"]: row["value"] for row in rows if (row["part"], row["measure"]) == ("clean", "top1")}
     guess = {network.judged.name: 1 / len(network.judged.classes) for network in networks}
@@ -371,7 +379,7 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
     """Leave the evaluation in its folder, and print the table."""
     import yaml
 
-    from experiments.reporting.arm_looks import cast
+    from experiments.reporting.arm_styles import cast
     from experiments.reporting.robustness_figures import draw_robustness
 
     write_whole(out / "table.md", table.markdown() + "\n")
@@ -390,7 +398,7 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
 
 def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFrame) -> None:
     """A run for each network, with its results and the numbers that studies log of what they `--judge`."""
-    from experiments.study.network_outcome import log_network
+    from experiments.study.trained.network_outcome import log_network
 
     settings = {"images": flags.images, "split": flags.split}
     for network in networks:

@@ -32,8 +32,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.bounds import Bounds
-from experiments.flags import (
+from experiments.study.bounds import Bounds
+from experiments.study.flags import (
     PRECISIONS,
     UsageError,
     check_numbers,
@@ -48,10 +48,10 @@ if TYPE_CHECKING:  # these load torch; a command line that asks for --help need 
     import pytorch_lightning as pl
     from pandas import DataFrame
 
-    from experiments.run_folder import RunFolder
-    from experiments.study.trained import Trained
-    from experiments.study.trained_task import TrainedTask
-    from experiments.tables import Table
+    from experiments.study.run_folder import RunFolder
+    from experiments.study.tables import Table
+    from experiments.study.trained.networks import Trained
+    from experiments.study.trained.task import TrainedTask
 
 PARTS = ("clean", "calibration", "shifts", "corruptions", "perturbations", "consistency")
 QUESTION = "Trained networks, evaluated from their checkpoints: how good are they on these sets?"
@@ -124,10 +124,10 @@ def run(flags: Flags) -> DataFrame:
     """Evaluate the networks; returns tidy results: arm, its columns, seed, domain, part, condition, measure, value."""
     from pytorch_lightning.callbacks import RichProgressBar
 
-    from experiments.study.evaluation_table import evaluation_table
-    from experiments.study.one_device import make_evaluator
     from experiments.study.settings import loader_workers
-    from experiments.study.trained_task import task_of
+    from experiments.study.trained.evaluation_table import evaluation_table
+    from experiments.study.trained.one_device import make_evaluator
+    from experiments.study.trained.task import task_of
     from lightning_modules.measures import measure_of
 
     started = time.time()
@@ -164,8 +164,8 @@ def evaluate_all(
     """Evaluate networks, each on its sets, and leave what was found of each in the folder."""
     import pandas as pd
 
-    from experiments.study.network_outcome import log_network
-    from experiments.study.one_device import in_precision, placed
+    from experiments.study.trained.network_outcome import log_network
+    from experiments.study.trained.one_device import in_precision, placed
     from lightning_modules.examples import save_examples
 
     rows, examples = {}, {}
@@ -207,8 +207,8 @@ def gathered(flags: Flags) -> list[Trained]:
     Raises:
         UsageError: one of them cannot be had, or they are of several tasks.
     """
-    from experiments.study.trained import Trained, as_folder, trained_networks
-    from experiments.study.trained_task import task_of
+    from experiments.study.trained.networks import Trained, as_folder, trained_networks
+    from experiments.study.trained.task import task_of
 
     if not flags.networks:
         return [Trained("untrained", 0, {"norm": "bn"}, task_of("segmentation").smoke_network(), "untrained")]
@@ -222,7 +222,7 @@ def gathered(flags: Flags) -> list[Trained]:
 
 def make_folder(flags: Flags, networks: Sequence[Trained]) -> RunFolder:
     """The folder of the evaluation, in the form of a study's run."""
-    from experiments.run_folder import RunFolder
+    from experiments.study.run_folder import RunFolder
 
     class EvaluationFolder(RunFolder):
         seeds = sorted({network.seed for network in networks})

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.flags import PRECISIONS, UsageError, check_numbers, one_sentence, parse, register_plugins
+from experiments.study.flags import PRECISIONS, UsageError, check_numbers, one_sentence, parse, register_plugins
 
 if TYPE_CHECKING:  # loads torch; a command line that asks for --help need not wait
     from lightning_modules.study_module import StudyModule
@@ -72,9 +72,9 @@ def run(flags: Flags) -> Path:
     Raises:
         UsageError: something was not as it has to be, or pictures could not be read; the others have been written then.
     """
-    from experiments.study.pictures import Reading, pictures_in
     from experiments.study.settings import loader_workers
-    from experiments.study.trained_task import task_of
+    from experiments.study.trained.pictures import Reading, pictures_in
+    from experiments.study.trained.task import task_of
 
     flags = smoked(flags) if flags.smoke else flags
     flags = dataclasses.replace(flags, workers=loader_workers(flags))
@@ -97,8 +97,8 @@ def network(flags: Flags) -> StudyModule:
     Raises:
         UsageError: it cannot be had, or a folder holds several.
     """
-    from experiments.study.trained import checkpoint_files, trained_network
-    from experiments.study.trained_task import task_of
+    from experiments.study.trained.networks import checkpoint_files, trained_network
+    from experiments.study.trained.task import task_of
 
     if flags.smoke:
         return task_of("segmentation").smoke_network()
@@ -133,7 +133,7 @@ def drawn(out: Path) -> Path:
     """A folder with two small street scenes."""
     from PIL import Image
 
-    from datamodules.streets import Streets
+    from datamodules.worlds.streets.world import Streets
 
     folder = out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)

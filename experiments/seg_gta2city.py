@@ -28,7 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.flags import one_sentence, parse
+from experiments.study.flags import one_sentence, parse
 from experiments.tasks.segmentation_flags import SegmentationFlags
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.classification import ClassificationModule
-from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
-from lightning_modules.segmentation import SegmentationModule
+from lightning_modules.classification.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.segmentation.module import SegmentationModule
 from lightning_modules.study_module import StudyModule
 from lightning_modules.weights import network_weights, read_checkpoint
 from normshift import NORMS

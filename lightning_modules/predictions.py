@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from datamodules.classification import ClassificationData
-from datamodules.labels import IGNORE, LabelSpace
-from datamodules.segmentation import SegmentationData
-from datamodules.transforms import EvalTransform
+from datamodules.classification.data import ClassificationData
+from datamodules.segmentation.data import SegmentationData
+from datamodules.segmentation.labels import IGNORE, LabelSpace
+from datamodules.segmentation.transforms import EvalTransform
 from lightning_modules.examples import Example
 
 

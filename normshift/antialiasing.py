@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from normshift.blur_pool import BlurPool2d, MaxBlurPool2d
-from normshift.norm_places import held_in_attributes, refuse_scripts
-from normshift.own_forward import OwnForward, behind, copy_on_cpu
+from normshift.exchange.norm_places import held_in_attributes, refuse_scripts
+from normshift.exchange.own_forward import OwnForward, behind, copy_on_cpu
 from normshift.surgery import norm_layers
 
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)

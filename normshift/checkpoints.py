@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from normshift.exchange.succession import hand_on_hooks, successor
 from normshift.layers import IBN2d, Norm
 from normshift.record import CHANNELWISE, gate_keys, published_names, record, state_for
 from normshift.registry import NORMS
 from normshift.released_blur import blur_as_released, filter_size, plain_names, refuse_other_blurs
-from normshift.succession import hand_on_hooks, successor
 from normshift.surgery import norm_layers
 from normshift.wrapped import bare, inner, unwrapped
 

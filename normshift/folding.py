@@ -20,11 +20,11 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from normshift.antialiasing import _blur_input, _blur_output
-from normshift.dataflow import LINEAR_MAPS, Flow, Source, observed, traced
 from normshift.engine import Moments
+from normshift.exchange.dataflow import LINEAR_MAPS, Flow, Source, observed, traced
+from normshift.exchange.norm_places import held_in_attributes
+from normshift.exchange.own_forward import OwnForward, apply_behind, behind, eps_of, is_frozen, is_known
 from normshift.layers import PER_IMAGE, BatchNorm, IBN2d, Norm
-from normshift.norm_places import held_in_attributes
-from normshift.own_forward import OwnForward, apply_behind, behind, eps_of, is_frozen, is_known
 from normshift.surgery import norm_layers
 
 PADDING = ("Conv2dSame", "Conv2dStaticSamePadding", "Conv2dDynamicSamePadding")  # timm's, smp's: pad, then convolve

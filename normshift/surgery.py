@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from normshift import ibn_net
+from normshift.exchange.norm_places import NetworkOfNorms, refuse_scripts
+from normshift.exchange.own_forward import OwnForward, apply_behind
+from normshift.exchange.succession import hand_on_hooks, successor
 from normshift.layers import BatchNorm, IBN2d, Norm, RunningStatistics
-from normshift.norm_places import NetworkOfNorms, refuse_scripts
-from normshift.own_forward import OwnForward, apply_behind
 from normshift.registry import norm_spec
 from normshift.running_statistics import BatchNormView
-from normshift.succession import hand_on_hooks, successor
 
 _apply_fused = apply_behind  # its name in networks that were saved whole, hooks and all
 Where = str | Iterable[str] | Callable[[str, nn.Module], bool] | None

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import normshift
-from datamodules.domains import DOMAINS
-from datamodules.image_domains import NAMES
+from datamodules.classification.domains import NAMES
+from datamodules.segmentation.domains import DOMAINS
 from experiments import dashboard
-from experiments.flags import parse
+from experiments.study.flags import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -12,14 +12,14 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_looks import Look
+from experiments.reporting.arm_styles import Look
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from experiments.tables import Table
+    from experiments.study.tables import Table
     from lightning_modules.measures import Measure
 
 PICTURE_WIDTH = 320
@@ -37,7 +37,7 @@ MARKERS = 7
 
 def draw_drops(scores: DataFrame, ranked: list[str], looks: dict[str, Look], title: str, headline: Measure) -> Figure:
     """A bar an arm: its drop, mean over seeds, and a dot for each seed; the first of `ranked` at the bottom."""
-    from experiments.domain_drop import DROP
+    from experiments.tasks.domain_drop import DROP
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     least, reach = min([0, *scores[DROP].dropna()]), max([0.1, *scores[DROP].dropna()])
@@ -56,7 +56,7 @@ def draw_heights(
     scores: DataFrame, ranked: list[str], looks: dict[str, Look], targets: list[str], title: str, headline: Measure
 ) -> Figure:
     """A line an arm, from its headline on the source (dot) to the mean of its targets (ring); a tick is one target."""
-    from experiments.domain_drop import DROP, TARGETS
+    from experiments.tasks.domain_drop import DROP, TARGETS
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     means, lost = scores.groupby("arm").mean(), -1 if headline.smaller_is_better else 1
@@ -217,7 +217,7 @@ def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure of that many inches with one quiet panel."""
     from matplotlib.figure import Figure
 
-    from lightning_modules.gate_figures import quiet
+    from lightning_modules.gates.figures import quiet
 
     figure = Figure(figsize=(width, height), layout="constrained")
     ax = figure.add_subplot()

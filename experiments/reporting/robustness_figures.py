@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command li
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from experiments.reporting.arm_looks import Look
+    from experiments.reporting.arm_styles import Look
 
 INK = "#3d4650"
 WIDTH = 11.0
@@ -143,7 +143,7 @@ def _curves(ax: Axes, rows: DataFrame, looks: dict[str, Look]) -> None:
 
 
 def _dress(ax: Axes, title: str, bold: bool = False) -> None:
-    from lightning_modules.gate_figures import quiet
+    from lightning_modules.gates.figures import quiet
 
     quiet(ax)
     ax.set_title(title, loc="left", fontsize=9, color=INK, fontweight="bold" if bold else "normal")

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.failures import Failure, read_failures
-from experiments.reporting.arm_looks import Cast, cast
-from experiments.run_parts import (
+from experiments.reporting.arm_styles import Cast, cast
+from experiments.study.failures import Failure, read_failures
+from experiments.study.run_parts import (
     MEASURES_FILE,
     MOST_SEEDS,
     RESULT,
@@ -29,7 +29,7 @@ from lightning_modules.measures import Measure, families, find_measure, headline
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.tables import Table
+    from experiments.study.tables import Table
 
 FRAMES = {
     "results.csv": ("arm", "seed"),
@@ -86,7 +86,7 @@ class Run:
     @property
     def compares_domains(self) -> bool:
         """Whether networks are evaluated on a source and on targets, or were to be."""
-        from experiments.domain_drop import has_domains
+        from experiments.tasks.domain_drop import has_domains
 
         return "drop" in self.measures or has_domains(self.results)
 
@@ -126,7 +126,7 @@ def read_run(path: Path) -> Run:
     Raises:
         ValueError: where it is no run folder, or one whose tables name no arms.
     """
-    from experiments.tables import Table
+    from experiments.study.tables import Table
 
     if not any((path / name).is_file() for name in ("config.yaml", "results.csv", "metrics.csv")):
         raise ValueError(f"{path} is no run folder: it holds neither config.yaml nor results.csv nor metrics.csv.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_looks import MOST
+from experiments.reporting.arm_styles import MOST
 from experiments.reporting.figures import (
     draw_column,
     draw_curves,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from experiments.reporting.gate_slides import Slides
     from experiments.reporting.run import Run
-    from experiments.tables import Table
+    from experiments.study.tables import Table
     from lightning_modules.measures import Measure
 
 
@@ -58,7 +58,7 @@ class Section:
 
 def drop_section(run: Run) -> Section:
     """What is lost between source and targets, and from which heights."""
-    from experiments.domain_drop import DROP, has_domains, seed_scores
+    from experiments.tasks.domain_drop import DROP, has_domains, seed_scores
 
     section, headline = Section("The drop"), run.headline
     results = run.results.dropna(subset=["value"]) if has_domains(run.results) and headline else None
@@ -196,7 +196,7 @@ def _judged_once(run: Run) -> bool:
 def gate_section(run: Run) -> Section | None:
     """Which statistics the switchable norms settled on, and on what way; None where no norm has gates."""
     from experiments.reporting.gate_slides import caption, slides
-    from lightning_modules.gate_figures import draw_gate_movement
+    from lightning_modules.gates.figures import draw_gate_movement
     from lightning_modules.gates.panels import finite, panels, sampled
 
     section = Section("What the gates learned")

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_looks import Cast
+from experiments.reporting.arm_styles import Cast
 from experiments.reporting.run import FRAMES, Run, listed
-from experiments.tables import PARTS, Table
+from experiments.study.tables import PARTS, Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

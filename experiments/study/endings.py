@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from experiments.stops import exit_if_stopped
+from experiments.study.stops import exit_if_stopped
 
 
 class UsageError(ValueError):

@@ -16,26 +16,26 @@ import pytorch_lightning as pl
 import torch.distributed as processes
 from pytorch_lightning.utilities import rank_zero_only
 
-from experiments.chance import without_guessers
-from experiments.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
-from experiments.report import write_report
 from experiments.reporting.gate_bars import print_gates
-from experiments.run_folder import RunFolder
-from experiments.stops import exit_if_stopped, signals_exit
+from experiments.reporting.page import write_report
+from experiments.study.chance import without_guessers
 from experiments.study.endings import TrainingsFailed, UsageError
-from experiments.trainers import end_wandb, forget_progress, make_trainer, train
-from experiments.wandb_outcome import log_outcome
+from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
+from experiments.study.run_folder import RunFolder
+from experiments.study.stops import exit_if_stopped, signals_exit
+from experiments.study.trainers import end_wandb, forget_progress, make_trainer, train
+from experiments.study.wandb_runs.outcome import log_outcome
 from lightning_modules.examples import save_examples
 from lightning_modules.finite_training import NotFiniteError
-from lightning_modules.gate_tracker import GateTracker
-from lightning_modules.halves_tracker import HalvesTracker
+from lightning_modules.gates.halves_tracker import HalvesTracker
+from lightning_modules.gates.tracker import GateTracker
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from experiments.study.settings import RunSettings
+    from experiments.study.tables import Table
     from experiments.study.task import Arm, Task
-    from experiments.tables import Table
     from lightning_modules.study_module import StudyModule
 
 

@@ -20,12 +20,12 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_looks import Look, cast
-from experiments.run_parts import EXAMPLES, read_measures
+from experiments.reporting.arm_styles import Look, cast
 from experiments.study.endings import UsageError
 from experiments.study.run_files import COLUMNS, RunFiles
+from experiments.study.run_parts import EXAMPLES, read_measures
 from experiments.study.tables_on_disk import joined_tables, to_frame
-from experiments.study.wandb_history import read_wandb_tables
+from experiments.study.wandb_runs.history import read_wandb_tables
 from lightning_modules.examples import ExampleFiles, read_examples
 from lightning_modules.measures import Measure, headline_of, measure_of
 

@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.failures import FAILED_FILE
-from experiments.run_parts import MOST_SEEDS, RESULT, in_long_form, readable
 from experiments.study.endings import UsageError
+from experiments.study.failures import FAILED_FILE
+from experiments.study.run_parts import MOST_SEEDS, RESULT, in_long_form, readable
 from experiments.study.tables_on_disk import (
     kept_settings,
     long_metrics,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.flags import RunFlags, UsageError, out_folder
+from experiments.study.flags import RunFlags, UsageError, out_folder
 
 
 @dataclass(frozen=True)

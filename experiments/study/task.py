@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from experiments.study.settings import RunSettings
-    from experiments.tables import Table
+    from experiments.study.tables import Table
     from lightning_modules.examples import Example
     from lightning_modules.study_module import StudyModule
 

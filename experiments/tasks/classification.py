@@ -8,23 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from datamodules.classification import AdaptationData, ClassificationData
-from datamodules.image_domains import ImageDomain, open_images
+from datamodules.classification.data import AdaptationData, ClassificationData
+from datamodules.classification.domains import ImageDomain, open_images
 from datamodules.image_files import DataError, MissingDataError
-from experiments.flags import UsageError
 from experiments.study import task
+from experiments.study.flags import UsageError
 from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.task import Pace, Task
 from experiments.tasks.classification_flags import ClassificationFlags
-from lightning_modules.classification import ClassificationModule
-from lightning_modules.classification_recipes import SELECTIONS, ClassificationRecipe
-from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from lightning_modules.classification.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.classification.pseudo_labels import with_pseudo_labels
+from lightning_modules.classification.recipe_images import judged_image, train_image
+from lightning_modules.classification.recipes import SELECTIONS, ClassificationRecipe
 from lightning_modules.examples import Example
 from lightning_modules.predictions import classification_examples
-from lightning_modules.pseudo_labels import with_pseudo_labels
-from lightning_modules.recipe_images import judged_image, train_image
-from lightning_modules.robustness import Judged, evaluate
+from lightning_modules.robustness.evaluator import Judged, evaluate
 from lightning_modules.weight_averaging import AveragedWeights, moving_average, remembered
 from normshift.registry import NORMS
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pandas import DataFrame
 
-    from experiments.tables import Table
+    from experiments.study.tables import Table
 
 REMEMBERED = 0.2
 """Share of its beginning that an average of weights may still hold when it is evaluated."""
@@ -53,7 +53,7 @@ class Arm(task.Arm):
     train: str  # the domain it learns
     judged: tuple[str, ...]  # the domains it is evaluated on
     antialias: int | None = None
-    judge: tuple[str, ...] = ()  # parts of `lightning_modules.robustness` besides "clean"
+    judge: tuple[str, ...] = ()  # parts of `lightning_modules.robustness.evaluator` besides "clean"
     held_out: tuple[str, ...] = ()  # those evaluated domains that are held-out images of what it learns
     adapt_to: str | None = None  # a domain whose images are learned from without their labels
     processes: int | None = None  # that share a step, where a study says it; more than there are take turns

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from experiments.flags import RunFlags, UsageError, check_weights, smoke_wandb
-from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, ClassificationRecipe
+from experiments.study.flags import RunFlags, UsageError, check_weights, smoke_wandb
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES, ClassificationRecipe
 
 
 @dataclass

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from experiments.flags import UsageError
+from experiments.study.flags import UsageError
 from experiments.study.latency import latency
-from experiments.tables import Table, table_of
+from experiments.study.tables import Table, table_of
 from experiments.tasks.classification import Arm, ClassificationTask, Opened, accuracies, build, run_arms
 from experiments.tasks.resnet_rs import CostFlags
-from lightning_modules.backbones import complexity
+from lightning_modules.classification.backbones import complexity
 
 if TYPE_CHECKING:
-    from datamodules.classification import ClassificationData
+    from datamodules.classification.data import ClassificationData
     from experiments.study.settings import RunSettings
-    from lightning_modules.classification import ClassificationModule
+    from lightning_modules.classification.module import ClassificationModule
 
 
 def run_costs(

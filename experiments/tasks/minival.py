@@ -13,12 +13,12 @@ import numpy as np
 import torch.distributed as processes
 from pandas import DataFrame
 
-from datamodules.image_domains import ImageDomain
-from datamodules.joined import Relabelled
-from experiments.failures import read_failure
-from experiments.flags import UsageError, out_folder
+from datamodules.classification.domains import ImageDomain
+from datamodules.classification.joined import Relabelled
 from experiments.study.endings import TrainingsFailed
-from experiments.tables import Table, table_of
+from experiments.study.failures import read_failure
+from experiments.study.flags import UsageError, out_folder
+from experiments.study.tables import Table, table_of
 from experiments.tasks.classification import Arm, Opened, accuracies, run_arms
 from experiments.tasks.classification_flags import ClassificationFlags
 

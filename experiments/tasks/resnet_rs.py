@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.flags import UsageError
+from experiments.study.flags import UsageError
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
-from lightning_modules.classification_recipes import ClassificationRecipe
+from lightning_modules.classification.recipes import ClassificationRecipe
 
 if TYPE_CHECKING:
     from experiments.tasks.classification import Arm

@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from datamodules.image_files import MissingDataError
-from datamodules.segmentation import SegmentationData
-from experiments.domain_drop import drop_table
-from experiments.flags import UsageError, smoke_wandb
+from datamodules.segmentation.data import SegmentationData
 from experiments.study import task
+from experiments.study.flags import UsageError, smoke_wandb
 from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.task import Pace, Task
+from experiments.tasks.domain_drop import drop_table
 from experiments.tasks.segmentation_flags import SegmentationFlags
 from lightning_modules.examples import Example
 from lightning_modules.layer_log import hide, wandb_runs
 from lightning_modules.predictions import colours_in_hex, segmentation_examples
-from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES, SegmentationRecipe
+from lightning_modules.segmentation.module import SegmentationModule
+from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES, SegmentationRecipe
 from normshift import feature_divergence
 from normshift.registry import NORMS, norm_spec
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.tables import Table
+    from experiments.study.tables import Table
 
 ON_STREETS = "python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from experiments.flags import RunFlags, UsageError, check_weights, flag
+from experiments.study.flags import RunFlags, UsageError, check_weights, flag
 
 
 @dataclass

@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.classification import ClassificationEvaluation
-from datamodules.image_domains import ImageDomain, open_images
+from datamodules.classification.data import ClassificationEvaluation
+from datamodules.classification.domains import ImageDomain, open_images
+from datamodules.classification.joined import Relabelled
 from datamodules.image_files import DataError, MissingDataError
-from datamodules.joined import Relabelled
-from experiments.flags import UsageError
-from experiments.study.one_device import in_precision, make_evaluator, placed
-from experiments.study.pictures import Picture, Reading
-from experiments.study.trained import Trained, learned_whole
-from experiments.study.trained_task import TrainedTask
-from lightning_modules import robustness
-from lightning_modules.classification import ClassificationModule
-from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
+from experiments.study.flags import UsageError
+from experiments.study.trained.networks import Trained, learned_whole
+from experiments.study.trained.one_device import in_precision, make_evaluator, placed
+from experiments.study.trained.pictures import Picture, Reading
+from experiments.study.trained.task import TrainedTask
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.classification.recipe_images import judged_image
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 from lightning_modules.examples import Example
 from lightning_modules.predictions import classification_examples
-from lightning_modules.recipe_images import judged_image
-from lightning_modules.robustness_progress import progress_bar
-from lightning_modules.robustness_views import spread
+from lightning_modules.robustness import evaluator
+from lightning_modules.robustness.progress import progress_bar
+from lightning_modules.robustness.views import spread
 
 CALIBRATION = "calibration"
 """The calibration error on clean images, a part of its own because it takes another pass."""
@@ -38,7 +38,7 @@ SMOKE_IMAGES = 8
 class TrainedClassification(TrainedTask):
     """See `TrainedTask`."""
 
-    parts = ("clean", CALIBRATION, *(part for part in robustness.PARTS if part != "clean"))
+    parts = ("clean", CALIBRATION, *(part for part in evaluator.PARTS if part != "clean"))
 
     def __init__(self):
         self.opened: dict[tuple, ImageDomain] = {}
@@ -82,8 +82,8 @@ class TrainedClassification(TrainedTask):
         found: dict[str, list[dict]] = {network.source: [] for network, _ in networks}
         for name, alike in _sharing(networks).items() if parts else ():
             samples = alike[0][1].samples
-            judged = [robustness.Judged.trained(network.source, network.module) for network, _ in alike]
-            rows = robustness.evaluate(
+            judged = [evaluator.Judged.trained(network.source, network.module) for network, _ in alike]
+            rows = evaluator.evaluate(
                 judged,
                 samples,
                 parts,

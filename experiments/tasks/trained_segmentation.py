@@ -14,21 +14,21 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.domains import PREFIX, Domain, open_domain
 from datamodules.image_files import DataError, MissingDataError
-from datamodules.labels import IGNORE, STREET, LabelSpace
-from datamodules.segmentation import Resized, SegmentationEvaluation
-from datamodules.transforms import EvalTransform
+from datamodules.segmentation.data import Resized, SegmentationEvaluation
+from datamodules.segmentation.domains import PREFIX, Domain, open_domain
+from datamodules.segmentation.labels import IGNORE, STREET, LabelSpace
+from datamodules.segmentation.transforms import EvalTransform
 from datamodules.whole_file import write_whole
-from experiments.flags import UsageError
-from experiments.study.one_device import in_precision, make_evaluator, placed
-from experiments.study.pictures import Picture, Reading
-from experiments.study.trained_task import TrainedTask
+from experiments.study.flags import UsageError
+from experiments.study.trained.one_device import in_precision, make_evaluator, placed
+from experiments.study.trained.pictures import Picture, Reading
+from experiments.study.trained.task import TrainedTask
 from lightning_modules.examples import Example
 from lightning_modules.predictions import colour, segmentation_examples
-from lightning_modules.robustness_progress import progress_bar
-from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
+from lightning_modules.robustness.progress import progress_bar
+from lightning_modules.segmentation.module import SegmentationModule
+from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 
 LABELS, OVERLAYS, CLASSES = "labels", "overlays", "classes.csv"
 """What predictions are written to."""

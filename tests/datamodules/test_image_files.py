@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from datamodules.classification.folders import ImageFiles, class_files
+from datamodules.classification.imagenet import read_video
 from datamodules.decoder_warnings import decoder_words
 from datamodules.image_files import DataError, MissingDataError, decode_rgb, decoded, header_size, size_of
-from datamodules.image_folders import ImageFiles, class_files
-from datamodules.image_sets import read_video
-from tests.datamodules.published_image_layouts import make_imagenet_p
+from tests.datamodules.classification.published_layouts import make_imagenet_p
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,7 @@ def _flag(dice: random.Random, name: str, kind, paths: dict[str, str]) -> list[s
 @contextlib.contextmanager
 def without_work():
     """Networks are not built, and nothing is trained or evaluated."""
-    import lightning_modules.robustness
+    import lightning_modules.robustness.evaluator
     from experiments import evaluate, predict
     from experiments.study import loop
     from experiments.tasks import classification, costs, minival, segmentation
@@ -194,7 +194,7 @@ def without_work():
 
     with contextlib.ExitStack() as stack:
         for module, name in (
-            (loop, "train_arms"), (lightning_modules.robustness, "evaluate"), (costs, "with_costs"),
+            (loop, "train_arms"), (lightning_modules.robustness.evaluator, "evaluate"), (costs, "with_costs"),
             (minival, "score"), (evaluate, "evaluate_all"), (predict, "begin"),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(module, name, enough))

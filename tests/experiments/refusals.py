@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.flags import one_sentence, parse
+from experiments.study.flags import one_sentence, parse
 
 
 def refused(study, capsys, line: str) -> str:

@@ -16,13 +16,13 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
-from experiments.flags import parse
-from experiments.judged_table import judged_table
+from experiments.study.flags import parse
 from experiments.study.settings import resolved
 from experiments.tasks.classification import Arm, Opened, fitted, loaded
 from experiments.tasks.classification_flags import chosen_recipe
-from lightning_modules.classification import ClassificationModule
-from lightning_modules.pseudo_labels import predictions
+from experiments.tasks.evaluated_table import judged_table
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.classification.pseudo_labels import predictions
 from tests.experiments.refusals import refused
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -364,8 +364,8 @@ def test_two_processes_train_and_judge_together(tmp_path):
 SHOWN = """
 import os, sys, torch
 from experiments import cls_imagenet
-from experiments.flags import parse
-from lightning_modules.classification import ClassificationModule
+from experiments.study.flags import parse
+from lightning_modules.classification.module import ClassificationModule
 step, folder = ClassificationModule.validation_step, sys.argv[1]
 def shown(self, *arguments):
     state = {name: buffer.clone() for name, buffer in self.net.named_buffers()}

@@ -19,10 +19,10 @@ from experiments.cls_resnet_rs import (
     run,
     verdict,
 )
-from experiments.flags import parse
+from experiments.study.flags import parse
 from experiments.tasks.classification import Opened, build
 from experiments.tasks.resnet_rs import arm_of, finished
-from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE
 
 PAPER = CLASSIFICATION_RECIPES["resnet-rs-200-256"]
 

@@ -1,7 +1,7 @@
 """EfficientNets at two resolutions: which ones, trained how, and a run."""
 
 from experiments.cls_rs_efficientnet import EFFICIENTNETS, LAPTOP, Flags, arms_of, run
-from experiments.flags import parse
+from experiments.study.flags import parse
 from experiments.tasks.resnet_rs import finished
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from experiments.cls_rs_weight_decay import LAPTOP, Flags, arms_of, regularised_recipes, run, weight_decay_table
-from experiments.flags import parse
+from experiments.study.flags import parse
 from experiments.tasks.resnet_rs import finished
-from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 
 PAPER = CLASSIFICATION_RECIPES["resnet-rs-200-256"]
 

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import cls_imagenet, report, seg_gta2city
+from experiments import cls_imagenet, seg_gta2city
 from experiments.dashboard import PARTS, Flags, run
-from experiments.flags import one_sentence, parse
-from lightning_modules import gate_tracker, layer_log
+from experiments.reporting import page as report
+from experiments.study.flags import one_sentence, parse
+from lightning_modules import layer_log
+from lightning_modules.gates import tracker
 from tests.experiments import offline_runs
 
 LAYERS = 3
@@ -29,7 +31,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     """Folders of tiny offline runs of two studies, one a norm."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:  # drawing takes longer than these trainings
-        patch.setattr(gate_tracker, "draw_gates", lambda frame: Figure((1, 1)))
+        patch.setattr(tracker, "draw_gates", lambda frame: Figure((1, 1)))
         patch.setattr(layer_log, "draw_layer_map", lambda *_: Figure((1, 1)))
         patch.setattr(report, "write_report", lambda folder: folder)
         train_all(out)
@@ -150,9 +152,9 @@ def test_without_login_one_sentence_says_so(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(wandb, "login", lambda **_: False)
     assert "not logged in to W&B: run `wandb login` first" in refused(capsys, Flags(project="normshift"))
     monkeypatch.setattr(wandb, "login", lambda **_: True)
-    monkeypatch.setattr("experiments.wandb_start._answers", lambda url: False)
+    monkeypatch.setattr("experiments.study.wandb_runs.start._answers", lambda url: False)
     assert "does not answer: pass --dry-run FILE" in refused(capsys, Flags(project="normshift"))
-    monkeypatch.setattr("experiments.wandb_start._answers", lambda url: True)
+    monkeypatch.setattr("experiments.study.wandb_runs.start._answers", lambda url: True)
 
     def unreachable(**_):
         raise wandb.errors.CommError("the network\nis down")

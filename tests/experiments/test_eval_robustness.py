@@ -12,15 +12,16 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from datamodules.image_domains import open_images
-from experiments import eval_robustness, judged_networks
+from datamodules.classification.domains import open_images
+from experiments import eval_robustness
 from experiments.eval_robustness import Flags, refuse_seen, run
-from experiments.flags import UsageError, parse
-from experiments.judged_networks import classifiers, preprocessing
-from experiments.reporting.arm_looks import cast
+from experiments.reporting.arm_styles import cast
 from experiments.reporting.robustness_figures import draw_robustness
-from lightning_modules.classification import ClassificationModule
-from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
+from experiments.study.flags import UsageError, parse
+from experiments.tasks import evaluated_networks
+from experiments.tasks.evaluated_networks import classifiers, preprocessing
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 from tests.experiments.offline_runs import history, records
 from tests.experiments.refusals import refused
 
@@ -82,7 +83,7 @@ def test_a_study_is_judged_on_what_it_was_trained_on(study, tmp_path):
     top1 = results[results.measure == "top1"].set_index(["arm", "seed"]).value
     domain = open_images("shapes", "val", "", size=32, length=6)
     module = ClassificationModule.load_from_checkpoint(study / "sn-seed1/checkpoints/model.ckpt", map_location="cpu")
-    from datamodules.image_transforms import JudgedImage
+    from datamodules.classification.transforms import JudgedImage
 
     scores = module.eval()(torch.stack([JudgedImage(32)(domain.samples[i][0]) for i in range(6)]))
     assert top1["sn", 1] == (scores.argmax(1).numpy() == domain.samples.labels).mean()
@@ -193,7 +194,7 @@ def test_weights_that_cannot_be_had(capsys, tmp_path, monkeypatch):
 
     (tmp_path / "imagenet/val/n01440764").mkdir(parents=True)
     (tmp_path / "imagenet/val/n01440764/a.JPEG").write_bytes(b"")
-    monkeypatch.setattr("lightning_modules.backbones.build_backbone", offline)
+    monkeypatch.setattr("lightning_modules.classification.backbones.build_backbone", offline)
     said = refused(eval_robustness, capsys, f"resnet18 --data-root {tmp_path} --out {tmp_path / 'out'}")
     assert "no route to host" in said and "--weights none" in said
 
@@ -219,7 +220,7 @@ def test_published_networks_are_judged_as_they_were_published():
 def test_the_published_files_get_mce_and_nothing_else(tmp_path, monkeypatch):
     """One image of each class, and a network that errs as it likes: mCE stands where the plain mean would."""
     from experiments import eval_robustness
-    from lightning_modules.imagenet_c import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
+    from lightning_modules.robustness.alexnet import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 
     wnids = tuple(f"n{i:08d}" for i in range(1000))
 
@@ -231,13 +232,13 @@ def test_the_published_files_get_mce_and_nothing_else(tmp_path, monkeypatch):
 
     from torch import nn
 
-    from datamodules.image_domains import ImageDomain
-    from lightning_modules.robustness import Judged
+    from datamodules.classification.domains import ImageDomain
+    from lightning_modules.robustness.evaluator import Judged
 
     judged = [
         Judged(name, nn.Identity(), size, None, (0,) * 3, (1,) * 3, wnids) for name, size in (("a", 224), ("b", 160))
     ]
-    networks = [judged_networks.Network(one.name, 0, one, {}, "imagenet", one.name) for one in judged]
+    networks = [evaluated_networks.Network(one.name, 0, one, {}, "imagenet", one.name) for one in judged]
     about = {"part": "corruptions", "measure": "error"}
     rows = [
         {"network": one.name, "condition": name, "severity": s + 1, "value": value, **about}

@@ -5,13 +5,13 @@ import pytest
 import torch
 import yaml
 
-from datamodules.labels import LabelSpace
+from datamodules.segmentation.labels import LabelSpace
 from experiments import cls_office_home, evaluate, seg_gta2city
 from experiments.evaluate import Flags, run
-from experiments.flags import parse
-from experiments.report import write_report
-from experiments.study.trained import trained_networks
-from tests.datamodules.published_layouts import make_cityscapes
+from experiments.reporting.page import write_report
+from experiments.study.flags import parse
+from experiments.study.trained.networks import trained_networks
+from tests.datamodules.segmentation.published_layouts import make_cityscapes
 from tests.experiments.offline_runs import history
 from tests.experiments.refusals import refused
 from tests.experiments.test_eval_robustness import save as save_classifier

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from experiments import cls_imagenet, cls_office_home, eval_robustness, seg_gta2city
-from experiments.flags import PRECISIONS, WANDB, parse
-from experiments.report import write_report
+from experiments.reporting.page import write_report
+from experiments.study.flags import PRECISIONS, WANDB, parse
 from tests.experiments.refusals import refused
 
 QUICK = "--smoke --max-steps 1 --gpus 0"

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.image_transforms import JudgedImage
-from datamodules.labels import STREET
-from datamodules.transforms import EvalTransform
+from datamodules.classification.transforms import JudgedImage
+from datamodules.segmentation.labels import STREET
+from datamodules.segmentation.transforms import EvalTransform
 from experiments import predict
-from experiments.flags import parse
 from experiments.predict import Flags, run
-from experiments.study.pictures import pictures_in
+from experiments.study.flags import parse
+from experiments.study.trained.pictures import pictures_in
 from experiments.tasks.trained_segmentation import largest
 from tests.experiments.refusals import refused
 from tests.experiments.test_eval_robustness import save as save_classifier

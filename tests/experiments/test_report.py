@@ -15,13 +15,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments import report
-from experiments.report import main, prediction_pictures, write_report
+from experiments.report import main
+from experiments.reporting import page as report
+from experiments.reporting.page import prediction_pictures, write_report
 from experiments.reporting.run import read_run
-from experiments.run_folder import RunFolder
-from experiments.tables import table_of
+from experiments.study.run_folder import RunFolder
+from experiments.study.tables import table_of
 from lightning_modules.examples import Example, save_examples
-from lightning_modules.gate_figures import draw_gate_movement, draw_gates
+from lightning_modules.gates.figures import draw_gate_movement, draw_gates
 from lightning_modules.gates.panels import norm_colour
 from normshift import NORMS
 from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, all_road, finished_run, gates

@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 import normshift
-from datamodules.domains import DOMAINS
+from datamodules.segmentation.domains import DOMAINS
 from experiments import seg_gta2city
-from experiments.flags import parse
 from experiments.seg_gta2city import Flags, run
+from experiments.study.flags import parse
 from experiments.tasks.segmentation import chosen_recipe
-from lightning_modules.segmentation import SegmentationModule
-from tests.datamodules.published_layouts import make_cityscapes, make_gta5
+from lightning_modules.segmentation.module import SegmentationModule
+from tests.datamodules.segmentation.published_layouts import make_cityscapes, make_gta5
 from tests.experiments.refusals import refused
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "seg_gta2city.py"

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from wandb import wandb_agent
 
-from experiments.flags import parse
+from experiments.study.flags import parse
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))

@@ -7,15 +7,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from datamodules.domains import Domain
-from datamodules.labels import STREET, LabelSpace
-from datamodules.segmentation_sets.camvid import FOLD as CAMVID_FOLD
+from datamodules.segmentation.domains import Domain
+from datamodules.segmentation.labels import STREET, LabelSpace
+from datamodules.segmentation.sets.camvid import FOLD as CAMVID_FOLD
 from lightning_modules.checkpoints import load_network
-from lightning_modules.classification import ClassificationModule
-from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
-from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
-from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
+from lightning_modules.classification.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
+from lightning_modules.segmentation.module import SegmentationModule
+from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 from normshift import NORMS, norm_layers
 
 SMOKE = SEGMENTATION_RECIPES["smoke"]

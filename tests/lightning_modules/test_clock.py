@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.clock import EndsAt
+from lightning_modules.evaluation_line import JudgementLine
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
-from lightning_modules.gate_tracker import GateTracker
-from lightning_modules.judgement_line import JudgementLine
+from lightning_modules.gates.tracker import GateTracker
 from lightning_modules.study_module import StudyModule
 from lightning_modules.weight_averaging import AveragedWeights
 from normshift import SwitchNorm2d

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules.image_transforms import JudgedImage
-from datamodules.transforms import MEAN, STD
+from datamodules.classification.transforms import JudgedImage
+from datamodules.segmentation.transforms import MEAN, STD
 from lightning_modules.examples import Example, caption, read_examples, save_examples, wandb_images
 from lightning_modules.predictions import classification_examples
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules.domains import Domain
-from datamodules.labels import STREET
-from lightning_modules.classification import ClassificationModule
-from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
-from lightning_modules.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from datamodules.segmentation.domains import Domain
+from datamodules.segmentation.labels import STREET
+from lightning_modules.classification.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 from lightning_modules.optimization import OPTIMIZERS, SCHEDULES, WARMUPS, optimizers, rate_factor
-from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.segmentation_recipes import SEGMENTATION_RECIPES
+from lightning_modules.segmentation.module import SegmentationModule
+from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 from lightning_modules.training_recipe import TrainingRecipe
 
 

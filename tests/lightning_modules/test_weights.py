@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_modules.classification import ClassificationModule
-from lightning_modules.classification_recipes import ClassificationRecipe
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.classification.recipes import ClassificationRecipe
 from lightning_modules.weights import network_weights, read_checkpoint
 from normshift import IBN2d, SwitchNorm2d, load_official, norm_layers
-from tests.lightning_modules.test_classification import CLASSES, RECIPE, module_of
+from tests.lightning_modules.classification.test_module import CLASSES, RECIPE, module_of
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 QUIET |= {"accelerator": "cpu", "max_steps": 1, "limit_val_batches": 0}

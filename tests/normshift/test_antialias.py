@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import densenet, mobilenetv2, regnet, resnet, vgg
 
-from lightning_modules.cifar_networks import cifar_network
+from lightning_modules.classification.cifar_networks import cifar_network
 from normshift import NORMS, BlurPool2d, antialias, convert, norm_layers, synchronize
 from normshift.blur_pool import MaxBlurPool2d
 

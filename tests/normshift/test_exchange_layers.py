@@ -15,8 +15,8 @@ from torch.optim.swa_utils import update_bn
 from torchvision.ops import FrozenBatchNorm2d as TorchvisionsFrozen
 
 from normshift import BatchInstanceNorm2d, IBN2d, SwitchNorm2d, antialias, convert, fold, norm_layers, synchronize
+from normshift.exchange.own_forward import OwnForward
 from normshift.layers import BatchNorm
-from normshift.own_forward import OwnForward
 
 KEEPING = {  # exchanges that leave batch norm what it is
     "synchronize": synchronize,

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations
 from torchvision.models import densenet, mobilenetv2, resnet
 from torchvision.ops import FrozenBatchNorm2d
 
-from lightning_modules.cifar_networks import cifar_network
+from lightning_modules.classification.cifar_networks import cifar_network
 from normshift import (
     AffineBatchNorm,
     BatchInstanceNorm2d,

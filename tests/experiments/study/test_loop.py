@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.report import write_side_by_side
-from experiments.run_folder import RunFolder
+from experiments.reporting.page import write_side_by_side
 from experiments.study.endings import TrainingsFailed, one_sentence
 from experiments.study.loop import train_arms
 from experiments.study.reader import read_folder
-from experiments.tables import table_of
+from experiments.study.run_folder import RunFolder
+from experiments.study.tables import table_of
 from lightning_modules.finite_training import NotFiniteError
-from tests.experiments.test_run_folder import ARMS, Flags
+from tests.experiments.study.test_run_folder import ARMS, Flags
 from tests.experiments.three_norms import gates
 
 

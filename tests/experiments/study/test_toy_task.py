@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiments.flags import parse
-from experiments.report import write_report
+from experiments.reporting.page import write_report
 from experiments.study.endings import TrainingsFailed
+from experiments.study.flags import parse
 from experiments.study.reader import read_folder
-from experiments.study.trained import trained_networks
+from experiments.study.trained.networks import trained_networks
 from lightning_modules.examples import read_examples
 from lightning_modules.study_module import StudyModule
 from tests.experiments import offline_runs

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from experiments.flags import RunFlags, one_sentence, parse
+from experiments.study.flags import RunFlags, one_sentence, parse
 
 
 @dataclass

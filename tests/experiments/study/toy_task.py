@@ -5,8 +5,8 @@ from pytorch_lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from experiments.study.tables import table_of
 from experiments.study.task import Pace, Task
-from experiments.tables import table_of
 from lightning_modules.examples import Example
 from lightning_modules.measures import Measure, register_measure
 from lightning_modules.study_module import StudyModule

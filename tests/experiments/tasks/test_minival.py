@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from datamodules.image_domains import ImageDomain
+from datamodules.classification.domains import ImageDomain
 from experiments.tasks.classification import Opened
 from experiments.tasks.classification_flags import ClassificationFlags
 from experiments.tasks.minival import Minival, divided
-from lightning_modules.classification_recipes import CLASSIFICATION_RECIPES
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 
 RECIPE = CLASSIFICATION_RECIPES["resnet-rs-200-256"]
 

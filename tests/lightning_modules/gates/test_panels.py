@@ -12,7 +12,7 @@ from torch import nn
 
 from experiments.reporting.gate_bars import letters_of, print_gates
 from experiments.reporting.gate_slides import caption, slides
-from lightning_modules.gate_figures import draw_gate_movement, draw_gates
+from lightning_modules.gates.figures import draw_gate_movement, draw_gates
 from lightning_modules.gates.panels import FURTHER, OTHER_COLOUR, label_colours, norm_colour, panels, tidy
 from normshift import BatchInstanceNorm2d, SwitchNorm2d, gates
 
@@ -113,8 +113,8 @@ def test_labels_have_letters_and_colours_of_their_own():
 def test_who_draws_knows_no_norm_by_name():
     files = [
         "lightning_modules/gates/panels.py",
-        "lightning_modules/gate_figures.py",
-        "lightning_modules/gate_tracker.py",
+        "lightning_modules/gates/figures.py",
+        "lightning_modules/gates/tracker.py",
     ]
     files += ["experiments/reporting/gate_bars.py", "experiments/reporting/gate_slides.py"]
     for file in files:

@@ -1,0 +1,135 @@
+"""Images of one or more domains to train on, domains to be evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from datamodules.classification.domains import ImageDomain
+from datamodules.classification.joined import Joined
+from datamodules.classification.transforms import JudgedImage, TrainImage
+from datamodules.evaluation_data import EvaluationData, shared_seed
+from datamodules.image_files import DataError
+from datamodules.sample_order import FromEach, Passes
+from datamodules.samples import LabelledImages
+
+
+class ClassificationEvaluation(EvaluationData):
+    """Domains to be evaluated on: batches of images float (N, 3, size, size), normalised, and labels int64 (N,).
+
+    Args:
+        judged: domains of the validation loaders, of the same classes in the same order.
+        judged_image: what happens to an image.
+        batch_size: images that are evaluated at once in a process; at least 64 are.
+        workers: loader processes.
+    """
+
+    def __init__(
+        self, judged: Sequence[ImageDomain], judged_image: JudgedImage, *, batch_size: int = 64, workers: int = 0
+    ):
+        super().__init__(judged, batch_size, workers)
+        self.judged_image = judged_image
+
+    def judged_loader(self, domain: ImageDomain) -> DataLoader:
+        """A loader of one domain's images as they are judged; every process gets its own share, none twice."""
+        images = self.share(Transformed(domain.samples, self.judged_image))
+        return DataLoader(images, max(self.batch_size, 64), **self.loading())
+
+
+class ClassificationData(ClassificationEvaluation):
+    """Images to train on, and domains to be evaluated on.
+
+    Args:
+        train: the images to train on.
+        judged: domains of the validation loaders, of the same classes.
+        transform: what happens to a training image.
+        size, resize: what judged images are cut to, and what their shorter side is resized to before that.
+        batch_size: images a step and process; of each part of the training set where `from_each` is set.
+        workers: loader processes.
+        judged_image: what happens to a judged image; by default `JudgedImage(size, resize)`.
+        keep_last: an epoch ends in a smaller batch where the images do not divide, and is not cut short.
+        steps: an epoch is so many steps, whatever passes they make (`sample_order.Passes`), and not one pass.
+        from_each: batches hold `batch_size` images of each set that `train` joins, drawn with replacement
+            (`sample_order.FromEach`); takes `steps`.
+
+    Raises:
+        DataError: the domains differ in their classes, or there are not enough images for a step. The same classes in
+            another order are matched by their names.
+    """
+
+    def __init__(
+        self,
+        train: ImageDomain,
+        judged: Sequence[ImageDomain],
+        transform: TrainImage,
+        *,
+        size: int,
+        resize: int | None,
+        batch_size: int,
+        workers: int = 0,
+        judged_image: JudgedImage | None = None,
+        keep_last: bool = False,
+        steps: int | None = None,
+        from_each: bool = False,
+    ):
+        alike = [domain.in_order_of(train.classes, train.name) for domain in judged]
+        super().__init__(alike, judged_image or JudgedImage(size, resize), batch_size=batch_size, workers=workers)
+        self.train, self.transform = train, transform
+        self.size, self.resize = size, resize
+        self.keep_last, self.steps, self.from_each = keep_last, steps, from_each
+
+    def train_dataloader(self) -> DataLoader:
+        return self.train_loader(self.train)
+
+    def train_loader(self, domain: ImageDomain) -> DataLoader:
+        """A loader of a domain's augmented images, in an order drawn anew for each epoch."""
+        images = Transformed(domain.samples, self.transform)
+        return DataLoader(images, persistent_workers=self.workers > 0, **self._order(domain), **self.loading())
+
+    def _order(self, domain: ImageDomain) -> dict:
+        """The arguments of a loader that say in which batches it draws."""
+        count, (world, rank) = len(domain.samples), self.world()
+        if self.from_each:
+            parts = domain.samples.sets if isinstance(domain.samples, Joined) else (domain.samples,)
+            return {"batch_sampler": FromEach([len(part) for part in parts], self.batch_size, self.steps)}
+        cut = {"batch_size": self.batch_size, "drop_last": not self.keep_last}
+        if self.steps:
+            try:
+                return cut | {"sampler": Passes(count, self.batch_size, self.steps, world, rank)}
+            except ValueError as error:
+                raise DataError(f"{domain.name}: {error}") from error
+        if world == 1:
+            return cut | {"shuffle": True}
+        seed = shared_seed()
+        return cut | {"sampler": DistributedSampler(range(count), world, rank, seed=seed, drop_last=not self.keep_last)}
+
+
+class AdaptationData(ClassificationData):
+    """The same with a target that has no labels to learn from: batches {"source": ..., "target": ...} of equal size.
+
+    With `keep_last` the two may end in batches of different sizes; recipes that adapt do not set it.
+    """
+
+    def __init__(self, train: ImageDomain, judged: Sequence[ImageDomain], *args, target: ImageDomain, **settings):
+        super().__init__(train, judged, *args, **settings)
+        self.target = target.in_order_of(self.train.classes, self.train.name)
+
+    def train_dataloader(self) -> dict[str, DataLoader]:
+        return {"source": self.train_loader(self.train), "target": self.train_loader(self.target)}
+
+
+class Transformed(Dataset):
+    """(transformed image, label) pairs."""
+
+    def __init__(self, samples: LabelledImages, transform: Callable[[np.ndarray], torch.Tensor]):
+        self.samples, self.transform = samples, transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image, label = self.samples[index]
+        return self.transform(image), label

@@ -1,0 +1,88 @@
+"""Sets of labelled images by name: `imagenet`, `pacs/photo`, `shapes`, `imagenet-c/fog/3`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from datamodules.classification.image_set import Request
+from datamodules.classification.joined import Joined, in_order_of
+from datamodules.classification.sets import IMAGE_SETS
+from datamodules.image_files import DataError
+from datamodules.samples import LabelledImages
+
+NAMES = tuple(name for image_set in IMAGE_SETS.values() for name in image_set.names)
+
+
+@dataclass(frozen=True)
+class ImageDomain:
+    """One split of a set of labelled images.
+
+    Attributes:
+        name: as the user gave it.
+        samples: its images; those of ImageNet-P are videos uint8 (T, H, W, 3).
+        classes: names of the classes, in the order of the labels.
+    """
+
+    name: str
+    samples: LabelledImages
+    classes: tuple[str, ...]
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether this is a real set, and not drawn here."""
+        return any(part.replace(":", "/").partition("/")[0] != "shapes" for part in self.name.split("+"))
+
+    @property
+    def of_videos(self) -> bool:
+        """Whether its samples are ImageNet-P's videos."""
+        return self.name.partition("/")[0] == "imagenet-p"
+
+    def in_order_of(self, classes: Sequence[str], of: str) -> "ImageDomain":
+        """The domain with labels in the order of `classes`, those of what is called `of`; DataError for others."""
+        return replace(self, samples=in_order_of(classes, self.samples, self.name, of), classes=tuple(classes))
+
+
+def open_images(
+    name: str, split: str, data_root: str | Path, *, size: int | None = None, length: int | None = None
+) -> ImageDomain:
+    """Open a split of a set.
+
+    Args:
+        name: one of `NAMES`; a set of several domains alone means all of them, joined. `NAME:SPLIT` overrides `split`,
+            and `NAME+NAME` joins domains of one set, or sets of the same classes.
+        split: "train" or "val"; "test" where one is published; "in0", "out0", ... of a trial (`MultiDomain`).
+        data_root: the folder whose subfolders are the real sets, each under its name.
+        size: side of the images that `shapes` draws, 32 by default; a set on disk keeps its own.
+        length: how many images `shapes` draws; a set on disk has what it has.
+
+    Raises:
+        MissingDataError: the set is not on disk.
+        DataError: an unknown name or split, a set that is not in order on disk, or joined sets of unlike classes.
+    """
+    if "+" in name:
+        opened = [open_images(part, split, data_root, size=size, length=length) for part in name.split("+")]
+        if len({part.of_videos for part in opened}) > 1:
+            raise DataError(f"{name} joins images and videos: name sets of one kind.")
+        samples = Joined(*(part.samples for part in opened), names=[part.name for part in opened])
+        return ImageDomain(name, samples, opened[0].classes)
+    plain, _, wanted = name.partition(":")
+    set_name, *parts = plain.split("/")
+    image_set = IMAGE_SETS.get(set_name)
+    if image_set is None or not image_set.has(parts):
+        raise DataError(f"unknown set {plain!r}: choose from {', '.join(NAMES)}.")
+    root = Path(data_root) / set_name
+    samples = image_set.open(Request(plain, tuple(parts), wanted or split, root, size, length))
+    return ImageDomain(name, samples, tuple(samples.classes))
+
+
+def domains_of(set_name: str, data_root: str | Path) -> tuple[str, ...]:
+    """The domains of a set, under names that `open_images` opens: "pacs/photo", ...; of a real set, those on disk.
+
+    Raises:
+        MissingDataError: none of the set's domains is on disk.
+        DataError: the set is not one of several domains.
+    """
+    several = {name: image_set.domains for name, image_set in IMAGE_SETS.items() if image_set.domains}
+    if set_name not in several:
+        raise DataError(f"{set_name!r} is no set of several domains: choose from {', '.join(several)}.")
+    return several[set_name](Path(data_root) / set_name)

@@ -1,0 +1,1 @@
+"""Street scenes with a label for each pixel: data module, domains, transforms."""

@@ -1,0 +1,151 @@
+"""Class-uniform sampling: which images hold which class, and where in them it stands."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.samples import LabelMaps
+from datamodules.segmentation.domains import Domain
+from datamodules.whole_file import write_whole
+
+TILE = 1024
+"""Side of the squares that RobustNet looks for classes in."""
+
+
+class _OfLabels(Dataset):
+    """Something that is told of every label."""
+
+    def __init__(self, samples: LabelMaps, told: Callable[[np.ndarray, int], np.ndarray], classes: int):
+        self.samples, self.told, self.classes = samples, told, classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.told(self.samples.label(index), self.classes)
+
+
+def images_by_class(domain: Domain, workers: int = 0) -> dict[int, np.ndarray]:
+    """Indices of the images that hold each training id; ids that none holds are left out.
+
+    Every label is read once, which also finds ids that a set does not define. For a set on disk the answer is kept
+    under `$XDG_CACHE_HOME/normshift` (by default ~/.cache/normshift), by the names, sizes and times of its label files.
+    """
+    size = (len(domain.samples), len(domain.label_space))
+    presence = _kept(domain, "", size, lambda: np.stack(_every_label(domain, _present, workers)))
+    return {c: np.flatnonzero(presence[:, c]) for c in range(presence.shape[1]) if presence[:, c].any()}
+
+
+def class_centres(domain: Domain, workers: int = 0) -> dict[int, np.ndarray]:
+    """Where each training id stands: its centres of mass in all images, int (n, 3) of image, row and column.
+
+    As RobustNet has it: one centre for each class and tile of 1024 x 1024, counted from the upper left, whole tiles
+    only (GTA5's images have one, Cityscapes' two). An image that is smaller than a tile is one by itself, where
+    RobustNet's would be none. Reads and keeps labels as `images_by_class` does.
+    """
+
+    def found() -> np.ndarray:
+        rows = _every_label(domain, tile_centres, workers)
+        return np.concatenate([np.insert(row, 1, i, axis=1) for i, row in enumerate(rows)])
+
+    centres = _kept(domain, "-centres", (None, 4), found)
+    return {int(c): centres[centres[:, 0] == c, 1:] for c in np.unique(centres[:, 0])}
+
+
+def tile_centres(label: np.ndarray, classes: int) -> np.ndarray:
+    """A label's centres of mass by tile, int (n, 3) of training id, row and column; truncated to whole pixels."""
+    height, width = (min(TILE, side) for side in label.shape)
+    rows, columns = np.mgrid[:height, :width].reshape(2, -1)
+    found = []
+    for top in range(0, label.shape[0] - height + 1, height):
+        for left in range(0, label.shape[1] - width + 1, width):
+            tile = label[top : top + height, left : left + width].ravel()
+            count = np.bincount(tile, minlength=256)
+            there = np.flatnonzero(count[:classes])
+            means = [np.bincount(tile, place, minlength=256)[there] // count[there] for place in (rows, columns)]
+            found.append(np.stack([there, means[0] + top, means[1] + left], 1).astype(np.int32))
+    return np.concatenate(found)
+
+
+class ClassUniformOrder(Sampler):
+    """RobustNet's epochs: for every class int(images * share / classes) of its centres, plain images for the rest.
+
+    A class's centres are shuffled, and start over where there are too few; which plain images there are is drawn anew
+    every epoch. Yields (image, None) or (image, (row, column)), shuffled; every process its own share of equal length.
+
+    Args:
+        images: how many there are, which is also an epoch's length.
+        centres: of `class_centres`. classes: how many the label space has.
+        world, rank: how many processes there are, and which this is.
+        seed: the same in all processes.
+    """
+
+    def __init__(
+        self, images: int, centres: dict[int, np.ndarray], classes: int, share: float,
+        *, world: int = 1, rank: int = 0, seed: int = 0,
+    ):  # fmt: skip
+        self.images, self.centres, self.each = images, centres, int(images * share / classes)
+        self.world, self.rank, self.seed, self.epoch = world, rank, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.images // self.world
+
+    def __iter__(self) -> Iterator[tuple[int, tuple[int, int] | None]]:
+        draw = np.random.default_rng([self.seed, self.epoch])
+        chosen = []
+        for centres in self.centres.values():
+            turns = [draw.permutation(len(centres)) for _ in range(-(-self.each // len(centres)))]
+            for image, row, column in centres[np.concatenate([np.empty(0, int), *turns])[: self.each]].tolist():
+                chosen.append((image, (row, column)))
+        chosen += [(int(image), None) for image in draw.permutation(self.images)[: self.images - len(chosen)]]
+        order = draw.permutation(self.images)[: len(self) * self.world]
+        return (chosen[index] for index in order[self.rank :: self.world])
+
+
+def _present(label: np.ndarray, classes: int) -> np.ndarray:
+    return np.bincount(label.ravel(), minlength=256)[:classes] > 0
+
+
+def _every_label(domain: Domain, told: Callable[[np.ndarray, int], np.ndarray], workers: int) -> list[np.ndarray]:
+    labels = _OfLabels(domain.samples, told, len(domain.label_space))
+    # a generator of its own: what is kept on disk must not decide on the training's random numbers
+    loader = DataLoader(labels, batch_size=None, num_workers=workers, generator=torch.Generator())
+    rows = track(loader, f"classes in {domain.name}", total=len(loader), transient=True, disable=len(loader) < 5000)
+    return [np.asarray(row) for row in rows]
+
+
+def _kept(domain: Domain, what: str, shape: tuple[int | None, int], find: Callable[[], np.ndarray]) -> np.ndarray:
+    """What was found before and kept on disk, or, where there is nothing of that shape, what is found now."""
+    path = _cache_file(domain, what)
+    if path is not None and path.is_file():
+        try:
+            kept = np.load(path)
+        except (OSError, ValueError, EOFError):  # damaged: it is found anew, and written over
+            kept = np.empty(0)
+        if kept.ndim == 2 and shape in (kept.shape, (None, kept.shape[1])):
+            return kept
+    found = find()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda opened: np.save(opened, found), durable=False)
+    return found
+
+
+def _cache_file(domain: Domain, what: str) -> Path | None:
+    if not domain.on_disk:
+        return None
+    digest = hashlib.sha256()
+    for _, label in domain.samples.pairs:
+        found = label.stat()
+        digest.update(f"{label.resolve()} {found.st_size} {found.st_mtime_ns}\n".encode())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "normshift" / f"{domain.name.replace(':', '-')}-{digest.hexdigest()[:16]}{what}.npy"

@@ -1,0 +1,244 @@
+"""One source domain to train on, several domains to be judged on."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+
+from datamodules.evaluation_data import EvaluationData, shared_seed
+from datamodules.image_files import DataError
+from datamodules.samples import Samples
+from datamodules.segmentation.class_uniform import ClassUniformOrder, class_centres, images_by_class
+from datamodules.segmentation.domains import Domain, open_all, split_of
+from datamodules.segmentation.robustnet import CentralSquares, RobustNetTransform
+from datamodules.segmentation.transforms import NEAREST, EvalTransform, TrainTransform
+
+
+class SegmentationEvaluation(EvaluationData):
+    """Domains to be evaluated on: batches of whole images float (N, 3, H, W), ImageNet-normalised, and labels int64
+    (N, H, W) with 255 ignored.
+
+    Args:
+        judged: the domains of the validation loaders.
+        height: what every image is resized to before anything else, keeping its shape; None leaves it as it is.
+        batch_size: images of an embedded domain that are evaluated at once in a process.
+        workers: loader processes.
+        squares: sets that are judged on the central square that is left at a height, by name, where `height` is None.
+    """
+
+    def __init__(
+        self,
+        judged: Sequence[Domain],
+        *,
+        height: int | None = None,
+        batch_size: int = 8,
+        workers: int = 0,
+        squares: Mapping[str, int] | None = None,
+    ):
+        super().__init__(judged, batch_size, workers)
+        self.height, self.squares = height, dict(squares or {}) if height is None else {}
+
+    def judged_loader(self, domain: Domain) -> DataLoader:
+        """A loader of one domain's whole images; every process gets its own share, none twice."""
+        together = 1 if domain.on_disk else self.batch_size  # photographs of one set may well differ in size
+        return DataLoader(self.share(EvalSamples(self.as_judged(domain))), together, **self.loading())
+
+    def as_judged(self, domain: Domain) -> "Resized | CentralSquares":
+        """A domain's (image, label) pairs at the size they are judged at."""
+        square = self.squares.get(split_of(domain.name, "")[0])
+        return CentralSquares(domain.samples, square) if square else Resized(domain.samples, self.height)
+
+
+class SegmentationData(SegmentationEvaluation):
+    """A source to train on, whose batches are crops, and the source and targets to be evaluated on.
+
+    Args:
+        source: the domain to train on (see `datamodules.segmentation.domains`); judged on its "val" split.
+        targets: domains that are only judged on, on "val" unless the name says another split.
+        data_root: folder of the real sets.
+        crop: (height, width) to train on.
+        height: what every image is resized to before anything else, keeping its shape; None leaves it as it is.
+        batch_size: images a step and process.
+        workers: loader processes.
+        augment_colour: colour jitter and blur in training.
+        class_uniform: share of the training images that are drawn class by class, with the crop aimed at the class.
+        augmentation: "ours" (see `TrainTransform` and `TrainSamples`) or "robustnet" (see `RobustNetTransform` and
+            `ClassUniformOrder`): how training images are drawn, cut and coloured.
+        squares: sets that are judged on the central square that is left at a height, by name, where `height` is None.
+        train_scenes, judged_scenes: sizes of the embedded domains.
+
+    Attributes:
+        judged: the domains of the validation loaders, source first.
+
+    Raises:
+        DataError: a set is not in order, or the domains are not labelled alike.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        targets: list[str],
+        data_root: str = "data",
+        *,
+        crop: tuple[int, int],
+        height: int | None = None,
+        batch_size: int = 8,
+        workers: int = 0,
+        augment_colour: bool = True,
+        class_uniform: float = 0.5,
+        augmentation: str = "ours",
+        squares: Mapping[str, int] | None = None,
+        train_scenes: int | None = None,
+        judged_scenes: int | None = None,
+    ):
+        names = list(dict.fromkeys([source.partition(":")[0], *targets]))  # the source is judged once, also as a target
+        trained, judged = split_of(source, "train"), [split_of(name, "val") for name in names]
+        if trained in judged:
+            raise DataError(f"{source} would be judged on the images it is trained on: train on another split.")
+        learned, *domains = open_all(
+            [(source, "train", train_scenes), *((name, "val", judged_scenes) for name in names)], data_root, height
+        )
+        for domain in domains:
+            if domain.label_space != learned.label_space:
+                theirs, ours = domain.label_space, learned.label_space
+                raise DataError(
+                    f"{domain.name} is labelled in {len(theirs)} {theirs.name} classes and {source} in "
+                    f"{len(ours)} {ours.name} ones: choose domains labelled alike."
+                )
+        super().__init__(domains, height=height, batch_size=batch_size, workers=workers, squares=squares)
+        self.source, self.crop, self.augmentation = learned, crop, augmentation
+        self.augment_colour, self.class_uniform = augment_colour, class_uniform
+        self._by_class: dict[int, np.ndarray] | None = None  # images of a class, or centres, as the augmentation needs
+
+    def read_labels(self) -> None:
+        """Read the labels of every set on disk once, so that an id that a set does not define is found before training.
+
+        What is found is kept (see `images_by_class`), and costs nothing the next time.
+        """
+        for domain in (self.source, *self.judged):
+            if domain.on_disk:
+                aimed = domain is self.source and self.augmentation == "robustnet"
+                (class_centres if aimed else images_by_class)(domain, self.workers)
+
+    def train_dataloader(self) -> DataLoader:
+        samples, order = self._robustnets() if self.augmentation == "robustnet" else self._ours()
+        return DataLoader(
+            samples,
+            self.batch_size,
+            shuffle=order is None,
+            sampler=order,
+            drop_last=True,
+            persistent_workers=self.workers > 0,
+            **self.loading(),
+        )
+
+    def _ours(self) -> tuple[Dataset, Sampler | None]:
+        """Training samples and their order; None: shuffled."""
+        if self.class_uniform and self._by_class is None:
+            self._by_class = images_by_class(self.source, self.workers)
+        samples = TrainSamples(
+            Resized(self.source.samples, self.height),
+            TrainTransform(self.crop, self.augment_colour),
+            self._by_class or {},
+            self.class_uniform,
+        )
+        world, rank = self.world()
+        order = DistributedSampler(samples, world, rank, seed=shared_seed(), drop_last=True)
+        return samples, order if world > 1 else None
+
+    def _robustnets(self) -> tuple[Dataset, Sampler]:
+        if self._by_class is None:
+            self._by_class = class_centres(self.source, self.workers) if self.class_uniform else {}
+        samples = AimedSamples(self.source.samples, self.height, RobustNetTransform(self.crop, self.augment_colour))
+        world, rank = self.world()
+        classes, share = len(self.source.label_space), self.class_uniform
+        order = ClassUniformOrder(
+            len(samples), self._by_class, classes, share, world=world, rank=rank, seed=shared_seed()
+        )
+        return samples, order
+
+
+class Resized:
+    """(image, label) pairs at a given height: images averaged over areas, labels as they are at the areas' centres."""
+
+    def __init__(self, samples: Samples[np.ndarray], height: int | None):
+        self.samples, self.height = samples, height
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.with_stored_height(index)[:2]
+
+    def with_stored_height(self, index: int) -> tuple[np.ndarray, np.ndarray, int]:
+        image, label = self.samples[index]
+        stored = image.shape[0]
+        if self.height is None or self.height == stored:
+            return image, label, stored
+        size = (round(image.shape[1] * self.height / image.shape[0]), self.height)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        return image, cv2.resize(label, size, interpolation=NEAREST), stored
+
+
+class TrainSamples(Dataset):
+    """Augmented training samples, a share of which are drawn class by class: a class, then an image that holds it.
+
+    In the manner of RobustNet's class-uniform sampling, which `ClassUniformOrder` is.
+    """
+
+    def __init__(
+        self,
+        samples: Samples[np.ndarray],
+        transform: TrainTransform,
+        by_class: dict[int, np.ndarray],
+        class_uniform: float,
+    ):
+        self.samples, self.transform = samples, transform
+        self.classes, self.images = list(by_class), list(by_class.values())
+        self.class_uniform = class_uniform if by_class else 0.0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int):
+        if torch.rand(()) >= self.class_uniform:
+            return self.transform(*self.samples[index])
+        drawn = int(torch.randint(len(self.classes), ()))
+        images = self.images[drawn]
+        index = int(images[int(torch.randint(len(images), ()))])
+        return self.transform(*self.samples[index], aim=self.classes[drawn])
+
+
+class AimedSamples(Dataset):
+    """Augmented training samples, drawn by image and, where the crop is aimed, by the pixel that it is to hold.
+
+    The pixel (row, column) is one of the image as it is stored, before it is resized to `height`.
+    """
+
+    def __init__(self, samples: Samples[np.ndarray], height: int | None, transform: RobustNetTransform):
+        self.samples, self.transform = Resized(samples, height), transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, drawn: tuple[int, tuple[int, int] | None]):
+        index, aim = drawn
+        image, label, stored = self.samples.with_stored_height(index)
+        if aim is not None:
+            aim = tuple(int(place * label.shape[0] / stored) for place in aim)
+        return self.transform(image, label, aim)
+
+
+class EvalSamples(Dataset):
+    """Whole images, normalised."""
+
+    def __init__(self, samples: Samples[np.ndarray]):
+        self.samples, self.transform = samples, EvalTransform()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int):
+        return self.transform(*self.samples[index])

@@ -1,0 +1,97 @@
+"""Domains by name: `streets-night`, `gta5`, `camvid:test`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.image_files import DataError, MissingDataError
+from datamodules.samples import LabelMaps
+from datamodules.segmentation.labels import LabelSpace
+from datamodules.segmentation.sets import STREET_SETS
+from datamodules.segmentation.street_sets import StreetSet
+from datamodules.worlds.streets.world import APPEARANCES, Streets
+
+PREFIX = "streets-"
+TRAIN_SCENES, JUDGED_SCENES = 2000, 40
+"""How many scenes an embedded domain has in its train split, and in each of the others."""
+
+DOMAINS = (*(PREFIX + appearance for appearance in APPEARANCES), *STREET_SETS)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One set under one split, and how a network's predictions are judged on it.
+
+    Attributes:
+        name: as the user gave it. samples: its images and their labels.
+        judged: training ids that count. fold: predicted id -> judged id, for sets that merge classes of ours.
+    """
+
+    name: str
+    samples: LabelMaps
+    label_space: LabelSpace
+    judged: tuple[int, ...]
+    fold: dict[int, int]
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether this is a real set, and not drawn here."""
+        return isinstance(self.samples, StreetSet)
+
+    def plain(self) -> dict:
+        """What a checkpoint keeps of it beside the label space: the name, and how predictions are evaluated on it."""
+        return {"name": self.name, "judged": list(self.judged), "fold": [list(pair) for pair in self.fold.items()]}
+
+    @classmethod
+    def of(cls, plain: "Domain | dict", label_space: LabelSpace) -> "Domain":
+        """The domain that `plain` gave, without its samples."""
+        if isinstance(plain, Domain):
+            return plain
+        return cls(plain["name"], (), label_space, tuple(plain["judged"]), dict(map(tuple, plain["fold"])))
+
+
+def split_of(name: str, split: str) -> tuple[str, str]:
+    """The set and the split that a name means, `split` where it does not say."""
+    set_name, _, wanted = name.partition(":")
+    return set_name, wanted or split
+
+
+def open_all(wanted: list[tuple[str, str, int | None]], data_root: str | Path, height: int | None) -> list[Domain]:
+    """`open_domain` for several (name, split, scenes); sets that are not on disk are reported together."""
+    opened, missing = [], {}
+    for name, split, scenes in wanted:
+        try:
+            opened.append(open_domain(name, split, data_root, height, scenes))
+        except MissingDataError as error:
+            missing.setdefault(name, str(error).rstrip("."))
+    if missing:
+        raise MissingDataError(f"{'; '.join(missing.values())}.")
+    return opened
+
+
+def open_domain(
+    name: str, split: str, data_root: str | Path, height: int | None = None, scenes: int | None = None
+) -> Domain:
+    """Open a domain.
+
+    Args:
+        name: one of `DOMAINS`; `NAME:SPLIT` overrides `split`.
+        data_root: the folder whose subfolders are the real sets, each under its name (bdd100k holds both of its tasks).
+        height: of the scenes drawn by an embedded domain, 128 by default; their width is twice that.
+        scenes: how many scenes an embedded domain has.
+
+    Raises:
+        DataError: an unknown name or split, or a set that is not in order on disk.
+    """
+    set_name, split = split_of(name, split)
+    if set_name.startswith(PREFIX) and set_name in DOMAINS:
+        length = scenes or (TRAIN_SCENES if split == "train" else JUDGED_SCENES)
+        height = height or 128
+        try:
+            samples = Streets(set_name.removeprefix(PREFIX), split, length, (height, 2 * height))
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        return Domain(name, samples, samples.label_space, samples.judged, {})
+    if set_name not in STREET_SETS:
+        raise DataError(f"unknown domain {name!r}: choose from {', '.join(DOMAINS)}, or NAME:SPLIT.")
+    samples = STREET_SETS[set_name](Path(data_root) / set_name.removesuffix("-drivable"), split)
+    return Domain(name, samples, samples.label_space, samples.judged, dict(samples.fold))

@@ -1,0 +1,79 @@
+"""What happens to an image and its label, jointly, on the way into a network."""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or every worker asks the network for a newer release
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from albumentations.pytorch import ToTensorV2
+
+from datamodules.segmentation.labels import IGNORE
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which every pretrained backbone was trained with
+
+NEAREST = cv2.INTER_NEAREST_EXACT
+"""How a label is resized: the value at each new pixel's centre, where its image is averaged around. OpenCV's plain
+INTER_NEAREST, which is albumentations' default for masks, takes the upper left corner's: up to half a pixel off."""
+
+
+class TrainTransform:
+    """Random scale 0.5-2, crop, flip and, where asked for, colour jitter (p 0.8) and blur (p 0.5).
+
+    Like RobustNet's augmentation, but not it: `datamodules.segmentation.robustnet` is.
+
+    Args:
+        crop: (height, width) of what comes out; smaller images are padded with ignored pixels.
+        augment_colour: jitter brightness, contrast, saturation and hue, and blur now and then.
+
+    Call with image uint8 (H, W, 3), label uint8 (H, W) and, to aim the crop at one class, its training id; returns a
+    normalised float image (3, h, w) and an int64 label (h, w). Randomness is torch's, so that workers differ and
+    `seed_everything` repeats a run.
+    """
+
+    def __init__(self, crop: tuple[int, int], augment_colour: bool):
+        self._anywhere = _train_pipeline(A.RandomCrop(*crop), crop, augment_colour)
+        # `mask` marks the class to aim at; what padding adds to it is not the class
+        self._aimed = _train_pipeline(A.CropNonEmptyMaskIfExists(*crop, ignore_values=[IGNORE]), crop, augment_colour)
+
+    def __call__(self, image: np.ndarray, label: np.ndarray, aim: int | None = None):
+        if aim is None:
+            self._anywhere.set_random_seed(int(torch.randint(2**31, ())))
+            out = self._anywhere(image=image, label=label)
+        else:
+            self._aimed.set_random_seed(int(torch.randint(2**31, ())))
+            out = self._aimed(image=image, label=label, mask=(label == aim).astype(np.uint8))
+        return out["image"], out["label"].long()
+
+
+def _train_pipeline(crop_transform, crop: tuple[int, int], augment_colour: bool) -> A.Compose:
+    colour = [
+        A.ColorJitter(brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.6, 1.4), hue=(-0.1, 0.1), p=0.8),
+        A.GaussianBlur(blur_limit=(3, 7), p=0.5),
+    ]
+    return A.Compose(
+        [
+            A.RandomScale(scale_limit=(-0.5, 1.0), p=1.0),
+            A.PadIfNeeded(*crop, border_mode=0, fill=0, fill_mask=IGNORE),
+            crop_transform,
+            A.HorizontalFlip(p=0.5),
+            *(colour if augment_colour else []),
+            A.Normalize(MEAN, STD),
+            ToTensorV2(),
+        ],
+        additional_targets={"label": "mask"},
+        mask_interpolation=NEAREST,  # of every transform here, also of one to come
+    )
+
+
+class EvalTransform:
+    """Nothing but normalisation: image (3, H, W) float, label (H, W) int64."""
+
+    def __init__(self):
+        self._pipeline = A.Compose([A.Normalize(MEAN, STD), ToTensorV2()], additional_targets={"label": "mask"})
+
+    def __call__(self, image: np.ndarray, label: np.ndarray):
+        out = self._pipeline(image=image, label=label)
+        return out["image"], out["label"].long()

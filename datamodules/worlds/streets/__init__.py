@@ -1,0 +1,1 @@
+"""Driving scenes with Cityscapes' 19 classes, in four appearances."""

@@ -1,0 +1,308 @@
+"""report.html: what a study left in its run folder, as one file to read, to send, to keep.
+
+Reads config.yaml, arms.json, table.json, examples/ and what the single trainings have left, whichever of them there
+are, of any study; a run that was stopped half-way, or is under way, gets a report of what it had done. The page needs
+no network.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datamodules.whole_file import write_whole
+from experiments.reporting.figures import draw_key, picture_uri, svg_uri
+from experiments.reporting.run import Run, listed, read_run
+from experiments.reporting.sections import (
+    Section,
+    divergence_section,
+    drop_section,
+    gate_section,
+    table_section,
+    training_section,
+)
+from experiments.study.flags import ABOUT
+from experiments.study.run_parts import EXAMPLES, readable
+from lightning_modules.measures import measure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from experiments.study.tables import Row
+    from lightning_modules.examples import ExampleFiles
+
+PICTURE_BYTES = 1_600_000
+"""What the embedded predictions may weigh together, in base64; a report is to be sent by mail."""
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run folder and return its path.
+
+    Whatever is missing from the folder is missing from the page, with a line that says so; what a study does not have,
+    such as gates, goes without saying.
+
+    Raises:
+        ValueError: where the folder holds none of config.yaml, results.csv and metrics.csv, or tables without arms.
+    """
+    loaded = read_run(Path(run))
+    report = loaded.path / "report.html"
+    html = _html(loaded, loaded.path.resolve().name, *_title(loaded), *prediction_pictures(loaded))
+    write_whole(report, html.encode("utf-8", "replace"))
+    return report
+
+
+def write_side_by_side(runs: list[Path]) -> Path:
+    """Write one page for several runs into the folder that holds them all, and return its path.
+
+    Raises:
+        ValueError: as `write_report` does; and where there are fewer than two runs, or one of them twice.
+    """
+    from experiments.reporting.side_by_side import joined, pictures, run_names
+
+    loaded = [read_run(Path(run)) for run in runs]
+    whole = joined(loaded)
+    found = [prediction_pictures(run, PICTURE_BYTES // len(runs)) for run in loaded]
+    shown, left_out = pictures(loaded, [pictures_ for pictures_, _ in found]), sum(count for _, count in found)
+    names = run_names([run.path for run in loaded])
+    questions = list(dict.fromkeys(str(run.config["question"]) for run in loaded if run.config.get("question")))
+    page = whole.path / "side-by-side.html"
+    html = _html(whole, f"{len(runs)} runs", " beside ".join(names), " ".join(questions), shown, left_out)
+    write_whole(page, html.encode("utf-8", "replace"))
+    return page
+
+
+def _html(loaded: Run, over: str, title: str, question: str, pictures: list, left_out: int) -> str:
+    """The page.
+
+    Args:
+        over: what stands over the title. pictures, left_out: as `prediction_pictures` returns them.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    templates = FileSystemLoader(Path(__file__).parents[1] / "reporting")
+    page = Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.tests["in_words"] = in_words
+    page.globals["words_in"] = lambda examples: any(in_words(told) for one in examples for _, told in one)
+    return page.get_template("report.html.j2").render(
+        run=loaded,
+        over=over,
+        config=loaded.config,
+        title=title,
+        question=question,
+        colours={arm: look.colour for arm, look in loaded.cast.looks.items()},
+        keys={name: svg_uri(draw_key(look)) for name, look in loaded.cast.key.items()},
+        unfinished=unfinished(loaded),
+        damaged=damaged(loaded),
+        failed=failed(loaded),
+        result=readable(lambda: _result(loaded)),
+        sections=_sections(loaded),
+        pictures=pictures,
+        left_out=left_out,
+        classes=_class_colours(loaded.config) if pictures else {},
+        family_tables=readable(lambda: family_tables(loaded)) or [],
+        environment=_environment(loaded.config),
+        flags=_flags(loaded.config),
+        facts=_facts(loaded.arms),
+    )
+
+
+def prediction_pictures(
+    run: Run, budget: int | None = None
+) -> tuple[list[tuple[str, list[list[tuple[str, str]]]]], int]:
+    """Each domain's examples, and how many did not fit. An example is (what, data URI or text) for the picture, the
+    truth and the arms' predictions.
+
+    Every domain gets its first example before any gets a second.
+
+    Args:
+        budget: bytes that they may weigh together; by default PICTURE_BYTES.
+    """
+    from lightning_modules.examples import read_examples
+
+    order = {domain: i for i, domain in enumerate(run.domains)}
+    found = read_examples(run.path / EXAMPLES, run.arms)
+    found.sort(key=lambda one: (order.get(one.domain, len(order)), one.domain, one.index))
+    shown: dict[str, list] = {one.domain: [] for one in found}
+    found.sort(key=lambda one: one.index)
+    budget, left_out = PICTURE_BYTES if budget is None else budget, 0
+    for example in found:
+        told = shown_example(example)
+        budget -= sum(len(uri) for _, uri in told)
+        if budget < 0:
+            left_out += 1
+        elif told:
+            shown[example.domain].append(told)
+    return [(domain, rows) for domain, rows in shown.items() if rows], left_out
+
+
+def in_words(told: str) -> bool:
+    """Whether a part of an example is a text, and not a picture's data URI."""
+    return not told.startswith("data:")
+
+
+def shown_example(example: ExampleFiles) -> list[tuple[str, str]]:
+    """An example as (what, data URI or text), without pictures that cannot be read."""
+    told = {"image": picture_uri(example.picture, photograph=True)}
+    told["truth"] = example.truth if isinstance(example.truth, str) else picture_uri(example.truth, photograph=False)
+    for arm, prediction in example.predictions.items():
+        if isinstance(prediction, str):
+            mark = {True: "✓ ", False: "✗ "}[prediction == example.truth] if isinstance(example.truth, str) else ""
+            told[arm] = mark + ", ".join(filter(None, (prediction, example.notes.get(arm))))
+        else:
+            told[arm] = picture_uri(prediction, photograph=False)
+    return [(what, text) for what, text in told.items() if text]
+
+
+def family_tables(run: Run) -> list[tuple[str, str, list[str], list[Row]]]:
+    """For each family of measures and each domain: the domain, the heading, the arms, and a row a member.
+
+    A cell is the mean over seeds as it is shown, and whether it is the best of its row.
+    """
+    return [table for family in run.families for table in _family_tables(run, family)]
+
+
+def _family_tables(run: Run, family: str) -> Iterator[tuple[str, str, list[str], list[Row]]]:
+    members = run.family_members(family)
+    if not members:
+        return
+    measure = measure_of(f"{family}/*", run.measures)
+    heading = f"{measure.label.partition(' of ')[0]}, {'points' if measure.is_share else measure.unit}".rstrip(", ")
+    chosen = run.results[run.results["measure"].isin(members)]
+    for domain, rows in chosen.groupby("domain", sort=False):
+        means = rows.pivot_table(index="measure", columns="arm", values="value", sort=False)
+        body = []
+        for name, row in means.iterrows():
+            texts = [measure.text(value) for value in row]
+            best = measure.text(row.min() if measure.smaller_is_better else row.max())
+            member = str(name).partition("/")[2]
+            body.append((member, [(text, len(row) > 1 and text == best) for text in texts]))
+        yield str(domain), heading, list(means.columns), body
+
+
+NAMED = 6
+"""Trainings that are named where several are unfinished."""
+
+
+def unfinished(run: Run) -> str:
+    """What the page says at its top of a run that has not come to its end; "" of one that has."""
+    begun = [f"{name} (last logged at step {step})" for name, step in run.unfinished.items() if step is not None]
+    waiting = [name for name, step in run.unfinished.items() if step is None]
+    parts = [
+        f"{what} {', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
+        for what, names in (("begun but not finished:", begun), ("nothing logged yet:", waiting))
+        if names
+    ]
+    if not parts:
+        return ""
+    return f"This run had not come to its end when this page was made; {'; '.join(parts)}. --resume goes on with it."
+
+
+def damaged(run: Run) -> str:
+    """What the page says at its top of files that cannot be used; "" where all are whole."""
+    names = run.damaged
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"Damaged, and therefore left out: {', '.join(names[:NAMED])}{more}."
+
+
+def failed(run: Run) -> str:
+    """What the page says at its top of trainings that failed; "" where there is none."""
+    some = [str(failure) for failure in run.failed[:NAMED]]
+    if not some:
+        return ""
+    more = f"; and {len(run.failed) - NAMED} more" if len(run.failed) > NAMED else ""
+    kept = "What had ended an epoch keeps its last checkpoint, which is finite."
+    return f"Failed, and so without a result: {'; '.join(some)}{more}. {kept}"
+
+
+def _result(run: Run) -> dict | None:
+    """The closing table as the page shows it."""
+    from experiments.tasks.domain_drop import DROP, POINTS, TARGETS, verdict
+
+    if run.table is None:
+        return None
+    rows = list(run.table.rows())
+    judged = set() if run.results is None else set(run.results["arm"])
+    failed = {failure.arm for failure in run.failed}
+    unfinished = [arm for arm in run.arms if arm not in judged | failed] if judged else []
+    return {
+        "header": run.table.header(),
+        "rows": rows,
+        "colours": {name: run.cast.of_row(name).colour for name, _ in rows},
+        "legend": run.table.legend,
+        "marked": any(best for _, cells in rows for _, best in cells),
+        "verdict": verdict(run.table, run.headline or POINTS) if {DROP, TARGETS} <= {*run.table.columns} else "",
+        "unfinished": ", ".join(unfinished),
+    }
+
+
+def _sections(run: Run) -> list[Section]:
+    """The chapters between the result and the predictions, without those that the study does not have."""
+    result = drop_section if run.compares_domains else table_section
+    made = (_chapter(make, run) for make in (result, training_section, gate_section, divergence_section))
+    return [chapter for chapter in made if chapter is not None]
+
+
+CHAPTERS = {
+    "drop_section": "The drop",
+    "table_section": "The result as a picture",
+    "training_section": "Training",
+    "gate_section": "What the gates learned",
+    "divergence_section": "Inside the network",
+}
+
+
+def _chapter(make: Callable[[Run], Section | None], run: Run) -> Section | None:
+    """A chapter; where the folder's tables are whole but hold what cannot be drawn, a line that says so."""
+    try:
+        return make(run)
+    except Exception as error:  # one chapter must not cost the reader all others
+        print(f"report: {run.path}: {CHAPTERS[make.__name__]}: {error!r}", file=sys.stderr)
+        return Section(CHAPTERS[make.__name__], absent="What the folder holds for this chapter cannot be drawn.")
+
+
+def _title(run: Run) -> tuple[str, str]:
+    """The page's title, and what else the question says: from domain to domain, or else the question's first words."""
+    source, targets = listed(run.config.get("source")), listed(run.config.get("target"))
+    question = str(run.config.get("question") or "")
+    if source and targets:
+        return f"{', '.join(source)} → {', '.join(targets)}", question
+    first, _, rest = re.sub(r"(?<=[.?!]) ", "\n", question, count=1).partition("\n")
+    return first or run.path.resolve().name, rest
+
+
+def _facts(arms: dict[str, dict]) -> tuple[list[str], list[list[str]]] | None:
+    """What the arms are, as a table: headings and rows; None where their names say it all."""
+    facts = list(dict.fromkeys(fact for known in arms.values() for fact in known))
+    if all(arm == known.get("norm") for arm, known in arms.items()) and facts in ([], ["norm"]):
+        return None
+    rows = [[arm, *("" if (fact := known.get(f)) is None else str(fact) for f in facts)] for arm, known in arms.items()]
+    return ["arm", *facts], rows
+
+
+def _class_colours(config: dict) -> dict[str, str]:
+    """What the colours of pictures mean, where the study says it: names, and colours as "#rrggbb"."""
+    found = config.get("colours")
+    found = found if isinstance(found, dict) else {}
+    return {str(name): str(colour) for name, colour in found.items() if re.fullmatch("#[0-9a-f]{6}", str(colour))}
+
+
+def _environment(config: dict) -> dict[str, str]:
+    facts = {"machine": config.get("machine"), "git revision": config.get("git")}
+    minutes = config.get("minutes")
+    if isinstance(minutes, (int, float)):
+        facts["time"] = f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
+    versions = config.get("versions")
+    facts |= versions if isinstance(versions, dict) else {}
+    return {name: str(fact) for name, fact in facts.items() if fact is not None}
+
+
+def _flags(config: dict) -> dict[str, str]:
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in config.items()
+        if name not in ABOUT and value not in (None, [])
+    }

@@ -1,0 +1,115 @@
+"""Trainings that failed: what is kept of each, and how tables tell of them.
+
+A training fails where it leaves the finite numbers. `OUT/ARM-seedN/failed.json` then says at which step and where; its
+last finite checkpoint stays beside it. The study goes on with its other arms, and ends with status 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datamodules.whole_file import write_whole
+from experiments.study.run_parts import RESULT, part_folder
+
+if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+    from pandas import DataFrame
+
+    from experiments.study.tables import Table
+
+FAILED_FILE = "failed.json"
+"""The file whose presence, without a result, says that a training has failed."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A training that failed, and why, as half a sentence: "at step 3 the loss is not finite"."""
+
+    arm: str
+    seed: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.arm}, seed {self.seed}: {self.why}"
+
+
+def write_failure(part: Path, error: Exception) -> None:
+    """Keep in a training's folder that it failed."""
+    facts = {"why": str(error)} | {name: getattr(error, name, None) for name in ("step", "what", "layer")}
+    part.mkdir(parents=True, exist_ok=True)
+    write_whole(part / FAILED_FILE, json.dumps(facts, indent=1))
+
+
+def read_failure(run: Path, arm: str, seed: int) -> Failure | None:
+    """What is kept of a training that failed; None of one that did not."""
+    part = part_folder(run, arm, seed)
+    if (part / RESULT).exists():
+        return None
+    try:
+        why = json.loads((part / FAILED_FILE).read_text())["why"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        why = "it failed, and its failed.json cannot be read"
+    return Failure(arm, seed, str(why))
+
+
+def read_failures(run: Path, arms: Iterable[str], seeds: Iterable[int]) -> list[Failure]:
+    """The failed trainings of a run, seed by seed."""
+    arms = list(arms)
+    found = [read_failure(run, arm, seed) for seed in seeds for arm in arms]
+    return [failure for failure in found if failure is not None]
+
+
+def with_gaps(results: DataFrame, failures: list[Failure], arms: dict[str, dict]) -> DataFrame:
+    """The results with rows for the failed trainings as well, whose numbers are missing.
+
+    So a study's table has a place for them. The rows are those of a like training: of the arm under another seed, else
+    of another arm.
+    """
+    import pandas as pd
+
+    frames = [results]
+    for failure in failures:
+        facts = arms[failure.arm]
+        same = results[results["arm"] == failure.arm]
+        like = same if len(same) else results
+        one = like[(like["arm"] == like["arm"].iloc[0]) & (like["seed"] == like["seed"].iloc[0])].copy()
+        labels = {"arm": failure.arm, **facts, "seed": failure.seed}
+        measured = one.select_dtypes("number").columns.difference([*labels, "severity"])
+        one[measured] = float("nan")
+        frames.append(one.assign(**labels))
+    whole = pd.concat(frames)
+    order = {arm: place for place, arm in enumerate(arms)}
+    return whole.sort_values("arm", key=lambda names: names.map(order), kind="stable")
+
+
+def marked(table: Table | None, failures: list[Failure], arms: dict[str, dict]) -> Table | None:
+    """The table with its failed trainings counted beside their rows and told of below; rows for those without one.
+
+    Args:
+        table: None where no training has a result.
+    """
+    import pandas as pd
+
+    from experiments.study.tables import PARTS, Table
+
+    if not failures:
+        return table
+    if table is None:
+        nothing = pd.MultiIndex.from_product([[], PARTS])
+        table = Table(pd.DataFrame(index=[], columns=nothing, dtype=float), "", corner="arm")
+    rows, counts = list(map(str, table.cells.index)), {}
+    for failure in failures:
+        names = [str(arms[failure.arm].get(table.corner)), failure.arm, *map(str, arms[failure.arm].values())]
+        row = next((name for name in names if name in rows), failure.arm)
+        counts[row] = counts.get(row, 0) + 1
+    cells = table.cells.set_axis(rows).reindex([*rows, *(row for row in counts if row not in rows)])
+    for column in table.columns:
+        cells[column, "n"] = cells[column, "n"].fillna(0)
+    told = " ".join(f"Failed: {failure}." for failure in failures)
+    return dataclasses.replace(table, cells=cells, failed=counts, legend=f"{table.legend} {told}".strip())

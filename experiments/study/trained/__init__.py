@@ -1,0 +1,1 @@
+"""Trained networks: found in files and folders, evaluated, used to predict."""

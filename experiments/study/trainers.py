@@ -1,0 +1,216 @@
+"""A Lightning trainer from a study's settings."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import re
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_only
+
+from experiments.study.flags import UsageError
+from experiments.study.quiet import quiet_lightning
+from experiments.study.run_parts import set_aside
+from experiments.study.settings import RunSettings
+from experiments.study.stops import stopped
+from experiments.study.task import Pace
+from experiments.study.wandb_runs.start import start_wandb
+from lightning_modules.checkpoint_files import fault_of
+from lightning_modules.clock import EndsAt
+from lightning_modules.evaluation_line import JudgementLine
+from lightning_modules.finite_training import FiniteTraining, NotFiniteError
+from lightning_modules.gates.tracker import GateTracker
+from lightning_modules.study_module import StudyModule
+from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
+
+quiet_lightning()
+
+
+class EndsOthers(pl.Callback):
+    """Where a signal stops the process that Lightning started from, the processes that it has started end as well.
+
+    They would wait for it, inside a collective where no signal reaches them. Lightning's observer is to forget them: it
+    kills this process, which leaves a report of what there is, as soon as one of them is gone.
+    """
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.strategy.launcher is not None:
+            atexit.register(self._end, trainer.strategy.launcher)  # a signal may come behind the training, too
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, error: BaseException) -> None:
+        self._end(trainer.strategy.launcher)
+
+    @staticmethod
+    def _end(launcher) -> None:
+        if stopped() is not None and getattr(launcher, "procs", None):
+            launcher.kill(signal.SIGKILL)
+            launcher.procs.clear()
+
+
+class OwnDraws(pl.Callback):
+    """Lets every process draw other crops and flips, dropouts and mixes.
+
+    Lightning gives all of them one seed, from which they start with one network.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        torch.manual_seed(torch.initial_seed() + 10_007 * trainer.global_rank)
+
+
+class MetricsKept(pl.Callback):
+    """Writes what was logged up to a checkpoint before the checkpoint, so that kill -9 takes no step from the log."""
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, *_) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+
+
+def make_trainer(
+    run: RunSettings,
+    folder: Path,
+    pace: Pace,
+    callbacks: list[pl.Callback],
+    about: dict,
+    measure: str,
+    batches_per_step: int = 1,
+) -> pl.Trainer:
+    """A trainer that logs to FOLDER/metrics.csv and to W&B, and keeps FOLDER/checkpoints/last.ckpt.
+
+    Args:
+        pace: how long it trains and how often it evaluates.
+        about: the arm's settings, for W&B.
+        measure: the one that an evaluation's line in the log tells.
+        batches_per_step: the module's (`StudyModule`).
+    """
+    if rank_zero_only.rank == 0:
+        set_aside(folder / "metrics.csv")
+    loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50), *_wandb(run.wandb, folder, about)]
+    return pl.Trainer(
+        accelerator=run.accelerator,
+        devices=run.devices,
+        num_nodes=run.nodes,
+        # one process may evaluate further for hours, while the others wait
+        strategy=DDPStrategy(timeout=timedelta(days=1)) if run.world > 1 else "auto",
+        precision=run.precision,
+        max_epochs=math.ceil(pace.max_steps / pace.epoch_steps),
+        limit_train_batches=pace.epoch_steps * pace.accumulate * batches_per_step,
+        accumulate_grad_batches=pace.accumulate,
+        check_val_every_n_epoch=pace.evaluate_every,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(10, pace.epoch_steps),
+        logger=loggers,
+        callbacks=[*_own_callbacks(folder, pace, measure), *callbacks],
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the data module shares samples out itself, and judges none twice
+    )
+
+
+def _own_callbacks(folder: Path, pace: Pace, measure: str) -> list[pl.Callback]:
+    """What every training has: its checkpoint, its lines in the log, its end, and what keeps processes together."""
+    return [
+        ModelCheckpoint(
+            folder / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+        ),
+        LearningRateMonitor("step"),
+        RichProgressBar(),
+        JudgementLine(folder.name, measure, pace.max_steps),
+        OwnDraws(),
+        EndsOthers(),
+        EndsAt(pace.max_steps),
+        MetricsKept(),
+        SharedBuffers(),
+        FiniteTraining(),
+    ]
+
+
+def train(trainer: pl.Trainer, module: StudyModule, data: pl.LightningDataModule, resume: bool) -> None:
+    """Train to the end, evaluate the network that came of it, and keep the one that counts as checkpoints/model.ckpt.
+
+    Args:
+        resume: go on from checkpoints/last.ckpt, where there is one.
+
+    Raises:
+        NotFiniteError: the training left the finite numbers; last.ckpt is of the last epoch that ended in them, and the
+            W&B run is ended as failed.
+        UsageError: last.ckpt cannot be gone on from.
+    """
+    last = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
+    progress = last if resume and os.path.lexists(last) else None
+    if progress and (fault := fault_of_progress(progress, module)):
+        part = last.parent.parent.name
+        raise UsageError(f"--resume: {last} {fault}: remove it, and --resume trains {part} from its start.")
+    try:
+        trainer.fit(module, data, ckpt_path=progress)
+        if module.evaluated_at != module.steps:
+            trainer.validate(module, data, verbose=False)
+        for callback in trainer.callbacks:
+            if isinstance(callback, AveragedWeights):
+                callback.put_in_place(trainer, module)  # what was evaluated last, also of a training that had ended
+        counts = (module.selected or {}).get("step")  # of the evaluation that counts
+        module.take_selected()
+        for callback in trainer.callbacks:
+            if isinstance(callback, GateTracker) and counts is not None and trainer.is_global_zero:
+                callback.end_at(counts)
+    except NotFiniteError as error:
+        end_wandb(trainer, failed=str(error))
+        raise
+    trainer.save_checkpoint(last.with_name("model.ckpt"), weights_only=True)
+
+
+def fault_of_progress(last: Path, module: pl.LightningModule) -> str | None:
+    """What keeps a training from going on from a checkpoint, as the end of a sentence that begins with its path."""
+    fault = fault_of(last)
+    if fault:
+        return re.split("[:,]", fault)[0]  # what follows is advice on checkpoints to start from
+    try:
+        kept = torch.load(last, map_location="cpu", mmap=True, weights_only=False)  # as Lightning reads it
+    except Exception:  # unpickling raises whatever a damaged file leads it to
+        return "is damaged"
+    if not isinstance(kept, dict) or not PROGRESS.issubset(kept) or not isinstance(kept["state_dict"], dict):
+        return "is not the checkpoint of a training under way"
+    there = {key: value.shape for key, value in module.state_dict().items()}
+    if {key: getattr(value, "shape", None) for key, value in kept["state_dict"].items()} != there:
+        return "is of another network"
+    return None
+
+
+PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "study", "pytorch-lightning_version"}
+"""What a checkpoint holds that a training goes on from."""
+
+
+def forget_progress(trainer: pl.Trainer) -> None:
+    """Remove checkpoints/last.ckpt: once there are results, nobody needs the optimiser's state."""
+    (Path(trainer.checkpoint_callback.dirpath) / "last.ckpt").unlink(missing_ok=True)
+
+
+def end_wandb(trainer: pl.Trainer, failed: str = "") -> None:
+    """End the W&B run, so that the next training starts its own.
+
+    Args:
+        failed: why the training failed; the run's summary then says so under "failed", and its state is failed.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            if failed:
+                logger.experiment.summary["failed"] = failed
+            logger.experiment.finish(exit_code=1 if failed else 0)
+
+
+def _wandb(mode: str, folder: Path, about: dict) -> list[WandbLogger]:
+    if mode == "disabled":
+        return []
+    run, experiment = folder.parent.name, None
+    if rank_zero_only.rank == 0:
+        experiment = start_wandb(mode, folder, run, f"{run}-{folder.name}", about)
+        experiment.define_metric("trainer/global_step")
+        experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return [WandbLogger(experiment=experiment, save_dir=folder)]

@@ -1,0 +1,1 @@
+"""Runs on Weights & Biases: how they start, what they log, how they are read back."""

@@ -1,0 +1,154 @@
+"""What every arm keeps on the source, on each target, and what it loses between them: the closing table.
+
+Results are long rows with the role of each domain, "source" or "target". The table is of their headline measure, in the
+unit that this is shown in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import hypot
+from typing import TYPE_CHECKING
+
+from experiments.study.tables import Table, table_of
+from lightning_modules.measures import Measure
+
+if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+    from pandas import DataFrame
+
+TARGETS = "mean of targets"
+DROP = "drop"
+POINTS = Measure("", "")
+"""A share, where a table does not say of which measure it is."""
+
+
+def drop_table(results: DataFrame, headline: Measure | None = None) -> Table:
+    """The closing table: a row an arm, in the order of the run; each source, each target, `mean of targets`, `drop`.
+
+    Args:
+        headline: the measure; by default the one that `headline_of` finds in the results.
+    """
+    headline = headline or _headline(results)
+    scores = seed_scores(results, headline)
+    order = f"{TARGETS} minus source" if headline.smaller_is_better else f"source minus {TARGETS}"
+    unit = f" in {headline.unit}" if headline.unit else ""
+    legend = f"{headline.label}{unit}{{spread}}; drop: {order}, smaller is better.{means_in_words(results)}"
+    measures = dict.fromkeys(scores, headline) | {DROP: drop_measure(headline)}
+    corner = "norm" if "norm" in results and (results["norm"] == results["arm"]).all() else "arm"
+    return table_of(scores, legend, measures=measures, corner=corner)
+
+
+def drop_measure(headline: Measure) -> Measure:
+    """What is lost of a measure, in its unit."""
+    return Measure(DROP, f"{headline.label} lost", headline.unit, "lower", headline.scale, headline.digits)
+
+
+def means_in_words(results: DataFrame) -> str:
+    """A sentence on which classes each domain's mean is over; empty where the results do not say."""
+    if "mean_over" not in results:
+        return ""
+    said = results.dropna(subset=["mean_over"]).groupby("mean_over", sort=False)["domain"].unique()
+    if said.empty:
+        return ""
+    alone = len(said) == 1
+    each = [f"over {classes}" + ("" if alone else f": {', '.join(found)}") for classes, found in said.items()]
+    return f" Means are {'; '.join(each)}."
+
+
+def has_domains(results: DataFrame | None) -> bool:
+    """Whether results are of networks that were evaluated on a source and on targets."""
+    if results is None or not {"arm", "seed", "domain", "role", "measure", "value"} <= {*results.columns}:
+        return False
+    return {"source", "target"} & {*results["role"].dropna()} != set()
+
+
+def seed_scores(results: DataFrame, headline: Measure | None = None) -> DataFrame:
+    """One row an (arm, seed) and, in the unit that is shown: each source, each target, `mean of targets`, `drop`.
+
+    A seed that lacks one of the targets (its run was cut short) has no mean of targets and no drop: a mean over fewer
+    targets would not compare with the others'. Nor has one that learned nothing, whose source is at chance, a drop.
+    """
+    from experiments.study.chance import guessing
+
+    headline = headline or _headline(results)
+    rows = results[results["measure"] == headline.name].dropna(subset=["arm", "seed", "domain", "role"])
+    if "part" in rows:
+        rows = rows[rows["part"] == "clean"]
+    rows = rows.drop_duplicates(["arm", "seed", "domain"], keep="last")  # a resumed run evaluates again
+    sources, targets = (list(rows.loc[rows["role"] == role, "domain"].unique()) for role in ("source", "target"))
+    shown = rows.assign(shown=headline.scale * rows["value"])
+    scores = shown.pivot(index=["arm", "seed"], columns="domain", values="shown")
+    seen = list(dict.fromkeys(zip(rows["arm"], rows["seed"], strict=True)))  # the order of the run, not the alphabet's
+    scores = scores.loc[seen, sources + targets].rename_axis(columns=None)
+    scores[TARGETS] = scores[targets].mean(axis=1, skipna=False) if targets else float("nan")
+    lost = scores[sources].mean(axis=1, skipna=False) - scores[TARGETS] if sources else float("nan")
+    scores[DROP] = -lost if headline.smaller_is_better else lost
+    guessers = guessing(results, headline)
+    nothing = scores.index.isin([*zip(guessers["arm"], guessers["seed"], strict=True)])
+    scores[DROP] = scores[DROP].mask(nothing)
+    return scores
+
+
+def _headline(results: DataFrame) -> Measure:
+    from experiments.study.chance import headline_in
+
+    found = headline_in(results)
+    if found is None:
+        raise ValueError("these results hold no registered measure: name the headline that the table is of.")
+    return found
+
+
+def verdict(table: Table, headline: Measure = POINTS) -> str:
+    """One sentence on who loses least from source to targets, and on whether the seeds allow to say so."""
+    unit = " points" if headline.is_share else f" {headline.unit}".rstrip()
+    drops = table.cells[DROP].dropna(subset=["mean"]).sort_values("mean")
+    if drops.empty and table.unlearned:
+        return "Nothing was learned: on the source all are at chance, so there is no drop to compare."
+    if drops.empty:
+        return "No network has been evaluated on a source and on every target yet, so there is no drop to compare."
+    first, name, shown = drops.iloc[0], _called(drops.index[0]), _decimals(headline)
+    if len(drops) == 1:
+        return f"{name} loses {shown(first['mean'])}{unit} from source to targets; there is no other norm to compare."
+    second = drops.iloc[1]
+    gap = shown(round(second["mean"], headline.digits) - round(first["mean"], headline.digits))  # as printed
+    gap = f"{gap} fewer than {_called(drops.index[1])}"
+    loses = f"{name} loses least, {shown(first['mean'])}{unit} from source to targets"
+    rest = drops.iloc[1:].iterrows()
+    tied = [_called(norm) for norm, row in rest if row["mean"] - first["mean"] <= _spread(first, row)]
+    if min(first["n"], second["n"]) < 2:
+        loses += f", {gap}, but with one seed a difference of chance cannot be told from a real one"
+    elif tied:
+        loses += f", but the seeds' spread is too wide to tell it from {_listed(tied)}"
+    else:
+        loses += f", {gap} and more than the seeds' spread (± {shown(_spread(first, second))})"
+    return f"{loses}; {_best(table, drops.index[0], headline)}."
+
+
+def _called(row: str) -> str:
+    """A norm in capitals: "in loses least" would not read. What else a row may be called stays as it is."""
+    from normshift.registry import NORMS
+
+    return row.upper() if row in NORMS else str(row)
+
+
+def _best(table: Table, favourite: str, headline: Measure) -> str:
+    """Who is best on the targets: losing little from a poor source is no victory."""
+    means, shown = table.cells[TARGETS, "mean"].dropna(), _decimals(headline)
+    best, word = (means.idxmin(), "lowest") if headline.smaller_is_better else (means.idxmax(), "highest")
+    if best == favourite:
+        return f"it is also the {word} on the targets, {shown(means[best])}"
+    return f"the {word} on the targets is {_called(best)}, {shown(means[best])} against its {shown(means[favourite])}"
+
+
+def _decimals(measure: Measure) -> Callable[[float], str]:
+    """A number in the unit that is shown, with the decimals of a measure."""
+    return f"{{:.{measure.digits}f}}".format
+
+
+def _spread(a, b) -> float:
+    """Standard deviation of the difference of two independent runs; 0 where unknown."""
+    return hypot(*(row["sd"] if row["n"] > 1 else 0.0 for row in (a, b)))
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]

@@ -1,0 +1,119 @@
+"""Networks to be judged: studies' checkpoints, whole folders of them, or torchvision's and timm's by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.study.flags import UsageError
+from experiments.study.trained.networks import checkpoint_files, distinct, trained_network
+
+if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
+    from torch import nn
+
+    from datamodules.classification.domains import ImageDomain
+    from lightning_modules.robustness.evaluator import Judged
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to be judged: which arm and seed of which study it is, and what is known of it."""
+
+    arm: str
+    seed: int
+    judged: Judged
+    facts: dict[str, Any]
+    trained_on: str | None
+    source: str
+    """The file or name it comes from."""
+
+
+def is_path(given: str) -> bool:
+    """Whether what was given is a file or folder, there or not, and no network's name."""
+    looks_so = given.endswith((".ckpt", ".pt", ".pth")) or (
+        "/" in given and not given.startswith(("torchvision/", "hf-hub:", "hf_hub:"))
+    )
+    return looks_so or Path(given).exists()
+
+
+def classifiers(given: str) -> list[Network]:
+    """The classification networks of a checkpoint, or of a run's folder.
+
+    Raises:
+        UsageError: there is no such file, no checkpoint in the folder, or a checkpoint of another kind.
+    """
+    return [classifier(file) for file in checkpoint_files(given)]
+
+
+def classifier(file: Path) -> Network:
+    """A study's checkpoint as a network to be evaluated."""
+    from lightning_modules.classification.module import ClassificationModule
+    from lightning_modules.robustness.evaluator import Judged
+
+    trained = trained_network(file, kind=ClassificationModule)
+    module, arm, seed = trained.module, trained.arm, trained.seed
+    judged = Judged.trained(f"{arm}-seed{seed}", module)
+    facts = {"norm": module.norm, "backbone": module.recipe.backbone, "antialias": module.antialias or 0}
+    return Network(arm, seed, judged, facts, module.data or None, str(file))
+
+
+def told_apart(networks: list[Network]) -> list[Network]:
+    """The networks without repeats, and with names that tell them apart."""
+    unlike = distinct([*{network.source: network for network in networks}.values()])
+    return [dataclasses.replace(n, judged=dataclasses.replace(n.judged, name=f"{n.arm}-seed{n.seed}")) for n in unlike]
+
+
+def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
+    """A network of torchvision or timm, with its published weights or without, for the classes of the images.
+
+    Raises:
+        UsageError: there is no such name, its weights cannot be had, or they know other classes than the images.
+    """
+    import torch
+
+    from datamodules.classification.imagenet import wnids
+    from lightning_modules.classification.backbones import build_backbone
+    from lightning_modules.robustness.evaluator import Judged
+
+    if pretrained and domain.classes != wnids():
+        raise UsageError(
+            f"{name} with published weights knows ImageNet's 1000 classes, and {domain.name} has {len(domain.classes)} "
+            "of its own: pass --data imagenet, or --weights none for an untrained network."
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # GPUs keep theirs: networks are built on the CPU
+            net = build_backbone(name, len(domain.classes), pretrained=pretrained)
+    except ValueError as error:
+        hint = " (--weights none builds it untrained)" if pretrained and "weights" in str(error) else ""
+        raise UsageError(f"{str(error).rstrip('.')}{hint}.") from error
+    judged = Judged(name, net, classes=domain.classes, **preprocessing(name, net))
+    facts = {"norm": "as published", "backbone": name, "antialias": 0}
+    return Network(name, 0, judged, facts, "imagenet" if pretrained else None, name)
+
+
+def preprocessing(name: str, net: nn.Module) -> dict[str, Any]:
+    """How a published network's images are cut and normalised, as arguments of `Judged`; CIFAR networks' as CIFAR's."""
+    from datamodules.segmentation.transforms import MEAN, STD
+
+    if name.startswith("cifar_"):
+        return {"size": 32, "resize": None, "mean": MEAN, "std": STD}
+    published = getattr(net, "pretrained_cfg", None)
+    if published:  # timm's
+        from timm.data import resolve_data_config
+
+        found = resolve_data_config(pretrained_cfg=published)
+        size = found["input_size"][-1]
+        look = {key: found[key] for key in ("mean", "std", "interpolation")}
+        return {"size": size, "resize": int(size / found["crop_pct"]), **look}
+    from torchvision.models import get_model_weights, list_models
+
+    plain, _, tag = name.removeprefix("torchvision/").partition(".")
+    if plain not in list_models():  # a network of ours: as the papers do
+        return {"size": 224, "resize": 256, "mean": MEAN, "std": STD}
+    weights = get_model_weights(plain)
+    steps = (weights[tag] if tag else next(iter(weights))).transforms()
+    look = {"mean": tuple(steps.mean), "std": tuple(steps.std), "interpolation": steps.interpolation.value}
+    return {"size": steps.crop_size[0], "resize": steps.resize_size[0], **look}

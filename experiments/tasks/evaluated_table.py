@@ -1,0 +1,51 @@
+"""The closing table of networks that were judged on more than clean images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning_modules.measures import Measure, measure_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from experiments.study.tables import Table
+
+COLUMNS = {
+    # (part, measure): heading, with the condition's name where a part has several
+    ("clean", "top1"): "top-1",
+    ("clean", "top5"): "top-5",
+    ("shifts", "top1"): "{condition}",
+    ("consistency", "consistency"): "shift consistency",
+    ("corruptions", "error"): "mean error, corrupted",  # never "corruption error", which is relative to AlexNet's
+    ("perturbations", "flip"): "flip probability",
+}
+LOSS = Measure("loss to shifts", "loss to shifts", better="lower")
+
+
+def judged_table(results: DataFrame, rows: str = "network") -> Table:
+    """A row a network; points of accuracy on clean and shifted images, shift consistency, mean errors.
+
+    "loss to shifts" is what is lost from clean images to the mean of IBN-Net's three shifts of light (section 4.1).
+    """
+    import pandas as pd
+
+    from experiments.study.tables import table_of
+
+    order = list(dict.fromkeys(zip(results[rows], results["seed"], strict=True)))
+    columns, measures = {}, {LOSS.name: LOSS}
+    for (part, name), heading in COLUMNS.items():
+        chosen, measure = results[(results["part"] == part) & (results["measure"] == name)], measure_of(name)
+        conditions = list(dict.fromkeys(chosen["condition"])) if "{" in heading else [None]
+        for condition in conditions if len(chosen) else []:
+            of_it = chosen if condition is None else chosen[chosen["condition"] == condition]
+            column = heading.format(condition=condition)
+            columns[column] = measure.scale * of_it.groupby([rows, "seed"])["value"].mean()
+            measures[column] = measure
+    scores = pd.DataFrame(columns).loc[order]
+    scores.index.names = [rows, "seed"]
+    shifted = [name for name in ("rgb+50", "r+50", "std/1.5") if name in scores]
+    if shifted:
+        scores[LOSS.name] = scores["top-1"] - scores[shifted].mean(axis=1)
+    legend = "accuracies, errors and shares in percent, means over images and conditions."
+    return table_of(scores, legend, corner=rows, measures=measures)

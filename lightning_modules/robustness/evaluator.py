@@ -1,0 +1,201 @@
+"""How robust trained classification networks are: one evaluator, for studies at their end and for `eval_robustness.py`.
+
+Five parts, each of them asked for by name:
+
+- clean: top-1, top-5 (with more than five classes), negative log-likelihood, expected calibration error;
+- shifts: top-1 under IBN-Net's appearance shifts (Pan et al., ECCV 2018);
+- corruptions: error under ImageNet-C's 15 corruptions (Hendrycks, Dietterich, ICLR 2019);
+- perturbations: flip probability and top-5 distance along ImageNet-P's ten sequences (same paper);
+- consistency: share of images whose top-1 stays when the crop moves (Zhang, ICML 2019).
+
+Networks that see images of one size are judged on the same batches, so that each image is corrupted once for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datamodules.classification.transforms import statistics
+from datamodules.corruptions.frost import Photographs
+from lightning_modules.robustness import views
+from lightning_modules.robustness.alexnet import SEVERITIES
+from lightning_modules.robustness.measures import calibration_error
+from lightning_modules.robustness.passes import PASSES, Pass
+from lightning_modules.robustness.progress import progress_bar
+from lightning_modules.robustness.views import JudgedCrop
+
+PARTS = tuple(PASSES)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A network, and how images reach it."""
+
+    name: str
+    """What its rows are called."""
+    net: nn.Module
+    """Normalised images float (N, 3, size, size) -> scores (N, classes), on whatever device it lies."""
+    size: int
+    """Pixels of a side."""
+    resize: int | None
+    """Shorter side before the centre crop; None: images are taken as they are."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """Of the channels, in units of 0 to 1."""
+    classes: tuple[str, ...]
+    """Their names, in the order of the scores."""
+    interpolation: str = "bilinear"
+    """What images are resized by: bilinear or bicubic, smoothing either way."""
+    squash: bool = False
+    """Whether both sides are resized, whatever an image's shape, and not the shorter one."""
+
+    @property
+    def crop(self) -> JudgedCrop:
+        """What of an image it sees."""
+        return JudgedCrop(self.size, self.resize, self.interpolation, self.squash)
+
+    @classmethod
+    def trained(cls, name: str, module) -> Judged:
+        """A `ClassificationModule`, judged on images as its recipe has them."""
+        recipe = module.recipe
+        mean, std = statistics(recipe.normalisation)
+        look = {"interpolation": recipe.interpolation, "squash": recipe.squash}
+        return cls(name, module, recipe.image_size, recipe.resize, mean, std, module.classes, **look)
+
+
+def evaluate(
+    judged: Sequence[Judged],
+    samples,
+    parts: Sequence[str] = PARTS,
+    *,
+    batch_size: int = 128,
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    frames: int | None = None,
+    images: int | None = None,
+    workers: int = 0,
+    published: Callable[[str], object] | None = None,
+    frost: Photographs | None = None,
+    progress: bool = False,
+) -> list[dict]:
+    """Judge networks on the same images, in evaluation mode; their training modes are left as they were.
+
+    Args:
+        judged: with names of their own. Those that see the same crop share every corrupted image.
+        samples: a classification set: `samples[i]` is (uint8 RGB (H, W, 3), label), `samples.labels` all labels.
+        parts: of PARTS.
+        batch_size: images that go through a network at once; nothing else depends on it.
+        severities: of the corruptions.
+        seed: for corruptions, drawn for each image from (seed, its index), and for crops, from (seed, index // 8).
+        frames: of a perturbation sequence; None for ImageNet-P's.
+        images: judge so many, spread over the classes; None for all.
+        workers: loader processes.
+        published: gives the samples of "imagenet-c/fog/3" or "imagenet-p/tilt", to judge published files instead of
+            what is generated here.
+        frost: ImageNet-C's photographs of frost; None for painted ones.
+        progress: show how far it is.
+
+    Returns:
+        Rows {network, part, condition, severity, measure, value}. Severity is None but for corruptions. Accuracies,
+        errors, flip probabilities and consistencies are in [0, 1].
+
+    Raises:
+        ValueError: an unknown part or severity, names that are not distinct, no images, or scores that do not fit the
+            classes.
+    """
+    _check(judged, samples, parts, severities)
+    chosen = partial(views.spread, count=images) if images else _all
+    work: list[tuple[list[Judged], Pass]] = []
+    for crop in dict.fromkeys(one.crop for one in judged):
+        like = [one for one in judged if one.crop == crop]
+        settings = {"severities": severities, "seed": seed, "frames": frames, "published": published, "frost": frost}
+        for part in dict.fromkeys(parts):
+            work += [(like, each) for each in PASSES[part](samples=samples, crop=crop, chosen=chosen, **settings)]
+    rows: list[dict] = []
+    total = sum(len(each.indices) * each.views for _, each in work)
+    with _evaluating([one.net for one in judged]), progress_bar(total if progress else 0) as advance:
+        for like, each in work:
+            rows += _judge(like, each, batch_size, workers, advance)
+    order = {one.name: i for i, one in enumerate(judged)}
+    return sorted(rows, key=lambda row: order[row["network"]])
+
+
+def _check(judged: Sequence[Judged], samples, parts: Sequence[str], severities: Sequence[int]) -> None:
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise ValueError(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}.")
+    if not set(severities) <= set(SEVERITIES) or not severities:
+        raise ValueError(f"severities are of 1 to 5, not {', '.join(map(str, severities)) or 'none at all'}.")
+    if len({one.name for one in judged}) < len(judged):
+        raise ValueError("two networks of one name could not be told apart in the results.")
+    if not len(samples):
+        raise ValueError("there are no images to judge on.")
+
+
+def _all(labels: np.ndarray) -> np.ndarray:
+    return np.arange(len(labels))
+
+
+@contextmanager
+def _evaluating(nets: list[nn.Module]) -> Iterator[None]:
+    """Evaluation mode, after which every module is in the mode it was in."""
+    modes = [(module, module.training) for net in nets for module in net.modules()]
+    try:
+        for net in nets:
+            net.eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _judge(group: list[Judged], each: Pass, batch_size: int, workers: int, advance: Callable) -> list[dict]:
+    """One pass over the images with several networks; a row for each network and key."""
+    found: list[dict] = [{} for _ in group]
+    images = max(1, batch_size // each.views)
+    for shown, labels in views.loader(each.samples, each.indices, each.view, images, workers):
+        scores = [_scores(one, shown, batch_size) for one in group]  # all are under way before the first is waited for
+        for one, values, tensor in zip(group, found, scores, strict=True):
+            if tensor.shape[-1] != len(one.classes):
+                raise ValueError(f"{one.name} gives {tensor.shape[-1]} scores for its {len(one.classes)} classes.")
+            measured = each.measure(tensor.float().cpu().numpy().astype(np.float64), labels.numpy())
+            for key, value in measured.items():
+                values.setdefault(key, []).append(value)
+        advance(each.part, len(labels) * each.views)
+    rows = []
+    for one, values in zip(group, found, strict=True):
+        whole = {key: np.concatenate(parts) for key, parts in values.items()}
+        for (condition, severity, measure), value in _reduced(whole).items():
+            about = {"network": one.name, "part": each.part, "condition": condition, "severity": severity}
+            rows.append(about | {"measure": measure, "value": value})
+    return rows
+
+
+def _scores(one: Judged, shown: Tensor, batch_size: int) -> Tensor:
+    """Scores (N, K, classes) of views uint8 (N, K, size, size, 3)."""
+    like = next(one.net.parameters(), torch.empty(0))
+    mean, std = (
+        torch.tensor(values, device=like.device, dtype=like.dtype).view(3, 1, 1) for values in (one.mean, one.std)
+    )
+    scores = []
+    for part in shown.flatten(0, 1).split(batch_size):
+        images = part.to(like.device, non_blocking=True).permute(0, 3, 1, 2).to(like.dtype).div_(255)
+        scores.append(one.net(((images - mean) / std).contiguous()))
+    return torch.cat(scores).unflatten(0, shown.shape[:2])
+
+
+def _reduced(whole: dict) -> dict:
+    """Means over images; what the calibration error is made of becomes the calibration error."""
+    confidences = whole.pop(("clean", None, "confidence"), None)
+    means = {key: float(np.mean(values)) for key, values in whole.items()}
+    if confidences is not None:
+        means["clean", None, "ece"] = calibration_error(confidences, whole["clean", None, "top1"])
+    return means

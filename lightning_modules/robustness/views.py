@@ -1,0 +1,185 @@
+"""What networks are shown when their robustness is judged: uint8 crops, changed in one way or another.
+
+A view turns an image into several, (K, size, size, 3), which are judged side by side. Views depend on the image, its
+index and a seed and on nothing else: not on the batch, the worker or what was drawn before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import InterpolationMode
+
+from datamodules.classification.transforms import MARGIN, centre, judged_size
+from datamodules.corruptions.appearance_shifts import APPEARANCE_SHIFTS
+from datamodules.corruptions.frost import Photographs
+from datamodules.corruptions.imagenet_c import corrupt
+from datamodules.corruptions.imagenet_p import perturbed
+from datamodules.evaluation_data import one_thread
+from datamodules.image_files import DataError
+from datamodules.samples import LabelledImages
+
+TOGETHER = 8
+"""Images in a row that the published shift consistency crops at the same offsets."""
+
+View = Callable[[np.ndarray, int], np.ndarray]
+"""(image uint8 (H, W, 3), its index) -> uint8 (K, size, size, 3)."""
+
+
+@dataclass(frozen=True)
+class JudgedCrop:
+    """The part of an image that a network is judged on, as bytes: what `JudgedImage` normalises.
+
+    Call with uint8 (H, W, 3); returns uint8 (size, size, 3).
+    """
+
+    size: int
+    resize: int | None = None
+    """What the shorter side is resized to before the centre is cut out; None for `size`."""
+    interpolation: str = "bilinear"
+    squash: bool = False
+    """Resize both sides to that, whatever the image's shape."""
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return centre(self._resized(image, self.resize or self.size), self.size)
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """What the published crops of ImageNet-P and of shift consistency are cut from: at 224 a shorter side of 256,
+        whatever the network itself is judged at; other sizes keep that proportion. Images that are taken as they are
+        (resize None) have no more than the network sees."""
+        return self._resized(image, self.size if self.resize is None else round(self.size * MARGIN))
+
+    def _resized(self, image: np.ndarray, side: int) -> np.ndarray:
+        return judged_size(image, side, InterpolationMode(self.interpolation), self.squash)
+
+
+def plain(crop: JudgedCrop) -> View:
+    """The image as it is judged, alone."""
+    return partial(_plain, crop=crop)
+
+
+def shifted(crop: JudgedCrop) -> View:
+    """One view for each of IBN-Net's appearance shifts, in their order."""
+    return partial(_shifted, crop=crop)
+
+
+def corrupted(
+    crop: JudgedCrop, name: str, severities: Sequence[int], seed: int, frost: Photographs | None = None
+) -> View:
+    """One view a severity, of the judged crop; `frost` are the published photographs, None for painted frost."""
+    photographs = {"frost": frost} if name == "frost" and frost else {}
+    return partial(_corrupted, crop=crop, name=name, severities=tuple(severities), seed=seed, **photographs)
+
+
+def sequence(crop: JudgedCrop, name: str, frames: int | None, seed: int) -> View:
+    """One view a frame, of the middle of a picture that moves, as ImageNet-P was made."""
+    return partial(_sequence, crop=crop, name=name, frames=frames, seed=seed)
+
+
+def published_sequence(size: int) -> View:
+    """The frames of ImageNet-P's own videos, cut to the network's size at the centre."""
+    return partial(_centred, size=size)
+
+
+def two_crops(crop: JudgedCrop, seed: int) -> View:
+    """Two crops of one image, a few pixels apart (Zhang, ICML 2019, section 4).
+
+    At 224: the shorter side is resized to 256, the centre 256 x 256 is cut out, and each crop's two offsets are drawn
+    from 0 to 31. Other sizes keep that proportion, 8 to 7. Images that already have the network's size (resize None)
+    are reflect-padded by size // 8 pixels in all instead.
+
+    As published, 8 images that follow each other in the set have the same offsets. (The published figures are means of
+    five passes over the set; this is one, and another seed is another.)
+    """
+    return partial(_two_crops, crop=crop, seed=seed)
+
+
+def image_seed(seed: int, index: int) -> int:
+    """A seed for one image of a set."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
+def spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """Which `count` images stand for a set: the first of each class, then the second of each, and so on.
+
+    Returns:
+        Indices, ascending, int64 (min(count, len(labels)),).
+    """
+    labels = np.asarray(labels)
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[by_class], labels[by_class])  # where each one's class begins
+    turn = np.empty(len(labels), np.int64)
+    turn[by_class] = np.arange(len(labels)) - starts
+    return np.sort(np.lexsort((labels, turn))[:count])
+
+
+class Views(Dataset):
+    """(uint8 (K, size, size, 3), label) for each of the chosen images."""
+
+    def __init__(self, samples: LabelledImages, indices: np.ndarray, view: View):
+        self.samples, self.indices, self.view = samples, indices, view
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        index = int(self.indices[i])
+        image, label = self.samples[index]
+        return self.view(image, index), int(label)
+
+
+def loader(samples: LabelledImages, indices: np.ndarray, view: View, images: int, workers: int) -> DataLoader:
+    """Batches of so many images' views, in order; takes nothing from the global random state."""
+    return DataLoader(
+        Views(samples, indices, view),
+        images,
+        num_workers=min(workers, -(-len(indices) // images)),
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=one_thread,
+        generator=torch.Generator(),
+    )
+
+
+def _plain(image: np.ndarray, index: int, *, crop: JudgedCrop) -> np.ndarray:
+    return crop(image)[None]
+
+
+def _shifted(image: np.ndarray, index: int, *, crop: JudgedCrop) -> np.ndarray:
+    seen = crop(image)
+    return np.stack([shift(seen) for shift in APPEARANCE_SHIFTS.values()])
+
+
+def _corrupted(image: np.ndarray, index: int, *, crop, name, severities, seed, **frost) -> np.ndarray:
+    seen = crop(image)
+    return np.stack([corrupt(seen, name, severity, image_seed(seed, index), **frost) for severity in severities])
+
+
+def _sequence(image: np.ndarray, index: int, *, crop, name, frames, seed) -> np.ndarray:
+    return perturbed(crop.picture(image), name, image_seed(seed, index), frames, crop.size)
+
+
+def _centred(video: np.ndarray, index: int, *, size: int) -> np.ndarray:
+    if min(video.shape[1:3]) < size:
+        raise DataError(
+            f"video {index} has {video.shape[2]} x {video.shape[1]} pixels, fewer than the network's {size}."
+        )
+    top, left = ((side - size) // 2 for side in video.shape[1:3])
+    return video[:, top : top + size, left : left + size]
+
+
+def _two_crops(image: np.ndarray, index: int, *, crop: JudgedCrop, seed: int) -> np.ndarray:
+    size = crop.size
+    if crop.resize is None:
+        margin = size // 8
+        edges = (margin // 2, margin - margin // 2)
+        larger = np.pad(crop(image), (edges, edges, (0, 0)), mode="reflect")
+    else:
+        margin = round(size * MARGIN) - size
+        larger = centre(crop.picture(image), size + margin)
+    offsets = np.random.default_rng([seed, index // TOGETHER]).integers(max(1, margin), size=(2, 2))
+    return np.stack([larger[top : top + size, left : left + size] for top, left in offsets])

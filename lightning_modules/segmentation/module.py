@@ -1,0 +1,243 @@
+"""How semantic segmentation trains and is judged on several domains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from datamodules.segmentation.domains import Domain
+from datamodules.segmentation.labels import IGNORE, LabelSpace
+from lightning_modules.optimization import optimizers
+from lightning_modules.segmentation.networks import architecture, built
+from lightning_modules.segmentation.recipes import SegmentationRecipe
+from lightning_modules.segmentation.robustnet import is_released, load_released, with_timms_stem
+from lightning_modules.study_module import StudyModule
+from lightning_modules.weights import about, network_weights, read_checkpoint, refuse_other_blur
+from normshift import NORMS, convert, load_official, synchronize
+from normshift.checkpoints import place_as_published
+from normshift.wrapped import bare
+
+CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
+"""Keys of a published classifier's last layer, which an encoder has no use for."""
+
+
+class SegmentationModule(StudyModule):
+    """RobustNet's DeepLabV3+, or any segmentation-models-pytorch architecture, over a timm encoder, under any norm.
+
+    Trains with cross entropy on the output and, weighted, on an auxiliary head behind the encoder's last stage but one;
+    optimiser and schedule are the recipe's. Logs `train/loss`, and on every judged domain `DOMAIN/miou` and
+    `DOMAIN/iou/CLASS` in [0, 1]. A checkpoint holds all that is needed to build the network again, to name and to
+    colour its classes and to evaluate it: `load_from_checkpoint(file)`. The file of `weights` is not read again.
+
+    Args:
+        recipe: see `lightning_modules.segmentation.recipes`; also as the plain dict of a checkpoint.
+        norm: a name in `normshift.NORMS`. IBN-Net's norms go into the encoder, whatever `norm_in` says.
+        domains: what the validation loaders hold, in their order, the source first; labelled alike.
+        norm_in: "encoder", "decoder" (with the auxiliary head) or "both".
+        weights: "none", "imagenet" (timm's, from its hub), a checkpoint file for the encoder (`load_official`), or one
+            of a whole network that RobustNet released.
+        sync_norm: take batch statistics over all processes.
+        label_space: what the network's channels mean; by default that of the domains.
+
+    Raises:
+        ValueError: on an unknown architecture, encoder or norm, or weights that do not fit.
+    """
+
+    task = "segmentation"
+    measures, headline = ("miou", "iou/*", "chance"), "miou"
+
+    def __init__(
+        self,
+        recipe: SegmentationRecipe | dict,
+        norm: str,
+        domains: Sequence[Domain | dict],
+        *,
+        norm_in: str = "both",
+        weights: str = "none",
+        sync_norm: bool = False,
+        label_space: LabelSpace | dict | None = None,
+    ):
+        super().__init__()
+        self.recipe = recipe if isinstance(recipe, SegmentationRecipe) else SegmentationRecipe(**recipe)
+        self.label_space = LabelSpace.of(label_space or domains[0].label_space)
+        domains = [Domain.of(domain, self.label_space) for domain in domains]
+        self.save_hyperparameters(
+            {"module": type(self).__name__, "recipe": asdict(self.recipe), "norm": norm, "norm_in": norm_in}
+            | {"sync_norm": sync_norm, "weights_from": weights, "label_space": self.label_space.plain()}
+            | {"domains": [domain.plain() for domain in domains]}
+        )
+        self.source = domains[0].name
+        self.architecture = architecture(self.recipe.arch)
+        self.net, self.auxiliary = built(self.recipe, len(self.label_space), pretrained=weights == "imagenet")
+        self._set_norm(norm, norm_in)
+        if weights not in ("none", "imagenet"):
+            self._load(weights)
+        if sync_norm:
+            self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
+        self.evaluate_on(domains)
+
+    def evaluate_on(self, domains: Sequence[Domain]) -> None:
+        """Let the validation loaders hold other domains from now on, labelled as the network's channels are.
+
+        Raises:
+            ValueError: one is labelled otherwise.
+        """
+        for domain in domains:
+            if domain.label_space != self.label_space:
+                theirs, ours = domain.label_space, self.label_space
+                raise ValueError(
+                    f"{domain.name} is labelled in {len(theirs)} {theirs.name} classes, and the network was trained on "
+                    f"{len(ours)} {ours.name} ones: choose a set that is labelled alike."
+                )
+        classes = len(self.label_space)
+        self.domains, self.evaluation, self.select_on = list(domains), [], ()
+        self.confusion = nn.ModuleList(MulticlassConfusionMatrix(classes, ignore_index=IGNORE) for _ in domains)
+        for index, domain in enumerate(domains):
+            fold = torch.arange(classes)
+            for predicted, judged in domain.fold.items():
+                fold[predicted] = judged
+            self.register_buffer(f"_fold_{index}", fold.to(self.device), persistent=False)
+        self.confusion.to(self.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores (N, classes, H, W) of normalised images (N, 3, H, W) of any size, whole or by sliding window."""
+        if self.recipe.evaluation == "sliding":
+            from monai.inferers import sliding_window_inference  # heavy, and only this way of judging needs it
+
+            return sliding_window_inference(images, self.recipe.crop, 4, self._whole, overlap=1 / 3)
+        return self._whole(images)
+
+    def model_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The training loss of a batch; a batch in which every pixel is ignored costs nothing."""
+        features = self.net.encoder(images)
+        scores = self.net.segmentation_head(self.net.decoder(features))
+        auxiliary, shrunk = self.architecture.compared(self.auxiliary(features[-2]), labels)
+        return pixel_loss(scores, labels) + self.recipe.auxiliary_weight * pixel_loss(auxiliary, shrunk)
+
+    def training_step(self, batch, batch_index: int) -> Tensor:
+        loss = self.model_step(*batch)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        images, labels = batch
+        predicted = getattr(self, f"_fold_{dataloader_idx}")[self(images).argmax(1)]
+        self.confusion[dataloader_idx].update(predicted, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        absent = self.recipe.absent_classes
+        self.keep_evaluation(
+            [class_ious(confusion.compute(), self._counted(domain), absent) for domain, confusion in self._judgements()]
+        )
+        for (domain, confusion), ious in zip(self._judgements(), self.evaluation, strict=True):
+            confusion.reset()
+            names = domain.label_space.classes
+            self.log(f"{domain.name}/miou", mean_iou(ious))
+            self.log_dict({f"{domain.name}/iou/{names[c]}": iou for c, iou in ious.items()})
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint["state_dict"].items()
+        place_as_published(self.net, {k.removeprefix("net."): v for k, v in state if k.startswith("net.")})
+
+    def results(self) -> list[dict]:
+        """The last evaluation in long form: for each domain `miou`, `iou/CLASS` and `chance`, all in [0, 1].
+
+        `chance` is the mIoU of a network that calls every pixel the same: one class right, and no IoU in the others;
+        it is left out where fewer than two classes were evaluated. `mean_over` says in words which classes the mean is
+        over.
+        """
+        rows = []
+        for domain, ious in zip(self.domains, self.evaluation, strict=True):
+            names = domain.label_space.classes
+            about = {"domain": domain.name, "role": self.role(domain), "part": "clean"}
+            about |= {"condition": "clean", "mean_over": self.mean_over(domain)}
+            values = {"miou": mean_iou(ious)} | {f"iou/{names[c]}": iou for c, iou in ious.items()}
+            values |= {"chance": 1 / len(ious)} if len(ious) > 1 else {}
+            rows += [about | {"measure": measure, "value": value} for measure, value in values.items()]
+        return rows
+
+    def role(self, domain: Domain) -> str:
+        """Whether a domain is what the network was trained on, "source", or not, "target"."""
+        return "source" if domain.name in (self.source, f"{self.source}:train") else "target"
+
+    def mean_over(self, domain: Domain) -> str:
+        """Which classes a domain's mean is over."""
+        missing = "0 for one that is predicted but does not occur" if self.recipe.absent_classes else "where they occur"
+        return f"{len(self._counted(domain))} classes, {missing}"
+
+    def _counted(self, domain: Domain) -> tuple[int, ...]:
+        return tuple(range(len(domain.label_space))) if self.recipe.absent_classes else domain.judged
+
+    def _judgements(self):
+        return zip(self.domains, self.confusion, strict=True)
+
+    def configure_optimizers(self):
+        return optimizers(self.recipe, self)
+
+    def _whole(self, images: Tensor) -> Tensor:
+        """Scores of whole images, padded to what the encoder's strides divide and cut back."""
+        (height, width), of = images.shape[-2:], self.architecture.multiple_of
+        padded = F.pad(images, (0, -width % of, 0, -height % of), mode="replicate") if of > 1 else images
+        return self.net(padded)[..., :height, :width]
+
+    def _set_norm(self, norm: str, norm_in: str) -> None:
+        if norm_in not in ("encoder", "decoder", "both"):
+            raise ValueError(f"norm_in is encoder, decoder or both, not {norm_in!r}.")
+        if norm in NORMS and NORMS[norm].placement != "everywhere":
+            if norm_in == "decoder":
+                raise ValueError(f"{norm} is a placement of layers in an encoder: it cannot go into the decoder alone.")
+            positions = self.architecture.ibn_b_positions(self.net.encoder) if norm == "ibn-b" else None
+            convert(self.net.encoder, norm, where=positions)
+            return
+        if norm_in != "decoder":
+            convert(self.net.encoder, norm)
+        if norm_in != "encoder":
+            convert(self.net.decoder, norm)
+            convert(self.auxiliary, norm)
+
+    def _load(self, file: str) -> None:
+        checkpoint = read_checkpoint(file)
+        with about(file):
+            state = network_weights(checkpoint)
+            refuse_other_blur(checkpoint, state, None)
+            if not is_released(state):
+                encoder = _timm_model(self.net.encoder)
+                load_official(encoder, with_timms_stem(bare(state, encoder.state_dict())), ignore=CLASSIFIERS)
+            elif self.recipe.arch == "robustnet":
+                load_released(self.net, self.auxiliary, state)
+            else:
+                raise ValueError("it holds RobustNet's whole network, which goes into --arch robustnet alone")
+
+
+def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of the pixels that count; 0 where none does."""
+    counted = (labels != IGNORE).sum().clamp(min=1)
+    return F.cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
+
+
+def class_ious(confusion: Tensor, judged: tuple[int, ...], absent: bool = False) -> dict[int, float]:
+    """Intersection over union of the judged classes that occur in the truth.
+
+    Args:
+        confusion: (classes, classes) pixel counts, truth by row.
+        absent: count classes that only the prediction has, too, at 0 (RobustNet's mean).
+    """
+    confusion = confusion.double()
+    hits, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    union = truth + predicted - hits
+    return {c: (hits[c] / union[c]).item() for c in judged if (union if absent else truth)[c] > 0}
+
+
+def mean_iou(ious: dict[int, float]) -> float:
+    """Their mean; NaN where there is nothing to judge."""
+    return sum(ious.values()) / len(ious) if ious else float("nan")
+
+
+def _timm_model(encoder: nn.Module) -> nn.Module:
+    return getattr(encoder, "model", encoder)

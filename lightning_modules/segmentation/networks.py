@@ -1,0 +1,113 @@
+"""Segmentation networks by name: an encoder with its decoder, an auxiliary head, and what tells the kinds apart."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import segmentation_models_pytorch as smp
+import timm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_modules.segmentation import robustnet
+from lightning_modules.segmentation.recipes import SegmentationRecipe
+
+SMP = "unet, unetplusplus, manet, linknet, fpn, pspnet, deeplabv3, deeplabv3plus, pan, upernet, segformer"
+"""What segmentation-models-pytorch has."""
+
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a segmentation module has to know of its network.
+
+    Attributes:
+        check: raises ValueError for a backbone or an output stride that it cannot be built of.
+        network: makes it of a recipe, the number of classes and whether its encoder is pretrained; its parts are
+            `encoder`, `decoder` and `segmentation_head`.
+        auxiliary: makes the head for the encoder's last features but one, of their channels and the number of classes.
+        compared: the auxiliary head's scores and the labels, brought to one size.
+        multiple_of: what the sides of whole images are padded to.
+        ibn_b_positions: where `convert` puts IBN-b in the encoder; None: where IBN-Net does.
+    """
+
+    check: Callable[[str, int], None]
+    network: Callable[[SegmentationRecipe, int, bool], nn.Module]
+    auxiliary: Callable[[int, int], nn.Module]
+    compared: Callable[[Tensor, Tensor], Pair]
+    multiple_of: int
+    ibn_b_positions: Callable[[nn.Module], list[str] | None]
+
+
+def architecture(name: str) -> Architecture:
+    """`robustnet` is RobustNet's DeepLabV3+; every other name is taken for one of segmentation-models-pytorch's."""
+    return ROBUSTNET if name == "robustnet" else LIBRARY
+
+
+def built(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> tuple[nn.Module, nn.Module]:
+    """The network and its auxiliary head.
+
+    Raises:
+        ValueError: an unknown architecture or backbone, one that does not fit the other, or weights out of reach.
+    """
+    backbone = recipe.backbone.removeprefix("tu-")
+    if not timm.is_model(backbone):
+        near = get_close_matches(backbone, timm.list_models(), n=5)
+        raise ValueError(f"unknown backbone {backbone!r}: timm has {', '.join(near) or 'no name like it'}.")
+    kind = architecture(recipe.arch)
+    kind.check(backbone, recipe.output_stride)
+    try:
+        net = kind.network(recipe, classes, pretrained)
+    except KeyError as error:
+        raise ValueError(f"unknown architecture {recipe.arch!r}: choose from {SMP}, robustnet.") from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise ValueError(f"timm could not get ImageNet weights of {backbone}: {str(error).splitlines()[0]}") from error
+    return net, kind.auxiliary(net.encoder.out_channels[-2], classes)
+
+
+def _library_network(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.Module:
+    backbone = recipe.backbone.removeprefix("tu-")
+    strided = {"encoder_output_stride": recipe.output_stride} if recipe.arch.startswith("deeplab") else {}
+    weights = "imagenet" if pretrained else None
+    return smp.create_model(recipe.arch, f"tu-{backbone}", encoder_weights=weights, classes=classes, **strided)
+
+
+def _small_auxiliary_head(channels: int, classes: int) -> nn.Module:
+    """PSPNet's: one 3x3 convolution and a classifier, on the last stage but one."""
+    hidden = max(channels // 4, 32)
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(0.1),
+        nn.Conv2d(hidden, classes, 1),
+    )
+
+
+def _at_the_image(scores: Tensor, labels: Tensor) -> Pair:
+    return F.interpolate(scores, labels.shape[-2:], mode="bilinear"), labels
+
+
+def _robustnet(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.Module:
+    return robustnet.RobustNet(recipe.backbone.removeprefix("tu-"), recipe.output_stride, classes, pretrained)
+
+
+LIBRARY = Architecture(
+    check=lambda backbone, output_stride: None,
+    network=_library_network,
+    auxiliary=_small_auxiliary_head,
+    compared=_at_the_image,
+    multiple_of=32,
+    ibn_b_positions=lambda encoder: None,
+)
+ROBUSTNET = Architecture(
+    check=robustnet.check,
+    network=_robustnet,
+    auxiliary=robustnet.auxiliary_head,
+    compared=robustnet.at_the_head,
+    multiple_of=1,
+    ibn_b_positions=robustnet.ibn_b_positions,
+)

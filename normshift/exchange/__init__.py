@@ -1,0 +1,1 @@
+"""How one norm layer takes the place of another, with all that hangs on it."""

@@ -1,0 +1,111 @@
+"""A run's folder, with a study of two networks made up by hand."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from experiments.study.flags import UsageError
+from experiments.study.run_folder import RunFolder
+from experiments.study.tables import Table, table_of
+
+ARMS = {
+    "r18-bn": {"norm": "bn", "backbone": "r18", "antialias": None},
+    "r18-sn": {"norm": "sn", "backbone": "r18", "antialias": 4},
+}
+
+
+@dataclass
+class Flags:
+    norm: list[str] = field(default_factory=lambda: ["bn", "sn"])
+    backbone: list[str] = field(default_factory=lambda: ["r18"])
+    crop: tuple[int, int] = (32, 32)
+    seed: int = 3
+    seeds: int = 2
+    resume: bool = False
+
+
+def accuracy(results: pd.DataFrame) -> Table | None:
+    clean = results[results["condition"] == "clean"]
+    return table_of(clean.set_index(["arm", "seed"])[["top1"]] * 100, "Per cent.") if len(clean) else None
+
+
+def opened(path: Path, arms: dict = ARMS, fresh: bool = False, **flags) -> RunFolder:
+    about, free = {"data": "shapes"}, ("norm", "backbone")
+    return RunFolder(path, Flags(**flags), "Which?", about, arms, arm_flags=free, fresh=fresh)
+
+
+def fill(folder: RunFolder, arm: str, seed: int, top1: float) -> None:
+    part = folder.part(arm, seed)
+    part.mkdir()
+    pd.DataFrame({"step": [0, 1], "train/loss": [2.0, 1.0], "epoch": 0}).to_csv(part / "metrics.csv", index=False)
+    gates = {"norm": "wrong", "step": [1], "layer": ["a"], "value": [0.5]}
+    pd.DataFrame(gates).to_parquet(part / "gates.parquet")
+    rows = [{"condition": "clean", "top1": top1}, {"condition": "fog", "top1": top1 / 2, "backbone": "another"}]
+    folder.finish(arm, seed, {"results": rows, "divergence": [{"domain": "fog", "mean": 1.0}]})
+
+
+def test_gathered_tables_begin_with_the_arm_its_facts_and_the_seed(tmp_path):
+    folder = opened(tmp_path / "run")
+    for (arm, seed), top1 in zip([(a, s) for a in ARMS for s in (3, 4)], (0.5, 0.7, 0.8, 0.8), strict=True):
+        assert not folder.is_finished(arm, seed)
+        fill(folder, arm, seed, top1)
+        assert folder.is_finished(arm, seed)
+    results = folder.gather(2, accuracy)
+    labels = ["arm", "norm", "backbone", "antialias", "seed"]
+    out = tmp_path / "run"
+    read = [pd.read_csv(out / f"{name}.csv") for name in ("results", "metrics", "divergence")]
+    for frame in (results, *read, pd.read_parquet(out / "gates.parquet")):
+        assert list(frame)[: len(labels)] == labels and list(frame["arm"].unique()) == list(ARMS)
+        assert set(zip(frame["arm"], frame["norm"], frame["backbone"], strict=True)) == {
+            ("r18-bn", "bn", "r18"), ("r18-sn", "sn", "r18")
+        }  # fmt: skip
+        assert set(frame["seed"]) == {3, 4} and frame.columns.is_unique
+    assert list(results)[len(labels) :] == ["condition", "top1"] and len(results) == 8
+    table = (out / "table.md").read_text()
+    assert "| r18-bn | 2 | 60.0 ± 14.1 |" in table and "| r18-sn | 2 | **80.0 ± 0.0** |" in table
+    assert Table.from_json((out / "table.json").read_text()).markdown() + "\n" == table
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["question"] == "Which?" and config["data"] == "shapes" and config["minutes"] == 2
+    assert config["crop"] == [32, 32] and "resume" not in config
+
+
+def test_what_is_not_there_yet_makes_no_table(tmp_path):
+    folder = opened(tmp_path)
+    assert folder.gather(0, accuracy).empty
+    folder.finish("r18-bn", 3, {"results": [{"condition": "fog", "top1": 0.1}]})
+    assert len(folder.gather(0, accuracy)) == 1  # and nothing clean in it
+    assert not (tmp_path / "table.md").exists() and not (tmp_path / "table.json").exists()
+
+
+def test_resume_may_add_arms_and_seeds_but_change_nothing(tmp_path):
+    with pytest.raises(UsageError, match="there is no run in"):
+        opened(tmp_path, resume=True)
+    first = opened(tmp_path)
+    fill(first, "r18-bn", 3, 0.5)
+    first.gather(1, accuracy)
+    with pytest.raises(UsageError, match="holds a run already: pass --resume"):
+        opened(tmp_path)
+    with pytest.raises(UsageError, match=r"started with other flags \(crop was \[32, 32\]\)"):
+        opened(tmp_path, resume=True, crop=(64, 64))
+    changed = ARMS | {"r18-bn": {"norm": "bn", "backbone": "r50", "antialias": None}}
+    with pytest.raises(UsageError, match=r"other flags \(r18-bn was .*'backbone': 'r18'"):
+        opened(tmp_path, changed, resume=True)
+    more = ARMS | {"r50-bn": {"norm": "bn", "backbone": "r50"}}
+    for _ in range(2):  # the second time with all arms known
+        again = opened(tmp_path, more, resume=True, seeds=3, norm=["bn"], backbone=["r18", "r50"])
+        assert again.is_finished("r18-bn", 3) and not again.is_finished("r50-bn", 5)
+    fill(again, "r50-bn", 5, 0.9)
+    results = again.gather(1, accuracy)
+    assert list(results["arm"].unique()) == ["r18-bn", "r50-bn"]
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["minutes"] == 2  # of both calls
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet50", "..", ".hidden", "-bn", "", "a b", "a\n"])
+def test_an_arm_that_is_no_file_name_is_refused_before_anything_is_written(name, tmp_path):
+    with pytest.raises(UsageError, match="cannot name a folder of the run"):
+        opened(tmp_path / "run", {name: {"norm": "bn"}})
+    assert not (tmp_path / "run").exists()
+    opened(tmp_path / "run", {"cifar_resnet20-sn-in-ln_b2,lr0.1": {"norm": "sn-in-ln"}})

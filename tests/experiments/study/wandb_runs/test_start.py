@@ -1,0 +1,105 @@
+"""W&B that is out of reach costs a run its time neither at the beginning nor its life."""
+
+import os
+import socket
+
+import pytest
+import wandb
+
+from experiments.study.wandb_runs import start as wandb_start
+from experiments.study.wandb_runs.start import start_wandb, trouble_online
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch, tmp_path):
+    """No login, no W&B, nothing found out before."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(wandb_start, "_chosen", {})
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The modes that runs are begun in; online and what `fails` names cannot be."""
+    modes, fails = [], {"online"}
+
+    def init(mode, **_):
+        modes.append(mode)
+        if mode in fails:
+            raise wandb.errors.CommError(f"Run initialization has timed out\nin {mode}")
+        return mode
+
+    monkeypatch.setattr(wandb, "init", init)
+    return modes, fails
+
+
+def start(mode, folder):
+    return start_wandb(mode, folder / "part", "study", "run", {})
+
+
+@pytest.mark.parametrize(
+    ("mode", "trouble", "comes_to", "said"),
+    [
+        ("auto", "", "offline", "no run can begin (Run initialization has timed out in online)"),
+        ("auto", "you are not logged in", "offline", ""),
+        (
+            "auto",
+            "https://api.wandb.ai does not answer",
+            "offline",
+            "W&B: https://api.wandb.ai does not answer; runs stay",
+        ),
+        ("online", "you are not logged in", "offline", "W&B: you are not logged in; runs stay offline"),
+        ("offline", "must not be asked", "offline", ""),
+    ],
+)
+def test_a_run_goes_offline_and_says_so_once(mode, trouble, comes_to, said, begun, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(wandb_start, "trouble_online", lambda: trouble)
+    assert [start(mode, tmp_path), start(mode, tmp_path)] == [comes_to, comes_to]
+    assert begun[0].count("online") == (1 if trouble == "" else 0)  # the second does not wait once more
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == bool(said)
+
+
+def test_a_training_goes_on_where_not_even_files_can_be_kept(begun, tmp_path, capsys):
+    begun[1].add("offline")
+    assert start("offline", tmp_path) == start("offline", tmp_path) == "disabled"
+    assert capsys.readouterr().err.endswith("; nothing is logged there.\n") and begun[0] == [
+        "offline",
+        "disabled",
+        "disabled",
+    ]
+
+
+def test_a_home_that_cannot_be_written_is_not_needed(tmp_path, monkeypatch):
+    for variable in wandb_start.HOME_FOLDERS:
+        monkeypatch.setenv(variable, "/dev/null/x")
+    wandb_start._own_folders(tmp_path)
+    assert wandb.env.get_data_dir() == str(tmp_path / "data")
+    before = dict(os.environ)
+    wandb_start._own_folders(tmp_path / "another")  # what can be written stays
+    assert dict(os.environ) == before
+
+
+def test_who_answers(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert wandb_start._answers(f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}")
+        assert wandb_start._answers("https://api.wandb.invalid")  # by way of the proxy
+        monkeypatch.delenv("https_proxy")
+    assert not wandb_start._answers(f"http://127.0.0.1:{port}") and not wandb_start._answers("https://host.invalid")
+
+
+@pytest.mark.parametrize(("login", "said"), [(True, "does not answer"), (False, "you are not logged in")])
+def test_what_the_trouble_is(login, said, monkeypatch):
+    monkeypatch.setattr(wandb, "login", lambda **_: login)
+    monkeypatch.setattr(wandb_start, "_answers", lambda url: False)
+    assert said in trouble_online()
+
+
+def test_a_key_that_is_none(monkeypatch):
+    def login(**_):
+        raise wandb.errors.AuthenticationError("API key must have 40+ characters, has 3.")
+
+    monkeypatch.setattr(wandb, "login", login)
+    assert "the login does not work (API key must have 40+ characters" in trouble_online()
