@@ -36,8 +36,8 @@ table: setup  ## the tables in docs/results.md: every norm, three seeds, without
 
 shapes: setup  ## the tables of the embedded shapes in docs/results.md: five claims, three seeds each
 	$(RUN) experiments/cls_office_home.py --norm bn bin $(SHAPES)styles
-	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --judge shifts $(SHAPES)light
-	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --judge consistency $(SHAPES)blur
+	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --evaluate shifts $(SHAPES)light
+	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --evaluate consistency $(SHAPES)blur
 	$(RUN) experiments/cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 4 $(SHAPES)batch
 	$(RUN) experiments/cls_resnet_rs.py --data shapes/photo $(SHAPES)additive
 

@@ -108,9 +108,9 @@ def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Te
     from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 
     classes = len(STREET.classes)
-    home = Domain("home", [], STREET, tuple(range(classes)), {})
+    source = Domain("source", [], STREET, tuple(range(classes)), {})
     recipe = replace(SEGMENTATION_RECIPES["robustnet"], arch="deeplabv3plus", backbone="resnet50")
-    module = SegmentationModule(recipe, norm, [home])
+    module = SegmentationModule(recipe, norm, [source])
     labels = torch.randint(classes, (len(images), *images.shape[2:]), device=images.device)
     return module, lambda: module.model_step(images, labels)
 

@@ -9,22 +9,22 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 
 class EvaluationData(pl.LightningDataModule):
-    """Domains to be evaluated on; a task says by `judged_loader` how.
+    """Domains to be evaluated on; a task says by `evaluation_loader` how.
 
     Args:
-        judged: domains of the validation loaders.
+        evaluated: domains of the validation loaders.
         batch_size: samples that a process takes at once.
         workers: loader processes.
     """
 
-    def __init__(self, judged: Sequence, batch_size: int, workers: int = 0):
+    def __init__(self, evaluated: Sequence, batch_size: int, workers: int = 0):
         super().__init__()
-        self.judged, self.batch_size, self.workers = list(judged), batch_size, workers
+        self.evaluated, self.batch_size, self.workers = list(evaluated), batch_size, workers
 
     def val_dataloader(self) -> list[DataLoader]:
-        return [self.judged_loader(domain) for domain in self.judged]
+        return [self.evaluation_loader(domain) for domain in self.evaluated]
 
-    def judged_loader(self, domain) -> DataLoader:
+    def evaluation_loader(self, domain) -> DataLoader:
         """A loader of one domain's samples as they are evaluated."""
         raise NotImplementedError
 

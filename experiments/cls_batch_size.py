@@ -89,7 +89,7 @@ def run(flags: Flags):
                 recipe=dataclasses.replace(recipe, batch_size=processes * images),
                 norm=norm,
                 train=flags.data,
-                judged=(flags.data,),
+                evaluated=(flags.data,),
                 columns={"norm": norm, "setting": setting},
                 processes=processes,
             )

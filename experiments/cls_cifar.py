@@ -68,7 +68,7 @@ def run(flags: Flags):
                 recipe=dataclasses.replace(recipe, backbone=backbone),
                 norm=norm,
                 train=flags.data,
-                judged=(flags.data,),
+                evaluated=(flags.data,),
                 columns={"norm": norm, "backbone": backbone},
             )
     return run_arms(flags, "cls_cifar", QUESTION, arms, table)

@@ -7,7 +7,7 @@ consistency 89.20 -> 91.32, filter 4; ResNet-RS (Bello et al., NeurIPS 2021) 152
 
 Eight GPUs, with data/imagenet on disk (not run here):
 
-    python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn ibn-a sn bin --judge shifts consistency
+    python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn ibn-a sn bin --evaluate shifts consistency
     python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn --antialias 0 4 --recipe antialiased
     python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn --recipe resnet-rs-152-256
 
@@ -20,13 +20,13 @@ Fine-tuning a trained network that gets blur, linear evaluation, and a student o
 
 A laptop, nothing on disk (the embedded shapes):
 
-    python experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --judge shifts --seeds 3
-    python experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --judge consistency --seeds 3
+    python experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --evaluate shifts --seeds 3
+    python experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --evaluate consistency --seeds 3
 
 Each took 20 minutes on one of two busy cores. Lost to the shifts of light: bn 8.5 +- 3.0 points of 80.6, ibn-a
 4.3 +- 0.7 of 84.9. Shift consistency: 85.2 +- 1.3 plain, 93.0 +- 0.5 with filter 4.
 
-Ends in one table: a row a network, columns top-1 and top-5 on clean images and what `--judge` adds.
+Ends in one table: a row a network, columns top-1 and top-5 on clean images and what `--evaluate` adds.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from dataclasses import dataclass, field
 
 from experiments.study.flags import UsageError, one_sentence, parse
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
-from experiments.tasks.evaluated_table import judged_table
+from experiments.tasks.evaluated_table import evaluated_table
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
-PARTS = ("shifts", "consistency", "corruptions", "perturbations")
-"""What a network can be judged on besides clean images; see `lightning_modules.robustness.evaluator`."""
+FURTHER_PARTS = ("shifts", "consistency", "corruptions", "perturbations")
+"""What a network can be evaluated on besides clean images; see `lightning_modules.robustness.evaluator`."""
 QUESTION = "What do a norm, blur before subsampling and a recipe each do to a classifier, and to what it withstands?"
 
 
@@ -51,8 +51,8 @@ class Flags(ClassificationFlags):
     """Norms to compare, of NORMS."""
     antialias: list[int] = field(default_factory=lambda: [0])
     """Filter sizes of the blur before subsampling, 1 to 7; 0 is the plain network."""
-    judge: list[str] = field(default_factory=list)
-    """What to be judged on besides clean images: shifts consistency corruptions perturbations."""
+    evaluate: list[str] = field(default_factory=list)
+    """What to be evaluated on besides clean images: shifts consistency corruptions perturbations."""
     teacher: str | None = None
     """Checkpoint of a network that labels the images of --unlabelled; those it is sure of are learned as well."""
     unlabelled: str | None = None
@@ -62,9 +62,9 @@ class Flags(ClassificationFlags):
 
     def __post_init__(self):
         super().__post_init__()
-        for part in self.judge:
-            if part not in PARTS:
-                raise UsageError(f"--judge {part}: choose from {', '.join(PARTS)}.")
+        for part in self.evaluate:
+            if part not in FURTHER_PARTS:
+                raise UsageError(f"--evaluate {part}: choose from {', '.join(FURTHER_PARTS)}.")
         if (self.teacher is None) != (self.unlabelled is None):
             raise UsageError("--teacher and --unlabelled go together: pass both or neither.")
         if self.teacher is not None and (fault := fault_of_path(self.teacher)):
@@ -101,13 +101,15 @@ def run(flags: Flags):
                 recipe=recipe,
                 norm=norm,
                 train=flags.data,
-                judged=(flags.data,),
+                evaluated=(flags.data,),
                 columns=columns,
                 antialias=size or None,
-                judge=tuple(flags.judge),
+                evaluate=tuple(flags.evaluate),
             )
     opened = Taught(flags, flags.teacher, flags.unlabelled, flags.confidence) if flags.teacher else Opened(flags)
-    return run_arms(flags, "cls_imagenet", QUESTION, arms, judged_table, opened=opened, arm_flags=("norm", "antialias"))
+    return run_arms(
+        flags, "cls_imagenet", QUESTION, arms, evaluated_table, opened=opened, arm_flags=("norm", "antialias")
+    )
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ Transfer-Learning-Library: DANN 65.2 in the mean of Office-Home's twelve transfe
 each the best epoch on the target's own labels. DomainBed: ERM 85.5 on PACS and 66.5 on Office-Home, chosen on held-out
 images of the training domains.
 
-Settings: mixed learns all domains at once and is judged on held-out images of each; leave-one-out learns all domains
-but one and is judged on that one; transfer learns one domain and is judged on another, for every pair (or --source and
---target), without or with domain-adversarial training, whose network also sees the target's images, not their labels.
+Settings: mixed learns all domains at once and is evaluated on held-out images of each; leave-one-out learns all domains
+but one and is evaluated on that one; transfer learns one domain and is evaluated on another, for every pair (or
+--source and --target), without or with domain-adversarial training, whose network also sees the target's images, not
+their labels.
 
 Ends in one table: top-1, a row a norm, a column a domain or pair, and their mean.
 """
@@ -79,7 +80,7 @@ class Flags(ClassificationFlags):
         if self.source and self.setting != "transfer":
             raise UsageError("--source names where a transfer begins: it goes with --setting transfer.")
         if self.target and self.setting == "mixed":
-            raise UsageError("--target: in the setting mixed every domain is learned and judged; leave it out.")
+            raise UsageError("--target: in the setting mixed every domain is learned and evaluated; leave it out.")
         if "/" in self.data:
             raise UsageError(f"--data {self.data}: name the whole set; --source and --target choose its domains.")
 
@@ -126,17 +127,17 @@ def default_recipe(flags: Flags) -> str:
 
 
 def mixed(flags: Flags, domains: tuple[str, ...], recipe: ClassificationRecipe) -> dict[str, dict]:
-    """All domains at once; judged on what is held out of each."""
+    """All domains at once; evaluated on what is held out of each."""
     train = flags.data if flags.on_shapes else "+".join(domains)  # those on disk
-    return {"": {"train": train, "judged": domains}}
+    return {"": {"train": train, "evaluated": domains}}
 
 
 def leave_one_out(flags: Flags, domains: tuple[str, ...], recipe: ClassificationRecipe) -> dict[str, dict]:
-    """All domains but one, judged on all images of that one.
+    """All domains but one, evaluated on all images of that one.
 
-    DomainBed's recipe splits every domain by the trial, learns the larger parts, and is judged on the larger part of
+    DomainBed's recipe splits every domain by the trial, learns the larger parts, and is evaluated on the larger part of
     the domain left out; shapes have no end and keep their splits. Where images of the training domains choose, it is
-    judged on what is held out of them as well.
+    evaluated on what is held out of them as well.
     """
     by_trial = recipe.from_each and not flags.on_shapes
     learned, held, seen = (":in0", ":out0", ":in0") if by_trial else ("", "", "" if flags.on_shapes else ":all")
@@ -146,13 +147,14 @@ def leave_one_out(flags: Flags, domains: tuple[str, ...], recipe: Classification
         held_out = tuple(name + held for name in rest) if recipe.selection == "training-domains" else ()
         train = "+".join(name + learned for name in rest)
         cases[f"without-{short(left)}"] = {
-            "train": train, "judged": (left + seen, *held_out), "held_out": held_out,
+            "train": train, "evaluated": (left + seen, *held_out), "held_out": held_out,
         }  # fmt: skip
     return cases
 
 
 def transfer(flags: Flags, domains: tuple[str, ...], recipe: ClassificationRecipe) -> dict[str, dict]:
-    """All images of one domain, judged on all images of another; DANN also learns from these, without their labels."""
+    """All images of one domain, evaluated on all images of another; DANN also learns from these, without their
+    labels."""
     pairs = [
         (source, target)
         for source, target in permutations(domains, 2)
@@ -163,7 +165,7 @@ def transfer(flags: Flags, domains: tuple[str, ...], recipe: ClassificationRecip
     cases = {}
     for source, target in pairs:
         adapt_to = whole(target) if flags.adapt == "dann" else None
-        case = {"train": whole(source), "judged": (whole(target),), "adapt_to": adapt_to}
+        case = {"train": whole(source), "evaluated": (whole(target),), "adapt_to": adapt_to}
         cases[f"{short(source)}-to-{short(target)}"] = case
     return cases
 

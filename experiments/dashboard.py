@@ -9,8 +9,9 @@ specification as a file:
 
     python experiments/dashboard.py --project normshift --dry-run dashboard.json
 
-Panels name the keys that studies log (`experiments.study.wandb_runs.outcome`, `lightning_modules.layer_log`), which are the same
-whatever the domains are called. The curves of single layers are hidden from W&B's automatic panels; here they are.
+Panels name the keys that studies log (`experiments.study.wandb_runs.outcome`, `lightning_modules.layer_log`), which are
+the same whatever the domains are called. The curves of single layers are hidden from W&B's automatic panels; here they
+are.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def robustness(flags: Flags) -> list:
     ]
 
 
-PARTS = [
+SECTIONS = [
     Part(
         "Domain gap", "What every norm keeps on the source and on the targets, and what it loses between.", domain_gap
     ),
@@ -176,7 +177,7 @@ PARTS = [
     Part("Batch-size study", "What is left of a norm when fewer images are normalised together.", batch_sizes),
     Part(
         "Robustness",
-        "Accuracy under shifts, corruptions, perturbations; needs runs with `--judge`, or of eval_robustness.py.",
+        "Accuracy under shifts, corruptions, perturbations; needs runs with `--evaluate`, or of eval_robustness.py.",
         robustness,
     ),
 ]
@@ -234,12 +235,12 @@ def pages(flags: Flags, entity: str) -> tuple[Workspace, Report]:
     workspace = ws.Workspace(
         **place,
         name=TITLE,
-        sections=[ws.Section(name=p.name, panels=p.panels(flags), is_open=p.is_open) for p in PARTS],
+        sections=[ws.Section(name=p.name, panels=p.panels(flags), is_open=p.is_open) for p in SECTIONS],
         settings=ws.WorkspaceSettings(x_axis=STEP, group_by_prefix="first"),
         runset_settings=ws.RunsetSettings(groupby=[expr.Config("norm")]),
     )
     blocks = [wr.TableOfContents()]
-    for part in PARTS:
+    for part in SECTIONS:
         if part.panels is single_layers:  # a page to read is not the place for sixty small panels
             continue
         runs = wr.Runset(name="by norm", groupby=["config.norm"])  # of the report's own project

@@ -21,7 +21,7 @@ A laptop: whatever a study has left behind, on the data it was trained on (nothi
 All parts together show each network some 360 views of an image: 0.9 s an image on one core for a CIFAR ResNet-20 at
 32 x 32, of which the perturbations take three quarters; --parts and --images take less.
 
-Judges every network on clean images, under IBN-Net's appearance shifts, ImageNet-C's corruptions and ImageNet-P's
+Evaluates every network on clean images, under IBN-Net's appearance shifts, ImageNet-C's corruptions and ImageNet-P's
 perturbations, and by its shift consistency and calibration. Corruptions are generated here, once for all networks that
 see images of one size. mCE, relative mCE and mFR divide by AlexNet's errors on the published files, and so are given
 for these alone, with --published: they need all 1000 classes, at 224 x 224. What is generated here gets plain means,
@@ -77,13 +77,13 @@ class Flags:
     """Checkpoints, folders of studies' runs (all their checkpoints; seeds of one arm are averaged), or names of
     torchvision's and timm's networks."""
     data: str | None = None
-    """Set to judge on; by default what the checkpoints were trained on, and imagenet for names."""
+    """Set to evaluate on; by default what the checkpoints were trained on, and imagenet for names."""
     data_root: str = "data"
     """Folder that holds the real sets, each in a subfolder of its name."""
     split: str = "val"
     """Split of the set."""
     images: int | None = None
-    """Judge so many images, spread over the classes; by default all, and 200 of an embedded set."""
+    """Evaluate so many images, spread over the classes; by default all, and 200 of an embedded set."""
     parts: list[str] = field(default_factory=lambda: list(PARTS))
     """What to measure, of clean shifts corruptions perturbations consistency."""
     severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
@@ -91,7 +91,7 @@ class Flags:
     frames: int | None = None
     """Frames of a perturbation; by default as many as ImageNet-P's."""
     published: bool = False
-    """Judge the published files of ImageNet-C and -P in DATA_ROOT/imagenet-c and imagenet-p."""
+    """Evaluate the published files of ImageNet-C and -P in DATA_ROOT/imagenet-c and imagenet-p."""
     frost: str | None = None
     """Folder of ImageNet-C's photographs of frost, frost1.png to frost5.jpg; by default frost is painted."""
     weights: str = "imagenet"
@@ -130,7 +130,7 @@ class Flags:
             raise UsageError("--frost is for what is generated here: leave it out with --published.")
         check_wandb(self.wandb)
         if not self.networks and not self.smoke:
-            raise UsageError("name a network to judge: a checkpoint, a run's folder, or a torchvision or timm name.")
+            raise UsageError("name a network to evaluate: a checkpoint, a run's folder, or a torchvision or timm name.")
 
 
 def main() -> None:
@@ -139,7 +139,8 @@ def main() -> None:
 
 
 def run(flags: Flags) -> DataFrame:
-    """Judge the networks; returns tidy results: arm, its facts, seed, part, condition, severity, measure, value."""
+    """Evaluate the networks; returns tidy results: arm, its columns, seed, part, condition, severity, measure,
+    value."""
     import pandas as pd
 
     from datamodules.corruptions.frost import frost_photographs
@@ -157,11 +158,11 @@ def run(flags: Flags) -> DataFrame:
     check_fit(flags, networks, domain)
     lock = begun(out)
     for i, network in enumerate(networks):
-        network.judged.net.to(f"cuda:{i % gpus}" if accelerator == "gpu" else "cpu")
+        network.evaluated.net.to(f"cuda:{i % gpus}" if accelerator == "gpu" else "cpu")
     photographs = frost_photographs(flags.frost) if flags.frost else None
     files = PublishedFiles(flags) if flags.published else None
     rows = evaluate(
-        [network.judged for network in networks],
+        [network.evaluated for network in networks],
         domain.samples,
         flags.parts,
         batch_size=flags.batch_size,
@@ -174,9 +175,9 @@ def run(flags: Flags) -> DataFrame:
         frost=photographs,
         progress=True,
     )
-    of = {network.judged.name: network for network in networks}
+    of = {network.evaluated.name: network for network in networks}
     labelled = [(of[row["network"]], {key: v for key, v in row.items() if key != "network"}) for row in rows]
-    results = pd.DataFrame({"arm": n.arm, **n.facts, "seed": n.seed, **row} for n, row in labelled)
+    results = pd.DataFrame({"arm": n.arm, **n.columns, "seed": n.seed, **row} for n, row in labelled)
     write(flags, out, results, closing_table(flags, networks, domain, rows, files))
     if flags.wandb != "disabled":
         to_wandb(flags, out, networks, results)
@@ -207,7 +208,7 @@ def smoked(flags: Flags) -> Flags:
 
 
 def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
-    """The networks, in the order they were asked for, and the images to judge them on.
+    """The networks, in the order they were asked for, and the images to evaluate them on.
 
     Raises:
         UsageError: one of them cannot be had, or the networks were trained on different sets and --data is not given.
@@ -219,22 +220,24 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
     sets = {network.trained_on: network for found in trained.values() for network in found if network.trained_on}
     if len(sets) > 1 and flags.data is None:
         said = ", ".join(f"{network.source} on {data}" for data, network in sets.items())
-        raise UsageError(f"the networks were trained on different sets ({said}): say by --data which to judge them on.")
+        raise UsageError(
+            f"the networks were trained on different sets ({said}): say by --data which to evaluate them on."
+        )
     data = flags.data or next(iter(sets), "imagenet")
     refuse_seen(data, [network for found in trained.values() for network in found])
-    sizes = {n.judged.resize or n.judged.size for found in trained.values() for n in found} or {32}
+    sizes = {n.evaluated.resize or n.evaluated.size for found in trained.values() for n in found} or {32}
     domain = opened(flags, data, max(sizes))
     networks = []
     for given in flags.networks:
         networks += trained.get(given) or [named_network(given, flags.weights == "imagenet", domain)]
-    orders = {network.judged.classes for network in networks}
+    orders = {network.evaluated.classes for network in networks}
     if len(orders) == 1 and not unlike_classes(domain.classes, *orders):  # one set's classes may be listed in any order
         domain = domain.in_order_of(*orders, networks[0].source)
     return told_apart(networks), domain
 
 
 def refuse_seen(data: str, networks: list[Network]) -> None:
-    """A network that learned all images of a domain has none there to be judged on."""
+    """A network that learned all images of a domain has none there to be evaluated on."""
     from experiments.study.trained.networks import learned_whole
 
     for network in networks:
@@ -242,12 +245,12 @@ def refuse_seen(data: str, networks: list[Network]) -> None:
         if learned:
             raise UsageError(
                 f"{network.source} has learned all images of {', '.join(learned)}: "
-                "say by --data what else to judge it on, such as another domain, NAME:all."
+                "say by --data what else to evaluate it on, such as another domain, NAME:all."
             )
 
 
 def opened(flags: Flags, data: str, size: int) -> ImageDomain:
-    """The images to judge on; an embedded set is drawn at the size that the networks cut their crops from."""
+    """The images to evaluate on; an embedded set is drawn at the size that the networks cut their crops from."""
     from datamodules.classification.domains import open_images
     from datamodules.image_files import DataError, MissingDataError
 
@@ -258,7 +261,9 @@ def opened(flags: Flags, data: str, size: int) -> ImageDomain:
     except DataError as error:
         raise UsageError(f"--data {data}: {error}") from error
     if domain.of_videos:
-        raise UsageError(f"--data {data} holds videos: --data imagenet --published judges on them, among other files.")
+        raise UsageError(
+            f"--data {data} holds videos: --data imagenet --published evaluates on them, among other files."
+        )
     return domain
 
 
@@ -278,28 +283,28 @@ class PublishedFiles:
 
 
 def check_fit(flags: Flags, networks: list[Network], domain: ImageDomain) -> None:
-    """Whether the networks can be judged on these images, and as the flags say."""
+    """Whether the networks can be evaluated on these images, and as the flags say."""
     from datamodules.classification.joined import unlike_classes
 
-    sizes = {network.judged.resize or network.judged.size for network in networks}
+    sizes = {network.evaluated.resize or network.evaluated.size for network in networks}
     if len(sizes) > 1 and not domain.on_disk:
-        said = ", ".join(f"{n.arm} {n.judged.resize or n.judged.size}" for n in networks)
+        said = ", ".join(f"{n.arm} {n.evaluated.resize or n.evaluated.size}" for n in networks)
         raise UsageError(
-            f"{domain.name} is drawn at one size, and the networks want several ({said}): judge them apart."
+            f"{domain.name} is drawn at one size, and the networks want several ({said}): evaluate them apart."
         )
     for network in networks:
-        unlike = unlike_classes(network.judged.classes, domain.classes)
+        unlike = unlike_classes(network.evaluated.classes, domain.classes)
         if unlike:
             raise UsageError(
                 f"{network.source} knows {unlike} of {domain.name}: "
-                f"judge it on the set it was trained on, --data {network.trained_on or 'SET'}."
+                f"evaluate it on the set it was trained on, --data {network.trained_on or 'SET'}."
             )
-        if network.judged.classes != domain.classes:
-            raise UsageError(f"{network.source} lists {domain.name}'s classes in another order: judge it by itself.")
-        if flags.published and (domain.name != "imagenet" or network.judged.size != 224):
+        if network.evaluated.classes != domain.classes:
+            raise UsageError(f"{network.source} lists {domain.name}'s classes in another order: evaluate it by itself.")
+        if flags.published and (domain.name != "imagenet" or network.evaluated.size != 224):
             raise UsageError(
                 "--published: the files are ImageNet's at 224 x 224, but "
-                f"{network.source} is judged on {domain.name} at {network.judged.size}: leave --published out."
+                f"{network.source} is evaluated on {domain.name} at {network.evaluated.size}: leave --published out."
             )
 
 
@@ -309,7 +314,7 @@ def closing_table(
     """A row an arm, a column a measure, mean and spread over the seeds.
 
     Args:
-        files: what was judged in place of corruptions generated here; None: these, which get no mCE and no mFR.
+        files: what was evaluated in place of corruptions generated here; None: these, which get no mCE and no mFR.
     """
     import pandas as pd
 
@@ -325,8 +330,8 @@ def closing_table(
     theirs = [chosen(labels) for labels in files.labels.values()] if files else []
     lines = {}
     for network in networks:
-        own = [row for row in rows if row["network"] == network.judged.name]
-        alexnet = bool(theirs) and all(compares_with_alexnet(network.judged, labels) for labels in (images, *theirs))
+        own = [row for row in rows if row["network"] == network.evaluated.name]
+        alexnet = bool(theirs) and all(compares_with_alexnet(network.evaluated, labels) for labels in (images, *theirs))
         lines[network.arm, network.seed] = summary(own, alexnet)
     columns = list(dict.fromkeys(measure for line in lines.values() for measure in line))
     scores = pd.DataFrame(list(lines.values()), pd.MultiIndex.from_tuples(lines), columns).drop(
@@ -351,13 +356,13 @@ def at_chance(networks: list[Network], rows: list[dict]) -> tuple[list[str], flo
     from experiments.study.chance import LUCK
 
     clean = {row["network"]: row["value"] for row in rows if (row["part"], row["measure"]) == ("clean", "top1")}
-    guess = {network.judged.name: 1 / len(network.judged.classes) for network in networks}
-    learned = {n.arm for n in networks if clean.get(n.judged.name, 1) > LUCK * guess[n.judged.name]}
+    guess = {network.evaluated.name: 1 / len(network.evaluated.classes) for network in networks}
+    learned = {n.arm for n in networks if clean.get(n.evaluated.name, 1) > LUCK * guess[n.evaluated.name]}
     return [arm for arm in dict.fromkeys(n.arm for n in networks) if arm not in learned], max(guess.values())
 
 
 def legend(flags: Flags, domain: ImageDomain, images: int, columns: list[str], files: Collection[int] = ()) -> str:
-    """How to read the table; `files` are the numbers of published files judged in one condition."""
+    """How to read the table; `files` are the numbers of published files evaluated in one condition."""
     but = " but for the top-5 distance" if "top-5 distance" in columns else ""
     notes = [f"{images} images of {domain.name} ({flags.split}); per cent{but}" + "{spread}."]
     made = "ImageNet-C's and -P's own files" if files else "generated here"
@@ -379,7 +384,7 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
     """Leave the evaluation in its folder, and print the table."""
     import yaml
 
-    from experiments.reporting.arm_styles import cast
+    from experiments.reporting.arm_styles import arm_styles
     from experiments.reporting.robustness_figures import draw_robustness
 
     write_whole(out / "table.md", table.markdown() + "\n")
@@ -387,9 +392,9 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
     config = dataclasses.asdict(flags) | {"command": shlex.join(["python", *sys.argv])}
     write_whole(out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     write_whole(out / "results.csv", partial(results.to_csv, index=False))  # last: it says that there is an evaluation
-    facts = results.drop_duplicates("arm").set_index("arm")[["norm", "backbone", "antialias"]]
-    looks = cast(facts.to_dict("index")).looks
-    figure = draw_robustness(results, looks)
+    columns = results.drop_duplicates("arm").set_index("arm")[["norm", "backbone", "antialias"]]
+    styles = arm_styles(columns.to_dict("index")).styles
+    figure = draw_robustness(results, styles)
     for suffix in ("png", "svg"):
         write_whole(out / f"robustness.{suffix}", partial(figure.savefig, format=suffix, dpi=150))
     table.print()
@@ -397,13 +402,13 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
 
 
 def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFrame) -> None:
-    """A run for each network, with its results and the numbers that studies log of what they `--judge`."""
+    """A run for each network, with its results and the numbers that studies log of what they `--evaluate`."""
     from experiments.study.trained.network_outcome import log_network
 
     settings = {"images": flags.images, "split": flags.split}
     for network in networks:
         own = results[(results["arm"] == network.arm) & (results["seed"] == network.seed)]
-        about = {"arm": network.arm, **network.facts, "seed": network.seed, "network": network.source}
+        about = {"arm": network.arm, **network.columns, "seed": network.seed, "network": network.source}
         log_network(flags.wandb, out, about | settings, own)
 
 

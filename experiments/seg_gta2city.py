@@ -1,9 +1,9 @@
 """Which norm survives the drive from one city to another?
 
-IBN-Net (Pan, Luo, Shi, Tang, ECCV 2018): instance norm in the shallow layers beside batch norm keeps accuracy at home
-and loses less abroad. From GTA5 to Cityscapes a dilated ResNet-50 rises from 22.2 to 29.6 mIoU with IBN-b (reported
-second-hand, unverified); in RobustNet's protocol (Choi et al., CVPR 2021; ResNet-101, output stride 8) from 30.06 to
-33.63 with IBN.
+IBN-Net (Pan, Luo, Shi, Tang, ECCV 2018): instance norm in the shallow layers beside batch norm keeps accuracy on the
+source and loses less on the targets. From GTA5 to Cityscapes a dilated ResNet-50 rises from 22.2 to 29.6 mIoU with
+IBN-b (reported second-hand, unverified); in RobustNet's protocol (Choi et al., CVPR 2021; ResNet-101, output stride 8)
+from 30.06 to 33.63 with IBN.
 
 Eight GPUs, with data/gta5 and data/cityscapes on disk (not run here):
 
@@ -18,7 +18,7 @@ A laptop, nothing on disk (the embedded street scenes):
 Three seeds of five norms, without colour augmentation, took 64 minutes on one of two cores; the drop to the mean of
 targets was 17.9 +- 0.7 points under bn, 17.7 +- 1.1 ibn-a, 12.4 +- 0.5 ibn-b, 13.2 +- 2.3 sn and 17.4 +- 0.9 bin.
 
-Trains a network for each norm and seed on the source, judges it on the source and on every target, and ends in one
+Trains a network for each norm and seed on the source, evaluates it on the source and on every target, and ends in one
 table: mIoU on each, the drop, mean and spread over the seeds. Everything lands in OUT: table.md, report.html,
 results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and examples.
 """
@@ -48,7 +48,7 @@ class Flags(SegmentationFlags):
     """Domain to train on, of gta5 cityscapes bdd100k bdd100k-drivable synthia mapillary camvid streets-game
     streets-city streets-night streets-fog."""
     target: list[str] = field(default_factory=lambda: ["cityscapes"])
-    """Domains to be judged on besides the source; NAME:SPLIT judges on another split than val."""
+    """Domains to be evaluated on besides the source; NAME:SPLIT evaluates on another split than val."""
     norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "ibn-b", "sn", "bin"])
     """Norms to compare, of NORMS."""
 

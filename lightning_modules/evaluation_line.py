@@ -8,8 +8,8 @@ from lightning_modules.measures import measure_of
 from lightning_modules.study_module import steps_of
 
 
-class JudgementLine(pl.Callback):
-    """Prints a line with the measure on every domain, as it is shown, after each judgement.
+class EvaluationLine(pl.Callback):
+    """Prints a line with the measure on every domain, as it is shown, after each evaluation.
 
     Args:
         name: what the line begins with.
@@ -25,11 +25,11 @@ class JudgementLine(pl.Callback):
             ending = f"/{self.measure}"
             scores = {k.removesuffix(ending): v for k, v in trainer.callback_metrics.items() if k.endswith(ending)}
             measure = measure_of(self.measure)
-            judged = ", ".join(f"{domain} {measure.text(score)}" for domain, score in scores.items())
+            evaluated = ", ".join(f"{domain} {measure.text(score)}" for domain, score in scores.items())
             seconds = time.monotonic() - self.started
             print(
                 f"{self.name}: step {steps_of(trainer, module)} of {self.steps or trainer.max_steps}, "
-                f"{measure.label} {judged} "
+                f"{measure.label} {evaluated} "
                 f"({seconds:.0f} s)",
                 flush=True,
             )

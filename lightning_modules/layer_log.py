@@ -96,7 +96,7 @@ class LayerLog:
 def layer_key(depth: int, name: str) -> str:
     """A layer in a W&B key, such as `007_layer2_0_bn1`: in order of depth, without the dots that W&B takes for paths.
 
-    Lightning's and this house's own prefixes say nothing of a layer and are left out.
+    Lightning's and this repository's own prefixes say nothing of a layer and are left out.
     """
     return f"{depth:03d}_" + re.sub(r"\W", "_", re.sub(r"^(net\.)?(encoder\.)?(model\.)?", "", name) or "norm")
 

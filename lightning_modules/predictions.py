@@ -14,11 +14,11 @@ from lightning_modules.examples import Example
 
 @torch.no_grad()
 def segmentation_examples(module, data: SegmentationData, count: int = 2) -> list[Example]:
-    """The first images of every judged domain, truth and prediction in the label spaces' colours."""
+    """The first images of every evaluated domain, truth and prediction in the label spaces' colours."""
     transform, training, found = EvalTransform(), module.training, []
     module.eval()
-    for domain in data.judged:
-        samples, space = data.as_judged(domain), domain.label_space
+    for domain in data.evaluated:
+        samples, space = data.as_evaluated(domain), domain.label_space
         for i in range(min(count, len(samples))):
             image, label = samples[i]
             scores = module(transform(image, label)[0][None].to(_weights(module)))
@@ -30,10 +30,10 @@ def segmentation_examples(module, data: SegmentationData, count: int = 2) -> lis
 
 @torch.no_grad()
 def classification_examples(module, data: ClassificationData, count: int = 6) -> list[Example]:
-    """A few images of every judged domain, spread evenly over it; the note is the probability of the answer."""
-    transform, training, found = data.judged_image, module.training, []
+    """A few images of every evaluated domain, spread evenly over it; the note is the probability of the answer."""
+    transform, training, found = data.evaluation_image, module.training, []
     module.eval()
-    for domain in data.judged:
+    for domain in data.evaluated:
         samples, classes = domain.samples, domain.classes
         for i in range(shown := min(count, len(samples))):
             image, label = samples[i * len(samples) // shown]

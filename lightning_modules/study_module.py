@@ -95,7 +95,7 @@ class StudyModule(pl.LightningModule):
     # ------------------------------------------------------------------------------------------------ Lightning's hooks
 
     def setup(self, stage: str) -> None:
-        evaluated = getattr(getattr(self.trainer, "datamodule", None), "judged", ())
+        evaluated = getattr(getattr(self.trainer, "datamodule", None), "evaluated", ())
         self.images = {domain.name: len(domain.samples) for domain in evaluated} or self.images
 
     def configure_callbacks(self) -> list[pl.Callback]:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.classification.domains import ImageDomain
 from datamodules.classification.joined import Joined
-from datamodules.classification.transforms import JudgedImage, TrainImage
+from datamodules.classification.transforms import EvaluationImage, TrainImage
 from datamodules.evaluation_data import EvaluationData, shared_seed
 from datamodules.image_files import DataError
 from datamodules.sample_order import FromEach, Passes
@@ -21,21 +21,26 @@ class ClassificationEvaluation(EvaluationData):
     """Domains to be evaluated on: batches of images float (N, 3, size, size), normalised, and labels int64 (N,).
 
     Args:
-        judged: domains of the validation loaders, of the same classes in the same order.
-        judged_image: what happens to an image.
+        evaluated: domains of the validation loaders, of the same classes in the same order.
+        evaluation_image: what happens to an image.
         batch_size: images that are evaluated at once in a process; at least 64 are.
         workers: loader processes.
     """
 
     def __init__(
-        self, judged: Sequence[ImageDomain], judged_image: JudgedImage, *, batch_size: int = 64, workers: int = 0
+        self,
+        evaluated: Sequence[ImageDomain],
+        evaluation_image: EvaluationImage,
+        *,
+        batch_size: int = 64,
+        workers: int = 0,
     ):
-        super().__init__(judged, batch_size, workers)
-        self.judged_image = judged_image
+        super().__init__(evaluated, batch_size, workers)
+        self.evaluation_image = evaluation_image
 
-    def judged_loader(self, domain: ImageDomain) -> DataLoader:
-        """A loader of one domain's images as they are judged; every process gets its own share, none twice."""
-        images = self.share(Transformed(domain.samples, self.judged_image))
+    def evaluation_loader(self, domain: ImageDomain) -> DataLoader:
+        """A loader of one domain's images as they are evaluated; every process gets its own share, none twice."""
+        images = self.share(Transformed(domain.samples, self.evaluation_image))
         return DataLoader(images, max(self.batch_size, 64), **self.loading())
 
 
@@ -44,12 +49,12 @@ class ClassificationData(ClassificationEvaluation):
 
     Args:
         train: the images to train on.
-        judged: domains of the validation loaders, of the same classes.
+        evaluated: domains of the validation loaders, of the same classes.
         transform: what happens to a training image.
-        size, resize: what judged images are cut to, and what their shorter side is resized to before that.
+        size, resize: what evaluated images are cut to, and what their shorter side is resized to before that.
         batch_size: images a step and process; of each part of the training set where `from_each` is set.
         workers: loader processes.
-        judged_image: what happens to a judged image; by default `JudgedImage(size, resize)`.
+        evaluation_image: what happens to an evaluated image; by default `EvaluationImage(size, resize)`.
         keep_last: an epoch ends in a smaller batch where the images do not divide, and is not cut short.
         steps: an epoch is so many steps, whatever passes they make (`sample_order.Passes`), and not one pass.
         from_each: batches hold `batch_size` images of each set that `train` joins, drawn with replacement
@@ -63,20 +68,22 @@ class ClassificationData(ClassificationEvaluation):
     def __init__(
         self,
         train: ImageDomain,
-        judged: Sequence[ImageDomain],
+        evaluated: Sequence[ImageDomain],
         transform: TrainImage,
         *,
         size: int,
         resize: int | None,
         batch_size: int,
         workers: int = 0,
-        judged_image: JudgedImage | None = None,
+        evaluation_image: EvaluationImage | None = None,
         keep_last: bool = False,
         steps: int | None = None,
         from_each: bool = False,
     ):
-        alike = [domain.in_order_of(train.classes, train.name) for domain in judged]
-        super().__init__(alike, judged_image or JudgedImage(size, resize), batch_size=batch_size, workers=workers)
+        alike = [domain.in_order_of(train.classes, train.name) for domain in evaluated]
+        super().__init__(
+            alike, evaluation_image or EvaluationImage(size, resize), batch_size=batch_size, workers=workers
+        )
         self.train, self.transform = train, transform
         self.size, self.resize = size, resize
         self.keep_last, self.steps, self.from_each = keep_last, steps, from_each
@@ -113,8 +120,8 @@ class AdaptationData(ClassificationData):
     With `keep_last` the two may end in batches of different sizes; recipes that adapt do not set it.
     """
 
-    def __init__(self, train: ImageDomain, judged: Sequence[ImageDomain], *args, target: ImageDomain, **settings):
-        super().__init__(train, judged, *args, **settings)
+    def __init__(self, train: ImageDomain, evaluated: Sequence[ImageDomain], *args, target: ImageDomain, **settings):
+        super().__init__(train, evaluated, *args, **settings)
         self.target = target.in_order_of(self.train.classes, self.train.name)
 
     def train_dataloader(self) -> dict[str, DataLoader]:

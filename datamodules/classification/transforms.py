@@ -137,8 +137,9 @@ class TrainImage:
         return image[top : top + self.size, left : left + self.size]
 
 
-class JudgedImage:
-    """An image as a network is judged on it, by torchvision's own resizing, which published weights are judged with.
+class EvaluationImage:
+    """An image as a network is evaluated on it, by torchvision's own resizing, which published weights are evaluated
+    with.
 
     Args:
         size: side of what comes out: the middle of the image.
@@ -168,11 +169,11 @@ class JudgedImage:
         self.squash, (self.mean, self.std) = squash, statistics(normalisation)
 
     def __call__(self, image: np.ndarray) -> Tensor:
-        image = judged_size(image, self.resize, self.interpolation, self.squash)
+        image = evaluation_size(image, self.resize, self.interpolation, self.squash)
         return normalised(centre(image, self.size), self.mean, self.std)
 
 
-def judged_size(image: np.ndarray, side: int, interpolation: InterpolationMode, squash: bool = False) -> np.ndarray:
+def evaluation_size(image: np.ndarray, side: int, interpolation: InterpolationMode, squash: bool = False) -> np.ndarray:
     """uint8 (H, W, 3), its shorter side or, squashed, both sides resized to `side` by torchvision."""
     sides = image.shape[:2] if squash else (min(image.shape[:2]),)
     if all(length == side for length in sides):

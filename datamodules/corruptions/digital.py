@@ -1,4 +1,4 @@
-"""Light, colour, geometry and storage. `corruptions.TABLE` says what the figures are."""
+"""Light, colour, geometry and storage. `imagenet_c.TABLE` says what the figures are."""
 
 from functools import lru_cache
 

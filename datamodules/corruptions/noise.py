@@ -1,4 +1,4 @@
-"""Noise: what a sensor adds in low light, and broken values. `corruptions.TABLE` says what the figures are."""
+"""Noise: what a sensor adds in low light, and broken values. `imagenet_c.TABLE` says what the figures are."""
 
 from functools import lru_cache
 

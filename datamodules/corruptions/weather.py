@@ -1,4 +1,4 @@
-"""Weather: snow, fog, and drops on the lens; frost is apart. `corruptions.TABLE` says what the figures are."""
+"""Weather: snow, fog, and drops on the lens; frost is apart. `imagenet_c.TABLE` says what the figures are."""
 
 import cv2
 import numpy as np

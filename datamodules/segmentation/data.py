@@ -1,4 +1,4 @@
-"""One source domain to train on, several domains to be judged on."""
+"""One source domain to train on, several domains to be evaluated on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,32 +21,33 @@ class SegmentationEvaluation(EvaluationData):
     (N, H, W) with 255 ignored.
 
     Args:
-        judged: the domains of the validation loaders.
+        evaluated: the domains of the validation loaders.
         height: what every image is resized to before anything else, keeping its shape; None leaves it as it is.
         batch_size: images of an embedded domain that are evaluated at once in a process.
         workers: loader processes.
-        squares: sets that are judged on the central square that is left at a height, by name, where `height` is None.
+        squares: sets that are evaluated on the central square that is left at a height, by name, where `height` is
+            None.
     """
 
     def __init__(
         self,
-        judged: Sequence[Domain],
+        evaluated: Sequence[Domain],
         *,
         height: int | None = None,
         batch_size: int = 8,
         workers: int = 0,
         squares: Mapping[str, int] | None = None,
     ):
-        super().__init__(judged, batch_size, workers)
+        super().__init__(evaluated, batch_size, workers)
         self.height, self.squares = height, dict(squares or {}) if height is None else {}
 
-    def judged_loader(self, domain: Domain) -> DataLoader:
+    def evaluation_loader(self, domain: Domain) -> DataLoader:
         """A loader of one domain's whole images; every process gets its own share, none twice."""
         together = 1 if domain.on_disk else self.batch_size  # photographs of one set may well differ in size
-        return DataLoader(self.share(EvalSamples(self.as_judged(domain))), together, **self.loading())
+        return DataLoader(self.share(EvalSamples(self.as_evaluated(domain))), together, **self.loading())
 
-    def as_judged(self, domain: Domain) -> "Resized | CentralSquares":
-        """A domain's (image, label) pairs at the size they are judged at."""
+    def as_evaluated(self, domain: Domain) -> "Resized | CentralSquares":
+        """A domain's (image, label) pairs at the size they are evaluated at."""
         square = self.squares.get(split_of(domain.name, "")[0])
         return CentralSquares(domain.samples, square) if square else Resized(domain.samples, self.height)
 
@@ -55,8 +56,8 @@ class SegmentationData(SegmentationEvaluation):
     """A source to train on, whose batches are crops, and the source and targets to be evaluated on.
 
     Args:
-        source: the domain to train on (see `datamodules.segmentation.domains`); judged on its "val" split.
-        targets: domains that are only judged on, on "val" unless the name says another split.
+        source: the domain to train on (see `datamodules.segmentation.domains`); evaluated on its "val" split.
+        targets: domains that are only evaluated on, on "val" unless the name says another split.
         data_root: folder of the real sets.
         crop: (height, width) to train on.
         height: what every image is resized to before anything else, keeping its shape; None leaves it as it is.
@@ -66,11 +67,12 @@ class SegmentationData(SegmentationEvaluation):
         class_uniform: share of the training images that are drawn class by class, with the crop aimed at the class.
         augmentation: "ours" (see `TrainTransform` and `TrainSamples`) or "robustnet" (see `RobustNetTransform` and
             `ClassUniformOrder`): how training images are drawn, cut and coloured.
-        squares: sets that are judged on the central square that is left at a height, by name, where `height` is None.
-        train_scenes, judged_scenes: sizes of the embedded domains.
+        squares: sets that are evaluated on the central square that is left at a height, by name, where `height` is
+            None.
+        train_scenes, evaluation_scenes: sizes of the embedded domains.
 
     Attributes:
-        judged: the domains of the validation loaders, source first.
+        evaluated: the domains of the validation loaders, source first.
 
     Raises:
         DataError: a set is not in order, or the domains are not labelled alike.
@@ -91,14 +93,16 @@ class SegmentationData(SegmentationEvaluation):
         augmentation: str = "ours",
         squares: Mapping[str, int] | None = None,
         train_scenes: int | None = None,
-        judged_scenes: int | None = None,
+        evaluation_scenes: int | None = None,
     ):
-        names = list(dict.fromkeys([source.partition(":")[0], *targets]))  # the source is judged once, also as a target
-        trained, judged = split_of(source, "train"), [split_of(name, "val") for name in names]
-        if trained in judged:
-            raise DataError(f"{source} would be judged on the images it is trained on: train on another split.")
+        names = list(
+            dict.fromkeys([source.partition(":")[0], *targets])
+        )  # the source is evaluated once, also as a target
+        trained, evaluated = split_of(source, "train"), [split_of(name, "val") for name in names]
+        if trained in evaluated:
+            raise DataError(f"{source} would be evaluated on the images it is trained on: train on another split.")
         learned, *domains = open_all(
-            [(source, "train", train_scenes), *((name, "val", judged_scenes) for name in names)], data_root, height
+            [(source, "train", train_scenes), *((name, "val", evaluation_scenes) for name in names)], data_root, height
         )
         for domain in domains:
             if domain.label_space != learned.label_space:
@@ -117,7 +121,7 @@ class SegmentationData(SegmentationEvaluation):
 
         What is found is kept (see `images_by_class`), and costs nothing the next time.
         """
-        for domain in (self.source, *self.judged):
+        for domain in (self.source, *self.evaluated):
             if domain.on_disk:
                 aimed = domain is self.source and self.augmentation == "robustnet"
                 (class_centres if aimed else images_by_class)(domain, self.workers)

@@ -11,7 +11,7 @@ from datamodules.segmentation.street_sets import StreetSet
 from datamodules.worlds.streets.world import APPEARANCES, Streets
 
 PREFIX = "streets-"
-TRAIN_SCENES, JUDGED_SCENES = 2000, 40
+TRAIN_SCENES, EVALUATED_SCENES = 2000, 40
 """How many scenes an embedded domain has in its train split, and in each of the others."""
 
 DOMAINS = (*(PREFIX + appearance for appearance in APPEARANCES), *STREET_SETS)
@@ -19,17 +19,17 @@ DOMAINS = (*(PREFIX + appearance for appearance in APPEARANCES), *STREET_SETS)
 
 @dataclass(frozen=True)
 class Domain:
-    """One set under one split, and how a network's predictions are judged on it.
+    """One set under one split, and how a network's predictions are evaluated on it.
 
     Attributes:
         name: as the user gave it. samples: its images and their labels.
-        judged: training ids that count. fold: predicted id -> judged id, for sets that merge classes of ours.
+        evaluated: training ids that count. fold: predicted id -> evaluated id, for sets that merge classes of ours.
     """
 
     name: str
     samples: LabelMaps
     label_space: LabelSpace
-    judged: tuple[int, ...]
+    evaluated: tuple[int, ...]
     fold: dict[int, int]
 
     @property
@@ -39,14 +39,18 @@ class Domain:
 
     def plain(self) -> dict:
         """What a checkpoint keeps of it beside the label space: the name, and how predictions are evaluated on it."""
-        return {"name": self.name, "judged": list(self.judged), "fold": [list(pair) for pair in self.fold.items()]}
+        return {
+            "name": self.name,
+            "evaluated": list(self.evaluated),
+            "fold": [list(pair) for pair in self.fold.items()],
+        }
 
     @classmethod
     def of(cls, plain: "Domain | dict", label_space: LabelSpace) -> "Domain":
         """The domain that `plain` gave, without its samples."""
         if isinstance(plain, Domain):
             return plain
-        return cls(plain["name"], (), label_space, tuple(plain["judged"]), dict(map(tuple, plain["fold"])))
+        return cls(plain["name"], (), label_space, tuple(plain["evaluated"]), dict(map(tuple, plain["fold"])))
 
 
 def split_of(name: str, split: str) -> tuple[str, str]:
@@ -84,14 +88,14 @@ def open_domain(
     """
     set_name, split = split_of(name, split)
     if set_name.startswith(PREFIX) and set_name in DOMAINS:
-        length = scenes or (TRAIN_SCENES if split == "train" else JUDGED_SCENES)
+        length = scenes or (TRAIN_SCENES if split == "train" else EVALUATED_SCENES)
         height = height or 128
         try:
             samples = Streets(set_name.removeprefix(PREFIX), split, length, (height, 2 * height))
         except ValueError as error:
             raise DataError(str(error)) from error
-        return Domain(name, samples, samples.label_space, samples.judged, {})
+        return Domain(name, samples, samples.label_space, samples.evaluated, {})
     if set_name not in STREET_SETS:
         raise DataError(f"unknown domain {name!r}: choose from {', '.join(DOMAINS)}, or NAME:SPLIT.")
     samples = STREET_SETS[set_name](Path(data_root) / set_name.removesuffix("-drivable"), split)
-    return Domain(name, samples, samples.label_space, samples.judged, dict(samples.fold))
+    return Domain(name, samples, samples.label_space, samples.evaluated, dict(samples.fold))

@@ -1,4 +1,4 @@
-"""How real street scenes are read in the folder layouts that they are published in; `segmentation_sets` holds the sets.
+"""How real street scenes are read in the folder layouts that they are published in; `sets` holds the sets.
 
 What can be wrong with a copy of a data set is said when the set is built, not hours into a run: folders, pairing,
 sizes and truncated files are all checked then. Only a label's ids are checked as it is read.
@@ -65,7 +65,9 @@ class StreetSet:
     layout: ClassVar[str]  # the published layout in words, for messages and help texts
     layouts: ClassVar[tuple[Layout, ...]]  # releases differ; the first whose folders exist is read
     label_space: ClassVar[LabelSpace] = STREET
-    judged: ClassVar[tuple[int, ...]]  # the training ids that count; where a set does not say, all that its labels have
+    evaluated: ClassVar[
+        tuple[int, ...]
+    ]  # the training ids that count; where a set does not say, all that its labels have
     fold: ClassVar[Mapping[int, int]] = {}  # predicted training id -> training id that counts
     split_words: ClassVar[Mapping[str, str]] = {split: split for split in SPLITS}
     withheld: ClassVar[Mapping[str, str]] = {}  # splits without public labels, and why
@@ -74,8 +76,8 @@ class StreetSet:
     share_mismatched: ClassVar[float] = 0.0
 
     def __init_subclass__(cls) -> None:
-        if "layouts" in vars(cls) and "judged" not in vars(cls):
-            cls.judged = trained(cls.layouts[0].table)
+        if "layouts" in vars(cls) and "evaluated" not in vars(cls):
+            cls.evaluated = trained(cls.layouts[0].table)
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.root, self.split = Path(root), split

@@ -30,7 +30,7 @@ LINES = ((SOLID, "o"), (DASHED, "s"), (DOTTED, "^"), (DASH_DOT, "D"), (SOLID, "X
 """For arms in turn: with each round of the colours the next dash and marker."""
 
 
-class Look(NamedTuple):
+class LineStyle(NamedTuple):
     """A colour, a dash and a marker, in matplotlib's terms."""
 
     colour: str
@@ -38,94 +38,94 @@ class Look(NamedTuple):
     marker: str
 
 
-PLAIN = Look("#3d4650", SOLID, "o")
+PLAIN = LineStyle("#3d4650", SOLID, "o")
 """Of a row that is no arm: a colour would say that it is one."""
 
 
 @dataclass(frozen=True)
-class Cast:
+class ArmStyles:
     """The arms, as figures show them."""
 
-    looks: dict[str, Look]
+    styles: dict[str, LineStyle]
     """Each arm's."""
-    key: dict[str, Look]
-    """The legend: names, of arms or of norms, and the looks that they explain."""
+    key: dict[str, LineStyle]
+    """The legend: names, of arms or of norms, and the styles that they explain."""
     groups: dict[str, list[str]]
     """Arms that share a panel, under what is to be added to the panel's title; "" where all share one."""
     left_out: list[str]
     """Arms that no panel has room for."""
 
-    def of_row(self, name: str) -> Look:
-        """The look of a table's row, where it is an arm, or a norm that the legend explains."""
-        return self.looks.get(name) or self.key.get(name) or PLAIN
+    def of_row(self, name: str) -> LineStyle:
+        """The style of a table's row, where it is an arm, or a norm that the legend explains."""
+        return self.styles.get(name) or self.key.get(name) or PLAIN
 
 
-def cast(arms: dict[str, dict]) -> Cast:
-    """Looks and panels of the arms, from the facts about them.
+def arm_styles(arms: dict[str, dict]) -> ArmStyles:
+    """Styles and panels of the arms, from their columns.
 
-    More than MOST arms are split by a fact that leaves no panel with more: the first that leaves each norm once in a
-    panel, else the first of all, the backbone being asked before the others. Where no fact does, the first MOST arms
+    More than MOST arms are split by a column that leaves no panel with more: the first that leaves each norm once in a
+    panel, else the first of all, the backbone being asked before the others. Where no column does, the first MOST arms
     are shown.
     """
-    norms = {arm: facts.get("norm") for arm, facts in arms.items()}
+    norms = {arm: columns.get("norm") for arm, columns in arms.items()}
     if len(arms) <= MOST:
-        looks = _by_norm(norms) if _told_apart(norms.values()) else _within_norms(norms) or _in_turn(arms)
-        return Cast(looks, looks, {"": list(arms)}, [])
-    splits = list(filter(None, (_split(arms, fact) for fact in _facts(arms))))
+        styles = _by_norm(norms) if _told_apart(norms.values()) else _within_norms(norms) or _in_turn(arms)
+        return ArmStyles(styles, styles, {"": list(arms)}, [])
+    splits = list(filter(None, (_split(arms, column) for column in _columns(arms))))
     for groups in splits:
         if all(_told_apart(norms[arm] for arm in group) for group in groups.values()):
-            looks = _by_norm(norms)
-            return Cast(looks, {norms[arm]: look for arm, look in looks.items()}, groups, [])
+            styles = _by_norm(norms)
+            return ArmStyles(styles, {norms[arm]: style for arm, style in styles.items()}, groups, [])
     shown = splits[0] if splits else {"": list(islice(arms, MOST))}
-    looks, known = _in_turn(arms), [arm for group in shown.values() for arm in group]
-    return Cast(looks, {arm: looks[arm] for arm in known}, shown, [arm for arm in arms if arm not in known])
+    styles, known = _in_turn(arms), [arm for group in shown.values() for arm in group]
+    return ArmStyles(styles, {arm: styles[arm] for arm in known}, shown, [arm for arm in arms if arm not in known])
 
 
-def norm_look(norm: str) -> Look:
-    """The norm's fixed look, no two norms of ours sharing dash and marker; grey for one that has none."""
+def norm_style(norm: str) -> LineStyle:
+    """The norm's fixed style, no two norms of ours sharing dash and marker; grey for one that has none."""
     if not _has_look(norm):
-        return Look(OTHER_COLOUR, SOLID, "o")
-    return Look(norm_colour(norm), DASHES[NORMS[norm].dash], NORMS[norm].marker)
+        return LineStyle(OTHER_COLOUR, SOLID, "o")
+    return LineStyle(norm_colour(norm), DASHES[NORMS[norm].dash], NORMS[norm].marker)
 
 
 def _has_look(norm: str | None) -> bool:
     return norm in NORMS and NORMS[norm].colour is not None
 
 
-def _by_norm(norms: dict[str, str]) -> dict[str, Look]:
-    return {arm: norm_look(norm) for arm, norm in norms.items()}
+def _by_norm(norms: dict[str, str]) -> dict[str, LineStyle]:
+    return {arm: norm_style(norm) for arm, norm in norms.items()}
 
 
-def _within_norms(norms: dict[str, str]) -> dict[str, Look] | None:
+def _within_norms(norms: dict[str, str]) -> dict[str, LineStyle] | None:
     """Each norm's colour, with another dash and marker for each of its arms; None where that tells too little apart."""
     members: dict[str, list[str]] = {}
     for arm, norm in norms.items():
         members.setdefault(norm, []).append(arm)
     if len(members) < 2 or not all(map(_has_look, members)) or max(map(len, members.values())) > len(LINES):
         return None
-    return {arm: Look(norm_look(norm).colour, *LINES[members[norm].index(arm)]) for arm, norm in norms.items()}
+    return {arm: LineStyle(norm_style(norm).colour, *LINES[members[norm].index(arm)]) for arm, norm in norms.items()}
 
 
-def _in_turn(arms: dict[str, dict]) -> dict[str, Look]:
+def _in_turn(arms: dict[str, dict]) -> dict[str, LineStyle]:
     rounds, turns = len(LINES), len(COLOURS)
-    return {arm: Look(COLOURS[i % turns], *LINES[i // turns % rounds]) for i, arm in enumerate(arms)}
+    return {arm: LineStyle(COLOURS[i % turns], *LINES[i // turns % rounds]) for i, arm in enumerate(arms)}
 
 
 def _told_apart(norms) -> bool:
-    """Whether each is a norm that has a look, and comes once."""
+    """Whether each is a norm that has a style, and comes once."""
     norms = list(norms)
     return len(set(norms)) == len(norms) and all(map(_has_look, norms))
 
 
-def _facts(arms: dict[str, dict]) -> list[str]:
+def _columns(arms: dict[str, dict]) -> list[str]:
     """What is known of arms, in the order in which it may split them."""
-    known = dict.fromkeys(fact for facts in arms.values() for fact in facts)
-    return sorted(known, key=lambda fact: {"backbone": 0, "norm": 2}.get(fact, 1))
+    known = dict.fromkeys(column for columns in arms.values() for column in columns)
+    return sorted(known, key=lambda column: {"backbone": 0, "norm": 2}.get(column, 1))
 
 
-def _split(arms: dict[str, dict], fact: str) -> dict[str, list[str]] | None:
-    """The arms by a fact; None where that leaves too many together, or every one alone."""
+def _split(arms: dict[str, dict], column: str) -> dict[str, list[str]] | None:
+    """The arms by a column; None where that leaves too many together, or every one alone."""
     groups: dict[str, list[str]] = {}
-    for arm, facts in arms.items():
-        groups.setdefault(f"{fact} {facts.get(fact)}", []).append(arm)
+    for arm, columns in arms.items():
+        groups.setdefault(f"{column} {columns.get(column)}", []).append(arm)
     return groups if 1 < max(map(len, groups.values())) <= MOST else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_styles import Look
+from experiments.reporting.arm_styles import LineStyle
 
 if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
     from matplotlib.axes import Axes
@@ -35,14 +35,16 @@ MARKERS = 7
 """Markers along a line: enough to follow it, too few to hide it."""
 
 
-def draw_drops(scores: DataFrame, ranked: list[str], looks: dict[str, Look], title: str, headline: Measure) -> Figure:
+def draw_drops(
+    scores: DataFrame, ranked: list[str], styles: dict[str, LineStyle], title: str, headline: Measure
+) -> Figure:
     """A bar an arm: its drop, mean over seeds, and a dot for each seed; the first of `ranked` at the bottom."""
     from experiments.tasks.domain_drop import DROP
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     least, reach = min([0, *scores[DROP].dropna()]), max([0.1, *scores[DROP].dropna()])
     for y, arm in enumerate(ranked):
-        seeds, colour = scores.loc[[arm], DROP], looks[arm].colour
+        seeds, colour = scores.loc[[arm], DROP], styles[arm].colour
         mean = f"{seeds.mean():.{headline.digits}f}"
         ax.barh(y, seeds.mean(), 0.56, color=_pale(colour), linewidth=0)
         ax.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
@@ -53,7 +55,12 @@ def draw_drops(scores: DataFrame, ranked: list[str], looks: dict[str, Look], tit
 
 
 def draw_heights(
-    scores: DataFrame, ranked: list[str], looks: dict[str, Look], targets: list[str], title: str, headline: Measure
+    scores: DataFrame,
+    ranked: list[str],
+    styles: dict[str, LineStyle],
+    targets: list[str],
+    title: str,
+    headline: Measure,
 ) -> Figure:
     """A line an arm, from its headline on the source (dot) to the mean of its targets (ring); a tick is one target."""
     from experiments.tasks.domain_drop import DROP, TARGETS
@@ -61,7 +68,7 @@ def draw_heights(
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     means, lost = scores.groupby("arm").mean(), -1 if headline.smaller_is_better else 1
     for y, arm in enumerate(ranked):
-        row, colour = means.loc[arm], looks[arm].colour
+        row, colour = means.loc[arm], styles[arm].colour
         source = row[TARGETS] + lost * row[DROP]
         ax.plot([row[TARGETS], source], [y, y], color=colour, linewidth=2, alpha=0.6)
         ax.plot([row[target] for target in targets], [y] * len(targets), "|", color=colour, markersize=9)
@@ -72,7 +79,7 @@ def draw_heights(
     return figure
 
 
-def draw_column(table: Table, column: str, looks: dict[str, Look], reach: tuple[float, float]) -> Figure:
+def draw_column(table: Table, column: str, styles: dict[str, LineStyle], reach: tuple[float, float]) -> Figure:
     """A dot a row of a closing table, in one of its columns, its standard deviation as a line; the first row on top.
 
     `reach` is what the axis has to hold.
@@ -82,9 +89,9 @@ def draw_column(table: Table, column: str, looks: dict[str, Look], reach: tuple[
     title = fill(f"{column} (smaller is better)" if column in table.smaller else column, 60)
     figure, ax = _figure(4.5, 0.75 + 0.27 * len(names), title)
     for y, (name, row) in enumerate(cells.iterrows()):
-        look, mean, sd = looks[str(name)], row["mean"], row["sd"]
-        ax.plot([mean - sd, mean + sd], [y, y], color=look.colour, linewidth=2.2, alpha=0.45)
-        ax.plot(mean, y, look.marker, color=look.colour, markersize=7, markeredgecolor="white", markeredgewidth=0.8)
+        style, mean, sd = styles[str(name)], row["mean"], row["sd"]
+        ax.plot([mean - sd, mean + sd], [y, y], color=style.colour, linewidth=2.2, alpha=0.45)
+        ax.plot(mean, y, style.marker, color=style.colour, markersize=7, markeredgecolor="white", markeredgewidth=0.8)
         beside = ax.get_yaxis_transform()
         ax.text(1.02, y, table.text(column, mean), va="center", fontsize=8.5, color=INK, transform=beside)
     edge = 0.08 * (reach[1] - reach[0])
@@ -98,7 +105,7 @@ def draw_curves(
     metrics: DataFrame,
     column: str,
     title: str,
-    looks: dict[str, Look],
+    styles: dict[str, LineStyle],
     measure: Measure | None = None,
     top: float | None = None,
 ) -> Figure:
@@ -120,8 +127,8 @@ def draw_curves(
         ends = seeds.apply(lambda seed: seed.last_valid_index())
         common = seeds.loc[:, ends >= 0.9 * ends.max()].dropna()  # a seed just begun must not cut the mean short
         if seeds.shape[1] > 1:
-            ax.plot(steps, seeds, color=looks[arm].colour, linewidth=0.6, alpha=0.35)
-        _line(ax, looks[arm], i, steps[common.index], common.mean(axis=1))
+            ax.plot(steps, seeds, color=styles[arm].colour, linewidth=0.6, alpha=0.35)
+        _line(ax, styles[arm], i, steps[common.index], common.mean(axis=1))
     if top is not None:
         ax.set_ylim(0, top)
     ax.set_xlim(0, 1.03 * max(1, metrics["step"].max()))  # of the whole run, so that all curves have one time
@@ -129,14 +136,14 @@ def draw_curves(
     return figure
 
 
-def draw_divergence(rows: DataFrame, title: str, looks: dict[str, Look], limits: tuple[float, float]) -> Figure:
+def draw_divergence(rows: DataFrame, title: str, styles: dict[str, LineStyle], limits: tuple[float, float]) -> Figure:
     """Feature divergence between the source and one target against depth, a line an arm, on a logarithmic axis."""
     import numpy as np
 
     figure, ax = _figure(4.5, 2.7, title)
     for i, (arm, part) in enumerate(rows.groupby("arm", sort=False)):
         line = np.exp(np.log(part["mean"]).groupby(part["depth"]).mean())
-        _line(ax, looks[arm], i, line.index, line)
+        _line(ax, styles[arm], i, line.index, line)
     ax.set_yscale("log")
     ax.minorticks_off()
     ax.yaxis.set_major_formatter("{x:g}")
@@ -145,14 +152,14 @@ def draw_divergence(rows: DataFrame, title: str, looks: dict[str, Look], limits:
     return figure
 
 
-def draw_key(look: Look) -> Figure:
+def draw_key(style: LineStyle) -> Figure:
     """An arm's line alone, 38 by 13 pixels, for the page's legend."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(38 / 96, 13 / 96))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.axis("off")
-    _line(ax, look, 0, [0, 1, 2], [0, 0, 0], markevery=[1])
+    _line(ax, style, 0, [0, 1, 2], [0, 0, 0], markevery=[1])
     ax.set_xlim(0.05, 1.95)
     return figure
 
@@ -195,13 +202,13 @@ def picture_uri(file: Path, photograph: bool) -> str | None:
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
 
 
-def _line(ax: Axes, look: Look, place: int, x, y, markevery=None) -> None:
+def _line(ax: Axes, style: LineStyle, place: int, x, y, markevery=None) -> None:
     """An arm's bold line with a few markers, set off from those of its neighbours by its `place` among them."""
     if markevery is None and len(x) > MARKERS:
         every = -(-len(x) // MARKERS)
         markevery = (place * every // 3 % every, every)
     ax.plot(
-        x, y, linestyle=look.dash, marker=look.marker, markevery=markevery, color=look.colour,
+        x, y, linestyle=style.dash, marker=style.marker, markevery=markevery, color=style.colour,
         linewidth=1.7, markersize=6.5, markeredgecolor="white", markeredgewidth=0.7,
     )  # fmt: skip
 

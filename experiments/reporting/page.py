@@ -91,8 +91,8 @@ def _html(loaded: Run, over: str, title: str, question: str, pictures: list, lef
         config=loaded.config,
         title=title,
         question=question,
-        colours={arm: look.colour for arm, look in loaded.cast.looks.items()},
-        keys={name: svg_uri(draw_key(look)) for name, look in loaded.cast.key.items()},
+        colours={arm: style.colour for arm, style in loaded.arm_styles.styles.items()},
+        keys={name: svg_uri(draw_key(style)) for name, style in loaded.arm_styles.key.items()},
         unfinished=unfinished(loaded),
         damaged=damaged(loaded),
         failed=failed(loaded),
@@ -104,7 +104,7 @@ def _html(loaded: Run, over: str, title: str, question: str, pictures: list, lef
         family_tables=readable(lambda: family_tables(loaded)) or [],
         environment=_environment(loaded.config),
         flags=_flags(loaded.config),
-        facts=_facts(loaded.arms),
+        columns=_columns(loaded.arms),
     )
 
 
@@ -225,13 +225,13 @@ def _result(run: Run) -> dict | None:
     if run.table is None:
         return None
     rows = list(run.table.rows())
-    judged = set() if run.results is None else set(run.results["arm"])
+    evaluated = set() if run.results is None else set(run.results["arm"])
     failed = {failure.arm for failure in run.failed}
-    unfinished = [arm for arm in run.arms if arm not in judged | failed] if judged else []
+    unfinished = [arm for arm in run.arms if arm not in evaluated | failed] if evaluated else []
     return {
         "header": run.table.header(),
         "rows": rows,
-        "colours": {name: run.cast.of_row(name).colour for name, _ in rows},
+        "colours": {name: run.arm_styles.of_row(name).colour for name, _ in rows},
         "legend": run.table.legend,
         "marked": any(best for _, cells in rows for _, best in cells),
         "verdict": verdict(run.table, run.headline or POINTS) if {DROP, TARGETS} <= {*run.table.columns} else "",
@@ -274,13 +274,16 @@ def _title(run: Run) -> tuple[str, str]:
     return first or run.path.resolve().name, rest
 
 
-def _facts(arms: dict[str, dict]) -> tuple[list[str], list[list[str]]] | None:
+def _columns(arms: dict[str, dict]) -> tuple[list[str], list[list[str]]] | None:
     """What the arms are, as a table: headings and rows; None where their names say it all."""
-    facts = list(dict.fromkeys(fact for known in arms.values() for fact in known))
-    if all(arm == known.get("norm") for arm, known in arms.items()) and facts in ([], ["norm"]):
+    columns = list(dict.fromkeys(column for known in arms.values() for column in known))
+    if all(arm == known.get("norm") for arm, known in arms.items()) and columns in ([], ["norm"]):
         return None
-    rows = [[arm, *("" if (fact := known.get(f)) is None else str(fact) for f in facts)] for arm, known in arms.items()]
-    return ["arm", *facts], rows
+    rows = [
+        [arm, *("" if (column := known.get(f)) is None else str(column) for f in columns)]
+        for arm, known in arms.items()
+    ]
+    return ["arm", *columns], rows
 
 
 def _class_colours(config: dict) -> dict[str, str]:
@@ -291,13 +294,13 @@ def _class_colours(config: dict) -> dict[str, str]:
 
 
 def _environment(config: dict) -> dict[str, str]:
-    facts = {"machine": config.get("machine"), "git revision": config.get("git")}
+    columns = {"machine": config.get("machine"), "git revision": config.get("git")}
     minutes = config.get("minutes")
     if isinstance(minutes, (int, float)):
-        facts["time"] = f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
+        columns["time"] = f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
     versions = config.get("versions")
-    facts |= versions if isinstance(versions, dict) else {}
-    return {name: str(fact) for name, fact in facts.items() if fact is not None}
+    columns |= versions if isinstance(versions, dict) else {}
+    return {name: str(column) for name, column in columns.items() if column is not None}
 
 
 def _flags(config: dict) -> dict[str, str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command li
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from experiments.reporting.arm_styles import Look
+    from experiments.reporting.arm_styles import LineStyle
 
 INK = "#3d4650"
 WIDTH = 11.0
@@ -22,14 +22,14 @@ COLUMNS = 4
 """Panels side by side: 15 corruptions and their mean make four rows of them."""
 
 
-def draw_robustness(results: DataFrame, looks: dict[str, Look]) -> Figure:
+def draw_robustness(results: DataFrame, styles: dict[str, LineStyle]) -> Figure:
     """One figure of what was measured: accuracies and consistency, flips, and error by severity for each corruption.
 
     A mark is the mean over the seeds; where there are several, thin bars show the standard deviation.
 
     Args:
         results: tidy, of one network or more.
-        looks: colour, dash and marker of each arm.
+        styles: colour, dash and marker of each arm.
 
     Raises:
         ValueError: where there is nothing to draw.
@@ -37,25 +37,25 @@ def draw_robustness(results: DataFrame, looks: dict[str, Look]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    strips = [strip for strip in (_accuracies, _flips, _errors) if strip(None, results, looks)]
+    strips = [strip for strip in (_accuracies, _flips, _errors) if strip(None, results, styles)]
     if not strips:
         raise ValueError("no results to draw: they hold neither accuracies, flips nor errors.")
-    heights = [strip(None, results, looks) for strip in strips]
+    heights = [strip(None, results, styles) for strip in strips]
     figure = Figure(figsize=(WIDTH, 0.6 + sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     parts = figure.subfigures(len(strips), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, strip in zip(parts, strips, strict=True):
-        strip(part, results, looks)
+        strip(part, results, styles)
     known = {ax: ax.get_legend_handles_labels() for ax in figure.axes}
     named = {label: handle for handles, labels in known.values() for handle, label in zip(handles, labels, strict=True)}
     figure.legend(
-        [named[arm] for arm in looks if arm in named], [arm for arm in looks if arm in named],
+        [named[arm] for arm in styles if arm in named], [arm for arm in styles if arm in named],
         loc="outside upper left", ncols=6, frameon=False, fontsize=9.5, labelcolor=INK,
     )  # fmt: skip
     return figure
 
 
-def _accuracies(part, results: DataFrame, looks: dict[str, Look]) -> float:
+def _accuracies(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
     """Clean and shifted top-1, consistency, calibration: a strip of panels. Height in inches, 0 for nothing to draw."""
     top1 = results[results["part"].isin(("clean", "shifts")) & (results["measure"] == "top1")]
     panels = [(top1, "top-1 accuracy, per cent")] if len(top1) else []
@@ -67,22 +67,22 @@ def _accuracies(part, results: DataFrame, looks: dict[str, Look]) -> float:
     widths = [max(2.2, rows["condition"].nunique() * 1.1) for rows, _ in panels]
     row = part.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for ax, (rows, title) in zip(row, panels, strict=True):
-        _marks(ax, rows, looks)
+        _marks(ax, rows, styles)
         _dress(ax, title)
     return 2.6
 
 
-def _flips(part, results: DataFrame, looks: dict[str, Look]) -> float:
+def _flips(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
     rows = results[results["measure"] == "flip"]
     if part is None or rows.empty:
         return 2.6 if len(rows) else 0.0
     ax = part.subplots()
-    _marks(ax, rows, looks)
+    _marks(ax, rows, styles)
     _dress(ax, "predictions that change from frame to frame, per cent (smaller is better)")
     return 2.6
 
 
-def _errors(part, results: DataFrame, looks: dict[str, Look]) -> float:
+def _errors(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
     """Small multiples, a corruption each and the mean of them last; error against severity."""
     rows = results[results["part"] == "corruptions"]
     if rows.empty:
@@ -96,7 +96,7 @@ def _errors(part, results: DataFrame, looks: dict[str, Look]) -> float:
     grid = axes.flat
     for ax, name in zip(grid, [*names, None], strict=False):
         of_it = rows if name is None else rows[rows["condition"] == name]
-        _curves(ax, of_it, looks)
+        _curves(ax, of_it, styles)
         _dress(ax, "mean of all" if name is None else name.replace("_", " "), bold=name is None)
     for ax in list(grid):
         ax.set_visible(False)
@@ -105,18 +105,18 @@ def _errors(part, results: DataFrame, looks: dict[str, Look]) -> float:
     return height
 
 
-def _marks(ax: Axes, rows: DataFrame, looks: dict[str, Look]) -> None:
+def _marks(ax: Axes, rows: DataFrame, styles: dict[str, LineStyle]) -> None:
     """A mark for each network over each condition, side by side."""
-    conditions, arms = list(dict.fromkeys(rows["condition"])), [arm for arm in looks if arm in set(rows["arm"])]
+    conditions, arms = list(dict.fromkeys(rows["condition"])), [arm for arm in styles if arm in set(rows["arm"])]
     step = 0.7 / max(len(arms), 1)
     for i, arm in enumerate(arms):
         values = 100 * rows[rows["arm"] == arm].groupby("condition", sort=False)["value"].agg(["mean", "std"])
         values = values.reindex(conditions)
         at = [place + (i - (len(arms) - 1) / 2) * step for place in range(len(conditions))]
-        look = looks[arm]
-        ax.errorbar(at, values["mean"], values["std"].fillna(0), fmt="none", ecolor=look.colour, elinewidth=1.4)
+        style = styles[arm]
+        ax.errorbar(at, values["mean"], values["std"].fillna(0), fmt="none", ecolor=style.colour, elinewidth=1.4)
         ax.plot(
-            at, values["mean"], look.marker, color=look.colour, markersize=7, markeredgecolor="white",
+            at, values["mean"], style.marker, color=style.colour, markersize=7, markeredgecolor="white",
             markeredgewidth=0.8, label=arm,
         )  # fmt: skip
     ax.set_xticks(range(len(conditions)), [name.replace("_", " ") for name in conditions])
@@ -125,17 +125,17 @@ def _marks(ax: Axes, rows: DataFrame, looks: dict[str, Look]) -> None:
         ax.set_xticks([])
 
 
-def _curves(ax: Axes, rows: DataFrame, looks: dict[str, Look]) -> None:
+def _curves(ax: Axes, rows: DataFrame, styles: dict[str, LineStyle]) -> None:
     """Mean over conditions and seeds against severity, a line a network, and a band of the seeds' deviation."""
-    for arm, look in looks.items():
+    for arm, style in styles.items():
         of_it = rows[rows["arm"] == arm]
         if of_it.empty:
             continue
         seeds = 100 * of_it.groupby(["severity", "seed"])["value"].mean().unstack()
         mean, sd = seeds.mean(axis=1), seeds.std(axis=1).fillna(0)
-        ax.fill_between(mean.index, mean - sd, mean + sd, color=look.colour, alpha=0.18, linewidth=0)
+        ax.fill_between(mean.index, mean - sd, mean + sd, color=style.colour, alpha=0.18, linewidth=0)
         ax.plot(
-            mean.index, mean, look.marker, linestyle=look.dash, color=look.colour, markersize=4.5, linewidth=1.5,
+            mean.index, mean, style.marker, linestyle=style.dash, color=style.colour, markersize=4.5, linewidth=1.5,
             markeredgecolor="white", markeredgewidth=0.5, label=arm,
         )  # fmt: skip
     ax.set_xticks(sorted(rows["severity"].unique()))

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_styles import Cast, cast
+from experiments.reporting.arm_styles import ArmStyles, arm_styles
 from experiments.study.failures import Failure, read_failures
 from experiments.study.run_parts import (
     MEASURES_FILE,
@@ -50,7 +50,7 @@ class Run:
     path: Path
     config: dict
     arms: dict[str, dict]
-    """What was compared, and the facts about each: those of arms.json, then whatever else was measured."""
+    """What was compared, and the columns of each: those of arms.json, then whatever else was measured."""
     table: Table | None
     results: DataFrame | None
     metrics: DataFrame | None
@@ -68,9 +68,9 @@ class Run:
     """The measures by which the study said that its results are told; several of several runs side by side."""
 
     @cached_property
-    def cast(self) -> Cast:
+    def arm_styles(self) -> ArmStyles:
         """How the arms look in the figures."""
-        return cast(self.arms)
+        return arm_styles(self.arms)
 
     @cached_property
     def headlines(self) -> list[Measure]:
@@ -241,13 +241,13 @@ def _read(file: Path) -> DataFrame | None:
 def _written(arms: Path) -> dict[str, dict] | None:
     """What a study wrote of its arms; None where that is not there or is no such thing."""
     read = readable(lambda: json.loads(arms.read_text(encoding="utf-8")))
-    if not isinstance(read, dict) or not all(isinstance(facts, dict) for facts in read.values()):
+    if not isinstance(read, dict) or not all(isinstance(columns, dict) for columns in read.values()):
         return None
-    return {arm: {fact: _scalar(value) for fact, value in facts.items()} for arm, facts in read.items()}
+    return {arm: {column: _scalar(value) for column, value in columns.items()} for arm, columns in read.items()}
 
 
 def _scalar(value: object) -> object:
-    """A fact as figures can group by it."""
+    """A column as figures can group by it."""
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 

@@ -68,9 +68,9 @@ def drop_section(run: Run) -> Section:
         return section
     ranked = scores.groupby("arm")[DROP].mean().sort_values(ascending=False).index
     targets = results.loc[results["role"] == "target", "domain"].unique()
-    looks = {arm: run.cast.of_row(arm) for arm in ranked}
-    lost = draw_drops(scores, ranked, looks, "what is lost", headline)
-    heights = draw_heights(scores, ranked, looks, targets, "from where to where", headline)
+    styles = {arm: run.arm_styles.of_row(arm) for arm in ranked}
+    lost = draw_drops(scores, ranked, styles, "what is lost", headline)
+    heights = draw_heights(scores, ranked, styles, targets, "from where to where", headline)
     amount = f"points of {headline.label}" if headline.is_share else headline.label
     section.drawings = [
         Drawing(
@@ -93,12 +93,12 @@ def table_section(run: Run) -> Section | None:
     telling = [] if table is None else [column for column in table.columns if _tells(table, column)]
     if not telling:
         return None
-    looks = {str(name): run.cast.of_row(str(name)) for name in table.cells.index}
+    styles = {str(name): run.arm_styles.of_row(str(name)) for name in table.cells.index}
     axes = _axes(table, telling)
     images = []
     for column in telling:
         reach = _reach(table, next(axis for axis in axes if column in axis))
-        images.append((svg_uri(draw_column(table, column, looks, reach)), f"{column}, row by row"))
+        images.append((svg_uri(draw_column(table, column, styles, reach)), f"{column}, row by row"))
     spread = table.cells.xs("sd", axis=1, level=1).notna().any(axis=None)
     dot = "the mean over seeds, its line one standard deviation to either side" if spread else "the one seed"
     shared = " Columns of like numbers share an axis." if len(axes) < len(telling) else ""
@@ -136,33 +136,34 @@ def _reach(table: Table, columns: list[str]) -> tuple[float, float]:
 
 
 def training_section(run: Run) -> Section:
-    """Loss, and what networks were judged by on each domain, against the step."""
+    """Loss, and what networks were evaluated by on each domain, against the step."""
     section = Section("Training")
     if run.metrics is None:
         section.absent = "metrics.csv is missing or empty."
         return section
     images = []
     for column, title, measure, top in _curves(run):
-        for group, arms in run.cast.groups.items():
+        for group, arms in run.arm_styles.groups.items():
             rows = run.metrics[run.metrics["arm"].isin(arms)]
             if rows[column].notna().any():
                 panel = f"{title}, {group}" if group else title
-                figure = draw_curves(rows, column, panel, run.cast.looks, measure, top)
+                figure = draw_curves(rows, column, panel, run.arm_styles.styles, measure, top)
                 images.append((svg_uri(figure), f"{panel} during training"))
     caption = "Against the optimiser's step: a thin line a seed, a bold line the mean of those that got to the end."
-    if _judged_once(run):
-        caption += " Networks were judged once, at the end: that is in the table alone."
+    if _evaluated_once(run):
+        caption += " Networks were evaluated once, at the end: that is in the table alone."
     elif run.compares_domains:
         caption += (
             " A target's curve that sinks while the source's still climbs is a network that fits its source's "
             "appearance."
         )
-    if left_out := len(run.cast.left_out):
+    if left_out := len(run.arm_styles.left_out):
         caption += f" The first {MOST} of {len(run.arms)} are shown; metrics.csv holds the other {left_out}."
     section.drawings = [Drawing(caption, images)] if images else []
-    if not images and _judged_once(run):
+    if not images and _evaluated_once(run):
         section.absent = (
-            "The networks were judged once, at the end, which the table tells; the training was too short for a loss "
+            "The networks were evaluated once, at the end, which the table tells; the training was too short for a "
+            "loss "
             "to be logged."
         )
     elif not images:
@@ -176,7 +177,7 @@ def _curves(run: Run) -> Iterator[tuple[str, str, Measure | None, float | None]]
     measured = run.metrics.dropna(axis=1, how="all").columns
     if "train/loss" in measured:
         yield "train/loss", "training loss", None, None
-    for measure in () if _judged_once(run) else run.headlines:
+    for measure in () if _evaluated_once(run) else run.headlines:
         named = {f"{domain}/{measure.name}": domain for domain in run.domains}
         columns = {column: domain for column, domain in named.items() if column in measured}
         most = run.metrics[[*columns]].max().max()
@@ -185,8 +186,8 @@ def _curves(run: Run) -> Iterator[tuple[str, str, Measure | None, float | None]]
             yield column, f"{domain}: {measure.label}", measure, top
 
 
-def _judged_once(run: Run) -> bool:
-    """Whether a table says all that there is of the networks' judgements, so that their curves would be dots."""
+def _evaluated_once(run: Run) -> bool:
+    """Whether a table says all that there is of the networks' evaluations, so that their curves would be dots."""
     told_by = {measure.name for measure in run.headlines}
     measured = [column for column in run.metrics if column.rpartition("/")[2] in told_by]
     counts = run.metrics.groupby(["arm", "seed"])[measured].count()
@@ -233,7 +234,7 @@ def gate_section(run: Run) -> Section | None:
 
 def _why_no_gates(run: Run) -> str:
     """Why there are no gates to show; "" where nobody would look for any."""
-    if not any(NORMS[norm].gates for norm in {facts.get("norm") for facts in run.arms.values()} if norm in NORMS):
+    if not any(NORMS[norm].gates for norm in {columns.get("norm") for columns in run.arms.values()} if norm in NORMS):
         return ""
     if run.gates is None:
         return "gates.parquet is missing or damaged: the run may have been stopped before it was written."
@@ -257,11 +258,11 @@ def divergence_section(run: Run) -> Section | None:
     low = max(low, LEAST_DIVERGENCE)
     images = []
     for domain, rows in measured.groupby("domain", sort=False):
-        for group, arms in run.cast.groups.items():
+        for group, arms in run.arm_styles.groups.items():
             lines = rows[rows["arm"].isin(arms)]
             if len(lines):
                 title = f"source and {domain}, {group}" if group else f"source and {domain}"
-                figure = draw_divergence(lines, title, run.cast.looks, (low / 1.5, high * 1.5))
+                figure = draw_divergence(lines, title, run.arm_styles.styles, (low / 1.5, high * 1.5))
                 images.append((svg_uri(figure), f"feature divergence by depth, {title}"))
     caption = (
         "Symmetric Kullback-Leibler divergence of the channels' mean activations, source against target, averaged over "

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_styles import Cast
+from experiments.reporting.arm_styles import ArmStyles
 from experiments.reporting.run import FRAMES, Run, listed
-from experiments.study.tables import PARTS, Table
+from experiments.study.tables import STATISTICS, Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,12 +28,14 @@ def joined(runs: list[Run]) -> Run:
         ValueError: where there are fewer than two, or one of them twice.
     """
     named = dict(zip(run_names([run.path for run in runs]), runs, strict=True))
-    arms = {label(name, arm): {"run": name, **facts} for name, run in named.items() for arm, facts in run.arms.items()}
+    arms = {
+        label(name, arm): {"run": name, **columns} for name, run in named.items() for arm, columns in run.arms.items()
+    }
     frames = [_frames({name: getattr(run, file.partition(".")[0]) for name, run in named.items()}) for file in FRAMES]
     unfinished = {label(name, part): step for name, run in named.items() for part, step in run.unfinished.items()}
     parent = Path(os.path.commonpath([run.path.resolve() for run in runs]))
     whole = Run(parent, config({name: run.config for name, run in named.items()}), arms, _table(named), *frames)
-    whole.unfinished, whole.cast = unfinished, _cast(named)
+    whole.unfinished, whole.arm_styles = unfinished, _arm_styles(named)
     whole.measures = {name: measure for run in reversed(runs) for name, measure in run.measures.items()}
     whole.declared = list(dict.fromkeys(headline.name for run in runs for headline in run.headlines))
     whole.failed = [
@@ -114,7 +116,7 @@ def _table(runs: dict[str, Run]) -> Table | None:
         return None
     cells = pd.concat([t.cells.rename(lambda row, name=name: label(name, row)) for name, t in tables.items()])
     columns = dict.fromkeys(column for table in tables.values() for column in table.columns)
-    cells = cells[[(column, part) for column in columns for part in PARTS]]
+    cells = cells[[(column, part) for column in columns for part in STATISTICS]]
     counts = [(column, "n") for column in columns]
     cells[counts] = cells[counts].fillna(0)
     legends = list(dict.fromkeys(table.legend for table in tables.values()))
@@ -130,13 +132,13 @@ def _table(runs: dict[str, Run]) -> Table | None:
     )
 
 
-def _cast(runs: dict[str, Run]) -> Cast:
-    looks, key, groups, left_out = {}, {}, {}, []
+def _arm_styles(runs: dict[str, Run]) -> ArmStyles:
+    styles, key, groups, left_out = {}, {}, {}, []
     for name, run in runs.items():
-        looks |= {label(name, arm): look for arm, look in run.cast.looks.items()}
-        for shown, look in run.cast.key.items():
-            key[shown if key.get(shown, look) == look else label(name, shown)] = look
-        for group, arms in run.cast.groups.items():
+        styles |= {label(name, arm): style for arm, style in run.arm_styles.styles.items()}
+        for shown, style in run.arm_styles.key.items():
+            key[shown if key.get(shown, style) == style else label(name, shown)] = style
+        for group, arms in run.arm_styles.groups.items():
             groups[f"{name}, {group}" if group else name] = [label(name, arm) for arm in arms]
-        left_out += [label(name, arm) for arm in run.cast.left_out]
-    return Cast(looks, key, groups, left_out)
+        left_out += [label(name, arm) for arm in run.arm_styles.left_out]
+    return ArmStyles(styles, key, groups, left_out)

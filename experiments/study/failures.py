@@ -39,9 +39,9 @@ class Failure:
 
 def write_failure(part: Path, error: Exception) -> None:
     """Keep in a training's folder that it failed."""
-    facts = {"why": str(error)} | {name: getattr(error, name, None) for name in ("step", "what", "layer")}
+    details = {"why": str(error)} | {name: getattr(error, name, None) for name in ("step", "what", "layer")}
     part.mkdir(parents=True, exist_ok=True)
-    write_whole(part / FAILED_FILE, json.dumps(facts, indent=1))
+    write_whole(part / FAILED_FILE, json.dumps(details, indent=1))
 
 
 def read_failure(run: Path, arm: str, seed: int) -> Failure | None:
@@ -75,11 +75,11 @@ def with_gaps(results: DataFrame, failures: list[Failure], arms: dict[str, dict]
 
     frames = [results]
     for failure in failures:
-        facts = arms[failure.arm]
+        details = arms[failure.arm]
         same = results[results["arm"] == failure.arm]
         like = same if len(same) else results
         one = like[(like["arm"] == like["arm"].iloc[0]) & (like["seed"] == like["seed"].iloc[0])].copy()
-        labels = {"arm": failure.arm, **facts, "seed": failure.seed}
+        labels = {"arm": failure.arm, **details, "seed": failure.seed}
         measured = one.select_dtypes("number").columns.difference([*labels, "severity"])
         one[measured] = float("nan")
         frames.append(one.assign(**labels))
@@ -96,12 +96,12 @@ def marked(table: Table | None, failures: list[Failure], arms: dict[str, dict]) 
     """
     import pandas as pd
 
-    from experiments.study.tables import PARTS, Table
+    from experiments.study.tables import STATISTICS, Table
 
     if not failures:
         return table
     if table is None:
-        nothing = pd.MultiIndex.from_product([[], PARTS])
+        nothing = pd.MultiIndex.from_product([[], STATISTICS])
         table = Table(pd.DataFrame(index=[], columns=nothing, dtype=float), "", corner="arm")
     rows, counts = list(map(str, table.cells.index)), {}
     for failure in failures:

@@ -20,7 +20,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_styles import Look, cast
+from experiments.reporting.arm_styles import LineStyle, arm_styles
 from experiments.study.endings import UsageError
 from experiments.study.run_files import COLUMNS, RunFiles
 from experiments.study.run_parts import EXAMPLES, read_measures
@@ -84,9 +84,9 @@ class Run(RunTables):
         return self._arms()
 
     @property
-    def looks(self) -> dict[str, Look]:
+    def styles(self) -> dict[str, LineStyle]:
         """How each arm looks in every figure."""
-        return cast(self.arms).looks
+        return arm_styles(self.arms).styles
 
     @cached_property
     def headline(self) -> Measure | None:

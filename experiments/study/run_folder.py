@@ -41,7 +41,7 @@ PACKAGES = (
 )
 
 LOGGED = {"arm", "seed", "step", "epoch", "layer", "depth", "statistic", "label", "value"}
-"""Columns of the gathered frames, which facts would overwrite."""
+"""Columns of the gathered frames, which an arm's columns would overwrite."""
 
 
 class RunFolder:
@@ -52,8 +52,8 @@ class RunFolder:
         path: OUT.
         flags: the study's flags; kept in config.yaml.
         question: what the study asks, for the report.
-        about: further facts for config.yaml.
-        arms: the things compared, in the order of the tables, each with facts (texts, numbers or None) that every row
+        about: further entries of config.yaml.
+        arms: the things compared, in the order of the tables, each with columns (texts, numbers or None) that every row
             of its tables carries beside `arm` and `seed`: {"resnet50-bn": {"norm": "bn", "backbone": "resnet50"}}.
         arm_flags: the flags that choose the arms and nothing else; `--resume` may change them.
         fresh: empty OUT first, as for a smoke run, which nobody goes on with.
@@ -62,8 +62,8 @@ class RunFolder:
 
     Raises:
         UsageError: an arm's name is no plain file name; OUT cannot be written, or another process writes to it; OUT
-            holds another run and `flags.resume` is not set, or other flags, or other facts of an arm, than the run was
-            started with, or what it was started with cannot be read any more.
+            holds another run and `flags.resume` is not set, or other flags, or other columns of an arm, than the run
+            was started with, or what it was started with cannot be read any more.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class RunFolder:
         self.path, self.arms = path, arms
         self.headline = None if headline is None else measure_of(headline)
         self._measures = {"headline": headline, "measures": measures_to_plain(measures)}
-        taken = {name for facts in arms.values() for name in facts} & LOGGED
-        if taken:
+        used_keys = {name for columns in arms.values() for name in columns} & LOGGED
+        if used_keys:
             raise ValueError(
-                f"a fact cannot be called {', '.join(sorted(taken))}: metrics and gates have such columns."
+                f"a column cannot be called {', '.join(sorted(used_keys))}: metrics and gates have such columns."
             )
         for arm in arms:
             if not re.fullmatch(r"[\w+=,@][\w+=,@.-]*", arm):
@@ -148,7 +148,7 @@ class RunFolder:
 
         Returns the results.
 
-        Every row of them begins with the arm, its facts and the seed.
+        Every row of them begins with the arm, its columns and the seed.
 
         Args:
             minutes: how long this call of the study took.

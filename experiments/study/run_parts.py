@@ -37,19 +37,19 @@ def part_folder(run: Path, arm: str, seed: int) -> Path:
 def gathered(run: Path, arms: dict[str, dict], seeds: Iterable[int]) -> dict[str, DataFrame]:
     """The tables "metrics", "gates", "results" and "divergence", those that there is something of.
 
-    Every row begins with the arm, its facts and the seed.
+    Every row begins with the arm, its columns and the seed.
 
     Args:
-        arms: the things that the run compares, with their facts; their order is that of the rows, seed by seed.
+        arms: the things that the run compares, with their columns; their order is that of the rows, seed by seed.
     """
     import pandas as pd
 
     found: dict[str, list] = {}
     seeds = list(seeds)
-    for arm, facts in arms.items():
+    for arm, columns in arms.items():
         for seed in seeds:
             for name, frame in _read_part(part_folder(run, arm, seed)).items():
-                found.setdefault(name, []).append(_labelled(frame, {"arm": arm, **facts, "seed": seed}))
+                found.setdefault(name, []).append(_labelled(frame, {"arm": arm, **columns, "seed": seed}))
     return {name: pd.concat(frames) for name, frames in found.items()}
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for -
 
 MISSING = "–"
 
-PARTS = ("mean", "sd", "n")
+STATISTICS = ("mean", "sd", "n")
 """What a cell holds: mean and standard deviation over the seeds, and how many seeds there are."""
 
 Row = tuple[str, list[tuple[str, bool]]]
@@ -111,7 +111,7 @@ class Table:
     def to_json(self) -> str:
         """The table as JSON text; what is not measured is null."""
         numbers = {
-            column: {part: [None if v != v else v for v in self.cells[column, part].tolist()] for part in PARTS}
+            column: {part: [None if v != v else v for v in self.cells[column, part].tolist()] for part in STATISTICS}
             for column in self.columns
         }
         settings = {"smaller": sorted(self.smaller), "unranked": sorted(self.unranked), "digits": dict(self.digits)}
@@ -126,7 +126,7 @@ class Table:
 
         try:
             read = json.loads(text)
-            numbers = {(column, part): parts[part] for column, parts in read["columns"].items() for part in PARTS}
+            numbers = {(column, part): parts[part] for column, parts in read["columns"].items() for part in STATISTICS}
             cells = pd.DataFrame(numbers, index=read["rows"], dtype=float)
             sets = {name: frozenset(read.get(name, ())) for name in ("smaller", "unranked", "unlearned")}
             about = {"digits": read["digits"], "failed": read.get("failed", {})}
@@ -181,7 +181,7 @@ def table_of(scores: DataFrame, legend: str, *, measures: Mapping[str, Measure] 
     grouped = scores.rename(columns=str).astype(float).groupby(level=0, sort=False)
     parts = {"mean": grouped.mean(), "sd": grouped.std(), "n": grouped.count()}
     table = pd.concat(parts, axis=1).swaplevel(axis=1)
-    cells = table[[(column, part) for column in parts["mean"].columns for part in PARTS]]
+    cells = table[[(column, part) for column in parts["mean"].columns for part in STATISTICS]]
     counts = parts["n"]
     several = counts.max().max() > 1
     if "{spread}" in legend:

@@ -26,7 +26,7 @@ from experiments.study.task import Pace
 from experiments.study.wandb_runs.start import start_wandb
 from lightning_modules.checkpoint_files import fault_of
 from lightning_modules.clock import EndsAt
-from lightning_modules.evaluation_line import JudgementLine
+from lightning_modules.evaluation_line import EvaluationLine
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
 from lightning_modules.gates.tracker import GateTracker
 from lightning_modules.study_module import StudyModule
@@ -110,7 +110,7 @@ def make_trainer(
         logger=loggers,
         callbacks=[*_own_callbacks(folder, pace, measure), *callbacks],
         enable_model_summary=False,
-        use_distributed_sampler=False,  # the data module shares samples out itself, and judges none twice
+        use_distributed_sampler=False,  # the data module shares samples out itself, and evaluates none twice
     )
 
 
@@ -122,7 +122,7 @@ def _own_callbacks(folder: Path, pace: Pace, measure: str) -> list[pl.Callback]:
         ),
         LearningRateMonitor("step"),
         RichProgressBar(),
-        JudgementLine(folder.name, measure, pace.max_steps),
+        EvaluationLine(folder.name, measure, pace.max_steps),
         OwnDraws(),
         EndsOthers(),
         EndsAt(pace.max_steps),

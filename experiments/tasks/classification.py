@@ -20,11 +20,11 @@ from experiments.tasks.classification_flags import ClassificationFlags
 from lightning_modules.classification.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
 from lightning_modules.classification.module import ClassificationModule
 from lightning_modules.classification.pseudo_labels import with_pseudo_labels
-from lightning_modules.classification.recipe_images import judged_image, train_image
+from lightning_modules.classification.recipe_images import evaluation_image, train_image
 from lightning_modules.classification.recipes import SELECTIONS, ClassificationRecipe
 from lightning_modules.examples import Example
 from lightning_modules.predictions import classification_examples
-from lightning_modules.robustness.evaluator import Judged, evaluate
+from lightning_modules.robustness.evaluator import EvaluatedNetwork, evaluate
 from lightning_modules.weight_averaging import AveragedWeights, moving_average, remembered
 from normshift.registry import NORMS
 
@@ -51,9 +51,9 @@ class Arm(task.Arm):
     recipe: ClassificationRecipe
     norm: str
     train: str  # the domain it learns
-    judged: tuple[str, ...]  # the domains it is evaluated on
+    evaluated: tuple[str, ...]  # the domains it is evaluated on
     antialias: int | None = None
-    judge: tuple[str, ...] = ()  # parts of `lightning_modules.robustness.evaluator` besides "clean"
+    evaluate: tuple[str, ...] = ()  # parts of `lightning_modules.robustness.evaluator` besides "clean"
     held_out: tuple[str, ...] = ()  # those evaluated domains that are held-out images of what it learns
     adapt_to: str | None = None  # a domain whose images are learned from without their labels
     processes: int | None = None  # that share a step, where a study says it; more than there are take turns
@@ -89,7 +89,7 @@ class Arm(task.Arm):
         """
         if self.recipe.selection == "training-domains" and not self.held_out:
             raise UsageError("--selection training-domains: it goes with cls_office_home.py --setting leave-one-out.")
-        return {"last": (), "best": self.judged, "training-domains": self.held_out}[self.recipe.selection]
+        return {"last": (), "best": self.evaluated, "training-domains": self.held_out}[self.recipe.selection]
 
     def of_seed(self, seed: int) -> Arm:
         """The arm of a trial: domains that are split by trial are split by the seed's."""
@@ -99,8 +99,8 @@ class Arm(task.Arm):
         def split(domains: str) -> str:
             return re.sub(r":(in|out)0\b", rf":\g<1>{seed}", domains)
 
-        judged, held_out = tuple(map(split, self.judged)), tuple(map(split, self.held_out))
-        return dataclasses.replace(self, train=split(self.train), judged=judged, held_out=held_out)
+        evaluated, held_out = tuple(map(split, self.evaluated)), tuple(map(split, self.held_out))
+        return dataclasses.replace(self, train=split(self.train), evaluated=evaluated, held_out=held_out)
 
 
 class ClassificationTask(Task):
@@ -153,7 +153,7 @@ class ClassificationTask(Task):
 
     def pace(self, arm: Arm, run: RunSettings) -> Pace:
         recipe = arm.recipe
-        return Pace(recipe.max_steps, recipe.epoch_steps, recipe.judge_epochs, arm.turns(run.world)[1])
+        return Pace(recipe.max_steps, recipe.epoch_steps, recipe.evaluation_epochs, arm.turns(run.world)[1])
 
     def settings(self, arm: Arm, run: RunSettings) -> dict:
         together = arm.step_images // (1 if self.flags.sync_norm else arm.turns(run.world)[0])
@@ -169,12 +169,12 @@ class ClassificationTask(Task):
         self, module: ClassificationModule, data: ClassificationData, arm: Arm, run: RunSettings
     ) -> dict[str, list[dict]]:
         """What the arm is to be evaluated on besides clean images, on each of its domains."""
-        if not arm.judge:
+        if not arm.evaluate:
             return {}
-        network, rows = Judged.trained(arm.name, module), []
-        for domain in arm.judged:
+        network, rows = EvaluatedNetwork.trained(arm.name, module), []
+        for domain in arm.evaluated:
             samples = self.opened(domain, "val", arm.recipe).in_order_of(module.classes, arm.train).samples
-            for row in evaluate([network], samples, arm.judge, workers=run.workers):
+            for row in evaluate([network], samples, arm.evaluate, workers=run.workers):
                 rows.append({"domain": domain} | {key: value for key, value in row.items() if key != "network"})
         return {"results": rows}
 
@@ -301,19 +301,19 @@ def check_averages(flags: ClassificationFlags, recipes: list[ClassificationRecip
 
 
 def check_classes(arm: Arm, opened: Opened) -> None:
-    """Raise UsageError where the domains that an arm learns and is judged on are of unlike classes, or no images."""
+    """Raise UsageError where the domains that an arm learns and is evaluated on are of unlike classes, or no images."""
     train = opened(arm.train, "train", arm.recipe)
-    others = [opened(name, "val", arm.recipe) for name in arm.judged]
+    others = [opened(name, "val", arm.recipe) for name in arm.evaluated]
     others += [opened(arm.adapt_to, "train", arm.recipe)] if arm.adapt_to else []
     for domain in (train, *others):
         if domain.of_videos:
-            raise UsageError(f"{domain.name} holds videos: eval_robustness.py --published judges on them.")
+            raise UsageError(f"{domain.name} holds videos: eval_robustness.py --published evaluates on them.")
         try:
             labels = domain.in_order_of(train.classes, train.name).samples.labels
         except DataError as error:
             raise UsageError(str(error)) from error
         strange = sorted(set(labels.tolist()) - set(train.samples.labels.tolist()))
-        if strange and domain.on_disk:  # a part of ImageNet's folders to learn, and others to be judged on
+        if strange and domain.on_disk:  # a part of ImageNet's folders to learn, and others to be evaluated on
             said = f"{domain.name} shows {len(strange)} classes ({train.classes[strange[0]]}"
             said = f"{said}{', ...' * (len(strange) > 1)}) of which {train.name} has no image to learn"
             if len(strange) == len(set(labels.tolist())):
@@ -341,7 +341,7 @@ def build(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Classificatio
         arm.recipe,
         arm.norm,
         opened(arm.train, "train", arm.recipe).classes,
-        arm.judged,
+        arm.evaluated,
         data=arm.train,
         antialias=arm.antialias,
         sync_norm=flags.sync_norm,
@@ -358,13 +358,13 @@ def loaded(arm: Arm, opened: Opened, run: RunSettings) -> ClassificationData:
     adapted = {"target": opened(arm.adapt_to, "train", recipe)} if arm.adapt_to else {}
     return (AdaptationData if adapted else ClassificationData)(
         opened(arm.train, "train", recipe),
-        [opened(name, "val", recipe) for name in arm.judged],
+        [opened(name, "val", recipe) for name in arm.evaluated],
         train_image(recipe),
         size=recipe.image_size,
         resize=recipe.resize,
         batch_size=recipe.batch_size // shares,
         workers=run.workers,
-        judged_image=judged_image(recipe),
+        evaluation_image=evaluation_image(recipe),
         keep_last=recipe.keep_last,
         steps=recipe.epoch_steps * in_turn if endless else None,
         from_each=recipe.from_each,

@@ -42,7 +42,7 @@ class ClassificationFlags(RunFlags):
     cutmix: float | None = None
     """Alpha of cutmix's, 0 for none."""
     ema_decay: float | None = None
-    """Decay of the averaged weights and buffers that are judged, 0 for none."""
+    """Decay of the averaged weights and buffers that are evaluated, 0 for none."""
     ema_statistics: str | None = None
     """Running statistics of the averaged network: averaged like its weights, as ResNet-RS has it, or reestimated over
     training images before each evaluation; by default the recipe's."""
@@ -52,7 +52,7 @@ class ClassificationFlags(RunFlags):
     small_images: bool = False
     """Give a ResNet a 3x3 stem without pooling, for images of 32 pixels or so."""
     images: int | None = None
-    """Training images of the embedded shapes; a quarter as many are judged on."""
+    """Training images of the embedded shapes; a quarter as many are evaluated on."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -114,13 +114,13 @@ def verdict(table: Table, headline: Measure = POINTS) -> str:
     gap = f"{gap} fewer than {_called(drops.index[1])}"
     loses = f"{name} loses least, {shown(first['mean'])}{unit} from source to targets"
     rest = drops.iloc[1:].iterrows()
-    tied = [_called(norm) for norm, row in rest if row["mean"] - first["mean"] <= _spread(first, row)]
+    tied = [_called(norm) for norm, row in rest if row["mean"] - first["mean"] <= _pooled_sd(first, row)]
     if min(first["n"], second["n"]) < 2:
         loses += f", {gap}, but with one seed a difference of chance cannot be told from a real one"
     elif tied:
         loses += f", but the seeds' spread is too wide to tell it from {_listed(tied)}"
     else:
-        loses += f", {gap} and more than the seeds' spread (± {shown(_spread(first, second))})"
+        loses += f", {gap} and more than the seeds' spread (± {shown(_pooled_sd(first, second))})"
     return f"{loses}; {_best(table, drops.index[0], headline)}."
 
 
@@ -145,7 +145,7 @@ def _decimals(measure: Measure) -> Callable[[float], str]:
     return f"{{:.{measure.digits}f}}".format
 
 
-def _spread(a, b) -> float:
+def _pooled_sd(a, b) -> float:
     """Standard deviation of the difference of two independent runs; 0 where unknown."""
     return hypot(*(row["sd"] if row["n"] > 1 else 0.0 for row in (a, b)))
 

@@ -1,4 +1,4 @@
-"""Networks to be judged: studies' checkpoints, whole folders of them, or torchvision's and timm's by name."""
+"""Networks to be evaluated: studies' checkpoints, whole folders of them, or torchvision's and timm's by name."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:  # these load torch; a command line that asks for --help need 
     from torch import nn
 
     from datamodules.classification.domains import ImageDomain
-    from lightning_modules.robustness.evaluator import Judged
+    from lightning_modules.robustness.evaluator import EvaluatedNetwork
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network to be judged: which arm and seed of which study it is, and what is known of it."""
+    """A network to be evaluated: which arm and seed of which study it is, and what is known of it."""
 
     arm: str
     seed: int
-    judged: Judged
-    facts: dict[str, Any]
+    evaluated: EvaluatedNetwork
+    columns: dict[str, Any]
     trained_on: str | None
     source: str
     """The file or name it comes from."""
@@ -50,19 +50,21 @@ def classifiers(given: str) -> list[Network]:
 def classifier(file: Path) -> Network:
     """A study's checkpoint as a network to be evaluated."""
     from lightning_modules.classification.module import ClassificationModule
-    from lightning_modules.robustness.evaluator import Judged
+    from lightning_modules.robustness.evaluator import EvaluatedNetwork
 
     trained = trained_network(file, kind=ClassificationModule)
     module, arm, seed = trained.module, trained.arm, trained.seed
-    judged = Judged.trained(f"{arm}-seed{seed}", module)
-    facts = {"norm": module.norm, "backbone": module.recipe.backbone, "antialias": module.antialias or 0}
-    return Network(arm, seed, judged, facts, module.data or None, str(file))
+    evaluated = EvaluatedNetwork.trained(f"{arm}-seed{seed}", module)
+    columns = {"norm": module.norm, "backbone": module.recipe.backbone, "antialias": module.antialias or 0}
+    return Network(arm, seed, evaluated, columns, module.data or None, str(file))
 
 
 def told_apart(networks: list[Network]) -> list[Network]:
     """The networks without repeats, and with names that tell them apart."""
     unlike = distinct([*{network.source: network for network in networks}.values()])
-    return [dataclasses.replace(n, judged=dataclasses.replace(n.judged, name=f"{n.arm}-seed{n.seed}")) for n in unlike]
+    return [
+        dataclasses.replace(n, evaluated=dataclasses.replace(n.evaluated, name=f"{n.arm}-seed{n.seed}")) for n in unlike
+    ]
 
 
 def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
@@ -75,7 +77,7 @@ def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
 
     from datamodules.classification.imagenet import wnids
     from lightning_modules.classification.backbones import build_backbone
-    from lightning_modules.robustness.evaluator import Judged
+    from lightning_modules.robustness.evaluator import EvaluatedNetwork
 
     if pretrained and domain.classes != wnids():
         raise UsageError(
@@ -89,13 +91,14 @@ def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
     except ValueError as error:
         hint = " (--weights none builds it untrained)" if pretrained and "weights" in str(error) else ""
         raise UsageError(f"{str(error).rstrip('.')}{hint}.") from error
-    judged = Judged(name, net, classes=domain.classes, **preprocessing(name, net))
-    facts = {"norm": "as published", "backbone": name, "antialias": 0}
-    return Network(name, 0, judged, facts, "imagenet" if pretrained else None, name)
+    evaluated = EvaluatedNetwork(name, net, classes=domain.classes, **preprocessing(name, net))
+    columns = {"norm": "as published", "backbone": name, "antialias": 0}
+    return Network(name, 0, evaluated, columns, "imagenet" if pretrained else None, name)
 
 
 def preprocessing(name: str, net: nn.Module) -> dict[str, Any]:
-    """How a published network's images are cut and normalised, as arguments of `Judged`; CIFAR networks' as CIFAR's."""
+    """How a published network's images are cut and normalised, as arguments of `EvaluatedNetwork`; CIFAR networks' as
+    CIFAR's."""
     from datamodules.segmentation.transforms import MEAN, STD
 
     if name.startswith("cifar_"):
@@ -106,8 +109,8 @@ def preprocessing(name: str, net: nn.Module) -> dict[str, Any]:
 
         found = resolve_data_config(pretrained_cfg=published)
         size = found["input_size"][-1]
-        look = {key: found[key] for key in ("mean", "std", "interpolation")}
-        return {"size": size, "resize": int(size / found["crop_pct"]), **look}
+        preparation = {key: found[key] for key in ("mean", "std", "interpolation")}
+        return {"size": size, "resize": int(size / found["crop_pct"]), **preparation}
     from torchvision.models import get_model_weights, list_models
 
     plain, _, tag = name.removeprefix("torchvision/").partition(".")
@@ -115,5 +118,5 @@ def preprocessing(name: str, net: nn.Module) -> dict[str, Any]:
         return {"size": 224, "resize": 256, "mean": MEAN, "std": STD}
     weights = get_model_weights(plain)
     steps = (weights[tag] if tag else next(iter(weights))).transforms()
-    look = {"mean": tuple(steps.mean), "std": tuple(steps.std), "interpolation": steps.interpolation.value}
-    return {"size": steps.crop_size[0], "resize": steps.resize_size[0], **look}
+    preparation = {"mean": tuple(steps.mean), "std": tuple(steps.std), "interpolation": steps.interpolation.value}
+    return {"size": steps.crop_size[0], "resize": steps.resize_size[0], **preparation}

@@ -1,4 +1,4 @@
-"""The closing table of networks that were judged on more than clean images."""
+"""The closing table of networks that were evaluated on more than clean images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = {
 LOSS = Measure("loss to shifts", "loss to shifts", better="lower")
 
 
-def judged_table(results: DataFrame, rows: str = "network") -> Table:
+def evaluated_table(results: DataFrame, rows: str = "network") -> Table:
     """A row a network; points of accuracy on clean and shifted images, shift consistency, mean errors.
 
     "loss to shifts" is what is lost from clean images to the mean of IBN-Net's three shifts of light (section 4.1).

@@ -113,7 +113,7 @@ def arm_of(flags: ResNetRSFlags, recipe: ClassificationRecipe, columns: dict) ->
     from experiments.tasks.classification import Arm
 
     norm, data = flags.norm[0], flags.data
-    return Arm(recipe=recipe, norm=norm, train=data, judged=(data,), columns=columns | {"norm": norm})
+    return Arm(recipe=recipe, norm=norm, train=data, evaluated=(data,), columns=columns | {"norm": norm})
 
 
 def folder_name(label: str) -> str:

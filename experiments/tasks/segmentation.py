@@ -78,7 +78,7 @@ class SegmentationTask(Task):
         return build(self.flags, self.recipe, self.opened, arm.norm)
 
     def pace(self, arm: Arm, run: RunSettings) -> Pace:
-        return Pace(self.recipe.max_steps, self.recipe.epoch_steps, self.recipe.judge_epochs)
+        return Pace(self.recipe.max_steps, self.recipe.epoch_steps, self.recipe.evaluation_epochs)
 
     def settings(self, arm: Arm, run: RunSettings) -> dict:
         together = self.recipe.batch_size // (1 if self.flags.sync_norm else run.world)  # normalised as one batch
@@ -129,7 +129,7 @@ class HiddenClasses(pl.Callback):
     """Keeps the IoU of single classes, dozens of panels, out of W&B's workspace; the table of results holds them."""
 
     def __init__(self, data: SegmentationData):
-        self.domains = data.judged
+        self.domains = data.evaluated
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         for run in wandb_runs(trainer):
@@ -162,11 +162,11 @@ def opened(flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSetting
             class_uniform=recipe.class_uniform,
             augmentation=recipe.augmentation,
             squares=dict(recipe.squares),
-            judged_scenes=flags.scenes,
+            evaluation_scenes=flags.scenes,
         )
     except MissingDataError as error:
         raise UsageError(f"{str(error).rstrip('.')}; without data on disk, run: {ON_STREETS}") from error
-    few = next((domain for domain in data.judged if len(domain.samples) < run.world), None)
+    few = next((domain for domain in data.evaluated if len(domain.samples) < run.world), None)
     if few:
         raise UsageError(
             f"{few.name} has {len(few.samples)} images to evaluate on, fewer than the {run.world} processes."
@@ -179,7 +179,9 @@ def build(
 ) -> SegmentationModule:
     """The network under one norm, ready to train."""
     sync = flags.sync_norm
-    return SegmentationModule(recipe, norm, data.judged, norm_in=flags.norm_in, weights=flags.weights, sync_norm=sync)
+    return SegmentationModule(
+        recipe, norm, data.evaluated, norm_in=flags.norm_in, weights=flags.weights, sync_norm=sync
+    )
 
 
 def check_norms(arms: Sequence[Arm], run: RunSettings) -> None:
@@ -232,8 +234,8 @@ def with_epochs(recipe: SegmentationRecipe, flags: SegmentationFlags, images: in
     meant = recipe.epoch_steps or whole_pass
     steps = min(meant, whole_pass)
     max_steps = steps * flags.epochs if flags.epochs else recipe.max_steps
-    judge_epochs = recipe.judge_epochs * (meant // steps)
-    return dataclasses.replace(recipe, epoch_steps=steps, judge_epochs=judge_epochs, max_steps=max_steps)
+    evaluation_epochs = recipe.evaluation_epochs * (meant // steps)
+    return dataclasses.replace(recipe, epoch_steps=steps, evaluation_epochs=evaluation_epochs, max_steps=max_steps)
 
 
 def smoked(flags: SegmentationFlags, world: int) -> SegmentationFlags:
@@ -254,10 +256,10 @@ def divergence(module: SegmentationModule, data: SegmentationData) -> list[dict]
     """Feature divergence between the source and each target, layer by layer, on the first images of each."""
     weights = next(module.parameters())
     source, *targets = (
-        [images.to(weights) for images in first_images(data.judged_loader(domain), 16)] for domain in data.judged
+        [images.to(weights) for images in first_images(data.evaluation_loader(domain), 16)] for domain in data.evaluated
     )
     rows = []
-    for domain, batches in zip(data.judged[1:], targets, strict=True):
+    for domain, batches in zip(data.evaluated[1:], targets, strict=True):
         for layer in feature_divergence(module, source, batches):
             width = len(layer.per_channel)
             rows.append(

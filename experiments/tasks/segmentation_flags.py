@@ -15,7 +15,7 @@ class SegmentationFlags(RunFlags):
     """Domain to train on, of gta5 cityscapes bdd100k bdd100k-drivable synthia mapillary camvid streets-game
     streets-city streets-night streets-fog."""
     target: list[str] = field(default_factory=lambda: ["cityscapes"])
-    """Domains to be judged on besides the source; NAME:SPLIT judges on another split than val."""
+    """Domains to be evaluated on besides the source; NAME:SPLIT evaluates on another split than val."""
     norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "ibn-b", "sn", "bin"])
     """Norms to compare, of NORMS."""
     norm_in: str = "both"
@@ -40,13 +40,13 @@ class SegmentationFlags(RunFlags):
     crop: tuple[int, int] | None = None
     """Height and width of the training crops."""
     evaluation: str | None = None
-    """Judge whole images at once (whole) or by windows of the crop's size (sliding)."""
+    """Evaluate whole images at once (whole) or by windows of the crop's size (sliding)."""
     augment_colour: bool = flag(default=True, negative_prefix="--no-")
     """Jitter colours and blur in training."""
     class_uniform: float | None = None
     """Share of the training crops that are aimed at a class drawn uniformly."""
     scenes: int | None = None
-    """Scenes that an embedded domain is judged on."""
+    """Scenes that an embedded domain is evaluated on."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -19,7 +19,7 @@ from experiments.study.trained.one_device import in_precision, make_evaluator, p
 from experiments.study.trained.pictures import Picture, Reading
 from experiments.study.trained.task import TrainedTask
 from lightning_modules.classification.module import ClassificationModule
-from lightning_modules.classification.recipe_images import judged_image
+from lightning_modules.classification.recipe_images import evaluation_image
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 from lightning_modules.examples import Example
 from lightning_modules.predictions import classification_examples
@@ -45,7 +45,7 @@ class TrainedClassification(TrainedTask):
 
     def data(self, module: ClassificationModule, targets: Sequence[str], flags) -> ClassificationEvaluation:
         recipe = module.recipe
-        names = list(targets) or list(module.judged)
+        names = list(targets) or list(module.evaluated)
         size, domains = recipe.resize or recipe.image_size, []
         for name in names:
             if targets and (learned := learned_whole(module.data, name)):
@@ -55,7 +55,7 @@ class TrainedClassification(TrainedTask):
                 domains.append(domain.in_order_of(module.classes, "the network"))
             except DataError as error:
                 raise UsageError(f"--target {error}") from error
-        image = judged_image(recipe)
+        image = evaluation_image(recipe)
         data = ClassificationEvaluation(domains, image, batch_size=flags.batch_size or 64, workers=flags.workers)
         module.evaluate_on(names)
         return data
@@ -82,9 +82,9 @@ class TrainedClassification(TrainedTask):
         found: dict[str, list[dict]] = {network.source: [] for network, _ in networks}
         for name, alike in _sharing(networks).items() if parts else ():
             samples = alike[0][1].samples
-            judged = [evaluator.Judged.trained(network.source, network.module) for network, _ in alike]
+            evaluated = [evaluator.EvaluatedNetwork.trained(network.source, network.module) for network, _ in alike]
             rows = evaluator.evaluate(
-                judged,
+                evaluated,
                 samples,
                 parts,
                 batch_size=flags.batch_size or 64,
@@ -137,7 +137,7 @@ def _sharing(networks: Sequence[tuple[Trained, ClassificationEvaluation]]) -> di
     """Networks, each with the images of a set, by the set: those that share its images and their labels together."""
     groups: dict[tuple, list[tuple]] = {}
     for network, data in networks:
-        for domain in data.judged:
+        for domain in data.evaluated:
             key = (domain.name, len(domain.samples), network.module.recipe.resize, network.module.classes)
             groups.setdefault((*key, network.module.recipe.image_size), []).append((network, domain))
     return groups
@@ -163,7 +163,7 @@ def probabilities(
         scores = module(convert(torch.stack(images)).to(module.device))
         return scores.float().softmax(1).cpu().numpy()
 
-    for picture, image in reading.each(judged_image(module.recipe)):
+    for picture, image in reading.each(evaluation_image(module.recipe)):
         pictures.append(picture)
         images.append(image)
         if len(pictures) == batch:

@@ -52,7 +52,7 @@ class TrainedSegmentation(TrainedTask):
             squares=dict(recipe.squares),
         )
         try:
-            module.evaluate_on(data.judged)
+            module.evaluate_on(data.evaluated)
         except ValueError as error:
             raise UsageError(f"--target {error}") from error
         return data
@@ -100,7 +100,7 @@ def _some_of(domain: Domain, images: int | None) -> Domain:
         return domain
     samples = copy.copy(domain.samples)
     samples.pairs = [pairs[i * len(pairs) // images] for i in range(images)]
-    return Domain(domain.name, samples, domain.label_space, domain.judged, domain.fold)
+    return Domain(domain.name, samples, domain.label_space, domain.evaluated, domain.fold)
 
 
 # -------------------------------------------------------------------------------------------------------- predictions

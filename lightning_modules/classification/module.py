@@ -1,4 +1,4 @@
-"""How image classification trains and is judged on several domains."""
+"""How image classification trains and is evaluated on several domains."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class ClassificationModule(StudyModule):
     """Any backbone under any norm, trained by any of the papers' recipes.
 
     Trains with cross entropy (label smoothing, mixup and cutmix as the recipe says). Logs `train/loss`, and on every
-    judged domain `DOMAIN/top1`, with more than five classes `DOMAIN/top5`, and `DOMAIN/loss`; accuracies in [0, 1].
+    evaluated domain `DOMAIN/top1`, with more than five classes `DOMAIN/top5`, and `DOMAIN/loss`; accuracies in [0, 1].
     A checkpoint holds all that is needed to build the network again: `load_from_checkpoint(file)`.
 
     Args:
         recipe: see `lightning_modules.classification.recipes`; also as the plain dict of a checkpoint.
         norm: a name in `normshift.NORMS`.
         classes: their names, in the order of the labels.
-        judged: names of the domains that the validation loaders hold, in their order.
+        evaluated: names of the domains that the validation loaders hold, in their order.
         data: name of the set it is trained on.
         antialias: filter size of the blur pools, or None for the plain network.
         stem_pool: kernel of an anti-aliased ResNet's stem pool (`normshift.antialias`); a checkpoint keeps its own.
         sync_norm: take batch statistics over all processes.
         pretrained: start from torchvision's or timm's ImageNet weights, from their hubs.
-        select_on: judged domains whose mean top-1 chooses which judgement counts, and with it the weights
+        select_on: evaluated domains whose mean top-1 chooses which evaluation counts, and with it the weights
             (`take_selected`); by default the last one does.
 
     Raises:
@@ -66,7 +66,7 @@ class ClassificationModule(StudyModule):
         recipe: ClassificationRecipe | dict,
         norm: str,
         classes: Sequence[str],
-        judged: Sequence[str],
+        evaluated: Sequence[str],
         *,
         data: str = "",
         antialias: int | None = None,
@@ -79,7 +79,7 @@ class ClassificationModule(StudyModule):
         recipe = ClassificationRecipe.of(recipe)
         self.save_hyperparameters(
             {"module": type(self).__name__, "recipe": recipe.plain(), "norm": norm, "classes": list(classes)}
-            | {"judged": list(judged), "data": data, "antialias": antialias, "stem_pool": stem_pool}
+            | {"evaluated": list(evaluated), "data": data, "antialias": antialias, "stem_pool": stem_pool}
             | {"sync_norm": sync_norm, "select_on": list(select_on)}
             | {"weights_from": "imagenet" if pretrained else "none"}
         )
@@ -106,7 +106,7 @@ class ClassificationModule(StudyModule):
             head = head_of(self.net)
             for name, parameter in self.net.named_parameters():
                 parameter.requires_grad_(name.startswith(f"{head}."))
-        self.evaluate_on(judged)
+        self.evaluate_on(evaluated)
         self.select_on = tuple(select_on)
         self.mix = _mixing(recipe, len(self.classes))
         self.completed()
@@ -116,8 +116,8 @@ class ClassificationModule(StudyModule):
 
     def evaluate_on(self, names: Sequence[str]) -> None:
         """Let the validation loaders hold other domains from now on, of the same classes in the same order."""
-        self.judged = tuple(names)
-        self.metrics = nn.ModuleList(_metrics(len(self.classes)) for _ in self.judged).to(self.device)
+        self.evaluated = tuple(names)
+        self.metrics = nn.ModuleList(_metrics(len(self.classes)) for _ in self.evaluated).to(self.device)
         self.evaluation, self.select_on = [], ()
 
     def start_from(self, path: str) -> ClassificationModule:
@@ -146,7 +146,7 @@ class ClassificationModule(StudyModule):
     def train(self, mode: bool = True) -> ClassificationModule:
         super().train(mode)
         if self.recipe.trains == "head":
-            self.net.eval()  # features that move with the batch would be no features to judge
+            self.net.eval()  # features that move with the batch would be no features to evaluate
         if self.recipe.frozen_norms:
             for layer in norm_layers(self.net).values():
                 layer.eval()
@@ -186,7 +186,7 @@ class ClassificationModule(StudyModule):
 
     def on_validation_epoch_end(self) -> None:
         evaluation = [{key: metric.compute().item() for key, metric in found.items()} for found in self.metrics]
-        for name, found, values in zip(self.judged, self.metrics, evaluation, strict=True):
+        for name, found, values in zip(self.evaluated, self.metrics, evaluation, strict=True):
             for metric in found.values():
                 metric.reset()
             self.log_dict({f"{name}/{key}": value for key, value in values.items()})
@@ -200,7 +200,7 @@ class ClassificationModule(StudyModule):
         chance = {"chance": 1 / len(self.classes)}
         return [
             {"domain": name, "part": "clean", "condition": "clean", "measure": measure, "value": value}
-            for name, values in zip(self.judged, self.evaluation, strict=True)
+            for name, values in zip(self.evaluated, self.evaluation, strict=True)
             for measure, value in (values | chance).items()
         ]
 

@@ -12,7 +12,7 @@ from datamodules.classification.joined import Joined, Relabelled
 from datamodules.samples import LabelledImages
 from lightning_modules.checkpoints import load_network
 from lightning_modules.classification.module import ClassificationModule
-from lightning_modules.classification.recipe_images import judged_image
+from lightning_modules.classification.recipe_images import evaluation_image
 
 
 def with_pseudo_labels(
@@ -47,7 +47,7 @@ def predictions(
     module: ClassificationModule, samples: LabelledImages, workers: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The class of each image and its probability: int64 and float32 (len(samples),)."""
-    images = Transformed(samples, judged_image(module.recipe))
+    images = Transformed(samples, evaluation_image(module.recipe))
     labels, sure = [], []
     for batch, _ in DataLoader(images, 128, num_workers=workers):
         found = module(batch.to(module.device)).float().softmax(1).max(1)

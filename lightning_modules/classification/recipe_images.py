@@ -1,6 +1,6 @@
 """The images that a classification recipe trains and is evaluated on."""
 
-from datamodules.classification.transforms import JudgedImage, TrainImage
+from datamodules.classification.transforms import EvaluationImage, TrainImage
 from lightning_modules.classification.recipes import ClassificationRecipe
 
 
@@ -21,9 +21,9 @@ def train_image(recipe: ClassificationRecipe) -> TrainImage:
     )
 
 
-def judged_image(recipe: ClassificationRecipe) -> JudgedImage:
+def evaluation_image(recipe: ClassificationRecipe) -> EvaluationImage:
     """What an image goes through before the network is evaluated on it."""
-    return JudgedImage(
+    return EvaluationImage(
         recipe.image_size,
         recipe.resize,
         recipe.interpolation,

@@ -25,9 +25,9 @@ class ClassificationRecipe(TrainingRecipe):
     """
 
     backbone: str  # a name that `build_backbone` knows
-    image_size: int  # what the network sees, in training and when it is judged
+    image_size: int  # what the network sees, in training and when it is evaluated
     crop: str  # how training crops are cut: see `datamodules.classification.transforms.TrainImage`
-    resize: int | None  # shorter side before the judged centre crop; None: images as they are
+    resize: int | None  # shorter side before the evaluated centre crop; None: images as they are
     epochs: float
     lr_batch: int = 256
     warmup_epochs: float = 0
@@ -50,9 +50,9 @@ class ClassificationRecipe(TrainingRecipe):
     tells_domains: bool = False  # whether an adversary tells the training domains apart (`DomainInvariantModule`)
     reversal_steps: int | None = None  # step at which the reversal is .46; None: it follows the training's share
 
-    interpolation: str = "bilinear"  # or "bicubic", of training and judged images alike
+    interpolation: str = "bilinear"  # or "bicubic", of training and evaluated images alike
     crop_area: float = 0.08  # least share of the image in crops of random area
-    squash: bool = False  # judged images are resized to a square of `resize`, whatever their shape
+    squash: bool = False  # evaluated images are resized to a square of `resize`, whatever their shape
     train_squash: int | None = None  # and training images to a square of this side, before they are cut
     randaugment: tuple[int, float] | None = None  # operations an image, magnitude (10: the operations' full range)
     randaugment_operations: str = "timm"  # or "tensorflow": see `datamodules.classification.transforms.TrainImage`
@@ -63,18 +63,18 @@ class ClassificationRecipe(TrainingRecipe):
     mixup: float = 0.0  # alpha of the Beta distribution; with cutmix as well, either is drawn for each batch
     cutmix: float = 0.0
 
-    ema_decay: float | None = None  # of the averaged weights and buffers that are judged
+    ema_decay: float | None = None  # of the averaged weights and buffers that are evaluated
     ema_warmup: bool = False  # whether it begins lower: see `lightning_modules.weight_averaging.decay_at`
     ema_statistics: str = "averaged"  # or "reestimated": see `lightning_modules.weight_averaging.AveragedWeights`
     keep_last: bool = False  # an epoch's last, smaller batch is trained on as well
     from_each: bool = False  # batches hold `batch_size` images of each training domain, drawn with replacement
     epoch_length: int | None = None  # optimiser steps of an epoch where it is no pass over the training images
-    judge_every: int | None = None  # epochs from one judgement to the next; None: five judgements in all
-    selection: str = "last"  # which judgement counts: a name in `SELECTIONS`
+    evaluate_every: int | None = None  # epochs from one evaluation to the next; None: five evaluations in all
+    selection: str = "last"  # which evaluation counts: a name in `SELECTIONS`
     setting: str | None = None  # what `cls_office_home.py --setting` has to be
     adapts: bool = False  # whether it takes a target's images without their labels (--adapt dann)
     epoch_steps: int | None = None  # optimiser steps of an epoch; set where the data's size is known
-    judge_epochs: int = 1  # epochs from one judgement to the next; set with it
+    evaluation_epochs: int = 1  # epochs from one evaluation to the next; set with it
 
     @property
     def max_steps(self) -> int:
@@ -101,12 +101,12 @@ class ClassificationRecipe(TrainingRecipe):
             warmup_epochs=self.warmup_epochs * share,
         )
 
-    def fitted(self, images: int, max_steps: int | None = None, judgements: int = 5) -> ClassificationRecipe:
+    def fitted(self, images: int, max_steps: int | None = None, evaluations: int = 5) -> ClassificationRecipe:
         """The recipe for so many training images: without `keep_last`, an epoch's incomplete batch is left out.
 
         Args:
             max_steps: ends the training there, milestones and warm-up in proportion.
-            judgements: how often the network is judged on the way, at most.
+            evaluations: how often the network is evaluated on the way, at most.
 
         Raises:
             ValueError: fewer images than one step takes.
@@ -117,8 +117,8 @@ class ClassificationRecipe(TrainingRecipe):
         steps = self.epoch_length or passed
         steps = min(steps, max_steps or steps)  # less than a pass is an epoch of its own
         recipe = self.lasting(max_steps / steps) if max_steps else self
-        judge_epochs = self.judge_every or max(1, round(recipe.epochs / judgements))
-        return replace(recipe, epoch_steps=steps, judge_epochs=judge_epochs)
+        evaluation_epochs = self.evaluate_every or max(1, round(recipe.epochs / evaluations))
+        return replace(recipe, epoch_steps=steps, evaluation_epochs=evaluation_epochs)
 
     @classmethod
     def of(cls, recipe: ClassificationRecipe | dict) -> ClassificationRecipe:
@@ -167,7 +167,8 @@ RESNET_RS_TABLE = {
 
 _TLL = {
     "image_size": 224, "crop": "resized", "resize": 256, "squash": True, "train_squash": 256, "batch_size": 32,
-    "lr_batch": 32, "schedule": "inverse", "nesterov": True, "backbone_lr": 0.1, "judge_every": 1, "selection": "best",
+    "lr_batch": 32, "schedule": "inverse", "nesterov": True, "backbone_lr": 0.1, "evaluate_every": 1,
+    "selection": "best",
     "setting": "transfer",
 }  # fmt: skip
 
@@ -175,7 +176,7 @@ _DOMAINBED = {
     "image_size": 224, "crop": "resized", "resize": 224, "squash": True, "crop_area": 0.7,
     "jitter": (0.3, 0.3, 0.3, 0.3), "grey": 0.1, "batch_size": 32, "from_each": True, "epochs": 5001 / 300,
     "epoch_length": 300, "optimizer": "adam", "lr": 5e-5, "lr_batch": 32, "schedule": "constant", "weight_decay": 0.0,
-    "frozen_norms": True, "judge_every": 1, "selection": "training-domains", "setting": "leave-one-out",
+    "frozen_norms": True, "evaluate_every": 1, "selection": "training-domains", "setting": "leave-one-out",
 }  # fmt: skip
 
 CLASSIFICATION_RECIPES = {
@@ -202,7 +203,7 @@ CLASSIFICATION_RECIPES = {
     "bin-cifar": ClassificationRecipe(
         backbone="cifar_bin_resnet110", image_size=32, crop="padded", resize=None, batch_size=128, epochs=164, lr=0.1,
         lr_batch=128, schedule="step", milestones=(81, 122), weight_decay=1e-4, normalisation="cifar", keep_last=True,
-        judge_every=1, selection="best",
+        evaluate_every=1, selection="best",
     ),
     # Anti-aliased CNNs (Zhang, ICML 2019), and the fine-tuning of a network that was trained without blur. VGG was
     # trained at .05 with the gradients of two batches of 128 added: at 256, whose gradient is their mean, twice that
@@ -227,7 +228,7 @@ CLASSIFICATION_RECIPES = {
         backbone="resnet50.tv_in1k", **_IMAGENET, batch_size=256, epochs=60, lr=0.01, schedule="step", milestones=(30,),
         weight_decay=1e-4,
     ),
-    # ResNet-RS: resnet-rs-DEPTH-SIZE. Judged on the middle 7/8 of the shorter side.
+    # ResNet-RS: resnet-rs-DEPTH-SIZE. Evaluated on the middle 7/8 of the shorter side.
     **{
         f"resnet-rs-{depth}-{size}": replace(
             _RESNET_RS, backbone=f"resnetrs{depth}", image_size=size, resize=size + round(size / 7),
@@ -248,7 +249,7 @@ CLASSIFICATION_RECIPES = {
     ),
     # Batch-Instance Normalization on Office-Home: ResNet-18. The paper's schedule is not known to us; this one is ours.
     # On domains left out it is not DomainBed's protocol, which "domainbed-erm" is: batches hold the training domains in
-    # proportion to their sizes, and the network of the last step is judged on all images of the domain left out.
+    # proportion to their sizes, and the network of the last step is evaluated on all images of the domain left out.
     "office-home": ClassificationRecipe(
         backbone="resnet18.tv_in1k", **_IMAGENET, batch_size=64, epochs=60, lr=0.01, lr_batch=64, schedule="step",
         milestones=(30, 45), weight_decay=5e-4,

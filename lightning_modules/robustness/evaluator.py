@@ -8,7 +8,7 @@ Five parts, each of them asked for by name:
 - perturbations: flip probability and top-5 distance along ImageNet-P's ten sequences (same paper);
 - consistency: share of images whose top-1 stays when the crop moves (Zhang, ICML 2019).
 
-Networks that see images of one size are judged on the same batches, so that each image is corrupted once for all.
+Networks that see images of one size are evaluated on the same batches, so that each image is corrupted once for all.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from lightning_modules.robustness.alexnet import SEVERITIES
 from lightning_modules.robustness.measures import calibration_error
 from lightning_modules.robustness.passes import PASSES, Pass
 from lightning_modules.robustness.progress import progress_bar
-from lightning_modules.robustness.views import JudgedCrop
+from lightning_modules.robustness.views import EvaluationCrop
 
 PARTS = tuple(PASSES)
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedNetwork:
     """A network, and how images reach it."""
 
     name: str
@@ -57,21 +57,21 @@ class Judged:
     """Whether both sides are resized, whatever an image's shape, and not the shorter one."""
 
     @property
-    def crop(self) -> JudgedCrop:
+    def crop(self) -> EvaluationCrop:
         """What of an image it sees."""
-        return JudgedCrop(self.size, self.resize, self.interpolation, self.squash)
+        return EvaluationCrop(self.size, self.resize, self.interpolation, self.squash)
 
     @classmethod
-    def trained(cls, name: str, module) -> Judged:
-        """A `ClassificationModule`, judged on images as its recipe has them."""
+    def trained(cls, name: str, module) -> EvaluatedNetwork:
+        """A `ClassificationModule`, evaluated on images as its recipe has them."""
         recipe = module.recipe
         mean, std = statistics(recipe.normalisation)
-        look = {"interpolation": recipe.interpolation, "squash": recipe.squash}
-        return cls(name, module, recipe.image_size, recipe.resize, mean, std, module.classes, **look)
+        resizing = {"interpolation": recipe.interpolation, "squash": recipe.squash}
+        return cls(name, module, recipe.image_size, recipe.resize, mean, std, module.classes, **resizing)
 
 
 def evaluate(
-    judged: Sequence[Judged],
+    evaluated: Sequence[EvaluatedNetwork],
     samples,
     parts: Sequence[str] = PARTS,
     *,
@@ -85,19 +85,19 @@ def evaluate(
     frost: Photographs | None = None,
     progress: bool = False,
 ) -> list[dict]:
-    """Judge networks on the same images, in evaluation mode; their training modes are left as they were.
+    """Evaluate networks on the same images, in evaluation mode; their training modes are left as they were.
 
     Args:
-        judged: with names of their own. Those that see the same crop share every corrupted image.
+        evaluated: with names of their own. Those that see the same crop share every corrupted image.
         samples: a classification set: `samples[i]` is (uint8 RGB (H, W, 3), label), `samples.labels` all labels.
         parts: of PARTS.
         batch_size: images that go through a network at once; nothing else depends on it.
         severities: of the corruptions.
         seed: for corruptions, drawn for each image from (seed, its index), and for crops, from (seed, index // 8).
         frames: of a perturbation sequence; None for ImageNet-P's.
-        images: judge so many, spread over the classes; None for all.
+        images: evaluate so many, spread over the classes; None for all.
         workers: loader processes.
-        published: gives the samples of "imagenet-c/fog/3" or "imagenet-p/tilt", to judge published files instead of
+        published: gives the samples of "imagenet-c/fog/3" or "imagenet-p/tilt", to evaluate published files instead of
             what is generated here.
         frost: ImageNet-C's photographs of frost; None for painted ones.
         progress: show how far it is.
@@ -110,33 +110,33 @@ def evaluate(
         ValueError: an unknown part or severity, names that are not distinct, no images, or scores that do not fit the
             classes.
     """
-    _check(judged, samples, parts, severities)
+    _check(evaluated, samples, parts, severities)
     chosen = partial(views.spread, count=images) if images else _all
-    work: list[tuple[list[Judged], Pass]] = []
-    for crop in dict.fromkeys(one.crop for one in judged):
-        like = [one for one in judged if one.crop == crop]
+    work: list[tuple[list[EvaluatedNetwork], Pass]] = []
+    for crop in dict.fromkeys(one.crop for one in evaluated):
+        like = [one for one in evaluated if one.crop == crop]
         settings = {"severities": severities, "seed": seed, "frames": frames, "published": published, "frost": frost}
         for part in dict.fromkeys(parts):
             work += [(like, each) for each in PASSES[part](samples=samples, crop=crop, chosen=chosen, **settings)]
     rows: list[dict] = []
     total = sum(len(each.indices) * each.views for _, each in work)
-    with _evaluating([one.net for one in judged]), progress_bar(total if progress else 0) as advance:
+    with _evaluating([one.net for one in evaluated]), progress_bar(total if progress else 0) as advance:
         for like, each in work:
-            rows += _judge(like, each, batch_size, workers, advance)
-    order = {one.name: i for i, one in enumerate(judged)}
+            rows += _evaluate(like, each, batch_size, workers, advance)
+    order = {one.name: i for i, one in enumerate(evaluated)}
     return sorted(rows, key=lambda row: order[row["network"]])
 
 
-def _check(judged: Sequence[Judged], samples, parts: Sequence[str], severities: Sequence[int]) -> None:
+def _check(evaluated: Sequence[EvaluatedNetwork], samples, parts: Sequence[str], severities: Sequence[int]) -> None:
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise ValueError(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}.")
     if not set(severities) <= set(SEVERITIES) or not severities:
         raise ValueError(f"severities are of 1 to 5, not {', '.join(map(str, severities)) or 'none at all'}.")
-    if len({one.name for one in judged}) < len(judged):
+    if len({one.name for one in evaluated}) < len(evaluated):
         raise ValueError("two networks of one name could not be told apart in the results.")
     if not len(samples):
-        raise ValueError("there are no images to judge on.")
+        raise ValueError("there are no images to evaluate on.")
 
 
 def _all(labels: np.ndarray) -> np.ndarray:
@@ -157,7 +157,9 @@ def _evaluating(nets: list[nn.Module]) -> Iterator[None]:
             module.training = training
 
 
-def _judge(group: list[Judged], each: Pass, batch_size: int, workers: int, advance: Callable) -> list[dict]:
+def _evaluate(
+    group: list[EvaluatedNetwork], each: Pass, batch_size: int, workers: int, advance: Callable
+) -> list[dict]:
     """One pass over the images with several networks; a row for each network and key."""
     found: list[dict] = [{} for _ in group]
     images = max(1, batch_size // each.views)
@@ -179,7 +181,7 @@ def _judge(group: list[Judged], each: Pass, batch_size: int, workers: int, advan
     return rows
 
 
-def _scores(one: Judged, shown: Tensor, batch_size: int) -> Tensor:
+def _scores(one: EvaluatedNetwork, shown: Tensor, batch_size: int) -> Tensor:
     """Scores (N, K, classes) of views uint8 (N, K, size, size, 3)."""
     like = next(one.net.parameters(), torch.empty(0))
     mean, std = (

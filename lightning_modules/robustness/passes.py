@@ -14,7 +14,7 @@ from datamodules.corruptions.imagenet_p import NOISES, PERTURBATIONS
 from datamodules.samples import LabelledImages
 from lightning_modules.robustness import views
 from lightning_modules.robustness.measures import flip_probability, ranking, top5_distance
-from lightning_modules.robustness.views import JudgedCrop
+from lightning_modules.robustness.views import EvaluationCrop
 
 FRAMES = 30
 """About as many has a sequence; only the size of loaded batches and the pace of the progress bar depend on it."""
@@ -48,7 +48,9 @@ def _corruptions(*, samples, crop, chosen, severities, seed, published, frost, *
             for severity in severities:
                 files = published(f"imagenet-c/{name}/{severity}")
                 measure = partial(_errors, keys=[(name, severity, "error")])
-                yield Pass("corruptions", files, chosen(files.labels), views.plain(JudgedCrop(crop.size)), 1, measure)
+                yield Pass(
+                    "corruptions", files, chosen(files.labels), views.plain(EvaluationCrop(crop.size)), 1, measure
+                )
         else:
             measure = partial(_errors, keys=[(name, severity, "error") for severity in severities])
             view = views.corrupted(crop, name, severities, seed, frost)

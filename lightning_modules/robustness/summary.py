@@ -16,7 +16,7 @@ from lightning_modules.robustness.measures import (
 )
 
 if TYPE_CHECKING:
-    from lightning_modules.robustness.evaluator import Judged
+    from lightning_modules.robustness.evaluator import EvaluatedNetwork
 
 
 def summary(rows: Sequence[dict], alexnet: bool = False) -> dict[str, float]:
@@ -24,8 +24,9 @@ def summary(rows: Sequence[dict], alexnet: bool = False) -> dict[str, float]:
 
     Args:
         rows: of one network, as `evaluate` gives them.
-        alexnet: whether AlexNet's errors may be divided by: the published files of ImageNet-C and -P were judged, and
-            `compares_with_alexnet`. Then mCE, relative mCE and mFR are reckoned, where all that they take was measured.
+        alexnet: whether AlexNet's errors may be divided by: the published files of ImageNet-C and -P were evaluated,
+            and `compares_with_alexnet`. Then mCE, relative mCE and mFR are reckoned, where all that they take was
+            measured.
 
     Returns:
         What was measured, of: top-1, top-5, NLL, ECE, each appearance shift's top-1, `mean error, corrupted`, mCE,
@@ -59,13 +60,13 @@ def summary(rows: Sequence[dict], alexnet: bool = False) -> dict[str, float]:
     return found | ({"consistency": 100 * stays[0]} if stays else {})
 
 
-def compares_with_alexnet(judged: Judged, labels: np.ndarray) -> bool:
+def compares_with_alexnet(evaluated: EvaluatedNetwork, labels: np.ndarray) -> bool:
     """Whether errors on published files may be divided by AlexNet's: ImageNet's 1000 classes, all there, at 224.
 
     What is generated here never compares: AlexNet's errors are those on the files.
 
     Args:
-        labels: of the files that are judged.
+        labels: of the files that are evaluated.
     """
-    wnids = len(judged.classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in judged.classes)
-    return wnids and judged.size == 224 and len(np.unique(labels)) == 1000
+    wnids = len(evaluated.classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in evaluated.classes)
+    return wnids and evaluated.size == 224 and len(np.unique(labels)) == 1000

@@ -1,6 +1,6 @@
-"""What networks are shown when their robustness is judged: uint8 crops, changed in one way or another.
+"""What networks are shown when their robustness is evaluated: uint8 crops, changed in one way or another.
 
-A view turns an image into several, (K, size, size, 3), which are judged side by side. Views depend on the image, its
+A view turns an image into several, (K, size, size, 3), which are evaluated side by side. Views depend on the image, its
 index and a seed and on nothing else: not on the batch, the worker or what was drawn before.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 
-from datamodules.classification.transforms import MARGIN, centre, judged_size
+from datamodules.classification.transforms import MARGIN, centre, evaluation_size
 from datamodules.corruptions.appearance_shifts import APPEARANCE_SHIFTS
 from datamodules.corruptions.frost import Photographs
 from datamodules.corruptions.imagenet_c import corrupt
@@ -32,8 +32,8 @@ View = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)
-class JudgedCrop:
-    """The part of an image that a network is judged on, as bytes: what `JudgedImage` normalises.
+class EvaluationCrop:
+    """The part of an image that a network is evaluated on, as bytes: what `EvaluationImage` normalises.
 
     Call with uint8 (H, W, 3); returns uint8 (size, size, 3).
     """
@@ -50,33 +50,33 @@ class JudgedCrop:
 
     def picture(self, image: np.ndarray) -> np.ndarray:
         """What the published crops of ImageNet-P and of shift consistency are cut from: at 224 a shorter side of 256,
-        whatever the network itself is judged at; other sizes keep that proportion. Images that are taken as they are
+        whatever the network itself is evaluated at; other sizes keep that proportion. Images that are taken as they are
         (resize None) have no more than the network sees."""
         return self._resized(image, self.size if self.resize is None else round(self.size * MARGIN))
 
     def _resized(self, image: np.ndarray, side: int) -> np.ndarray:
-        return judged_size(image, side, InterpolationMode(self.interpolation), self.squash)
+        return evaluation_size(image, side, InterpolationMode(self.interpolation), self.squash)
 
 
-def plain(crop: JudgedCrop) -> View:
-    """The image as it is judged, alone."""
+def plain(crop: EvaluationCrop) -> View:
+    """The image as it is evaluated, alone."""
     return partial(_plain, crop=crop)
 
 
-def shifted(crop: JudgedCrop) -> View:
+def shifted(crop: EvaluationCrop) -> View:
     """One view for each of IBN-Net's appearance shifts, in their order."""
     return partial(_shifted, crop=crop)
 
 
 def corrupted(
-    crop: JudgedCrop, name: str, severities: Sequence[int], seed: int, frost: Photographs | None = None
+    crop: EvaluationCrop, name: str, severities: Sequence[int], seed: int, frost: Photographs | None = None
 ) -> View:
-    """One view a severity, of the judged crop; `frost` are the published photographs, None for painted frost."""
+    """One view a severity, of the evaluated crop; `frost` are the published photographs, None for painted frost."""
     photographs = {"frost": frost} if name == "frost" and frost else {}
     return partial(_corrupted, crop=crop, name=name, severities=tuple(severities), seed=seed, **photographs)
 
 
-def sequence(crop: JudgedCrop, name: str, frames: int | None, seed: int) -> View:
+def sequence(crop: EvaluationCrop, name: str, frames: int | None, seed: int) -> View:
     """One view a frame, of the middle of a picture that moves, as ImageNet-P was made."""
     return partial(_sequence, crop=crop, name=name, frames=frames, seed=seed)
 
@@ -86,7 +86,7 @@ def published_sequence(size: int) -> View:
     return partial(_centred, size=size)
 
 
-def two_crops(crop: JudgedCrop, seed: int) -> View:
+def two_crops(crop: EvaluationCrop, seed: int) -> View:
     """Two crops of one image, a few pixels apart (Zhang, ICML 2019, section 4).
 
     At 224: the shorter side is resized to 256, the centre 256 x 256 is cut out, and each crop's two offsets are drawn
@@ -145,11 +145,11 @@ def loader(samples: LabelledImages, indices: np.ndarray, view: View, images: int
     )
 
 
-def _plain(image: np.ndarray, index: int, *, crop: JudgedCrop) -> np.ndarray:
+def _plain(image: np.ndarray, index: int, *, crop: EvaluationCrop) -> np.ndarray:
     return crop(image)[None]
 
 
-def _shifted(image: np.ndarray, index: int, *, crop: JudgedCrop) -> np.ndarray:
+def _shifted(image: np.ndarray, index: int, *, crop: EvaluationCrop) -> np.ndarray:
     seen = crop(image)
     return np.stack([shift(seen) for shift in APPEARANCE_SHIFTS.values()])
 
@@ -172,7 +172,7 @@ def _centred(video: np.ndarray, index: int, *, size: int) -> np.ndarray:
     return video[:, top : top + size, left : left + size]
 
 
-def _two_crops(image: np.ndarray, index: int, *, crop: JudgedCrop, seed: int) -> np.ndarray:
+def _two_crops(image: np.ndarray, index: int, *, crop: EvaluationCrop, seed: int) -> np.ndarray:
     size = crop.size
     if crop.resize is None:
         margin = size // 8

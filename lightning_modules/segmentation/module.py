@@ -1,4 +1,4 @@
-"""How semantic segmentation trains and is judged on several domains."""
+"""How semantic segmentation trains and is evaluated on several domains."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SegmentationModule(StudyModule):
     """RobustNet's DeepLabV3+, or any segmentation-models-pytorch architecture, over a timm encoder, under any norm.
 
     Trains with cross entropy on the output and, weighted, on an auxiliary head behind the encoder's last stage but one;
-    optimiser and schedule are the recipe's. Logs `train/loss`, and on every judged domain `DOMAIN/miou` and
+    optimiser and schedule are the recipe's. Logs `train/loss`, and on every evaluated domain `DOMAIN/miou` and
     `DOMAIN/iou/CLASS` in [0, 1]. A checkpoint holds all that is needed to build the network again, to name and to
     colour its classes and to evaluate it: `load_from_checkpoint(file)`. The file of `weights` is not read again.
 
@@ -99,15 +99,15 @@ class SegmentationModule(StudyModule):
         self.confusion = nn.ModuleList(MulticlassConfusionMatrix(classes, ignore_index=IGNORE) for _ in domains)
         for index, domain in enumerate(domains):
             fold = torch.arange(classes)
-            for predicted, judged in domain.fold.items():
-                fold[predicted] = judged
+            for predicted, evaluated in domain.fold.items():
+                fold[predicted] = evaluated
             self.register_buffer(f"_fold_{index}", fold.to(self.device), persistent=False)
         self.confusion.to(self.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (N, classes, H, W) of normalised images (N, 3, H, W) of any size, whole or by sliding window."""
         if self.recipe.evaluation == "sliding":
-            from monai.inferers import sliding_window_inference  # heavy, and only this way of judging needs it
+            from monai.inferers import sliding_window_inference  # heavy, and only this way of evaluating needs it
 
             return sliding_window_inference(images, self.recipe.crop, 4, self._whole, overlap=1 / 3)
         return self._whole(images)
@@ -132,9 +132,12 @@ class SegmentationModule(StudyModule):
     def on_validation_epoch_end(self) -> None:
         absent = self.recipe.absent_classes
         self.keep_evaluation(
-            [class_ious(confusion.compute(), self._counted(domain), absent) for domain, confusion in self._judgements()]
+            [
+                class_ious(confusion.compute(), self._counted(domain), absent)
+                for domain, confusion in self._evaluations()
+            ]
         )
-        for (domain, confusion), ious in zip(self._judgements(), self.evaluation, strict=True):
+        for (domain, confusion), ious in zip(self._evaluations(), self.evaluation, strict=True):
             confusion.reset()
             names = domain.label_space.classes
             self.log(f"{domain.name}/miou", mean_iou(ious))
@@ -172,9 +175,9 @@ class SegmentationModule(StudyModule):
         return f"{len(self._counted(domain))} classes, {missing}"
 
     def _counted(self, domain: Domain) -> tuple[int, ...]:
-        return tuple(range(len(domain.label_space))) if self.recipe.absent_classes else domain.judged
+        return tuple(range(len(domain.label_space))) if self.recipe.absent_classes else domain.evaluated
 
-    def _judgements(self):
+    def _evaluations(self):
         return zip(self.domains, self.confusion, strict=True)
 
     def configure_optimizers(self):
@@ -221,8 +224,8 @@ def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
 
 
-def class_ious(confusion: Tensor, judged: tuple[int, ...], absent: bool = False) -> dict[int, float]:
-    """Intersection over union of the judged classes that occur in the truth.
+def class_ious(confusion: Tensor, evaluated: tuple[int, ...], absent: bool = False) -> dict[int, float]:
+    """Intersection over union of the evaluated classes that occur in the truth.
 
     Args:
         confusion: (classes, classes) pixel counts, truth by row.
@@ -231,11 +234,11 @@ def class_ious(confusion: Tensor, judged: tuple[int, ...], absent: bool = False)
     confusion = confusion.double()
     hits, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     union = truth + predicted - hits
-    return {c: (hits[c] / union[c]).item() for c in judged if (union if absent else truth)[c] > 0}
+    return {c: (hits[c] / union[c]).item() for c in evaluated if (union if absent else truth)[c] > 0}
 
 
 def mean_iou(ious: dict[int, float]) -> float:
-    """Their mean; NaN where there is nothing to judge."""
+    """Their mean; NaN where there is nothing to evaluate."""
     return sum(ious.values()) / len(ious) if ious else float("nan")
 
 

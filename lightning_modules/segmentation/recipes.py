@@ -20,11 +20,11 @@ class SegmentationRecipe(TrainingRecipe):
     auxiliary_weight: float
     class_uniform: float
     evaluation: str  # "whole" images at once, or "sliding" windows of the crop's size
-    judge_epochs: int = 1  # epochs from one judgement to the next
+    evaluation_epochs: int = 1  # epochs from one evaluation to the next
     augmentation: str = (
         "ours"  # "ours" (datamodules.segmentation.transforms) or "robustnet" (datamodules.segmentation.robustnet)
     )
-    squares: tuple[tuple[str, int], ...] = ()  # a set and the height at which its central square is judged
+    squares: tuple[tuple[str, int], ...] = ()  # a set and the height at which its central square is evaluated
     absent_classes: bool = False  # a mean over all classes, in which one that is predicted and not there counts 0
 
 
@@ -32,7 +32,7 @@ _ROBUSTNET = SegmentationRecipe(
     arch="robustnet", backbone="resnet50.tv_in1k", output_stride=16, height=None, crop=(768, 768), batch_size=16,
     max_steps=40_000, epoch_steps=None, lr=0.01, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9,
     warmup_steps=0,
-    auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole", judge_epochs=4, augmentation="robustnet",
+    auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole", evaluation_epochs=4, augmentation="robustnet",
     squares=(("mapillary", 1536),), absent_classes=True,
 )  # fmt: skip
 

@@ -61,7 +61,7 @@ TAKEN = {
     "recipe": ("auto", "laptop", "smoke", "dann", "linear", "ibn-step", "robustnet", "office-home"),
     "crop": ("padded", "64 64"),
     "backbone": ("resnet18", "cifar_resnet8", "resnet18 vgg11"), "image_size": ("16", "224"), "images": ("20", "100"),
-    "ema_decay": ("0", "0.9", "0.99999"), "antialias": ("0 4", "3 3"), "judge": ("shifts", "shifts consistency"),
+    "ema_decay": ("0", "0.9", "0.99999"), "antialias": ("0 4", "3 3"), "evaluate": ("shifts", "shifts consistency"),
     "setting": ("mixed", "leave-one-out", "transfer"), "adapt": ("none", "dann"), "source": ("photo", "streets-game"),
     "target": ("sketch", "streets-night", "streets-city streets-fog:val"), "settings": ("1x8 2x4", "3x5"),
     "depths": ("50 101",), "widths": ("0.5 1",),

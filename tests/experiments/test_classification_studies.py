@@ -20,7 +20,7 @@ from experiments.study.flags import parse
 from experiments.study.settings import resolved
 from experiments.tasks.classification import Arm, Opened, fitted, loaded
 from experiments.tasks.classification_flags import chosen_recipe
-from experiments.tasks.evaluated_table import judged_table
+from experiments.tasks.evaluated_table import evaluated_table
 from lightning_modules.classification.module import ClassificationModule
 from lightning_modules.classification.pseudo_labels import predictions
 from tests.experiments.refusals import refused
@@ -53,7 +53,7 @@ def pacs(tmp_path_factory) -> Path:
 
 
 def test_a_table_of_norms_and_blur(tmp_path):
-    line = f"{TINY} --norm bn sn --antialias 0 3 --seeds 2 --judge shifts consistency --out {tmp_path / 'run'}"
+    line = f"{TINY} --norm bn sn --antialias 0 3 --seeds 2 --evaluate shifts consistency --out {tmp_path / 'run'}"
     results = run(cls_imagenet, line)
     assert list(dict.fromkeys(results.network)) == ["bn", "bn-blur3", "sn", "sn-blur3"]
     assert set(results.part) == {"clean", "shifts", "consistency"}
@@ -136,7 +136,7 @@ def test_held_out_images_are_never_learned(pacs):
     domains = ("pacs/photo", "pacs/cartoon", "pacs/sketch")
     recipe = cls_office_home.chosen_recipe(flags, "office-home")
     arms = cls_office_home.leave_one_out(flags, domains, recipe)
-    expected = {"train": "pacs/cartoon+pacs/sketch", "judged": ("pacs/photo:all",), "held_out": ()}
+    expected = {"train": "pacs/cartoon+pacs/sketch", "evaluated": ("pacs/photo:all",), "held_out": ()}
     assert arms["without-photo"] == expected
     opened = Opened(flags)
     assert len(opened("pacs/photo:all", "val", recipe).samples) == 30
@@ -207,8 +207,8 @@ def test_a_student_learns_what_its_teacher_is_sure_of(pacs, tmp_path, capsys):
     assert labels.shape == sure.shape == (3,) and ((sure >= 1 / 3) & (sure <= 1)).all()
 
 
-def test_a_training_that_had_ended_is_judged_on_its_average(tmp_path, monkeypatch):
-    """Stopped between the last step and the results: what is judged and kept must still be the averaged weights."""
+def test_a_training_that_had_ended_is_evaluated_on_its_average(tmp_path, monkeypatch):
+    """Stopped between the last step and the results: what is evaluated and kept must still be the averaged weights."""
     line = f"{TINY.replace('--max-steps 2', '--max-steps 30')} --norm bn --ema-decay 0.9 --lr 1"
     whole = run(cls_cifar, f"{line} --out {tmp_path / 'whole'}")
     file = "cifar_resnet8-bn-seed0/checkpoints/model.ckpt"
@@ -230,14 +230,14 @@ def test_the_best_of_all_epochs_is_named_where_it_is_shown(tmp_path):
     line = f"{TINY.replace('--max-steps 2', '--epochs 3')} --recipe bin-cifar --batch-size 16 --norm bn"
     run(cls_cifar, f"{line} --out {tmp_path / 'best'}")
     metrics = pd.read_csv(tmp_path / "best" / "metrics.csv")
-    judged = metrics["shapes/top1"].dropna()
-    assert len(judged) == 3 and metrics["step"].max() == 8  # 40 images are two batches of 16 and one of 8
+    evaluated = metrics["shapes/top1"].dropna()
+    assert len(evaluated) == 3 and metrics["step"].max() == 8  # 40 images are two batches of 16 and one of 8
     results = pd.read_csv(tmp_path / "best" / "results.csv")
-    assert results[results.measure == "top1"].value.item() == pytest.approx(judged.max())
+    assert results[results.measure == "top1"].value.item() == pytest.approx(evaluated.max())
     assert "best on the very images it is given for" in (tmp_path / "best" / "table.md").read_text()
     run(cls_cifar, f"{line} --selection last --out {tmp_path / 'last'}")
     results = pd.read_csv(tmp_path / "last" / "results.csv")
-    assert results[results.measure == "top1"].value.item() == pytest.approx(judged.iloc[-1])
+    assert results[results.measure == "top1"].value.item() == pytest.approx(evaluated.iloc[-1])
     assert "best on" not in (tmp_path / "last" / "table.md").read_text()
 
 
@@ -283,7 +283,7 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
     rows = [("clean", "clean", 0.8), ("shifts", "rgb+50", 0.5), ("shifts", "r+50", 0.6), ("shifts", "std/1.5", 0.7)]
     rows += [("shifts", "painted", 0.1)]  # not one of the three
     frame = pd.DataFrame(rows, columns=["part", "condition", "value"]).assign(network="bn", seed=0, measure="top1")
-    cells = judged_table(frame).cells.xs("mean", axis=1, level=1).loc["bn"]
+    cells = evaluated_table(frame).cells.xs("mean", axis=1, level=1).loc["bn"]
     assert cells["loss to shifts"] == pytest.approx(80 - 60) and cells["painted"] == pytest.approx(10)
 
 
@@ -300,7 +300,7 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
         ("cls_cifar", "--data imagenet --data-root nowhere", r"nowhere/imagenet.*--data shapes needs nothing on disk"),
         ("cls_imagenet", "--antialias 9", r"--antialias 9: it must be 7 or less"),
         ("cls_imagenet", "--teacher x.ckpt", r"--teacher and --unlabelled go together"),
-        ("cls_imagenet", "--judge noise", r"--judge noise: choose from shifts"),
+        ("cls_imagenet", "--evaluate noise", r"--evaluate noise: choose from shifts"),
         ("cls_batch_size", "--settings 8by32", r"--settings 8by32: write PROCESSESxIMAGES"),
         ("cls_batch_size", "--batch-size 8", r"--batch-size: here the settings say it"),
         ("cls_batch_size", "--sync-norm", r"a norm sees its own process' images alone"),
@@ -354,7 +354,7 @@ except SystemExit:
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_judge_together(tmp_path):
+def test_two_processes_train_and_evaluate_together(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     line = f"{EXPERIMENTS / 'cls_batch_size.py'} --smoke --norm bn sn --settings 2x4 --out {tmp_path / 'run'}"
     subprocess.run([*torchrun, *line.split()], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

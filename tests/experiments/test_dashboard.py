@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import cls_imagenet, seg_gta2city
-from experiments.dashboard import PARTS, Flags, run
+from experiments.dashboard import SECTIONS, Flags, run
 from experiments.reporting import page as report
 from experiments.study.flags import one_sentence, parse
 from lightning_modules import layer_log
@@ -40,7 +40,11 @@ def runs(tmp_path_factory) -> dict[str, Path]:
 
 def train_all(out: Path) -> None:
     for name, study, line in (
-        ("judged", cls_imagenet, f"{CLASSIFIERS} --norm bin --judge shifts consistency corruptions perturbations"),
+        (
+            "evaluated",
+            cls_imagenet,
+            f"{CLASSIFIERS} --norm bin --evaluate shifts consistency corruptions perturbations",
+        ),
         ("plain", cls_imagenet, f"{CLASSIFIERS} --norm ibn-a sn"),
         ("streets", seg_gta2city, STREETS),
     ):
@@ -78,10 +82,10 @@ def test_sections_and_place(specification):
     workspace, page = specification["workspace"], specification["report"]
     assert (workspace["entity"], workspace["project"]) == ("team", "normshift")
     sections = workspace["spec"]["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections] == [part.name for part in PARTS]
+    assert [section["name"] for section in sections] == [part.name for part in SECTIONS]
     assert all(section["panels"] for section in sections)
     headings = [block["children"][0]["text"] for block in page["spec"]["blocks"] if block["type"] == "heading"]
-    assert headings == [part.name for part in PARTS if part.is_open]
+    assert headings == [part.name for part in SECTIONS if part.is_open]
 
 
 def test_an_offline_run_holds_the_gate_curves(runs):
@@ -100,7 +104,7 @@ def test_an_offline_run_holds_the_gate_curves(runs):
 
 
 def test_an_offline_run_holds_histograms_with_every_channel(runs):
-    folder = runs["judged/bin-seed0"]
+    folder = runs["evaluated/bin-seed0"]
     start = pd.read_parquet(folder / "gates.parquet").query("epoch == 0").groupby("depth")["value"].size()
     calls = [call for call in offline_runs.history(folder) if "gates/rho/histogram" in call]
     first = {key: value for key, value in calls[0].items() if "/histogram" in key}
@@ -130,11 +134,11 @@ def test_what_a_run_comes_to(runs):
     assert streets["final/drop"] == pytest.approx(results["source"] - results["target"])
     divergence = pd.read_csv(runs["streets/sn-seed0"].parent / "divergence.csv")["mean"].mean()
     assert streets["final/divergence"] == pytest.approx(divergence)
-    judged = merged(runs["judged/bin-seed0"])
-    means = pd.read_csv(runs["judged/bin-seed0"].parent / "results.csv").groupby(["part", "measure"])["value"].mean()
-    assert judged["final/top1"] == pytest.approx(means["clean", "top1"])
-    assert judged["final/corruptions/error"] == pytest.approx(means["corruptions", "error"])
-    assert judged["final/shifts/top1"] == pytest.approx(means["shifts", "top1"])
+    evaluated = merged(runs["evaluated/bin-seed0"])
+    means = pd.read_csv(runs["evaluated/bin-seed0"].parent / "results.csv").groupby(["part", "measure"])["value"].mean()
+    assert evaluated["final/top1"] == pytest.approx(means["clean", "top1"])
+    assert evaluated["final/corruptions/error"] == pytest.approx(means["corruptions", "error"])
+    assert evaluated["final/shifts/top1"] == pytest.approx(means["shifts", "top1"])
 
 
 def test_automatic_panels_are_few(runs):

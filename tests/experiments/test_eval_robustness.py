@@ -15,7 +15,7 @@ import yaml
 from datamodules.classification.domains import open_images
 from experiments import eval_robustness
 from experiments.eval_robustness import Flags, refuse_seen, run
-from experiments.reporting.arm_styles import cast
+from experiments.reporting.arm_styles import arm_styles
 from experiments.reporting.robustness_figures import draw_robustness
 from experiments.study.flags import UsageError, parse
 from experiments.tasks import evaluated_networks
@@ -72,7 +72,7 @@ def test_smoke_ends_in_a_table_and_a_picture(tmp_path, capsys):
     run(flags(f"--smoke --out {tmp_path / 'out'} --parts clean"))  # smoke runs replace each other
 
 
-def test_a_study_is_judged_on_what_it_was_trained_on(study, tmp_path):
+def test_a_study_is_evaluated_on_what_it_was_trained_on(study, tmp_path):
     out = tmp_path / "out"
     results = run(flags(f"{study} {QUICK} --out {out}"))
     assert list(dict.fromkeys(zip(results.arm, results.seed, strict=True))) == [
@@ -83,9 +83,9 @@ def test_a_study_is_judged_on_what_it_was_trained_on(study, tmp_path):
     top1 = results[results.measure == "top1"].set_index(["arm", "seed"]).value
     domain = open_images("shapes", "val", "", size=32, length=6)
     module = ClassificationModule.load_from_checkpoint(study / "sn-seed1/checkpoints/model.ckpt", map_location="cpu")
-    from datamodules.classification.transforms import JudgedImage
+    from datamodules.classification.transforms import EvaluationImage
 
-    scores = module.eval()(torch.stack([JudgedImage(32)(domain.samples[i][0]) for i in range(6)]))
+    scores = module.eval()(torch.stack([EvaluationImage(32)(domain.samples[i][0]) for i in range(6)]))
     assert top1["sn", 1] == (scores.argmax(1).numpy() == domain.samples.labels).mean()
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["networks"] == [str(study)] and config["images"] == 6
@@ -134,7 +134,7 @@ def test_parts_and_severities(study, tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("", "name a network to judge"),
+        ("", "name a network to evaluate"),
         ("--parts clean bn.ckpt", "--parts bn.ckpt: choose from clean, shifts, corruptions, perturbations, consis"),
         ("resnet18 --severities 6", "--severities 6: choose from 1, 2, 3, 4, 5"),
         ("resnet18 --images 0", "--images 0: it must be 1 or more"),
@@ -199,7 +199,7 @@ def test_weights_that_cannot_be_had(capsys, tmp_path, monkeypatch):
     assert "no route to host" in said and "--weights none" in said
 
 
-def test_published_networks_are_judged_as_they_were_published():
+def test_published_networks_are_evaluated_as_they_were_published():
     from torch import nn
 
     found = preprocessing("torchvision/resnet50.IMAGENET1K_V2", nn.Identity())
@@ -233,21 +233,22 @@ def test_the_published_files_get_mce_and_nothing_else(tmp_path, monkeypatch):
     from torch import nn
 
     from datamodules.classification.domains import ImageDomain
-    from lightning_modules.robustness.evaluator import Judged
+    from lightning_modules.robustness.evaluator import EvaluatedNetwork
 
-    judged = [
-        Judged(name, nn.Identity(), size, None, (0,) * 3, (1,) * 3, wnids) for name, size in (("a", 224), ("b", 160))
+    evaluated = [
+        EvaluatedNetwork(name, nn.Identity(), size, None, (0,) * 3, (1,) * 3, wnids)
+        for name, size in (("a", 224), ("b", 160))
     ]
-    networks = [evaluated_networks.Network(one.name, 0, one, {}, "imagenet", one.name) for one in judged]
+    networks = [evaluated_networks.Network(one.name, 0, one, {}, "imagenet", one.name) for one in evaluated]
     about = {"part": "corruptions", "measure": "error"}
     rows = [
         {"network": one.name, "condition": name, "severity": s + 1, "value": value, **about}
-        for one in judged
+        for one in evaluated
         for name, own in ALEXNET_ERRORS.items()
         for s, value in enumerate(own)
     ]
     clean = {"part": "clean", "condition": "clean", "severity": None, "measure": "top1"}
-    rows += [{"network": one.name, "value": 1 - ALEXNET_CLEAN_ERROR, **clean} for one in judged]
+    rows += [{"network": one.name, "value": 1 - ALEXNET_CLEAN_ERROR, **clean} for one in evaluated]
     domain = ImageDomain("imagenet", Samples(), wnids)
     generated = eval_robustness.closing_table(flags("a"), networks[:1], domain, rows)
     assert generated.columns == ["top-1", "mean error, corrupted"]
@@ -277,10 +278,10 @@ def test_picture_of_one_part_alone():
         for a in ("a", "b")
         for c in ("tilt", "scale")
     )
-    figure = draw_robustness(rows, cast({"a": {}, "b": {}}).looks)
+    figure = draw_robustness(rows, arm_styles({"a": {}, "b": {}}).styles)
     assert len(figure.axes) == 1 and [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
     with pytest.raises(ValueError, match="no results to draw"):
-        draw_robustness(rows.assign(part="other", measure="other"), cast({"a": {}}).looks)
+        draw_robustness(rows.assign(part="other", measure="other"), arm_styles({"a": {}}).styles)
 
 
 def test_picture_shows_every_error():
@@ -291,7 +292,7 @@ def test_picture_shows_every_error():
         for s in (1, 3, 5)
         for seed in (0, 1)
     )
-    figure = draw_robustness(rows, cast({"a": {}}).looks)
+    figure = draw_robustness(rows, arm_styles({"a": {}}).styles)
     lines = {ax.get_title(loc="left"): ax.lines[0].get_ydata() for ax in figure.axes if ax.lines}
     np.testing.assert_allclose(lines["snow"], [18, 54, 90])
     np.testing.assert_allclose(lines["mean of all"], [100 * s * 1.4 / 15 for s in (1, 3, 5)])

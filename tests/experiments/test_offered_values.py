@@ -31,7 +31,7 @@ def study(module, line: str, out: Path) -> pd.DataFrame:
 @pytest.mark.parametrize(
     "values",
     [
-        "--norm bn --precision 64-true --crop random --judge shifts",
+        "--norm bn --precision 64-true --crop random --evaluate shifts",
         pytest.param("--norm bn --precision 32-true --crop resized", marks=pytest.mark.slow),
         pytest.param("--norm sn bin --precision bf16-mixed --crop padded", marks=pytest.mark.slow),
         pytest.param("--norm sn bin ibn-a --precision 64-true --crop centre --ema-decay 0.5", marks=pytest.mark.slow),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.classification.transforms import JudgedImage
+from datamodules.classification.transforms import EvaluationImage
 from datamodules.segmentation.labels import STREET
 from datamodules.segmentation.transforms import EvalTransform
 from experiments import predict
@@ -93,7 +93,7 @@ def test_a_classifiers_table(tmp_path):
     out = predicted(f"{tmp_path / 'model.ckpt'} {tmp_path / 'in'} --batch-size 2", tmp_path / "out")
     rows = list(csv.DictReader((out / "predictions.csv").open()))
     with torch.no_grad():
-        chances = module(torch.stack([JudgedImage(32)(image) for image in images])).softmax(1)
+        chances = module(torch.stack([EvaluationImage(32)(image) for image in images])).softmax(1)
     assert [row["image"] for row in rows] == [str(tmp_path / "in" / f"{i}.png") for i in range(5)]
     for row, own in zip(rows, chances, strict=True):
         best = own.topk(5)

@@ -74,7 +74,7 @@ def test_each_file_may_be_missing_empty_or_damaged(run):
     shutil.rmtree(run / "examples")
     html = sections(write_report(run))
     assert not any("<img" in section for section in html.values())
-    assert "stopped before a network was judged" in html["Result"]
+    assert "stopped before a network was evaluated" in html["Result"]
     assert "metrics.csv is missing" in html["Training"]
     assert "gates.parquet is missing" in html["What the gates learned"]
     assert "The folder examples is missing" in html["Predictions"]
@@ -120,21 +120,21 @@ def test_run_killed_without_a_word(tmp_path):
     assert not list((tmp_path / "run").glob("*.csv"))  # to look at a run does not change it
 
 
-def test_judgements_at_the_end_alone_are_left_to_the_table(run):
+def test_evaluations_at_the_end_alone_are_left_to_the_table(run):
     def drawn(html: dict[str, str]) -> int:
         return html["Training"].count("<img")
 
     metrics = pd.read_csv(run / "metrics.csv")
-    judged = metrics.columns[metrics.columns.str.endswith("/miou")]
+    evaluated = metrics.columns[metrics.columns.str.endswith("/miou")]
     often = sections(write_report(run))
-    assert drawn(often) == 1 + len(judged) and "judged once" not in often["Training"]
-    last = metrics.dropna(subset=judged, how="all").groupby(["arm", "seed"]).tail(1).index
-    metrics.loc[~metrics.index.isin(last), judged] = float("nan")
+    assert drawn(often) == 1 + len(evaluated) and "evaluated once" not in often["Training"]
+    last = metrics.dropna(subset=evaluated, how="all").groupby(["arm", "seed"]).tail(1).index
+    metrics.loc[~metrics.index.isin(last), evaluated] = float("nan")
     metrics.to_csv(run / "metrics.csv", index=False)
     once = sections(write_report(run))
-    assert drawn(once) == 1 and "judged once" in once["Training"]
+    assert drawn(once) == 1 and "evaluated once" in once["Training"]
     (run / "table.json").unlink()  # stopped before it: the curves' dots are all there is
-    assert drawn(sections(write_report(run))) == 1 + len(judged)
+    assert drawn(sections(write_report(run))) == 1 + len(evaluated)
 
 
 def test_the_caption_says_where_some_channels_stand_for_all(run):
@@ -245,14 +245,14 @@ def measured(score: float) -> dict:
 
 
 def classifiers(path: Path, arms: dict = CLASSIFIERS, scores=(0.9, 0.92, 0.5, 0.6, 0.89, 0.91, 0.88, 0.88)) -> Path:
-    """The finished folder of a study, through the doors that studies use."""
+    """The finished folder of a study, through the functions that studies use."""
     folder = RunFolder(path, Flags(), QUESTION, {}, arms)
     for i, (arm, seed) in enumerate((arm, seed) for arm in arms for seed in (0, 1)):
         norm, score = arms[arm]["norm"], scores[i % len(scores)]
         folder.finish(arm, seed, {"results": [measured(score) | {"recipe": "plain"}]})
         losses = [{"step": step, "train/loss": 2 - step / 10} for step in range(8)]
-        judged = [{"step": s, "photo/top1": score, "sketch/top1": score / 2, "photo/ece": 0.1} for s in (3, 7)]
-        pd.DataFrame(losses + judged).to_csv(folder.part(arm, seed) / "metrics.csv", index=False)
+        evaluated = [{"step": s, "photo/top1": score, "sketch/top1": score / 2, "photo/ece": 0.1} for s in (3, 7)]
+        pd.DataFrame(losses + evaluated).to_csv(folder.part(arm, seed) / "metrics.csv", index=False)
         if norm == "sn":
             gates("sn", seeds=1).drop(columns=["arm", "seed"]).to_parquet(folder.part(arm, seed) / "gates.parquet")
     folder.gather(1, top1)

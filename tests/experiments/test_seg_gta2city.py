@@ -130,7 +130,7 @@ def test_smoke_runs_every_norm_on_the_streets(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_judge_together(tmp_path):
+def test_two_processes_train_and_evaluate_together(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
     line = f"--smoke --norm bn ibn-a sn bin --sync-norm --out {tmp_path / 'run'}"
     subprocess.run([*torchrun, *line.split()], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

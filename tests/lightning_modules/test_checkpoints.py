@@ -103,8 +103,8 @@ def test_the_label_space_and_the_domains_come_back():
     again = segmentation(domains=[SOURCE, CAMVID])
     module = SegmentationModule(**{k: v for k, v in again.hparams.items() if k in signature(SegmentationModule)})
     assert module.label_space == STREET and module.source == "streets-game"
-    assert [(d.name, d.judged, d.fold) for d in module.domains] == [
-        (d.name, d.judged, dict(d.fold)) for d in (SOURCE, CAMVID)
+    assert [(d.name, d.evaluated, d.fold) for d in module.domains] == [
+        (d.name, d.evaluated, dict(d.fold)) for d in (SOURCE, CAMVID)
     ]
     assert torch.equal(module._fold_1, again._fold_1)
 

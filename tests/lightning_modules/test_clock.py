@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.clock import EndsAt
-from lightning_modules.evaluation_line import JudgementLine
+from lightning_modules.evaluation_line import EvaluationLine
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
 from lightning_modules.gates.tracker import GateTracker
 from lightning_modules.study_module import StudyModule
@@ -179,7 +179,7 @@ def points(metrics: pd.DataFrame, column: str) -> set[tuple]:
 def test_steps_epochs_gates_logs_rates_and_evaluations_are_a_plain_trainings(kind, plain, tmp_path, capsys):
     one, whole = plain
     module, average = kind(), Updates()
-    trainer = trained(module, tmp_path, JudgementLine("gan", steps=STEPS), average)
+    trainer = trained(module, tmp_path, EvaluationLine("gan", steps=STEPS), average)
     assert module.steps == STEPS and module.evaluations == one.evaluations == [3, 6, 8]
     assert module.begun == [step for step in range(STEPS) for _ in range(module.batches)]
     assert int(average._average_model.n_averaged) == STEPS

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules.classification.transforms import JudgedImage
+from datamodules.classification.transforms import EvaluationImage
 from datamodules.segmentation.transforms import MEAN, STD
 from lightning_modules.examples import Example, caption, read_examples, save_examples, wandb_images
 from lightning_modules.predictions import classification_examples
@@ -33,7 +33,8 @@ def domain(name: str, levels: list[int]) -> SimpleNamespace:
 
 def test_answers_are_what_the_network_says(tmp_path):
     data = SimpleNamespace(
-        judged_image=JudgedImage(16), judged=[domain("set/photo", list(range(0, 240, 20))), domain("x", [255])]
+        evaluation_image=EvaluationImage(16),
+        evaluated=[domain("set/photo", list(range(0, 240, 20))), domain("x", [255])],
     )
     network = Brightness().train()
     found = classification_examples(network, data, count=4)
@@ -54,7 +55,7 @@ def test_answers_are_what_the_network_says(tmp_path):
 
 
 def test_captions_say_what_was_answered_and_whether_it_is_right():
-    data = SimpleNamespace(judged_image=JudgedImage(16), judged=[domain("set/photo", [0, 20, 240])])
+    data = SimpleNamespace(evaluation_image=EvaluationImage(16), evaluated=[domain("set/photo", [0, 20, 240])])
     found = classification_examples(Brightness(), data)
     assert [caption(one) for one in found] == [
         "set/photo 0: dark, right",

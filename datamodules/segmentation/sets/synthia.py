@@ -48,8 +48,8 @@ CAMVID_FOLD = {
     16: 13,  # train -> car
     17: 18,  # motorcycle -> bicycle
 }
-"""Predicted training id -> judged training id, applied to predictions (never to labels) when judging on CamVid: its
-classes merge several of ours, so a network that calls a CamVid bus a bus is right and must not lose for it."""
+"""Predicted training id -> evaluated training id, applied to predictions (never to labels) when evaluating on CamVid:
+its classes merge several of ours, so a network that calls a CamVid bus a bus is right and must not lose for it."""
 
 
 class SYNTHIA(OneFolderSet):
@@ -59,7 +59,7 @@ class SYNTHIA(OneFolderSet):
     url = "https://synthia-dataset.net/downloads/"
     layout = "RGB/0000000.png and GT/LABELS/0000000.png (of the archive SYNTHIA-RAND-CITYSCAPES)"
     layouts = (Layout("RGB", ".png", "GT/LABELS", ".png", IDS),)
-    judged = USUAL
+    evaluated = USUAL
     fractions: ClassVar = {"train": 0.7, "val": 0.3}  # the set has no official split; RobustNet's is 6,580 and 2,820
     split_words: ClassVar = TRAIN_AND_VAL
 

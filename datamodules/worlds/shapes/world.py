@@ -2,8 +2,8 @@
 
 A small controlled laboratory for what a classifier makes of style: a photograph, a painting, a cartoon or a pencil
 sketch of an apple, a bell, a bird, ... among fragments that are nothing. Colour, texture and light are picked alike for
-every class; only its outline and inner lines tell it. `python -m datamodules.worlds.shapes.world --out shapes.png` draws a contact
-sheet.
+every class; only its outline and inner lines tell it. `python -m datamodules.worlds.shapes.world --out shapes.png`
+draws a contact sheet.
 """
 
 from collections.abc import Sequence

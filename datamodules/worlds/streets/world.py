@@ -1,8 +1,8 @@
 """Streets: driving scenes with Cityscapes' 19 classes, drawn on the fly, in appearances as far apart as real domains.
 
 A small controlled laboratory for domain shift, for a laptop: what stands where depends on the seed, the split and the
-index alone; an appearance changes the light, the materials, the air and the camera. `python -m datamodules.worlds.streets.world
---out sheet.png` draws a contact sheet.
+index alone; an appearance changes the light, the materials, the air and the camera. `python -m
+datamodules.worlds.streets.world --out sheet.png` draws a contact sheet.
 """
 
 from pathlib import Path
@@ -144,7 +144,7 @@ class Streets:
     """
 
     label_space = STREET
-    judged = tuple(range(len(STREET)))
+    evaluated = tuple(range(len(STREET)))
 
     def __init__(
         self,

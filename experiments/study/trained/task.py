@@ -28,7 +28,7 @@ class TrainedTask(ABC):
 
     @abstractmethod
     def data(self, module: StudyModule, targets: Sequence[str], flags) -> pl.LightningDataModule:
-        """Sets to be evaluated on, opened as the network's recipe wants them; they are its `judged`.
+        """Sets to be evaluated on, opened as the network's recipe wants them; they are its `evaluated`.
 
         From then on the module is evaluated on them.
 

@@ -5,7 +5,7 @@ import pytest
 
 from datamodules.classification.data import AdaptationData
 from datamodules.classification.domains import ImageDomain, domains_of, open_images
-from datamodules.classification.transforms import JudgedImage
+from datamodules.classification.transforms import EvaluationImage
 from datamodules.image_files import DataError, MissingDataError
 from tests.datamodules.classification import published_layouts as published
 
@@ -163,17 +163,17 @@ def domain(name, classes, labels):
     return ImageDomain(name, Samples(classes, labels), tuple(classes))
 
 
-def test_domains_to_learn_to_judge_on_and_to_adapt_to_have_the_same_classes():
+def test_domains_to_learn_to_evaluate_on_and_to_adapt_to_have_the_same_classes():
     learned, turned = domain("a", ["cat", "dog"], [0, 1]), domain("b", ["dog", "cat"], [0, 0, 1])
     other, settings = domain("c", ["cat", "car"], [0, 1]), {"size": 16, "resize": None, "batch_size": 1}
-    transform = JudgedImage(16, None)
+    transform = EvaluationImage(16, None)
     data = AdaptationData(learned, [learned, turned], transform, target=turned, **settings)
-    for found in (data.judged[1], data.target):
+    for found in (data.evaluated[1], data.target):
         assert found.classes == ("cat", "dog") and found.samples.labels.tolist() == [1, 1, 0]
         assert [found.samples[i][1] for i in range(3)] == [1, 1, 0]
-    for judged, target in (([other], learned), ([learned], other)):
+    for evaluated, target in (([other], learned), ([learned], other)):
         with pytest.raises(DataError, match=r"c has 2 classes \(cat, car\), not the 2 \(cat, dog\) of a"):
-            AdaptationData(learned, judged, transform, target=target, **settings)
+            AdaptationData(learned, evaluated, transform, target=target, **settings)
 
 
 # Shapes.

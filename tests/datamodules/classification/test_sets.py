@@ -440,7 +440,7 @@ def test_a_trial_holds_out_a_fifth_of_each_domain(tmp_path):
 
 
 def test_the_held_out_images_never_change(tmp_path):
-    """Or a checkpoint would be judged on images that it was trained on by another release."""
+    """Or a checkpoint would be evaluated on images that it was trained on by another release."""
     published.make_domains(tmp_path)
     val = MultiDomain(PACS, tmp_path, "val", ("photo",))
     assert [val.path(index).relative_to(tmp_path).as_posix() for index in range(len(val))] == HELD_OUT

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from datamodules.classification.transforms import (
-    JudgedImage,
+    EvaluationImage,
     RandAugment,
     TrainImage,
     centre,
@@ -72,7 +72,7 @@ def test_normalisation_of_a_part_of_an_image():
     np.testing.assert_array_equal(image, before)
 
 
-# Judging.
+# Evaluating.
 
 
 @pytest.mark.parametrize("size", [(37, 50), (50, 37), (33, 33), (40, 41), (32, 32)])
@@ -85,7 +85,7 @@ def test_the_middle_is_torchvisions(size, crop):
 @pytest.mark.parametrize("size", [(75, 100), (101, 67), (20, 31), (64, 64), (1, 1), (3, 200)])
 @pytest.mark.parametrize(("crop", "resize"), [(32, 36), (32, None), (28, 32)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_judged_images_are_torchvisions(size, crop, resize, interpolation):
+def test_evaluation_images_are_torchvisions(size, crop, resize, interpolation):
     image = noise(*size)
     reference = v2.Compose(
         [
@@ -95,22 +95,22 @@ def test_judged_images_are_torchvisions(size, crop, resize, interpolation):
             v2.Normalize(MEAN, STD),
         ]
     )
-    out = JudgedImage(crop, resize, interpolation)(image)
+    out = EvaluationImage(crop, resize, interpolation)(image)
     expected = reference(torch.from_numpy(image).permute(2, 0, 1))
     assert out.shape == (3, crop, crop) and out.is_contiguous()
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=0)
 
 
-def test_a_judged_image_of_the_right_size_is_only_normalised():
+def test_an_evaluation_image_of_the_right_size_is_only_normalised():
     image = noise(32, 32)
-    np.testing.assert_array_equal(grey_levels(JudgedImage(32)(image)), image)
+    np.testing.assert_array_equal(grey_levels(EvaluationImage(32)(image)), image)
 
 
-def test_judging_cannot_cut_more_than_there_is():
+def test_evaluating_cannot_cut_more_than_there_is():
     with pytest.raises(ValueError, match="resized to 224 pixels cannot be cut to 256"):
-        JudgedImage(256, 224)
+        EvaluationImage(256, 224)
     with pytest.raises(ValueError):
-        JudgedImage(32, interpolation="cubist")
+        EvaluationImage(32, interpolation="cubist")
 
 
 # Resizing.
@@ -259,7 +259,7 @@ def test_the_image_that_goes_in_is_left_alone():
     before = image.copy()
     for crop in ("resized", "padded", "random", "centre"):
         TrainImage(32, crop, randaugment=(2, 15))(image)
-    JudgedImage(32)(image)
+    EvaluationImage(32)(image)
     np.testing.assert_array_equal(image, before)
 
 
@@ -344,12 +344,12 @@ def test_a_transform_can_be_sent_to_another_process():
 # What other libraries' recipes need.
 
 
-def test_judged_images_are_squashed_as_torchvisions():
+def test_evaluation_images_are_squashed_as_torchvisions():
     image = noise(75, 100)
-    out = grey_levels(JudgedImage(28, 32, squash=True)(image))
+    out = grey_levels(EvaluationImage(28, 32, squash=True)(image))
     reference = v2.Compose([v2.Resize((32, 32)), v2.CenterCrop(28)])
     np.testing.assert_array_equal(out, through_torchvision(reference, image))
-    np.testing.assert_array_equal(grey_levels(JudgedImage(32, squash=True)(noise(32, 32))), noise(32, 32))
+    np.testing.assert_array_equal(grey_levels(EvaluationImage(32, squash=True)(noise(32, 32))), noise(32, 32))
 
 
 def test_training_images_are_squashed_before_they_are_cut():
@@ -378,11 +378,11 @@ def test_cifars_own_mean_and_standard_deviation():
     expected = (image.astype(np.float64) / 255 - (0.4914, 0.4822, 0.4465)) / (0.2023, 0.1994, 0.2010)
     torch.manual_seed(0)
     for out in (
-        JudgedImage(32, normalisation="cifar")(image),
+        EvaluationImage(32, normalisation="cifar")(image),
         TrainImage(32, "random", flip=False, normalisation="cifar")(image),
     ):
         np.testing.assert_allclose(out.permute(1, 2, 0).numpy(), expected, atol=1e-6)
-    for transform in (JudgedImage, TrainImage):
+    for transform in (EvaluationImage, TrainImage):
         with pytest.raises(ValueError, match="unknown normalisation 'mnist': choose from imagenet, cifar"):
             transform(32, normalisation="mnist")
 

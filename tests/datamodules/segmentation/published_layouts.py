@@ -2,7 +2,8 @@
 
 Each `make_*(root, n, size, samples)` writes n frames a split and returns {split: [(image, label), ...]} in the order of
 the file names: image uint8 (H, W, 3) RGB, label uint8 (H, W) of training ids as they must come back. Classes are
-looked up by name in the lists below, which are the sets' own and know nothing of `datamodules.segmentation.labels`' tables.
+looked up by name in the lists below, which are the sets' own and know nothing of `datamodules.segmentation.labels`'
+tables.
 """
 
 from collections.abc import Iterable, Iterator

@@ -19,7 +19,7 @@ def streets(**changes) -> SegmentationData:
         "height": 64,
         "batch_size": 2,
         "train_scenes": 6,
-        "judged_scenes": 3,
+        "evaluation_scenes": 3,
         "class_uniform": 0.0,
     }
     return SegmentationData("streets-game", ["streets-night", "streets-fog"], **settings | changes)
@@ -41,33 +41,33 @@ class Listed:
         return self.labels[index]
 
 
-def test_batches_and_the_order_of_the_judged():
+def test_batches_and_the_order_of_the_evaluated():
     data = streets()
     images, labels = next(iter(data.train_dataloader()))
     assert images.shape == (2, 3, 48, 64) and labels.shape == (2, 48, 64) and labels.dtype == torch.int64
-    assert [domain.name for domain in data.judged] == ["streets-game", "streets-night", "streets-fog"]
+    assert [domain.name for domain in data.evaluated] == ["streets-game", "streets-night", "streets-fog"]
     for loader in data.val_dataloader():
         assert sum(len(images) for images, _ in loader) == 3
     game, night, _ = (next(iter(loader)) for loader in data.val_dataloader())
     assert torch.equal(game[1], night[1]) and not torch.allclose(game[0], night[0])
 
 
-def test_training_and_judged_scenes_differ():
+def test_training_and_evaluation_scenes_differ():
     data = streets()
-    assert not np.array_equal(data.source.samples[0][1], data.judged[0].samples[0][1])
+    assert not np.array_equal(data.source.samples[0][1], data.evaluated[0].samples[0][1])
 
 
-def test_the_source_among_the_targets_is_judged_once():
+def test_the_source_among_the_targets_is_evaluated_once():
     data = SegmentationData("streets-game", ["streets-game", "streets-fog"], crop=(48, 64), height=64)
-    assert [domain.name for domain in data.judged] == ["streets-game", "streets-fog"]
+    assert [domain.name for domain in data.evaluated] == ["streets-game", "streets-fog"]
 
 
-def test_every_process_judges_its_own_share():
-    data = streets(judged_scenes=5)
+def test_every_process_evaluates_its_own_share():
+    data = streets(evaluation_scenes=5)
     seen = []
     for rank in range(2):
         data.trainer = type("Trainer", (), {"world_size": 2, "global_rank": rank})()
-        loader = data.judged_loader(data.judged[0])
+        loader = data.evaluation_loader(data.evaluated[0])
         seen += [image.sum().item() for images, _ in loader for image in images]
     assert len(seen) == 5 and len(set(seen)) == 5
 
@@ -95,9 +95,9 @@ def test_finding_classes_leaves_the_random_numbers_alone(tmp_path, monkeypatch):
     assert drawn == [torch.rand(()).item()] * 2
 
 
-def test_the_split_trained_on_is_not_judged(tmp_path):
+def test_the_split_trained_on_is_not_evaluated(tmp_path):
     for source, targets in (("streets-game:val", []), ("streets-game", ["streets-game:train"])):
-        with pytest.raises(DataError, match="would be judged on the images it is trained on"):
+        with pytest.raises(DataError, match="would be evaluated on the images it is trained on"):
             SegmentationData(source, targets, str(tmp_path), crop=(32, 32))
 
 
@@ -119,9 +119,9 @@ def test_unknown_ids_of_a_target_are_found_before_training(tmp_path, monkeypatch
 def test_real_images_are_resized_with_their_labels(tmp_path):
     make_camvid(tmp_path / "camvid", n=2, size=(60, 90))
     data = SegmentationData("camvid", ["camvid:test"], str(tmp_path), crop=(32, 32), height=40, batch_size=2)
-    images, labels = next(iter(data.judged_loader(data.judged[1])))
+    images, labels = next(iter(data.evaluation_loader(data.evaluated[1])))
     assert images.shape == (1, 3, 40, 60) and labels.shape == (1, 40, 60)
-    _, whole = Resized(data.judged[1].samples, None)[0]
+    _, whole = Resized(data.evaluated[1].samples, None)[0]
     assert whole.shape == (60, 90)
 
 

@@ -271,9 +271,14 @@ def test_published_sets_go_through(tmp_path, cache):
     assert any("-centres.npy" in file.name for file in cache.iterdir())
     images, labels = next(iter(data.train_dataloader()))
     assert images.shape == (4, 3, 32, 32) and labels.shape == (4, 32, 32) and labels.dtype == torch.int64
-    images, labels = next(iter(data.judged_loader(data.judged[1])))
+    images, labels = next(iter(data.evaluation_loader(data.evaluated[1])))
     assert images.shape == (1, 3, 48, 48) and labels.shape == (1, 48, 48)
-    assert next(iter(data.judged_loader(data.judged[0])))[0].shape == (1, 3, 36, 64)  # the others are not resized
+    assert next(iter(data.evaluation_loader(data.evaluated[0])))[0].shape == (
+        1,
+        3,
+        36,
+        64,
+    )  # the others are not resized
     for file in cache.iterdir():
         file.write_bytes(b"\x93NUMPY damaged")
     assert class_centres(data.source).keys() == data._by_class.keys()  # found anew
@@ -284,7 +289,7 @@ def test_a_height_of_ones_own_takes_the_place_of_squares(tmp_path):
     data = SegmentationData(
         "streets-game", ["mapillary"], str(tmp_path), crop=(32, 32), height=32, squares={"mapillary": 48}
     )
-    assert next(iter(data.judged_loader(data.judged[1])))[0].shape == (1, 3, 32, 53)
+    assert next(iter(data.evaluation_loader(data.evaluated[1])))[0].shape == (1, 3, 32, 53)
 
 
 @pytest.mark.parametrize(("size", "columns"), [((60, 100), slice(16, 64)), ((100, 60), slice(0, 28))])

@@ -461,22 +461,22 @@ def test_drivable_tables_by_class_name():
 
 
 @pytest.mark.parametrize("street_set", STREET_SETS.values(), ids=STREET_SETS)
-def test_judged_and_fold_agree_with_the_tables(street_set):
+def test_evaluated_and_fold_agree_with_the_tables(street_set):
     space = range(len(street_set.label_space))
     assert street_set.name in STREET_SETS and street_set.url.startswith("http")
     for layout in street_set.layouts:
         produced = labels.trained(layout.table)
-        assert set(street_set.judged) <= set(produced) <= set(space)
+        assert set(street_set.evaluated) <= set(produced) <= set(space)
         assert UNKNOWN not in layout.table and UNKNOWN not in layout.table.values()
-    assert tuple(sorted(set(street_set.judged))) == street_set.judged
-    for predicted, judged in street_set.fold.items():
-        assert judged in street_set.judged  # what is folded is judged,
+    assert tuple(sorted(set(street_set.evaluated))) == street_set.evaluated
+    for predicted, evaluated in street_set.fold.items():
+        assert evaluated in street_set.evaluated  # what is folded is evaluated,
         assert predicted in space and predicted not in produced  # and only classes the set has no label for are folded
 
 
-def test_on_camvid_every_prediction_is_judged():
+def test_on_camvid_every_prediction_is_evaluated():
     folded = {CamVid.fold.get(training, training) for training in range(19)}
-    assert folded == set(CamVid.judged)
+    assert folded == set(CamVid.evaluated)
 
 
 @pytest.mark.skipif("NORMSHIFT_CAMVID" not in os.environ, reason="NORMSHIFT_CAMVID names no copy of CamVid")
@@ -490,7 +490,7 @@ def test_real_camvid(split):
         pixels += np.bincount(label.ravel(), minlength=256)
         for training in (0, 10):  # road, sky
             rows[training] += np.nonzero(label == training)[0].sum(), (label == training).sum()
-    assert set(np.flatnonzero(pixels)) <= {*CamVid.judged, 255}
+    assert set(np.flatnonzero(pixels)) <= {*CamVid.evaluated, 255}
     assert pixels[0] / pixels.sum() > 0.2  # a car's view is mostly road,
     sky, road = (rows[training, 0] / rows[training, 1] for training in (10, 0))
     assert sky < 180 < road  # and the sky is above it

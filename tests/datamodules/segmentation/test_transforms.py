@@ -92,7 +92,7 @@ def test_torchs_seed_repeats_a_sample():
     assert not torch.equal(first[0], second[0])
 
 
-def test_judging_only_normalises():
+def test_evaluating_only_normalises():
     label = blocks()
     image, out = EvalTransform()(painted(label), label)
     expected = (painted(label) / 255.0 - np.array(MEAN)) / np.array(STD)

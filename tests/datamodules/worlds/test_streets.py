@@ -212,7 +212,7 @@ def test_errors():
 
 def test_names_and_labels():
     world = Streets("fog")
-    assert world.name == "streets-fog" and world.label_space is STREET and world.judged == tuple(range(19))
+    assert world.name == "streets-fog" and world.label_space is STREET and world.evaluated == tuple(range(19))
 
 
 def test_contact_sheet():

@@ -2,55 +2,57 @@
 
 import pytest
 
-from experiments.reporting.arm_styles import COLOURS, LINES, MOST, PLAIN, cast, norm_look
+from experiments.reporting.arm_styles import COLOURS, LINES, MOST, PLAIN, arm_styles, norm_style
 from lightning_modules.gates.panels import norm_colour
 from normshift import NORMS
 
 
 def test_every_norm_has_its_own_dash_and_marker():
-    assert len({norm_look(norm)[1:] for norm in NORMS}) == len(NORMS)
+    assert len({norm_style(norm)[1:] for norm in NORMS}) == len(NORMS)
 
 
 def test_where_each_norm_has_one_arm_it_wears_its_norms_colour():
-    shown = cast({"r50-sn": {"backbone": "r50", "norm": "sn"}, "r50-bn": {"backbone": "r50", "norm": "bn"}})
-    assert [look.colour for look in shown.looks.values()] == [norm_colour("sn"), norm_colour("bn")]
+    shown = arm_styles({"r50-sn": {"backbone": "r50", "norm": "sn"}, "r50-bn": {"backbone": "r50", "norm": "bn"}})
+    assert [style.colour for style in shown.styles.values()] == [norm_colour("sn"), norm_colour("bn")]
     assert list(shown.key) == ["r50-sn", "r50-bn"] and shown.groups == {"": ["r50-sn", "r50-bn"]}
 
 
 def test_elsewhere_arms_take_colours_in_turn_and_no_two_of_a_panel_look_alike():
-    shown = cast({f"step{i}": {"norm": "bn", "setting": i} for i in range(MOST)})
-    assert [look.colour for look in shown.looks.values()][: len(COLOURS)] == list(COLOURS)
-    assert len(set(shown.looks.values())) == MOST and len(set(LINES)) == len(LINES)
-    assert shown.of_row("step3") == shown.looks["step3"] and shown.of_row("bn") == PLAIN
-    assert len(set(cast({str(i): {} for i in range(MOST)}).looks.values())) == MOST  # nothing known of them
+    shown = arm_styles({f"step{i}": {"norm": "bn", "setting": i} for i in range(MOST)})
+    assert [style.colour for style in shown.styles.values()][: len(COLOURS)] == list(COLOURS)
+    assert len(set(shown.styles.values())) == MOST and len(set(LINES)) == len(LINES)
+    assert shown.of_row("step3") == shown.styles["step3"] and shown.of_row("bn") == PLAIN
+    assert len(set(arm_styles({str(i): {} for i in range(MOST)}).styles.values())) == MOST  # nothing known of them
 
 
 def test_arms_of_one_norm_share_its_colour_and_nothing_else():
-    shown = cast({f"{norm}-b{batch}": {"norm": norm, "batch": batch} for norm in ("bn", "sn") for batch in (32, 8, 2)})
+    shown = arm_styles(
+        {f"{norm}-b{batch}": {"norm": norm, "batch": batch} for norm in ("bn", "sn") for batch in (32, 8, 2)}
+    )
     for norm in ("bn", "sn"):
-        looks = [look for arm, look in shown.looks.items() if arm.startswith(norm)]
-        assert {look.colour for look in looks} == {norm_colour(norm)} and len(set(looks)) == 3
-        assert len({look.dash for look in looks}) == 3
+        styles = [style for arm, style in shown.styles.items() if arm.startswith(norm)]
+        assert {style.colour for style in styles} == {norm_colour(norm)} and len(set(styles)) == 3
+        assert len({style.dash for style in styles}) == 3
 
 
 def test_many_arms_are_split_where_each_panel_has_each_norm_once():
     arms = {f"{norm}-b{batch}": {"norm": norm, "batch": batch} for batch in (32, 2, 1) for norm in NORMS}
-    shown = cast(arms)
+    shown = arm_styles(arms)
     assert list(shown.groups) == ["batch 32", "batch 2", "batch 1"] and not shown.left_out
     assert shown.groups["batch 2"] == [f"{norm}-b2" for norm in NORMS]
-    assert list(shown.key) == list(NORMS) and shown.looks["bin-b1"] == shown.key["bin"] == shown.of_row("bin")
+    assert list(shown.key) == list(NORMS) and shown.styles["bin-b1"] == shown.key["bin"] == shown.of_row("bin")
 
 
 def test_the_backbone_is_asked_first():
     every = [(b, n, a) for b in ("r18", "r50") for n in ("bn", "sn") for a in (None, 2, 3, 4)]
     arms = {f"{b}-{n}-{a}": {"norm": n, "antialias": a, "backbone": b} for b, n, a in every}
-    shown = cast(arms)
+    shown = arm_styles(arms)
     assert list(shown.groups) == ["backbone r18", "backbone r50"]  # by antialias, norms would come twice, too
-    assert len({shown.looks[arm] for arm in shown.groups["backbone r50"]}) == 8
+    assert len({shown.styles[arm] for arm in shown.groups["backbone r50"]}) == 8
 
 
-@pytest.mark.parametrize("facts", [{}, {"norm": "bn", "backbone": "r50"}])
-def test_what_no_fact_splits_is_cut_off(facts):
-    shown = cast({f"arm{i}": facts for i in range(MOST + 3)})
+@pytest.mark.parametrize("columns", [{}, {"norm": "bn", "backbone": "r50"}])
+def test_what_no_column_splits_is_cut_off(columns):
+    shown = arm_styles({f"arm{i}": columns for i in range(MOST + 3)})
     assert [len(group) for group in shown.groups.values()] == [MOST] and len(shown.key) == MOST
     assert shown.left_out == [f"arm{i}" for i in range(MOST, MOST + 3)]

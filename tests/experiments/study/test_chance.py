@@ -8,7 +8,7 @@ from experiments.reporting.run import Run
 from experiments.reporting.sections import drop_section, training_section
 from experiments.study.chance import guessing, without_guessers
 from experiments.tasks.domain_drop import drop_table, seed_scores, verdict
-from experiments.tasks.evaluated_table import judged_table
+from experiments.tasks.evaluated_table import evaluated_table
 
 
 def segmented(miou: dict[str, tuple[float, float]], classes: int = 19) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def test_a_network_that_always_says_the_same_is_not_the_most_consistent():
     results = classified({("bn", 0): 0.1, ("bn", 1): 0.119, ("sn", 0): 0.6, ("sn", 1): 0.1})
     found = guessing(results)
     assert [*zip(found["arm"], found["seed"], strict=True)] == [("bn", 0), ("bn", 1), ("sn", 1)]
-    table = without_guessers(judged_table(results), results)
+    table = without_guessers(evaluated_table(results), results)
     assert table.unlearned == {"bn"}  # sn learned something under one seed
     assert not any(best for name, row in table.rows() if name == "bn" for _, best in row)
 
@@ -69,8 +69,8 @@ def test_no_fall_from_chance():
     assert table.cells["fall", "mean"].isna().tolist() == [True, False]
 
 
-def test_a_training_too_short_for_a_loss_is_said_to_have_been_judged():
+def test_a_training_too_short_for_a_loss_is_said_to_have_been_evaluated():
     metrics = pd.DataFrame([{"arm": "bn", "norm": "bn", "seed": 0, "step": 5, "source/miou": 0.1}])
     results = segmented({"bn": (0.1, 0.05)})
     run = Run(None, {"source": "source"}, {"bn": {"norm": "bn"}}, drop_table(results), results, metrics, None, None)
-    assert "judged once, at the end, which the table tells" in training_section(run).absent
+    assert "evaluated once, at the end, which the table tells" in training_section(run).absent

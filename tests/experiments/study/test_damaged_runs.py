@@ -73,7 +73,7 @@ OF_TEXTS = {
     "a number": written("7"),
     "null": written("null"),
     "numbers in names' places": written('{"3": 4, "source": 5, "seeds": "many", "seed": [1]}'),
-    "facts of other kinds": written('{"bn": {"norm": ["bn"]}, "sn": {"norm": {"a": 1}}, "bin": {}}'),
+    "columns of other kinds": written('{"bn": {"norm": ["bn"]}, "sn": {"norm": {"a": 1}}, "bin": {}}'),
     "unknown norms": written('{"bn": {"norm": "mystery"}, "zn": {"norm": "mystery", "backbone": null}}'),
     "a table of nothing": written('{"rows": [], "columns": {}, "legend": "", "corner": "", "smaller": [], '
                                   '"unranked": [], "digits": {}}'),
@@ -116,9 +116,9 @@ def looked_at(run: Path) -> str:
         assert "Traceback" not in page and str(run) in page
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for look in (read_folder, notebook_runs._finished):
+        for style in (read_folder, notebook_runs._finished):
             try:
-                look(run)
+                style(run)
             except UsageError as error:
                 assert str(run) in str(error)
     print_gates(run)
@@ -150,19 +150,19 @@ LESS = {
 }  # fmt: skip
 """What is cut in the middle and still tells something."""
 
-PARTS = ("result.json", "metrics.csv", "gates.parquet")
+FILES = ("result.json", "metrics.csv", "gates.parquet")
 OF_RESULTS = {
     "a list": written("[]"),
     "a list of numbers": written('{"results": [1, 2]}'),
     "no list": written('{"results": 3}'),
     "lists of lists": written('{"results": [[1], [2]], "divergence": null}'),
 }
-OF_PARTS = [(file, state, spoil) for file in PARTS for state, spoil in OF_ANY.items()]
-OF_PARTS += [("result.json", state, spoil) for state, spoil in OF_RESULTS.items()]
-OF_PARTS += [("metrics.csv", "words for steps", written("step,train/loss\na,1\nb,2\n"))]
+OF_FILES = [(file, state, spoil) for file in FILES for state, spoil in OF_ANY.items()]
+OF_FILES += [("result.json", state, spoil) for state, spoil in OF_RESULTS.items()]
+OF_FILES += [("metrics.csv", "words for steps", written("step,train/loss\na,1\nb,2\n"))]
 
 
-@pytest.mark.parametrize(("file", "state", "spoil"), chosen(OF_PARTS))
+@pytest.mark.parametrize(("file", "state", "spoil"), chosen(OF_FILES))
 def test_a_training_that_is_damaged_costs_the_others_nothing(file, state, spoil, study, tmp_path):
     run = shutil.copytree(study, tmp_path / "run")
     spoil(run / "r18-sn-seed4" / file)

@@ -95,8 +95,8 @@ def test_results_come_back_as_they_were_written(wide, tmp_path):
 
 
 def test_arms_wear_the_colour_of_their_norm(folder):
-    looks = read_folder(filled(folder).path).looks
-    assert looks["bn-1x2"].colour != looks["sn-1x2"].colour
+    styles = read_folder(filled(folder).path).styles
+    assert styles["bn-1x2"].colour != styles["sn-1x2"].colour
 
 
 def test_what_is_no_finished_run_is_refused(folder, tmp_path):

@@ -48,8 +48,8 @@ class Stop(BaseException):
 def trained(monkeypatch, study, module: type, line: str, stops: list[int]) -> tuple[list[list[int]], list[int]]:
     """Run a study, resuming it after each stop; the steps that each call began, and those that were evaluated."""
     begun: list[list[int]] = []
-    judged: list[int] = []
-    evaluated = module.on_validation_epoch_end
+    evaluated: list[int] = []
+    original = module.on_validation_epoch_end
 
     def count(self, *_) -> None:
         if stops and self.global_step >= stops[0]:
@@ -57,13 +57,13 @@ def trained(monkeypatch, study, module: type, line: str, stops: list[int]) -> tu
             raise Stop
         begun[-1].append(self.global_step)
 
-    def judge(self) -> None:
-        evaluated(self)
-        judged.append(self.evaluated_at)
+    def evaluate(self) -> None:
+        original(self)
+        evaluated.append(self.evaluated_at)
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "on_train_batch_start", count)
-        patched.setattr(module, "on_validation_epoch_end", judge)
+        patched.setattr(module, "on_validation_epoch_end", evaluate)
         for call in range(len(stops) + 1):
             begun.append([])
             flags = parse(study.Flags, "", (line + " --resume" * bool(call)).split())
@@ -72,7 +72,7 @@ def trained(monkeypatch, study, module: type, line: str, stops: list[int]) -> tu
                     study.run(flags)
             else:
                 study.run(flags)
-    return begun, judged
+    return begun, evaluated
 
 
 @pytest.mark.parametrize("name", ["cls", *(pytest.param(name, marks=pytest.mark.slow) for name in [*STUDIES][1:])])
@@ -87,15 +87,15 @@ def test_steps_epochs_and_evaluations_are_those_of_a_whole_training(name, tmp_pa
 
     monkeypatch.setattr(AveragedWeights, "put_in_place", counted)
     steps, epoch, in_turn = (9, 2, 1) if name == "seg" else (22, 5, 2 if name == "batch-size" else 1)
-    _, judged = trained(monkeypatch, study, module, f"{line} --out {tmp_path / 'whole'}", [])
+    _, evaluated = trained(monkeypatch, study, module, f"{line} --out {tmp_path / 'whole'}", [])
     stops = [1, 2 * epoch + 1, steps - 1]  # in the first epoch, the third and the last
-    calls, judged_in_parts = trained(monkeypatch, study, module, f"{line} --out {tmp_path / 'run'}", list(stops))
+    calls, evaluated_in_parts = trained(monkeypatch, study, module, f"{line} --out {tmp_path / 'run'}", list(stops))
 
     begins = [0, 0, 2 * epoch, (steps - 1) // epoch * epoch]  # each call goes on from the last whole epoch
     ends = [*stops, steps]
     expected = [[step for step in range(*part) for _ in range(in_turn)] for part in zip(begins, ends, strict=True)]
     assert calls == expected
-    assert judged_in_parts == judged and judged[-1] == steps
+    assert evaluated_in_parts == evaluated and evaluated[-1] == steps
     assert updates == ([22, 22] if "--ema-decay" in line else [])
     whole, run = (tmp_path / folder for folder in ("whole", "run"))
     kept = torch.load(run / f"{arm}-seed0" / "checkpoints" / "model.ckpt", weights_only=True)

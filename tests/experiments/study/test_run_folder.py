@@ -47,7 +47,7 @@ def fill(folder: RunFolder, arm: str, seed: int, top1: float) -> None:
     folder.finish(arm, seed, {"results": rows, "divergence": [{"domain": "fog", "mean": 1.0}]})
 
 
-def test_gathered_tables_begin_with_the_arm_its_facts_and_the_seed(tmp_path):
+def test_gathered_tables_begin_with_the_arm_its_columns_and_the_seed(tmp_path):
     folder = opened(tmp_path / "run")
     for (arm, seed), top1 in zip([(a, s) for a in ARMS for s in (3, 4)], (0.5, 0.7, 0.8, 0.8), strict=True):
         assert not folder.is_finished(arm, seed)

@@ -35,7 +35,7 @@ def test_the_minival_is_two_percent_and_nothing_is_on_both_sides(count, held):
     np.testing.assert_array_equal(divided(count, 0.02)[0], out)  # the same for every candidate
 
 
-def test_candidates_learn_and_are_judged_on_the_training_images_alone(monkeypatch):
+def test_candidates_learn_and_are_evaluated_on_the_training_images_alone(monkeypatch):
     opened_splits = []
 
     def open_images(self, name, split, size):
@@ -44,8 +44,8 @@ def test_candidates_learn_and_are_judged_on_the_training_images_alone(monkeypatc
 
     monkeypatch.setattr(Opened, "_open", open_images)
     minival = Minival(ClassificationFlags(), 0.02)
-    learned, judged = (minival("shapes", split, RECIPE).samples for split in ("train", "val"))
-    assert set(opened_splits) == {"train"} and (len(learned), len(judged)) == (196, 4)
-    numbers = [{int(samples[i][0][0, 0, 0]) for i in range(len(samples))} for samples in (learned, judged)]
+    learned, evaluated = (minival("shapes", split, RECIPE).samples for split in ("train", "val"))
+    assert set(opened_splits) == {"train"} and (len(learned), len(evaluated)) == (196, 4)
+    numbers = [{int(samples[i][0][0, 0, 0]) for i in range(len(samples))} for samples in (learned, evaluated)]
     assert numbers[0].isdisjoint(numbers[1]) and numbers[0] | numbers[1] == set(range(200))
-    assert all(samples[i][1] == samples.labels[i] for samples in (learned, judged) for i in range(len(samples)))
+    assert all(samples[i][1] == samples.labels[i] for samples in (learned, evaluated) for i in range(len(samples)))

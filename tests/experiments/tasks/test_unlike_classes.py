@@ -11,15 +11,15 @@ from experiments.tasks.classification import check_classes
 
 
 def checked(adapt_to=None, **domains):
-    """What a study says of an arm that learns `train` and is judged on the others."""
+    """What a study says of an arm that learns `train` and is evaluated on the others."""
 
     def opened(name, split, recipe):
         classes, labels = domains[name]
         samples = SimpleNamespace(classes=classes, labels=np.array(labels), __len__=lambda: len(labels))
         return ImageDomain(name.replace("_", "/"), samples, tuple(classes))
 
-    judged = tuple(name for name in domains if name not in ("train", adapt_to))
-    check_classes(SimpleNamespace(train="train", judged=judged, adapt_to=adapt_to, recipe=None), opened)
+    evaluated = tuple(name for name in domains if name not in ("train", adapt_to))
+    check_classes(SimpleNamespace(train="train", evaluated=evaluated, adapt_to=adapt_to, recipe=None), opened)
 
 
 PETS = ["cat", "dog"]

@@ -1,4 +1,4 @@
-"""How classification trains and is judged, against torchmetrics-free arithmetic."""
+"""How classification trains and is evaluated, against torchmetrics-free arithmetic."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ QUIET = {
 
 def module_of(norm="bn", classes=CLASSES, **settings) -> ClassificationModule:
     torch.manual_seed(0)
-    return ClassificationModule(RECIPE, norm, classes, settings.pop("judged", ["x"]), **settings)
+    return ClassificationModule(RECIPE, norm, classes, settings.pop("evaluated", ["x"]), **settings)
 
 
 def loader(count: int, seed: int = 0, batch: int = 5, classes: int = 7) -> DataLoader:
@@ -31,8 +31,8 @@ def loader(count: int, seed: int = 0, batch: int = 5, classes: int = 7) -> DataL
     return DataLoader(TensorDataset(images, torch.randint(classes, (count,), generator=numbers)), batch)
 
 
-def test_judgement_of_two_domains_is_exact_whatever_the_batches():
-    module = module_of(judged=["one", "two"])
+def test_evaluation_of_two_domains_is_exact_whatever_the_batches():
+    module = module_of(evaluated=["one", "two"])
     trainer = pl.Trainer(**QUIET)
     loaders = [loader(13, 1), loader(7, 2)]  # 13 = 5 + 5 + 3: a mean of batches' means would be wrong
     logged = trainer.validate(module, loaders, verbose=False)
@@ -49,7 +49,7 @@ def test_judgement_of_two_domains_is_exact_whatever_the_batches():
             assert found[name, measure] == pytest.approx(value.item(), abs=1e-6), (name, measure)
             assert any(row.get(f"{name}/{measure}") == pytest.approx(value.item(), abs=1e-6) for row in logged)
     again = trainer.validate(module, loaders, verbose=False)
-    assert again == logged  # nothing is carried over from the first judgement
+    assert again == logged  # nothing is carried over from the first evaluation
 
 
 def test_five_classes_have_no_top5():
@@ -109,8 +109,8 @@ def test_unknown_names_say_what_there_is():
         ClassificationModule(dataclasses.replace(RECIPE, backbone="resnet5O"), "bn", CLASSES, ["x"])
 
 
-class Judgements(pl.Callback):
-    """What the module said and weighed at each judgement."""
+class Evaluations(pl.Callback):
+    """What the module said and weighed at each evaluation."""
 
     def __init__(self):
         self.scores, self.weights = [], []
@@ -123,11 +123,11 @@ class Judgements(pl.Callback):
 
 
 @pytest.mark.parametrize("select_on", [("one",), ("two", "three")])
-def test_the_best_judgement_counts_and_its_weights_come_back(select_on, tmp_path):
+def test_the_best_evaluation_counts_and_its_weights_come_back(select_on, tmp_path):
     """Interrupted in between, and resumed: the best of both halves."""
     torch.manual_seed(0)
     names, recipe = ["one", "two", "three"], dataclasses.replace(RECIPE, lr=3.0)
-    watch, loaders = Judgements(), [loader(31, seed) for seed in (1, 2, 3)]
+    watch, loaders = Evaluations(), [loader(31, seed) for seed in (1, 2, 3)]
     first = pl.Trainer(max_epochs=3, callbacks=[watch], **QUIET)
     first.fit(ClassificationModule(recipe, "bn", CLASSES, names, select_on=select_on), loader(20, 4), loaders)
     first.save_checkpoint(tmp_path / "last.ckpt")
@@ -145,7 +145,7 @@ def test_the_best_judgement_counts_and_its_weights_come_back(select_on, tmp_path
     assert "selected" not in read_checkpoint(str(tmp_path / "model.ckpt"))
 
 
-def test_without_a_choice_the_last_judgement_counts():
+def test_without_a_choice_the_last_evaluation_counts():
     module = module_of()
     pl.Trainer(max_epochs=2, **QUIET).fit(module, loader(20), loader(9))
     before = [row["value"] for row in module.results()]

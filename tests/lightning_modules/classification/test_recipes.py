@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules.classification.module import ClassificationModule
-from lightning_modules.classification.recipe_images import judged_image, train_image
+from lightning_modules.classification.recipe_images import evaluation_image, train_image
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE, ClassificationRecipe
 from lightning_modules.optimization import rate_factor
 from lightning_modules.weight_averaging import decay_at, moving_average, remembered
@@ -119,10 +119,10 @@ def test_published_lengths_in_steps():
     assert CLASSIFICATION_RECIPES["laptop"].fitted(50_000).epoch_steps == 781  # of 64 images, 16 left out
     for name, epoch, steps in (("tll-dann", 1000, 30_000), ("tll-erm", 500, 2500), ("domainbed-erm", 300, 5001)):
         recipe = CLASSIFICATION_RECIPES[name].fitted(2427)  # Office-Home's Art
-        assert (recipe.epoch_steps, recipe.max_steps, recipe.judge_epochs) == (epoch, steps, 1)
+        assert (recipe.epoch_steps, recipe.max_steps, recipe.evaluation_epochs) == (epoch, steps, 1)
 
 
-def test_resnet_rs_sees_the_published_part_of_a_judged_image():
+def test_resnet_rs_sees_the_published_part_of_an_evaluation_image():
     """The extra pixels of the code's table, around the middle 7/8."""
     for size, extra in {160: 23, 192: 27, 224: 32, 256: 37, 320: 46}.items():
         recipes = [recipe for name, recipe in CLASSIFICATION_RECIPES.items() if name.endswith(f"-{size}")]
@@ -303,7 +303,7 @@ def test_a_linear_evaluation_moves_nothing_but_the_head():
     recipe = tiny("linear", batch_size=4).fitted(8)
     module = ClassificationModule(recipe, "bn", CLASSES, ["x"])
     before = {key: value.clone() for key, value in module.net.state_dict().items()}
-    pl.Trainer(max_steps=2, **QUIET).fit(module, batches(), batches())  # a judgement sets modes, too
+    pl.Trainer(max_steps=2, **QUIET).fit(module, batches(), batches())  # an evaluation sets modes, too
     changed = {key for key, value in module.net.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"fc.weight", "fc.bias"}
 
@@ -312,7 +312,7 @@ def test_a_linear_evaluation_moves_nothing_but_the_head():
 def test_every_recipe_makes_its_images(name):
     recipe = CLASSIFICATION_RECIPES[name]
     photo = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    for transform in (train_image(recipe), judged_image(recipe)):
+    for transform in (train_image(recipe), evaluation_image(recipe)):
         out = transform(photo)
         assert out.shape == (3, recipe.image_size, recipe.image_size) and out.isfinite().all()
 

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from datamodules.classification.transforms import JudgedImage, normalised
+from datamodules.classification.transforms import EvaluationImage, normalised
 from datamodules.corruptions.appearance_shifts import APPEARANCE_SHIFTS
 from datamodules.corruptions.imagenet_c import CORRUPTIONS, corrupt
 from datamodules.corruptions.imagenet_p import NOISES, PERTURBATIONS
 from datamodules.segmentation.transforms import MEAN, STD
 from lightning_modules.classification.module import ClassificationModule
-from lightning_modules.classification.recipe_images import judged_image
+from lightning_modules.classification.recipe_images import evaluation_image
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 from lightning_modules.robustness import views
 from lightning_modules.robustness.alexnet import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS, ALEXNET_FLIP_PROBABILITIES
-from lightning_modules.robustness.evaluator import PARTS, Judged, evaluate
+from lightning_modules.robustness.evaluator import PARTS, EvaluatedNetwork, evaluate
 from lightning_modules.robustness.measures import (
     calibration_error,
     corruption_errors,
@@ -69,8 +69,10 @@ class Brightest(nn.Module):
         return self.scale * (images.mean((2, 3)) if self.pixel is None else images[..., self.pixel, self.pixel])
 
 
-def judged(net, name="net", size=16, resize=None, classes=3, mean=(0.5, 0.5, 0.5)):
-    return Judged(name, net, size, resize, mean, (0.25, 0.25, 0.25), tuple(f"class {i}" for i in range(classes)))
+def evaluated(net, name="net", size=16, resize=None, classes=3, mean=(0.5, 0.5, 0.5)):
+    return EvaluatedNetwork(
+        name, net, size, resize, mean, (0.25, 0.25, 0.25), tuple(f"class {i}" for i in range(classes))
+    )
 
 
 def noise(count, size=16, seed=0):
@@ -198,11 +200,11 @@ def test_calibration_error_keeps_certainty_in_the_last_bin():
 
 
 @pytest.mark.parametrize(("size", "resize", "shape"), [(16, None, (16, 16)), (16, 20, (31, 27)), (16, None, (24, 40))])
-def test_crop_is_what_training_judges_by(size, resize, shape):
+def test_crop_is_what_training_evaluates_by(size, resize, shape):
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
-    crop = views.JudgedCrop(size, resize)(image)
+    crop = views.EvaluationCrop(size, resize)(image)
     assert crop.shape == (size, size, 3) and crop.dtype == np.uint8
-    torch.testing.assert_close(normalised(crop), JudgedImage(size, resize)(image), rtol=0, atol=0)
+    torch.testing.assert_close(normalised(crop), EvaluationImage(size, resize)(image), rtol=0, atol=0)
 
 
 def positions(size):
@@ -212,18 +214,18 @@ def positions(size):
 
 
 def test_two_crops_have_offsets_of_their_own_in_range():
-    view = views.two_crops(views.JudgedCrop(28, 32), seed=3)
+    view = views.two_crops(views.EvaluationCrop(28, 32), seed=3)
     corners = np.array([view(positions(32), index)[:, 0, 0, :2] for index in range(0, 2400, 8)])
     assert corners.min() == 0 and corners.max() == 3  # the margin is 4 of 32: offsets are 0 to 3
     assert {tuple(c) for c in corners.reshape(-1, 2)} == {(i, j) for i in range(4) for j in range(4)}
     assert np.ptp(corners[:, 0] - corners[:, 1], axis=0).min() > 0  # the two crops of a pair differ in both directions
     np.testing.assert_array_equal(view(positions(32), 7), view(positions(32), 7))
-    other = views.two_crops(views.JudgedCrop(28, 32), seed=4)
+    other = views.two_crops(views.EvaluationCrop(28, 32), seed=4)
     assert any((view(positions(32), i) != other(positions(32), i)).any() for i in range(5))
 
 
 def test_two_crops_of_eight_images_in_a_row_are_cut_alike():
-    view = views.two_crops(views.JudgedCrop(224, 256), seed=0)
+    view = views.two_crops(views.EvaluationCrop(224, 256), seed=0)
     offsets = [tuple(view(positions(256), index)[:, 0, 0, :2].ravel()) for index in range(48)]
     assert [len(set(offsets[start : start + 8])) for start in range(0, 48, 8)] == [1] * 6
     assert len(set(offsets)) == 6
@@ -232,22 +234,22 @@ def test_two_crops_of_eight_images_in_a_row_are_cut_alike():
 def test_sequences_are_cut_from_a_larger_picture():
     """ImageNet-P's: shorter side 256, the middle 224; frame 20 of `translate` is the picture at rest."""
     image = np.random.default_rng(0).integers(0, 256, (256, 300, 3), np.uint8)
-    clip = views.sequence(views.JudgedCrop(224, 232), "translate", None, seed=0)(image, 3)
+    clip = views.sequence(views.EvaluationCrop(224, 232), "translate", None, seed=0)(image, 3)
     assert clip.shape == (41, 224, 224, 3)
     for frame in (0, 20, 40):  # the other way than the picture moves; it has 38 pixels to spare each way
         assert np.array_equal(clip[frame], image[16:240, 38 + 20 - frame : 262 + 20 - frame])
-    small = views.sequence(views.JudgedCrop(32), "scale", 2, seed=0)(image[:32, :32], 3)
+    small = views.sequence(views.EvaluationCrop(32), "scale", 2, seed=0)(image[:32, :32], 3)
     assert small.shape == (2, 32, 32, 3)
 
 
 def test_two_crops_at_imagenets_size():
-    view = views.two_crops(views.JudgedCrop(224, 232), seed=0)  # resized to 256 whatever it is judged at
+    view = views.two_crops(views.EvaluationCrop(224, 232), seed=0)  # resized to 256 whatever it is evaluated at
     offsets = np.array([view(positions(256), index)[:, 0, 0, :2] for index in range(0, 1600, 8)])
     assert offsets.min() == 0 and offsets.max() == 31
 
 
 def test_images_of_the_networks_size_are_padded_by_reflection():
-    view = views.two_crops(views.JudgedCrop(16), seed=0)
+    view = views.two_crops(views.EvaluationCrop(16), seed=0)
     image = positions(16)
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="reflect")
     possible = [padded[i : i + 16, j : j + 16].tobytes() for i in range(2) for j in range(2)]
@@ -269,7 +271,7 @@ def test_spread_takes_turns_among_the_classes():
 def test_clean_measures_of_a_known_network():
     samples = noise(12)
     net = Brightest(scale=3.0)
-    rows = evaluate([judged(net)], samples, ["clean"], batch_size=5)
+    rows = evaluate([evaluated(net)], samples, ["clean"], batch_size=5)
     images = np.stack(samples.images) / 255
     scores = 3 * ((images - 0.5) / 0.25).mean((1, 2)) / np.sqrt(1 + 1e-5)  # untrained batch norm divides by that
     likely = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
@@ -286,7 +288,7 @@ def test_clean_measures_of_a_known_network():
 
 def test_each_network_gets_its_own_normalisation():
     blue = Images([np.full((16, 16, 3), (10, 20, 200), np.uint8)], [2])
-    dark_mean = judged(Brightest(), "plain"), judged(Brightest(), "against blue", mean=(0.0, 0.0, 1.0))
+    dark_mean = evaluated(Brightest(), "plain"), evaluated(Brightest(), "against blue", mean=(0.0, 0.0, 1.0))
     rows = evaluate(dark_mean, blue, ["clean"])
     assert values(rows, network="plain", measure="top1") == [1]
     assert values(rows, network="against blue", measure="top1") == [0]
@@ -294,7 +296,7 @@ def test_each_network_gets_its_own_normalisation():
 
 def test_errors_under_corruption_are_those_of_the_corrupted_images():
     samples = noise(6, size=24)
-    rows = evaluate([judged(Brightest(), size=20, resize=24)], samples, ["corruptions"], severities=(2, 5), seed=9)
+    rows = evaluate([evaluated(Brightest(), size=20, resize=24)], samples, ["corruptions"], severities=(2, 5), seed=9)
     assert len(rows) == 15 * 2 and {row["measure"] for row in rows} == {"error"}
     for name in ("contrast", "fog"):
         for severity in (2, 5):
@@ -306,9 +308,9 @@ def test_errors_under_corruption_are_those_of_the_corrupted_images():
             assert values(rows, condition=name, severity=severity) == [wrong.mean()]
 
 
-def test_shifts_are_judged_one_by_one():
+def test_shifts_are_evaluated_one_by_one():
     samples = noise(9)
-    rows = evaluate([judged(Brightest())], samples, ["shifts"])
+    rows = evaluate([evaluated(Brightest())], samples, ["shifts"])
     assert [row["condition"] for row in rows] == list(APPEARANCE_SHIFTS)
     for name, shift in APPEARANCE_SHIFTS.items():
         tops = np.stack([shift(image) for image in samples.images]).mean((1, 2)).argmax(1)
@@ -321,23 +323,23 @@ def test_noise_is_compared_with_the_first_frame(monkeypatch):
 
     monkeypatch.setattr(views, "perturbed", frames)
     changed_once = lambda *sequence: frames(*sequence)[[0, 1, 1]]  # noqa: E731
-    rows = evaluate([judged(Brightest())], noise(2), ["perturbations"])
+    rows = evaluate([evaluated(Brightest())], noise(2), ["perturbations"])
     assert {row["value"] for row in rows if row["measure"] == "flip"} == {1}
     monkeypatch.setattr(views, "perturbed", changed_once)
-    rows = evaluate([judged(Brightest())], noise(2), ["perturbations"])
+    rows = evaluate([evaluated(Brightest())], noise(2), ["perturbations"])
     flips = {row["condition"]: row["value"] for row in rows if row["measure"] == "flip"}
     assert flips == {name: 1 if name in NOISES else 0.5 for name in PERTURBATIONS}
 
 
 def test_consistency_of_a_network_that_knows_colours_alone():
     colours = Images([np.full((16, 16, 3), c, np.uint8) for c in ((200, 1, 1), (1, 200, 1), (1, 1, 200))], [0, 1, 2])
-    rows = evaluate([judged(Brightest())], colours, ["consistency"])
+    rows = evaluate([evaluated(Brightest())], colours, ["consistency"])
     assert values(rows, measure="consistency") == [1]
 
 
 def test_consistency_does_not_depend_on_the_batch():
     samples = noise(40, size=18)
-    one_pixel = judged(Brightest(pixel=5), resize=18)
+    one_pixel = evaluated(Brightest(pixel=5), resize=18)
     found = [
         values(evaluate([one_pixel], samples, ["consistency"], batch_size=size, workers=workers), part="consistency")
         for size, workers in ((1, 0), (7, 0), (64, 0), (16, 2))
@@ -354,7 +356,7 @@ def test_networks_side_by_side_score_as_alone_and_share_the_corruptions(monkeypa
         return corrupt(image, name, severity, seed)
 
     monkeypatch.setattr(views, "corrupt", counted)
-    networks = [judged(Brightest(), "a"), judged(Brightest(pixel=3), "b")]
+    networks = [evaluated(Brightest(), "a"), evaluated(Brightest(pixel=3), "b")]
     parts = ["clean", "corruptions", "perturbations", "consistency"]
     together = evaluate(networks, samples, parts, severities=(1,), frames=2)
     assert calls == {(name, 1): 4 for name in CORRUPTIONS}
@@ -362,9 +364,9 @@ def test_networks_side_by_side_score_as_alone_and_share_the_corruptions(monkeypa
     assert together == alone
 
 
-def test_networks_of_several_sizes_are_judged_each_at_its_own():
+def test_networks_of_several_sizes_are_evaluated_each_at_its_own():
     samples = noise(5, size=32)
-    networks = [judged(Brightest(pixel=0), "large", 32), judged(Brightest(pixel=0), "small", 16, 32)]
+    networks = [evaluated(Brightest(pixel=0), "large", 32), evaluated(Brightest(pixel=0), "small", 16, 32)]
     rows = evaluate(networks, samples, ["clean"])
     tops = [np.stack(samples.images)[:, at, at].argmax(1) for at in (0, 8)]
     for name, top in zip(("large", "small"), tops, strict=True):
@@ -378,8 +380,8 @@ def test_nothing_is_left_behind(capsys):
     torch.manual_seed(5)
     random.seed(5)
     np.random.seed(5)
-    evaluate([judged(net)], noise(3), PARTS, severities=(1,), frames=2, progress=True)
-    evaluate([judged(net)], noise(3), ["consistency"], workers=1)
+    evaluate([evaluated(net)], noise(3), PARTS, severities=(1,), frames=2, progress=True)
+    evaluate([evaluated(net)], noise(3), ["consistency"], workers=1)
     assert "evaluated 100 % (consistency)" in capsys.readouterr().out  # a log, not a terminal
     drawn = torch.rand(2), random.random(), np.random.rand()
     torch.manual_seed(5)
@@ -389,7 +391,7 @@ def test_nothing_is_left_behind(capsys):
     assert net.training and not net.norm.training and net.scale.requires_grad
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     with pytest.raises(ValueError, match="for its 4 classes"):
-        evaluate([judged(net, classes=4)], noise(3), ["clean"])
+        evaluate([evaluated(net, classes=4)], noise(3), ["clean"])
     assert net.training and not net.norm.training  # after an error too
 
 
@@ -403,7 +405,7 @@ def test_published_files_take_the_place_of_generated_ones(monkeypatch):
         return videos if name.startswith("imagenet-p/") else noise(4)
 
     rows = evaluate(
-        [judged(Brightest())], noise(3), ["corruptions", "perturbations"], severities=(3,), published=published
+        [evaluated(Brightest())], noise(3), ["corruptions", "perturbations"], severities=(3,), published=published
     )
     assert asked == [f"imagenet-c/{name}/3" for name in CORRUPTIONS] + [f"imagenet-p/{name}" for name in PERTURBATIONS]
     assert len(rows) == 15 + 2 * 10 and set(values(rows, measure="flip")) == {0}
@@ -413,13 +415,13 @@ def test_so_many_images_spread_over_the_classes():
     samples = Images(
         [np.full((16, 16, 3), c, np.uint8) for c in ((9, 0, 0),) * 8 + ((0, 9, 0), (0, 0, 9))], [0] * 8 + [0, 2]
     )
-    (top1,) = values(evaluate([judged(Brightest())], samples, ["clean"]), measure="top1")
+    (top1,) = values(evaluate([evaluated(Brightest())], samples, ["clean"]), measure="top1")
     assert top1 == 0.9
-    (top1,) = values(evaluate([judged(Brightest())], samples, ["clean"], images=2), measure="top1")
+    (top1,) = values(evaluate([evaluated(Brightest())], samples, ["clean"], images=2), measure="top1")
     assert top1 == 1  # one of class 0, one of class 2
 
 
-def test_what_cannot_be_judged_is_refused():
+def test_what_cannot_be_evaluated_is_refused():
     net = Brightest()
     for parts, settings, said in (
         (["clear"], {}, "unknown part 'clear'"),
@@ -427,11 +429,11 @@ def test_what_cannot_be_judged_is_refused():
         (["clean"], {"severities": ()}, "none at all"),
     ):
         with pytest.raises(ValueError, match=said):
-            evaluate([judged(net)], noise(2), parts, **settings)
+            evaluate([evaluated(net)], noise(2), parts, **settings)
     with pytest.raises(ValueError, match="one name"):
-        evaluate([judged(net), judged(net)], noise(2), ["clean"])
+        evaluate([evaluated(net), evaluated(net)], noise(2), ["clean"])
     with pytest.raises(ValueError, match="no images"):
-        evaluate([judged(net)], Images([], []), ["clean"])
+        evaluate([evaluated(net)], Images([], []), ["clean"])
 
 
 # what a table shows
@@ -476,7 +478,7 @@ def test_only_imagenets_classes_at_224_compare_with_alexnet():
     everything = np.arange(1000)
 
     def network(size=224, classes=wnids):
-        return Judged("net", nn.Identity(), size, None, MEAN, STD, classes)
+        return EvaluatedNetwork("net", nn.Identity(), size, None, MEAN, STD, classes)
 
     assert compares_with_alexnet(network(), everything)
     assert not compares_with_alexnet(network(), everything[:999])  # an image of each class at least
@@ -485,15 +487,15 @@ def test_only_imagenets_classes_at_224_compare_with_alexnet():
     assert not compares_with_alexnet(network(classes=wnids[:10]), everything)
 
 
-def test_a_trained_network_is_judged_on_images_as_its_recipe_has_them():
+def test_a_trained_network_is_evaluated_on_images_as_its_recipe_has_them():
     recipe = dataclasses.replace(CLASSIFICATION_RECIPES["bin-cifar"], backbone="cifar_resnet8", width=0.25)
-    judged = Judged.trained("x", ClassificationModule(recipe, "bn", ("a", "b"), ["y"]))
-    assert (judged.mean, judged.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-    assert (judged.size, judged.resize, judged.classes, judged.squash) == (32, None, ("a", "b"), False)
+    evaluated = EvaluatedNetwork.trained("x", ClassificationModule(recipe, "bn", ("a", "b"), ["y"]))
+    assert (evaluated.mean, evaluated.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert (evaluated.size, evaluated.resize, evaluated.classes, evaluated.squash) == (32, None, ("a", "b"), False)
     parts = {"image_size": 28, "resize": 32, "squash": True, "interpolation": "bicubic"}
     module = ClassificationModule(dataclasses.replace(recipe, **parts), "bn", ("a", "b"), ["y"])
     image = np.random.default_rng(0).integers(0, 256, (75, 100, 3), np.uint8)
-    crop = Judged.trained("x", module).crop(image)
-    mean, std = (np.array(values, np.float32) for values in (judged.mean, judged.std))
-    expected = judged_image(module.recipe)(image).permute(1, 2, 0).numpy() * std + mean
+    crop = EvaluatedNetwork.trained("x", module).crop(image)
+    mean, std = (np.array(values, np.float32) for values in (evaluated.mean, evaluated.std))
+    expected = evaluation_image(module.recipe)(image).permute(1, 2, 0).numpy() * std + mean
     np.testing.assert_allclose(crop / 255, expected, atol=1e-6)

@@ -8,17 +8,17 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 from datamodules.segmentation.domains import Domain
 from datamodules.segmentation.labels import STREET
 from datamodules.segmentation.sets.camvid import FOLD as CAMVID_FOLD
-from datamodules.segmentation.sets.synthia import USUAL as SYNTHIA_JUDGED
+from datamodules.segmentation.sets.synthia import USUAL as SYNTHIA_EVALUATED
 from lightning_modules.segmentation.module import SegmentationModule, class_ious, mean_iou
 from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 from normshift import convert, norm_layers
 from normshift.layers import IBN2d, InstanceNorm
 
 SMOKE = SEGMENTATION_RECIPES["smoke"]
-HOME = Domain("home", [], STREET, tuple(range(19)), {})
+SOURCE = Domain("source", [], STREET, tuple(range(19)), {})
 
 
-def module(norm="bn", domains=(HOME,), recipe=SMOKE, **options) -> SegmentationModule:
+def module(norm="bn", domains=(SOURCE,), recipe=SMOKE, **options) -> SegmentationModule:
     torch.manual_seed(0)
     return SegmentationModule(recipe, norm, list(domains), **options)
 
@@ -39,7 +39,7 @@ def test_class_ious_by_hand_and_by_library():
     assert mean_iou(ious) == pytest.approx(library.item())
 
 
-def test_only_judged_classes_count():
+def test_only_evaluated_classes_count():
     truth, predicted = torch.tensor([0, 0, 14, 14]), torch.tensor([0, 0, 0, 14])
     assert class_ious(confusion(truth, predicted), (0, 13)) == pytest.approx({0: 2 / 3})
     assert np.isnan(mean_iou({}))
@@ -52,7 +52,7 @@ def test_robustnets_mean_is_over_all_classes():
     predicted = truth.clone()
     predicted[:3] = torch.tensor(sorted(absent))
     matrix = confusion(truth, predicted)
-    usual = class_ious(matrix, SYNTHIA_JUDGED)
+    usual = class_ious(matrix, SYNTHIA_EVALUATED)
     published = class_ious(matrix, tuple(range(19)), absent=True)
     assert len(usual) == 16 and len(published) == 19 and {published[c] for c in absent} == {0}
     assert mean_iou(published) == pytest.approx(16 / 19 * mean_iou(usual))
@@ -61,9 +61,9 @@ def test_robustnets_mean_is_over_all_classes():
 
 
 def test_results_say_which_classes_their_mean_is_over():
-    synthia = Domain("synthia", [], STREET, SYNTHIA_JUDGED, {})
+    synthia = Domain("synthia", [], STREET, SYNTHIA_EVALUATED, {})
     usual, published = (
-        module(domains=[HOME, synthia], recipe=dataclasses.replace(SMOKE, absent_classes=absent))
+        module(domains=[SOURCE, synthia], recipe=dataclasses.replace(SMOKE, absent_classes=absent))
         for absent in (False, True)
     )
     for net in (usual, published):
@@ -76,12 +76,12 @@ def test_results_say_which_classes_their_mean_is_over():
 
 def test_results_are_a_row_a_value():
     """By hand: 0.5 of one class, whose mean is 0.5; 0.25 and 0 of two, whose mean is 0.125 and whose chance is 1/2."""
-    net = module(domains=[HOME, Domain("synthia", [], STREET, SYNTHIA_JUDGED, {})])
+    net = module(domains=[SOURCE, Domain("synthia", [], STREET, SYNTHIA_EVALUATED, {})])
     net.evaluation = [{0: 0.5}, {0: 0.25, 9: 0.0}]
     rows = [(row["domain"], row["role"], row["measure"], row["value"]) for row in net.results()]
     assert rows == [
-        (HOME.name, "source", "miou", 0.5),
-        (HOME.name, "source", "iou/road", 0.5),
+        (SOURCE.name, "source", "miou", 0.5),
+        (SOURCE.name, "source", "iou/road", 0.5),
         ("synthia", "target", "miou", 0.125),
         ("synthia", "target", "iou/road", 0.25),
         ("synthia", "target", "iou/terrain", 0.0),
@@ -93,15 +93,15 @@ def test_results_are_a_row_a_value():
 def test_validation_folds_merged_classes_and_ignores_255():
     """On CamVid a predicted bus is a car and a predicted rider part of a bicycle; void pixels count for nobody."""
     camvid = Domain("camvid", [], STREET, (0, 13, 18), CAMVID_FOLD)
-    net = module(domains=[HOME, camvid])
+    net = module(domains=[SOURCE, camvid])
     bus, rider, road, car, bicycle = 15, 12, 0, 13, 18
     predicted = torch.tensor([[bus, rider, road, road]])
     truth = torch.tensor([[[car, bicycle, road, 255]]])
     net._whole = lambda images: torch.nn.functional.one_hot(predicted, 19).permute(2, 0, 1)[None].float()
     net.validation_step((torch.zeros(1, 3, 1, 4), truth), 0, 1)
-    assert class_ious(net.confusion[1].compute(), camvid.judged) == {0: 1.0, 13: 1.0, 18: 1.0}
+    assert class_ious(net.confusion[1].compute(), camvid.evaluated) == {0: 1.0, 13: 1.0, 18: 1.0}
     net.validation_step((torch.zeros(1, 3, 1, 4), truth), 0, 0)
-    assert class_ious(net.confusion[0].compute(), HOME.judged) == {0: 1.0, 13: 0.0, 18: 0.0}
+    assert class_ious(net.confusion[0].compute(), SOURCE.evaluated) == {0: 1.0, 13: 0.0, 18: 0.0}
 
 
 def kinds(part) -> set[str]:
@@ -149,7 +149,7 @@ def test_one_image_trains_through_aspps_pooling_branch(norm):
     assert loss.isfinite() and all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
 
 
-def test_any_image_size_is_judged():
+def test_any_image_size_is_evaluated():
     net = module().eval()
     with torch.no_grad():
         assert net(torch.randn(1, 3, 50, 71)).shape == (1, 19, 50, 71)

@@ -18,12 +18,12 @@ from normshift.layers import InstanceNorm
 R50, R101 = SEGMENTATION_RECIPES["robustnet"], SEGMENTATION_RECIPES["robustnet-r101"]
 SMALL = dataclasses.replace(R50, backbone="resnet18")
 DEEP_STEM = dataclasses.replace(R50, backbone="resnet10t")  # a stem of three convolutions, as the ResNet-101 has
-HOME = Domain("home", [], STREET, tuple(range(19)), {})
+SOURCE = Domain("source", [], STREET, tuple(range(19)), {})
 
 
 def module(recipe, norm="bn", **options) -> SegmentationModule:
     torch.manual_seed(0)
-    return SegmentationModule(recipe, norm, [HOME], **options)
+    return SegmentationModule(recipe, norm, [SOURCE], **options)
 
 
 def sized(recipe, norm="bn") -> SegmentationModule:
@@ -201,7 +201,7 @@ def test_released_networks_load_whole(recipe, stem, norm, tmp_path):
     donor = shuffled_norms(module(recipe, norm))
     torch.save({"state_dict": released(donor, stem), "epoch": 52}, tmp_path / "released.pth")
     torch.manual_seed(7)
-    net = SegmentationModule(recipe, norm, [HOME], weights=str(tmp_path / "released.pth"))
+    net = SegmentationModule(recipe, norm, [SOURCE], weights=str(tmp_path / "released.pth"))
     assert all(torch.equal(value, net.state_dict()[key]) for key, value in donor.state_dict().items())
 
 
