@@ -17,7 +17,10 @@ from experiments.flags import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FILES = (*(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")), *sorted((ROOT / "docs").glob("*.md")))
+FILES = (
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
 PAGES = {path: path.read_text() for path in FILES}
 SCRIPTS = sorted(
     file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval|predict", file.stem)
