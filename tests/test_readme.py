@@ -17,7 +17,10 @@ from experiments.study.flags import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FILES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+FILES = (
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
 PAGES = {path: path.read_text() for path in FILES}
 SCRIPTS = sorted(
     file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval|predict", file.stem)
@@ -76,7 +79,7 @@ def test_every_page_is_in_the_site():
     index = (ROOT / "docs" / "index.md").read_text()
     notebooks = [f"../notebooks/{file.stem}" for file in (ROOT / "notebooks").glob("*.ipynb")]
     pages = [file.stem for file in (ROOT / "docs").glob("*.md") if file.stem != "index"]
-    for page in (*pages, *notebooks, "../README", "../CHANGELOG", "../benchmarks/README"):
+    for page in (*pages, *notebooks, "../README", "../CHANGELOG", "../CONTRIBUTING", "../benchmarks/README"):
         assert re.search(rf"^(?:.*<)?{re.escape(page)}>?$", index, re.MULTILINE), page
 
 
