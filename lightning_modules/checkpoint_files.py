@@ -1,4 +1,4 @@
-"""What a path given as a checkpoint is, told before anything reads it as one; without torch, so that flags may ask."""
+"""Checks whether a path can be a checkpoint file, before torch reads it; without torch, so that flags can use it."""
 
 import os
 import stat
@@ -13,16 +13,16 @@ BEGINNINGS = {
     b"\x89HDF": "is an HDF5 file, as Keras saves; a checkpoint of PyTorch is needed",
     b"\x93NUMPY": "is a NumPy array; a checkpoint of PyTorch is needed",
 }
-"""How files begin that are taken for checkpoints, and what they are."""
+"""The first bytes of files that are mistaken for checkpoints -> what these files are."""
 
 ABSENT = "does not exist"
 LARGEST_EXPANSION = 100
 
 
 def fault_of(path: str | Path) -> str | None:
-    """What keeps a path from being a checkpoint file, as the end of a sentence that begins with the path.
+    """Why a path is not a checkpoint file, as the end of a sentence that begins with the path.
 
-    None where it may be one: whether torch can read it is not tried.
+    None if it may be one; torch does not try to read it.
     """
     fault = fault_of_path(path)
     if fault:
@@ -36,7 +36,7 @@ def fault_of(path: str | Path) -> str | None:
 
 
 def fault_of_path(path: str | Path) -> str | None:
-    """The same of the path alone, whatever is in the file."""
+    """As `fault_of`, without reading the file."""
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -44,7 +44,7 @@ def fault_of_path(path: str | Path) -> str | None:
         return "may not be read by you"
     except OSError:
         return f"is a link to {os.readlink(path)}, which is not there" if os.path.islink(path) else ABSENT
-    except ValueError:  # a name that no file can have
+    except ValueError:  # the path contains a null byte
         return ABSENT
     if stat.S_ISDIR(mode):
         return "is a folder: pass the checkpoint file in it"
@@ -54,7 +54,7 @@ def fault_of_path(path: str | Path) -> str | None:
 
 
 def is_safetensors(path: str | Path) -> bool:
-    """Whether a file begins as safetensors do: the length of a header in JSON, and that."""
+    """Whether a file begins like safetensors: with the length of a JSON header, then the header."""
     with Path(path).open("rb") as file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")

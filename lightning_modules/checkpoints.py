@@ -1,4 +1,4 @@
-"""Any checkpoint that a study has written, as the network that it is of."""
+"""Loading the network of any checkpoint that a study has written."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lightning_modules.weights import network_weights, read_checkpoint
 from normshift import NORMS
 
 MODULES = (SegmentationModule, ClassificationModule, DomainAdversarialModule, DomainInvariantModule)
-"""What a checkpoint of ours may be of, as every other `StudyModule` that has been imported."""
+"""The modules whose checkpoints can be loaded; other `StudyModule`s can, once they are imported."""
 
 
 def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any:
-    """The trained module of a checkpoint, of the class that the checkpoint says, on the CPU in evaluation mode.
+    """The trained module of a checkpoint, of the class that the checkpoint names, on the CPU in evaluation mode.
 
     Args:
-        kind: what the module has to be, or a subclass of it.
+        kind: the class that the module must have or inherit from.
 
     Raises:
-        ValueError: the file is no checkpoint of a study, is damaged, of an earlier version, or of another kind of
-            network. One sentence, which begins with the file.
+        ValueError: the file is not a study's checkpoint, is damaged, of an earlier version, or of another kind of
+            network. The message is one sentence that begins with the file.
     """
     checkpoint = read_checkpoint(str(file))
     found = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
@@ -48,16 +48,16 @@ def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any
     try:
         network_weights(checkpoint)
         return own.load_from_checkpoint(file, map_location="cpu", weights_only=True).eval()
-    except Exception as error:  # whatever is wrong with a recipe, its names or its tensors
+    except Exception as error:  # a wrong recipe, name or tensor may raise anything
         said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise ValueError(f"{file} does not hold the network that it says it does: {said}.") from error
 
 
 def class_of(file: str | Path, hyper_parameters: Mapping) -> type:
-    """The class of module that a checkpoint's hyper-parameters are of, of an earlier version's as well.
+    """The module class that a checkpoint's hyper-parameters belong to, also for checkpoints of earlier versions.
 
     Raises:
-        ValueError: it is none of ours.
+        ValueError: there is no such class here.
     """
     known = {kind.__name__: kind for kind in (*_with_subclasses((StudyModule,)), *MODULES)}
     name = hyper_parameters.get("module")
@@ -78,6 +78,6 @@ def _with_subclasses(kinds: tuple[type, ...]) -> Iterator[type]:
 
 
 def _required(kind: type) -> list[str]:
-    """The arguments without which a module cannot be made."""
+    """The required arguments of a module's constructor."""
     parameters = list(inspect.signature(kind).parameters.values())
     return [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]

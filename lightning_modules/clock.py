@@ -1,4 +1,4 @@
-"""The study's clock: what counts as a step of a training, and what goes by it."""
+"""The study's clock: it counts the steps of a training; logs and schedules depend on it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytorch_lightning as pl
 
 
 class Clock(pl.Callback):
-    """Counts a `StudyModule`'s `steps`, and lets Lightning's logs and schedules go by them.
+    """Counts the `steps` of a `StudyModule`, and makes Lightning's logs and schedules use this count.
 
-    The module brings it along, and it moves in front of all other callbacks: at the end of a batch they find the step
-    counted. For a task with one optimiser the count is Lightning's `global_step`.
+    The module adds this callback by itself. It moves to the front of all callbacks, so that the others find the step
+    counted at the end of a batch. For a task with one optimiser the count equals Lightning's `global_step`.
     """
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
@@ -37,20 +37,19 @@ class Clock(pl.Callback):
 
     @staticmethod
     def _set_log_step(trainer: pl.Trainer, step: int) -> None:
-        """What loggers get as the step, and what decides whether this one is logged; Lightning counts batches there.
+        """Set the step that loggers get, and that decides whether to log; Lightning would use the number of batches.
 
-        Lightning has no public way to set it but a metric "step" in every single call of `log`, which the
-        learning-rate monitor does not make.
+        The only public way is a metric "step" in every call of `log`, which the learning-rate monitor does not have.
         """
         trainer.fit_loop.epoch_loop._batches_that_stepped = step
 
 
 class EndsAt(pl.Callback):
-    """Ends a training after so many steps of the clock, also inside an epoch.
+    """Ends a training after a number of steps of the clock, also inside an epoch.
 
-    Lightning's own `max_steps` is of no use to a training that may be resumed: with it, Lightning takes every
-    checkpoint for one from the middle of an epoch, and runs what it takes for the rest of that epoch once more, which
-    then counts as an epoch of the `max_epochs`. It counts optimiser steps besides, not the clock's.
+    Lightning's `max_steps` cannot be used for trainings that may be resumed. With it, Lightning assumes that every
+    checkpoint is from the middle of an epoch, repeats the supposed rest of that epoch, and counts it as an epoch of
+    `max_epochs`. It also counts optimiser steps instead of the clock's.
     """
 
     def __init__(self, steps: int):

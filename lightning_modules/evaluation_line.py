@@ -1,4 +1,4 @@
-"""Progress that stays in a log, where a progress bar does not."""
+"""Progress as lines of text, for logs, which cannot show a progress bar."""
 
 import time
 
@@ -9,12 +9,12 @@ from lightning_modules.study_module import steps_of
 
 
 class EvaluationLine(pl.Callback):
-    """Prints a line with the measure on every domain, as it is shown, after each evaluation.
+    """Prints a line with one measure for every domain after each evaluation.
 
     Args:
-        name: what the line begins with.
-        measure: the name of what is logged as DOMAIN/MEASURE.
-        steps: of the whole training; by default the trainer's `max_steps`.
+        name: the beginning of the line.
+        measure: name of the measure, which is logged as DOMAIN/MEASURE.
+        steps: number of steps of the whole training; by default the trainer's `max_steps`.
     """
 
     def __init__(self, name: str, measure: str = "miou", steps: int | None = None):
@@ -27,9 +27,5 @@ class EvaluationLine(pl.Callback):
             measure = measure_of(self.measure)
             evaluated = ", ".join(f"{domain} {measure.text(score)}" for domain, score in scores.items())
             seconds = time.monotonic() - self.started
-            print(
-                f"{self.name}: step {steps_of(trainer, module)} of {self.steps or trainer.max_steps}, "
-                f"{measure.label} {evaluated} "
-                f"({seconds:.0f} s)",
-                flush=True,
-            )
+            step = f"step {steps_of(trainer, module)} of {self.steps or trainer.max_steps}"
+            print(f"{self.name}: {step}, {measure.label} {evaluated} ({seconds:.0f} s)", flush=True)

@@ -1,7 +1,7 @@
-"""Examples of what networks make of single pictures: beside the truth, in words or as pictures, for every task.
+"""Examples: single pictures with the truth and a network's prediction, as texts or pictures, for every task.
 
-A study writes them to OUT/examples/: `DOMAIN-i-picture.png`, `DOMAIN-i-truth.png` and `DOMAIN-i-prediction-ARM.png`,
-and for each arm `ARM.json`, which names them and holds what is told in words.
+A study writes them to OUT/examples/: `DOMAIN-i-picture.png`, `DOMAIN-i-truth.png`, `DOMAIN-i-prediction-ARM.png`, and
+for each arm `ARM.json`, which contains the files' names and the texts.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from datamodules.whole_file import write_whole
 
-if TYPE_CHECKING:  # wandb and numpy load slowly, and who reads examples needs neither
+if TYPE_CHECKING:  # wandb and numpy load slowly, and reading examples needs neither
     import numpy as np
     import wandb
 
 
 class Example(NamedTuple):
-    """A picture of a domain, the truth, and what a network makes of it.
+    """A picture of a domain, the truth, and a network's prediction.
 
-    Truth and prediction are each a picture or a text; pictures are uint8 (H, W, 3).
+    Truth and prediction are each a picture or a text. Pictures are uint8 RGB (H, W, 3).
     """
 
     domain: str
     index: int
-    """Of the picture in its domain's examples, from 0."""
+    """Number of the picture among its domain's examples, from 0."""
     picture: np.ndarray
     truth: np.ndarray | str
     prediction: np.ndarray | str
     note: str = ""
-    """What is to be said of the prediction in a few words, such as how sure the network is."""
+    """A few words about the prediction, such as its probability."""
 
 
 @dataclass
 class ExampleFiles:
-    """The predictions of several arms for one picture, as they lie in a run's folder: texts, or files of pictures."""
+    """The predictions of several arms for one picture, from a run's folder: each a text or an image file."""
 
     domain: str
     index: int
     picture: Path
     truth: Path | str
     predictions: dict[str, Path | str] = field(default_factory=dict)
-    """By arm."""
+    """The key is the arm."""
     notes: dict[str, str] = field(default_factory=dict)
 
 
 def save_examples(found: Iterable[Example], folder: Path, arm: str) -> None:
-    """Write an arm's examples. What is there already stays: with several seeds the first one's are shown."""
+    """Write an arm's examples, unless it has some already: with several seeds, those of the first are shown."""
     table = folder / f"{arm}.json"
     if table.exists():
         return
@@ -67,11 +67,11 @@ def save_examples(found: Iterable[Example], folder: Path, arm: str) -> None:
                 row[part] = {"file": f"{stem}-{ending}.png"}
                 _write(folder / row[part]["file"], shown)
         rows.append(row)
-    write_whole(table, json.dumps(rows, indent=1))  # last: it says that the pictures are there
+    write_whole(table, json.dumps(rows, indent=1))  # last, so that the pictures it names exist
 
 
 def read_examples(folder: Path, arms: Iterable[str]) -> list[ExampleFiles]:
-    """The examples of a run, picture by picture; an arm whose file is missing or damaged has none."""
+    """The examples of a run, one entry for each picture; arms whose file is missing or damaged are left out."""
     found: dict[tuple[str, int], ExampleFiles] = {}
     for arm in arms:
         try:
@@ -90,7 +90,7 @@ def read_examples(folder: Path, arms: Iterable[str]) -> list[ExampleFiles]:
 
 
 def wandb_images(found: Iterable[Example]) -> list[wandb.Image]:
-    """Each example for W&B: its pictures side by side, and a caption that says which they are, or what is told."""
+    """The examples for W&B: pictures side by side, and a caption with the texts."""
     import numpy as np
     import wandb
 
@@ -102,24 +102,24 @@ def wandb_images(found: Iterable[Example]) -> list[wandb.Image]:
 
 
 def caption(one: Example) -> str:
-    """What stands below an example."""
+    """The caption of an example: "DOMAIN i: PREDICTION, right" for texts, else the names of its parts."""
     if not (isinstance(one.truth, str) and isinstance(one.prediction, str)):
         parts = {"picture": one.picture, "truth": one.truth, "prediction": one.prediction}
-        told = [f"{part} {shown}" if isinstance(shown, str) else part for part, shown in parts.items()]
-        return f"{one.domain} {one.index}: {', '.join(told)}"
+        named = [f"{part} {shown}" if isinstance(shown, str) else part for part, shown in parts.items()]
+        return f"{one.domain} {one.index}: {', '.join(named)}"
     verdict = "right" if one.prediction == one.truth else f"truth {one.truth}"
     return f"{one.domain} {one.index}: {one.prediction}, {verdict}"
 
 
 def file_name(domain: str) -> str:
-    """A domain's name as part of a file's."""
+    """A domain's name, as part of a file name."""
     return domain.replace(":", "-").replace("/", "-")
 
 
 def _shown_parts(folder: Path, row: dict) -> list[Path | str]:
-    """Picture, truth and prediction: each a text, or the file of a picture, which lies in the folder itself."""
-    said = [row[part] for part in ("picture", "truth", "prediction")]
-    return [str(one["text"]) if "text" in one else folder / Path(one["file"]).name for one in said]
+    """Picture, truth and prediction: each a text, or an image file directly in the folder."""
+    parts = [row[part] for part in ("picture", "truth", "prediction")]
+    return [str(one["text"]) if "text" in one else folder / Path(one["file"]).name for one in parts]
 
 
 def _write(path: Path, picture: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Stops a training that has left the finite numbers, and says where it did."""
+"""Stops a training when a loss, gradient, weight or output is not finite (NaN or infinite), and names the layer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from lightning_modules.weight_averaging import evaluated_network
 
 
 class NotFiniteError(ArithmeticError):
-    """A training has met a number that is not finite.
+    """A number in a training is not finite.
 
     Args:
-        step: which of the study's steps, from 1. what: what is not finite, as half a sentence.
-        layer: where it was first, of a layer or parameter; None where it was nowhere in particular.
+        step: the study's step, from 1.
+        what: what is not finite, as the middle of a sentence.
+        layer: the first layer or parameter with such a number; None if unknown.
     """
 
     def __init__(self, step: int, what: str, layer: str | None = None):
@@ -29,23 +30,23 @@ class NotFiniteError(ArithmeticError):
 
 
 class FiniteTraining(pl.Callback):
-    """Raises `NotFiniteError` at the first loss or gradient that is not finite, in all processes alike.
+    """Raises `NotFiniteError` in all processes at the first loss or gradient that is not finite.
 
-    Before each evaluation and at the end of each epoch, and so before a checkpoint is written, weights and running
-    statistics are looked at as well; in an evaluation, what the network puts out. So the last checkpoint is finite.
+    Weights and running statistics are checked before each evaluation and at the end of each epoch, thus before a
+    checkpoint is written; in an evaluation the network's output is checked. So the last checkpoint is always finite.
 
-    On a GPU nothing here waits for work that is still needed to keep it busy: a loss is read while its backward pass
-    runs, the gradients' norms are read a step later. (On a CPU both are read at once, before the step is taken.) The
-    loss scaling of 16-mixed meets gradients that are not finite on purpose, and skips their steps; there they count
-    where the scale has come down to 1.
+    On a GPU the checks do not interrupt its work: the loss is read while its backward pass runs, and the gradients'
+    norms are read one step later. (On a CPU both are read at once, before the optimiser's step.) With 16-mixed
+    precision, loss scaling causes gradients that are not finite and skips their steps; there they are an error only
+    at a scale of 1.
     """
 
     def __init__(self):
-        self._excused: set[str] | None = None
+        self._excused: set[str] | None = None  # parameters and buffers that were not finite at the start
         self._gradients: _Gradients | None = None
-        self._fresh: tuple[_Later, Tensor] | None = None  # of an evaluation's batch: whether its output is broken
-        self._output: tuple[_Later, Tensor] | None = None  # of the batch before it
-        self._broken: str | None = None  # the layer in which an evaluation left the finite numbers; "" for none
+        self._fresh: tuple[_Later, Tensor] | None = None  # an evaluation's batch: is its output broken, and its images
+        self._output: tuple[_Later, Tensor] | None = None  # the same of the batch before
+        self._broken: str | None = None  # the first layer of an evaluation that is not finite; "" if unknown
         self._handles: list = []
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
@@ -62,7 +63,7 @@ class FiniteTraining(pl.Callback):
 
     def on_after_backward(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self._gradients is not None:
-            self._check_gradients(trainer)  # of the step before; they come first
+            self._check_gradients(trainer)  # those of the step before
         if not self._loss.read():
             return
 
@@ -70,22 +71,22 @@ class FiniteTraining(pl.Callback):
             with _silent(module), trainer.precision_plugin.train_step_context():
                 module.training_step(*self._batch)
 
-        buffers = {name for name, _ in module.named_buffers()}  # in training these take no part in the loss
+        buffers = {name for name, _ in module.named_buffers()}  # in training the loss does not depend on these
         layer = _agreed(trainer, first_not_finite(module, again, self._excused | buffers))
         raise NotFiniteError(steps_of(trainer, module) + 1, "the loss is not finite", layer)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer) -> None:
-        there = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None and p.numel()]
-        if not there:
+        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None and p.numel()]
+        if not trained:
             return
-        largest = torch.stack(torch._foreach_norm([p.grad for p in there], float("inf")))
-        names = [self._names.get(id(parameter), "a parameter") for parameter in there]
+        largest = torch.stack(torch._foreach_norm([p.grad for p in trained], float("inf")))
+        names = [self._names.get(id(parameter), "a parameter") for parameter in trained]
         self._gradients = _Gradients(steps_of(trainer, module) + 1, names, _Later(largest))
         if not largest.is_cuda:
             self._check_gradients(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
-        self._batch = None  # whose memory an evaluation may need
+        self._batch = None  # frees memory for an evaluation
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._check_network(trainer, module)
@@ -100,7 +101,7 @@ class FiniteTraining(pl.Callback):
         self._check_output(trainer, module, waiting)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # the last batch's, here, where a network whose weights are averaged still is the average
+        # the last batch is checked here, while the averaged weights are still in place
         self._check_output(trainer, module, self._output)
         self._unhook()
         if trainer.strategy.reduce_boolean_decision(self._broken is not None, all=False):
@@ -124,7 +125,7 @@ class FiniteTraining(pl.Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and scaler.get_scale() > 1:
             return
-        # gradients flow from the output to the input: the last parameter is where it began
+        # gradients flow from output to input, so the last such parameter got one first
         first = [name for name, good in zip(names, finite.tolist(), strict=True) if not good][-1]
         raise NotFiniteError(step, "a gradient is not finite", f"that of {first}")
 
@@ -138,7 +139,7 @@ class FiniteTraining(pl.Callback):
             raise NotFiniteError(steps_of(trainer, module), what, _agreed(trainer, broken[0] if broken else None))
 
     def _keep_output(self, module: nn.Module, inputs: tuple, output) -> None:
-        if isinstance(output, Tensor):  # under DDP the module is called for the whole step as well
+        if isinstance(output, Tensor):  # DDP also calls the module for the whole step
             self._fresh = _Later((~output.isfinite()).any()), inputs[0]
 
     def _check_output(self, trainer: pl.Trainer, module: pl.LightningModule, waiting: tuple | None) -> None:
@@ -161,10 +162,10 @@ class _Gradients(NamedTuple):
 
 
 class _Later:
-    """A few numbers on their way to the host. A GPU is waited for when they are read, and then for no later work.
+    """Numbers that are copied to the CPU in the background. `read` waits for the copy, not for later work of the GPU.
 
     Args:
-        shared: take the largest of all processes.
+        shared: use the maximum over all processes.
     """
 
     def __init__(self, numbers: Tensor, *, shared: bool = False):
@@ -175,13 +176,13 @@ class _Later:
             self._copy_beside()
 
     def _copy_beside(self) -> None:
-        """Copy on a stream of its own, which waits for what has been asked for up to now."""
+        """Copy on a separate stream, after the work that has been queued so far."""
         stream = torch.cuda.Stream(self._numbers.device)
         stream.wait_stream(torch.cuda.current_stream(self._numbers.device))
         self._host = torch.empty(self._numbers.shape, dtype=self._numbers.dtype, pin_memory=True)
         with torch.cuda.stream(stream):
             if self._work is not None:
-                self._work.wait()  # the stream waits; the host does not
+                self._work.wait()  # only the stream waits
             self._host.copy_(self._numbers, non_blocking=True)
             self._copied = torch.cuda.Event()
             self._copied.record()
@@ -197,25 +198,26 @@ class _Later:
 
 @torch.no_grad()
 def first_not_finite(network: nn.Module, run: Callable[[], object], excused: Iterable[str] = ()) -> str | None:
-    """Where a network first leaves the finite numbers: a parameter or buffer, else the first layer in what is run.
+    """The first parameter or buffer that is not finite, else the first layer whose output is not.
 
     Args:
-        run: passes the network forward. excused: parameters and buffers that are not looked at.
+        run: runs a forward pass of the network.
+        excused: names of parameters and buffers that are not checked.
 
     Returns:
-        A parameter's or buffer's name, or "in the output of LAYER"; None where every layer's output is finite.
+        A parameter's or buffer's name, or "in the output of LAYER"; None if everything is finite.
     """
     held = next(iter(_not_finite(network, excused)), None)
     if held is not None:
         return held
     found: list[tuple[str, Tensor]] = []
 
-    def look(name: str, output) -> None:
+    def check(name: str, output) -> None:
         if isinstance(output, Tensor) and output.is_floating_point():
             found.append((name, (~output.isfinite()).any()))
 
     named = [(name, module) for name, module in network.named_modules() if name]
-    handles = [m.register_forward_hook(lambda _, __, output, name=name: look(name, output)) for name, m in named]
+    handles = [m.register_forward_hook(lambda _, __, output, name=name: check(name, output)) for name, m in named]
     try:
         run()
     finally:
@@ -225,7 +227,7 @@ def first_not_finite(network: nn.Module, run: Callable[[], object], excused: Ite
 
 
 def _not_finite(network: nn.Module, excused: Iterable[str] = ()) -> list[str]:
-    """The parameters and buffers that are not finite, by name; looked at together."""
+    """Names of the parameters and buffers that are not finite; all are checked with one wait for the GPU."""
     named = dict([*network.named_parameters(), *network.named_buffers()])
     some = {name: value.detach() for name, value in named.items() if value.is_floating_point() and value.numel()}
     if not some:
@@ -242,17 +244,17 @@ def _not_finite(network: nn.Module, excused: Iterable[str] = ()) -> list[str]:
 
 
 def _agreed(trainer: pl.Trainer, layer: str | None) -> str | None:
-    """What the first process says that has something to say."""
-    said = [layer]
+    """The first layer that any process names."""
+    named = [layer]
     if trainer.world_size > 1:
-        said = [None] * trainer.world_size
-        processes.all_gather_object(said, layer)
-    return next((one for one in said if one), None)
+        named = [None] * trainer.world_size
+        processes.all_gather_object(named, layer)
+    return next((one for one in named if one), None)
 
 
 @contextmanager
 def _silent(module: pl.LightningModule) -> Iterator[None]:
-    """Let a module take a step again without logging it."""
+    """Switch a module's logging off, to repeat a step."""
     module.log = module.log_dict = lambda *_, **__: None
     try:
         yield

@@ -1,8 +1,8 @@
-"""What is measured of every layer, on W&B: few keys that its automatic workspace shows, and many that it does not.
+"""Measures of every layer on W&B: few keys that its automatic workspace shows, and many that are hidden.
 
-A network of fifty gated layers has hundreds of curves. As plain keys each would become a panel of its own. So every
-measure has one curve, its mean over the layers, and one picture, layer by epoch; the curves of the single layers are
-logged as well, but hidden from automatic panels, for a dashboard to choose from.
+A network of fifty gated layers has hundreds of curves, and W&B would create a panel for each. So every measure gets one
+curve, the mean over the layers, and one picture, layer by epoch. The curves of single layers are logged as hidden keys:
+they get no automatic panel, but a dashboard can use them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pytorch_lightning.loggers import WandbLogger
 from lightning_modules.layer_map import draw_layer_map
 
 POINTS = 400
-"""Times at most that curves are given a point in one training; W&B draws no more of them than this by far."""
+"""The most points of a curve in one training; W&B draws no more."""
 
 PICTURES = 20
-"""Times at most, or one more, that the pictures are drawn anew in one training."""
+"""About how many times, at most, pictures are drawn in one training."""
 
 STEP = "trainer/global_step"
 
@@ -29,14 +29,14 @@ STEP = "trainer/global_step"
 class LayerLog:
     """Measures of a network's layers over a training.
 
-    Keys: `GROUP/MEASURE`, the mean over the layers that have it; `GROUP/map`, the picture of all epochs up to now;
-    hidden, `layers/GROUP/MEASURE/LAYER`, LAYER being `layer_key`.
+    Keys: `GROUP/MEASURE`, the mean over the layers that have the measure; `GROUP/map`, the picture of all epochs so
+    far; hidden, `layers/GROUP/MEASURE/LAYER`, where LAYER is `layer_key`.
 
     Args:
-        group: what the keys begin with.
+        group: the beginning of the keys.
         layers: depth and module name of each layer.
-        measures: what is measured; slashes group them.
-        limits: the range of all measures, (0, 1) for shares; None where every measure has its own.
+        measures: their names; slashes group them.
+        limits: the range of all measures, (0, 1) for shares; None if every measure has its own range.
     """
 
     def __init__(
@@ -49,28 +49,28 @@ class LayerLog:
         self.group, self.measures, self.limits = group, list(measures), limits
         self.layers = [layer_key(depth, name) for depth, name in layers]
         self.epochs: list[int] = []
-        self.history: list[np.ndarray] = []  # (measures, layers), one an epoch
+        self.history: list[np.ndarray] = []  # (measures, layers) for each epoch
         self._shown = [f"{group}/{measure}" for measure in self.measures]
         self._hidden = [[f"layers/{group}/{measure}/{layer}" for layer in self.layers] for measure in self.measures]
 
     def hide(self, run) -> None:
-        """Say to a W&B run which keys are not to become panels by themselves."""
+        """Hide the keys of single layers from the automatic panels of a W&B run."""
         for keys in self._hidden:
             for key in keys:
                 hide(run, key)
 
     def curves(self, values: np.ndarray) -> dict[str, float]:
-        """What to log at a step.
+        """The values to log at a step, by key.
 
         Args:
-            values: (measures, layers); NaN where a layer has no such measure.
+            values: (measures, layers); NaN where a layer does not have a measure.
         """
         logged: dict[str, float] = {}
         for shown, hidden, row in zip(self._shown, self._hidden, values.tolist(), strict=True):
-            there = [(key, value) for key, value in zip(hidden, row, strict=True) if value == value]
-            logged.update(there)
-            if there:
-                logged[shown] = sum(value for _, value in there) / len(there)
+            measured = [(key, value) for key, value in zip(hidden, row, strict=True) if value == value]
+            logged.update(measured)
+            if measured:
+                logged[shown] = sum(value for _, value in measured) / len(measured)
         return logged
 
     def remember(self, epoch: int, values: np.ndarray) -> None:
@@ -79,7 +79,7 @@ class LayerLog:
         self.history.append(values.astype(np.float32))
 
     def picture(self):
-        """Layer by epoch, a panel a measure."""
+        """A figure with one panel for each measure, layer by epoch."""
         return draw_layer_map(self.epochs, self.layers, self.measures, np.stack(self.history), self.limits)
 
     def state_dict(self) -> dict:
@@ -94,33 +94,33 @@ class LayerLog:
 
 
 def layer_key(depth: int, name: str) -> str:
-    """A layer in a W&B key, such as `007_layer2_0_bn1`: in order of depth, without the dots that W&B takes for paths.
+    """A layer's name in a W&B key, such as `007_layer2_0_bn1`: sorted by depth, without dots, which W&B reads as paths.
 
-    Lightning's and this repository's own prefixes say nothing of a layer and are left out.
+    The prefixes net., encoder. and model. are left out.
     """
     return f"{depth:03d}_" + re.sub(r"\W", "_", re.sub(r"^(net\.)?(encoder\.)?(model\.)?", "", name) or "norm")
 
 
 def hide(run, key: str) -> None:
-    """Keep one key of a W&B run from becoming a panel by itself."""
+    """Hide one key of a W&B run from its automatic panels."""
     run.define_metric(key, step_metric=STEP, step_sync=True, hidden=True)
 
 
 def wandb_runs(trainer: pl.Trainer) -> list:
-    """The W&B runs that a training logs to; none in all processes but the first."""
+    """The W&B runs that a training logs to; an empty list in all processes except the first."""
     if not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
 def steps_between(trainer: pl.Trainer, module: pl.LightningModule) -> int:
-    """Steps from one point of the curves to the next: the trainer's own pace, or a slower one in long trainings."""
+    """Steps between two points of a curve: the trainer's `log_every_n_steps`, or more in long trainings."""
     steps = trainer.estimated_stepping_batches / getattr(module, "batches_per_step", 1)
     slow = ceil(steps / POINTS) if isfinite(steps) else 1
     return max(1, trainer.log_every_n_steps, slow)
 
 
 def is_drawn(trainer: pl.Trainer, epoch: int) -> bool:
-    """Whether the pictures are due after so many epochs."""
+    """Whether pictures are drawn after this epoch, counted from 1."""
     epochs = trainer.max_epochs or 0
     return epoch % max(1, ceil(epochs / PICTURES)) == 0 or epoch == epochs

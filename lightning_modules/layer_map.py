@@ -1,4 +1,4 @@
-"""A picture of every layer at every epoch, one panel a measure."""
+"""A picture of measures of every layer at every epoch, one panel for each measure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # matplotlib loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # matplotlib loads slowly, and --help does not need it
     from matplotlib.figure import Figure
 
 
 NAMES = 40
-"""Layers at most that are named; more would run into each other."""
+"""The most layers that are named; more names would overlap."""
 
 
 def draw_layer_map(
@@ -22,11 +22,11 @@ def draw_layer_map(
     values: np.ndarray,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Epochs from left to right, layers from input (top) to output, colour the measure.
+    """Draw epochs from left to right, layers from input (top) to output, and the measure as colour.
 
     Args:
-        values: (epochs, measures, layers); NaN, left blank, where a layer has no such measure.
-        limits: what the ends of the colours stand for; None fits them to each measure.
+        values: (epochs, measures, layers); NaN, drawn blank, where a layer does not have a measure.
+        limits: the values at the ends of the colour scale; None fits them to each measure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -55,13 +55,13 @@ def draw_layer_map(
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """What the ends of the colours stand for, never so close that rounding errors would shine."""
+    """The values at the ends of the colour scale, at least 0.01 apart, so that rounding errors are not visible."""
     low, high = np.nanmin(values), np.nanmax(values)
     spare = max(0.0, 0.01 - (high - low)) / 2
     return low - spare, high + spare
 
 
 def _ticks(epochs: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Places and names of at most nine epochs."""
+    """Positions and labels of at most nine epochs."""
     places = sorted({round(place) for place in np.linspace(0, len(epochs) - 1, min(9, len(epochs)))})
     return places, [epochs[place] for place in places]

@@ -1,6 +1,7 @@
-"""The measures that networks are evaluated by: what each is called, its unit, and which way is better.
+"""The measures by which networks are evaluated: name, unit, and whether higher or lower is better.
 
-A row of results names its measure; whoever shows the row asks here how. A task registers measures of its own:
+A row of results has the name of its measure; tables and figures look up here how to show it. A task registers measures
+of its own:
 
     register_measure(Measure("fid", "FID", "", better="lower", scale=1))
 """
@@ -13,34 +14,34 @@ from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 
 POINTS = "percentage points"
-"""The unit of shares, which are stored from 0 to 1 and shown from 0 to 100."""
+"""The unit of shares, which are stored as 0 to 1 and shown as 0 to 100."""
 
 CHANCE = "chance"
-"""The measure that says what a guesser reaches in the headline; a domain's networks are compared with it."""
+"""The measure with the headline's value for random guessing, which networks are compared with."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure, or, where the name holds a `*`, a family of them such as `iou/*`.
+    """One measure, or, if the name contains a `*`, a family of measures such as `iou/*`.
 
     Raises:
         ValueError: `better` is neither "higher" nor "lower".
     """
 
     name: str
-    """What rows of results and logged metrics call it; `DOMAIN/NAME` in metrics."""
+    """Its name in rows of results, and in logged metrics as `DOMAIN/NAME`."""
     label: str
-    """What a reader is shown; a `*` in it stands for the part of the name that the family leaves open."""
+    """Its name in tables and figures; a `*` is replaced by the member's name, such as "road" of `iou/road`."""
     unit: str = POINTS
-    """Of the shown value, in words; empty for a number without a unit."""
+    """The unit of the shown value, in words; empty for a number without a unit."""
     better: str = "higher"
     """"higher" or "lower"."""
     scale: float = 100.0
-    """Times the stored value is the shown one: 100 for shares."""
+    """The shown value is the stored one times this: 100 for shares."""
     digits: int = 1
-    """Decimals that are shown."""
+    """Decimals of the shown value."""
     luck: float = 1.0
-    """Times chance that a guesser may come to; see `chance`."""
+    """Up to this factor times `chance`, a result counts as random guessing."""
 
     def __post_init__(self):
         if self.better not in ("higher", "lower"):
@@ -52,22 +53,22 @@ class Measure:
 
     @property
     def is_share(self) -> bool:
-        """Whether 0 and 100 are the ends of what is shown."""
+        """Whether shown values are between 0 and 100."""
         return self.unit == POINTS
 
     @property
     def axis(self) -> str:
-        """What stands at an axis: label and unit."""
+        """The label of an axis, with the unit."""
         unit = "per cent" if self.is_share else self.unit
         return f"{self.label}, {unit}" if unit else self.label
 
     @property
     def family(self) -> str:
-        """What the names of a family begin with, as `iou`; empty for a single measure."""
+        """The first part of the names in a family, such as `iou`; empty for a single measure."""
         return self.name.partition("/")[0] if "*" in self.name else ""
 
     def text(self, value: float) -> str:
-        """A stored value as a reader is shown it, without the unit."""
+        """A stored value as it is shown, without the unit."""
         shown = round(self.scale * float(value), self.digits) + 0.0  # never -0.0
         return "–" if math.isnan(shown) else f"{shown:.{self.digits}f}"
 
@@ -76,7 +77,7 @@ _REGISTRY: dict[str, Measure] = {}
 
 
 def register_measure(measure: Measure) -> Measure:
-    """Make a measure known by its name, in place of one of that name; returns it."""
+    """Add a measure, or replace the one of the same name; returns it."""
     _REGISTRY[measure.name] = measure
     return measure
 
@@ -87,10 +88,10 @@ def registered() -> dict[str, Measure]:
 
 
 def find_measure(name: str, among: Mapping[str, Measure] | None = None) -> Measure | None:
-    """The measure of a name, that of `iou/road` from the family `iou/*`; None where there is none.
+    """The measure with a name, or from the name's family (`iou/road` from `iou/*`); None if there is none.
 
     Args:
-        among: measures by name, before those that are registered.
+        among: measures by name, which are searched before the registered ones.
     """
     for known in filter(None, (among, _REGISTRY)):
         if name in known:
@@ -104,10 +105,10 @@ def find_measure(name: str, among: Mapping[str, Measure] | None = None) -> Measu
 
 
 def measure_of(name: str, among: Mapping[str, Measure] | None = None) -> Measure:
-    """The measure of a name, as `find_measure` finds it.
+    """The measure with a name, as `find_measure`.
 
     Raises:
-        ValueError: there is none; one sentence that says which there are.
+        ValueError: there is none; the message lists all measures.
     """
     found = find_measure(name, among)
     if found is None:
@@ -117,7 +118,7 @@ def measure_of(name: str, among: Mapping[str, Measure] | None = None) -> Measure
 
 
 def families(names: Iterable[str], among: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Names of the form FAMILY/MEMBER by family, of the families that are registered or are `among` other measures."""
+    """The names that belong to a family, by family; families are those that are registered or in `among`."""
     found: dict[str, list[str]] = {}
     known = {*_REGISTRY, *among}
     for name in names:
@@ -128,18 +129,18 @@ def families(names: Iterable[str], among: Iterable[str] = ()) -> dict[str, list[
 
 
 def headline_of(names: Iterable[str]) -> str | None:
-    """The measure that results are told by where nobody has said it: of those that there are the first registered."""
+    """The default headline of results with these measures: the one that was registered first."""
     names = set(names)
     return next((name for name in _REGISTRY if name in names), None)
 
 
 def measures_to_plain(names: Iterable[str]) -> list[dict]:
-    """Measures as plain dictionaries, for a run's folder: whoever reads it may not know a user's own."""
+    """Measures as dictionaries, which a run's folder contains so that it can be read without a user's own code."""
     return [asdict(measure_of(name)) for name in names]
 
 
 def measures_from_plain(written: Iterable[Mapping]) -> dict[str, Measure]:
-    """What `measures_to_plain` wrote, by name. Raises ValueError or TypeError where it is no such thing."""
+    """The measures that `measures_to_plain` has written, by name. Raises ValueError or TypeError for other data."""
     known = {field.name for field in fields(Measure)}
     found = [Measure(**{key: value for key, value in each.items() if key in known}) for each in written]
     return {measure.name: measure for measure in found}
@@ -147,7 +148,7 @@ def measures_from_plain(written: Iterable[Mapping]) -> dict[str, Measure]:
 
 for _measure in (
     Measure("miou", "mIoU"),
-    Measure("top1", "top-1", luck=1.2),  # a guesser has luck on a few hundred images
+    Measure("top1", "top-1", luck=1.2),  # on a few hundred images, guessing may exceed chance
     Measure("top5", "top-5"),
     Measure("loss", "loss", "nats", better="lower", scale=1, digits=3),
     Measure("iou/*", "IoU of *"),

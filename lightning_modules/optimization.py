@@ -1,8 +1,8 @@
-"""Every optimiser and every schedule, by the name that a recipe has for it.
+"""Every optimiser and every schedule, by the name that recipes use.
 
-A recipe says `optimizer="sgd", schedule="poly"` (`TrainingRecipe`), and its module's `configure_optimizers` returns
-`optimizers(recipe, module)`. A new schedule is a function of the recipe and of the study's step here, and its name in
-`SCHEDULES`.
+A recipe has `optimizer="sgd", schedule="poly"` (`TrainingRecipe`), and its module's `configure_optimizers` returns
+`optimizers(recipe, module)`. To add a schedule, write a function of the recipe and the study's step here, and add its
+name to `SCHEDULES`.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import nn
 from lightning_modules.training_recipe import TrainingRecipe
 from normshift import parameter_groups
 
-# Schedules: what share of the highest rate a step has, steps counted from 0.
+# Schedules: the learning rate at a step, counted from 0, as a share of the highest rate.
 
 
 def constant(recipe: TrainingRecipe, at: int) -> float:
@@ -27,9 +27,9 @@ def step(recipe: TrainingRecipe, at: int) -> float:
 
 
 def poly(recipe: TrainingRecipe, at: int) -> float:
-    """(1 - p)^power with p the share of the training that is done (Chen et al., TPAMI 2018, DeepLab); power 1: a line.
+    """(1 - p)^power, where p is the completed share of the training (Chen et al., TPAMI 2018, DeepLab).
 
-    A training that goes on behind its last step stands still.
+    The rate stays 0 after the last step.
     """
     return max(1 - at / recipe.max_steps, 0.0) ** recipe.poly_power
 
@@ -41,17 +41,17 @@ def cosine(recipe: TrainingRecipe, at: int) -> float:
 
 
 def whole_cosine(recipe: TrainingRecipe, at: int) -> float:
-    """Half a cosine over all steps, whose first ones the warm-up takes the place of (TensorFlow Model Garden's)."""
+    """Half a cosine over all steps; the warm-up replaces the first ones (as in TensorFlow Model Garden)."""
     return 0.5 * (1 + math.cos(math.pi * at / recipe.max_steps))
 
 
 def inverse(recipe: TrainingRecipe, at: int) -> float:
-    """(1 + gamma i)^-0.75 at step i, however many there are (Transfer-Learning-Library's)."""
+    """(1 + gamma i)^-0.75 at step i, independent of the number of steps (as in Transfer-Learning-Library)."""
     return (1 + recipe.lr_gamma * at) ** -0.75
 
 
 def annealed(recipe: TrainingRecipe, at: int) -> float:
-    """(1 + 10 p)^-0.75 with p the share of the training that is done (Ganin et al., JMLR 2016, section 5.2.2)."""
+    """(1 + 10 p)^-0.75, where p is the completed share of the training (Ganin et al., JMLR 2016, section 5.2.2)."""
     return (1 + 10 * at / recipe.max_steps) ** -0.75
 
 
@@ -66,17 +66,17 @@ SCHEDULES: dict[str, Callable[[TrainingRecipe, int], float]] = {
 }
 
 
-# Warm-ups: the same share in the first `recipe.warmup_steps` steps. They begin one part above 0, where nothing moves.
+# Warm-ups: the share in the first `recipe.warmup_steps` steps. The first one is not 0, where no weight would change.
 
 
 def to_schedule(recipe: TrainingRecipe, at: int) -> float:
-    """In a line to where the schedule stands at the end of the warm-up (TensorFlow Model Garden's)."""
+    """Linear, to the schedule's rate at the end of the warm-up (as in TensorFlow Model Garden)."""
     warmup = recipe.warmup_steps
     return SCHEDULES[recipe.schedule](recipe, warmup) * (at + 1) / (warmup + 1)
 
 
 def to_highest(recipe: TrainingRecipe, at: int) -> float:
-    """In a line to the highest rate, from which the schedule's then follows at once (Goyal et al. 2017)."""
+    """Linear, to the highest rate; the schedule's own rate follows at once (Goyal et al. 2017)."""
     return (at + 1) / (recipe.warmup_steps + 1)
 
 
@@ -84,12 +84,12 @@ WARMUPS: dict[str, Callable[[TrainingRecipe, int], float]] = {"to-schedule": to_
 
 
 def rate_factor(recipe: TrainingRecipe, at: int) -> float:
-    """The rate of the study's step `at`, counted from 0, as a share of `recipe.base_lr`."""
-    course = WARMUPS[recipe.warmup] if at < recipe.warmup_steps else SCHEDULES[recipe.schedule]
-    return course(recipe, at)
+    """The learning rate at the study's step `at`, counted from 0, as a share of `recipe.base_lr`."""
+    schedule = WARMUPS[recipe.warmup] if at < recipe.warmup_steps else SCHEDULES[recipe.schedule]
+    return schedule(recipe, at)
 
 
-# Optimisers, over parameter groups that have their own rates and weight decay.
+# Optimisers. The parameter groups have their own learning rates and weight decays.
 
 
 def sgd(recipe: TrainingRecipe, groups: list[dict]) -> torch.optim.Optimizer:
@@ -97,12 +97,12 @@ def sgd(recipe: TrainingRecipe, groups: list[dict]) -> torch.optim.Optimizer:
 
 
 def adam(recipe: TrainingRecipe, groups: list[dict]) -> torch.optim.Optimizer:
-    """Weight decay joins the gradient (Kingma and Ba, ICLR 2015)."""
+    """Weight decay is added to the gradient (Kingma and Ba, ICLR 2015)."""
     return torch.optim.Adam(groups, lr=recipe.base_lr, betas=(recipe.momentum, recipe.beta2))
 
 
 def adamw(recipe: TrainingRecipe, groups: list[dict]) -> torch.optim.Optimizer:
-    """Weight decay apart from the gradient (Loshchilov and Hutter, ICLR 2019)."""
+    """Weight decay is separate from the gradient (Loshchilov and Hutter, ICLR 2019)."""
     return torch.optim.AdamW(groups, lr=recipe.base_lr, betas=(recipe.momentum, recipe.beta2))
 
 
@@ -114,14 +114,14 @@ OPTIMIZERS: dict[str, Callable[[TrainingRecipe, list[dict]], torch.optim.Optimiz
 
 
 def optimizers(recipe: TrainingRecipe, module: nn.Module, backbone: Iterable[nn.Parameter] = ()) -> dict:
-    """What Lightning's `configure_optimizers` returns: the recipe's optimiser over the papers' groups, and its rates.
+    """The optimiser and schedule of a recipe, in the form that Lightning's `configure_optimizers` returns.
 
     Args:
-        module: all that is trained by it.
-        backbone: its parameters whose rate is `recipe.backbone_lr` times the others'.
+        module: the module whose parameters are trained, in the groups of `normshift.parameter_groups`.
+        backbone: parameters whose learning rate is `recipe.backbone_lr` times that of the others.
 
     Raises:
-        ValueError: the recipe names an optimiser, a schedule or a warm-up that does not exist.
+        ValueError: the recipe names an unknown optimiser, schedule or warm-up.
     """
     check_names(recipe)
     groups = parameter_groups(
@@ -147,7 +147,7 @@ def check_names(recipe: TrainingRecipe) -> None:
 
 
 def divided(groups: list[dict], slow: set[int], factor: float) -> list[dict]:
-    """Optimiser groups, each in two: the parameters of these ids at `factor` times the rate, and the rest."""
+    """Divide each parameter group: parameters whose `id` is in `slow` get `factor` times the learning rate."""
     parts = []
     for group in groups:
         own = [p for p in group["params"] if id(p) in slow]

@@ -1,4 +1,4 @@
-"""What networks make of a few images, as examples: a segmentation network in pictures, a classifier in words."""
+"""Predictions for a few images, as examples: pictures for segmentation, texts for classification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_modules.examples import Example
 
 @torch.no_grad()
 def segmentation_examples(module, data: SegmentationData, count: int = 2) -> list[Example]:
-    """The first images of every evaluated domain, truth and prediction in the label spaces' colours."""
+    """Examples of the first images of every evaluated domain, in the colours of their label spaces."""
     transform, training, found = EvalTransform(), module.training, []
     module.eval()
     for domain in data.evaluated:
@@ -30,7 +30,7 @@ def segmentation_examples(module, data: SegmentationData, count: int = 2) -> lis
 
 @torch.no_grad()
 def classification_examples(module, data: ClassificationData, count: int = 6) -> list[Example]:
-    """A few images of every evaluated domain, spread evenly over it; the note is the probability of the answer."""
+    """Examples spread evenly over every evaluated domain; the note is the prediction's probability."""
     transform, training, found = data.evaluation_image, module.training, []
     module.eval()
     for domain in data.evaluated:
@@ -46,17 +46,17 @@ def classification_examples(module, data: ClassificationData, count: int = 6) ->
 
 
 def colour(label: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """Training ids (H, W) as RGB (H, W, 3) in the label space's colours, ignored pixels black."""
+    """Training ids (H, W) as an RGB picture (H, W, 3) in the label space's colours; ignored pixels are black."""
     palette = np.zeros((IGNORE + 1, 3), np.uint8)
     palette[: len(space)] = space.palette
     return palette[label]
 
 
 def colours_in_hex(space: LabelSpace) -> dict[str, str]:
-    """The classes and their colours, "#rrggbb", as the key to the pictures that `colour` makes."""
+    """The legend of pictures made by `colour`: class name -> "#rrggbb"."""
     return {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in zip(space.classes, space.palette, strict=True)}
 
 
 def _weights(module) -> torch.Tensor:
-    """What images must be like: on the device, and of the type, of the network's weights."""
+    """A parameter of the network, whose device and type images must have."""
     return next(module.parameters(), torch.empty(0, device=module.device))

@@ -1,4 +1,4 @@
-"""What the Lightning module of every task has in common: the study's clock, and the evaluation that counts."""
+"""The base class of every task's Lightning module: the study's clock, evaluations, and checkpoints."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ from lightning_modules.measures import measure_of
 
 
 class StudyModule(pl.LightningModule):
-    """A network under `net`, how it is trained, and what its last evaluation found.
+    """A network under `net`, its training, and the results of its last evaluation.
 
-    A task's module overrides `results`, names its `measures` and its `headline`, and calls `keep_evaluation` at the end
-    of each evaluation. All that a checkpoint needs to build it again goes through `save_hyperparameters`.
+    A task's module overrides `results`, sets `measures` and `headline`, and calls `keep_evaluation` at the end of each
+    evaluation. It passes everything that a checkpoint needs for rebuilding it to `save_hyperparameters`.
 
-    **The clock.** `steps` counts the steps of the study: epochs, logs, gates, schedules, averages of weights, and the
-    end of a training go by it. It counts a batch in which one or more optimisers have stepped, however many they are;
-    with accumulated gradients therefore one in so many batches. A task whose phases take turns batch by batch sets
-    `batches_per_step`; one with other rules overrides `counts_as_step`. Lightning's `global_step` counts every single
-    `optimizer.step()` instead. Schedules of `configure_optimizers` with `interval="step"` are stepped once each step of
-    the clock, under manual optimisation as well.
+    **The clock.** `steps` counts the steps of the study. Epochs, logs, gates, schedules, averages of weights and the
+    end of a training depend on it. A batch counts as one step if at least one optimiser has stepped in it, so with
+    accumulated gradients several batches are one step. A task whose phases alternate between batches sets
+    `batches_per_step`; a task with other rules overrides `counts_as_step`. (Lightning's `global_step` counts every
+    `optimizer.step()` instead.) Schedules of `configure_optimizers` with `interval="step"` advance once for each step
+    of the clock, also under manual optimisation.
 
     Args:
-        select_on: domains whose mean headline chooses which evaluation counts, and with it the weights
-            (`take_selected`); by default the last one does.
+        select_on: domains whose mean headline selects the evaluation, and its weights, that are kept at the end
+            (`take_selected`); by default the last evaluation is kept.
 
     Attributes:
-        steps: completed steps. evaluation: what `keep_evaluation` was given last: plain lists, dicts and numbers.
-        evaluated_at: `steps` at the last evaluation; None before the first. selected: the best evaluation so far.
-        images: how many images each domain has that it is evaluated on.
+        steps: number of completed steps.
+        evaluation: the last argument of `keep_evaluation`: lists, dicts and numbers.
+        evaluated_at: `steps` at the last evaluation; None before the first.
+        selected: the best evaluation so far; None without `select_on`.
+        images: number of images of each domain that the network is evaluated on.
     """
 
     task: str = ""
-    """The name of its task, one for all kinds of modules that the task has."""
+    """The name of the task; the same for all modules of a task."""
 
     measures: tuple[str, ...] = ()
     """Names of the measures in `results` (`lightning_modules.measures`)."""
 
     headline: str = ""
-    """The measure of these that a network is first compared by; logged as DOMAIN/HEADLINE."""
+    """The main measure, by which networks are compared; logged as DOMAIN/HEADLINE."""
 
     batches_per_step: int = 1
-    """Batches that make one step of the clock, Lightning's own accumulation aside: an epoch has so many times more."""
+    """Batches in one step of the clock, in addition to Lightning's accumulation of gradients."""
 
     def __init__(self, select_on: Sequence[str] = ()):
         super().__init__()
@@ -56,25 +58,25 @@ class StudyModule(pl.LightningModule):
         self._candidate: dict[str, Tensor] = {}
 
     def counts_as_step(self, batch_index: int) -> bool:
-        """Whether a step of the clock is complete with this batch, in which an optimiser has stepped.
+        """Whether this batch, in which an optimiser has stepped, completes a step of the clock.
 
         Args:
-            batch_index: of the epoch's batches, from 0.
+            batch_index: number of the batch in its epoch, from 0.
         """
         return (batch_index + 1) % self.batches_per_step == 0
 
     def results(self) -> list[dict]:
-        """The evaluation that counts, a row a value: `domain`, `part`, `condition`, `measure`, `value`."""
+        """The evaluation in long form, a row for each value: `domain`, `part`, `condition`, `measure`, `value`."""
         raise NotImplementedError
 
     def keep_evaluation(self, evaluation: list) -> None:
-        """Make this what `results` tells, at the present step; and the selected one where it is the best so far."""
+        """Set the evaluation that `results` returns; with `select_on`, also select it if it is the best so far."""
         self.evaluation, self.evaluated_at = evaluation, self.steps
         if self.select_on and not self.trainer.sanity_checking:
             self._select()
 
     def take_selected(self) -> None:
-        """Go back to the evaluation that counts and to its weights, once the training is over."""
+        """After the training, restore the selected evaluation and its weights."""
         if self.selected is None:
             return
         self.net.load_state_dict(self.selected["weights"])
@@ -102,12 +104,12 @@ class StudyModule(pl.LightningModule):
         return [Clock()]
 
     def on_validation_epoch_start(self) -> None:
-        if self.select_on:  # copied now: an average of weights is in place from here on, and not when the epoch ends
+        if self.select_on:  # copied now, because averaged weights are removed again before the epoch ends
             self._candidate = {key: value.detach().cpu().clone() for key, value in self.net.state_dict().items()}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint.setdefault("hyper_parameters", {})["module"] = type(self).__name__  # by which it is found again
-        # a training that had ended is not evaluated twice, and one that is resumed keeps what it had selected
+        checkpoint.setdefault("hyper_parameters", {})["module"] = type(self).__name__  # `load_network` needs it
+        # so that a finished training is not evaluated again, and a resumed one keeps its selected evaluation
         checkpoint["study"] = {
             "steps": self.steps,
             "images": self.images,
@@ -122,15 +124,15 @@ class StudyModule(pl.LightningModule):
         self.evaluated_at, self.evaluation = kept.get("evaluated_at"), kept.get("evaluation", [])
         self.selected, self.images = kept.get("selected"), kept.get("images", {})
         origin = checkpoint.get("hyper_parameters", {}).get("weights_from")
-        if origin is not None:  # the weights are the checkpoint's now, and its training began there
+        if origin is not None:  # where the training of these weights had started
             self.hparams["weights_from"] = origin
 
     def lr_scheduler_step(self, scheduler, metric) -> None:
         by_steps = [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == "step"]
-        if scheduler not in by_steps or metric is not None:  # the clock steps the others
+        if scheduler not in by_steps or metric is not None:  # the clock advances the others
             super().lr_scheduler_step(scheduler, metric)
 
 
 def steps_of(trainer: pl.Trainer, module: pl.LightningModule) -> int:
-    """The steps that a training has taken: by the study's clock or, for a module without one, by Lightning's count."""
+    """The completed steps of a training, by the study's clock or, for other modules, by Lightning's `global_step`."""
     return module.steps if isinstance(module, StudyModule) else trainer.global_step

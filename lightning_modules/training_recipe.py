@@ -1,41 +1,41 @@
-"""What the recipes of all tasks say in the same words: how weights are optimised."""
+"""The part of a recipe that all tasks share: optimiser, learning rate and schedule."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
-    """The optimiser, its learning rate and how that changes, for `lightning_modules.optimization` to build.
+    """The optimiser, its learning rate and schedule; `lightning_modules.optimization` builds them.
 
-    A task's recipe inherits from this and adds, as fields or as properties, `max_steps` (optimiser steps in all) and
-    `warmup_steps`. Names, such as "sgd" and "poly", are looked up in the tables of `lightning_modules.optimization`.
+    A task's recipe inherits from this class and adds, as fields or properties, `max_steps` (the number of steps) and
+    `warmup_steps`. Names such as "sgd" and "poly" are keys of the tables in `lightning_modules.optimization`.
     """
 
-    batch_size: int  # samples a step, over all processes
-    lr: float  # the highest rate; where `lr_batch` is set, at that batch size, and in proportion at any other
+    batch_size: int  # samples in one step, over all processes
+    lr: float  # the highest learning rate; if `lr_batch` is set, for that batch size, and scaled linearly for others
     lr_batch: int | None = None
     optimizer: str = "sgd"  # a name in `OPTIMIZERS`
     momentum: float = 0.9  # SGD's, and Adam's beta 1
     beta2: float = 0.999  # Adam's
     nesterov: bool = False
-    backbone_lr: float = 1.0  # the rate of the parameters that the module calls its backbone, times the others'
+    backbone_lr: float = 1.0  # factor of the learning rate for the parameters of the module's backbone
     weight_decay: float
-    decay_norms: bool = True  # whether norms' weights and biases, and biases in general, decay as well
-    decay_biases: bool | None = None  # of convolutions and linear layers; None: as `decay_norms` says
-    decay_gates: bool = False  # whether gates decay as well that are not fast (Switchable Normalization's)
+    decay_norms: bool = True  # whether norms' weights and biases, and all other biases, decay
+    decay_biases: bool | None = None  # whether biases of convolutions and linear layers decay; None: as `decay_norms`
+    decay_gates: bool = False  # whether gates that are not fast (Switchable Normalization's) decay
 
     schedule: str  # a name in `SCHEDULES`
-    milestones: tuple[float, ...] = ()  # of "step", at which the rate is divided by ten; see `milestone_steps`
-    lr_gamma: float = 0.0  # of "inverse"
-    poly_power: float = 0.9  # of "poly"
-    warmup: str = "to-schedule"  # where the warm-up leads to: a name in `WARMUPS`
+    milestones: tuple[float, ...] = ()  # for "step": where the rate is divided by ten; see `milestone_steps`
+    lr_gamma: float = 0.0  # for "inverse"
+    poly_power: float = 0.9  # for "poly"
+    warmup: str = "to-schedule"  # a name in `WARMUPS`
 
     @property
     def base_lr(self) -> float:
-        """The highest rate, by the linear scaling rule (Goyal et al. 2017) where `lr_batch` is set."""
+        """The highest learning rate, by the linear scaling rule (Goyal et al. 2017) if `lr_batch` is set."""
         return self.lr if self.lr_batch is None else self.lr * self.batch_size / self.lr_batch
 
     @property
     def milestone_steps(self) -> tuple[int, ...]:
-        """The milestones in optimiser steps. A recipe that counts in epochs says here how long they are."""
+        """The milestones in steps. Recipes that count in epochs override this."""
         return tuple(round(milestone) for milestone in self.milestones)

@@ -1,4 +1,4 @@
-"""The one network that a training is about: the one that is evaluated, recorded and kept."""
+"""Moving averages of weights, and which network of a training is evaluated, recorded and saved."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from lightning_modules.study_module import steps_of
 from normshift import update_statistics
 
 STATISTICS = ("averaged", "reestimated")
-"""Where an averaged network's running statistics come from."""
+"""How the running statistics of an averaged network are computed."""
 
 BATCHES = 200
-"""Training batches, at most, over which running statistics are estimated anew."""
+"""The most training batches for estimating running statistics again."""
 
 
 def decay_at(updates: int, decay: float, warmup: bool) -> float:
-    """The decay of an average of weights after so many updates.
+    """The decay of an average of weights after a number of updates.
 
-    With `warmup` min(decay, (1 + updates) / (10 + updates)), as TensorFlow's ExponentialMovingAverage has it, so that
-    the average forgets its beginning; else the decay itself.
+    With `warmup` it is min(decay, (1 + updates) / (10 + updates)), as in TensorFlow's ExponentialMovingAverage, so that
+    the average forgets the initial weights faster. Otherwise it is `decay`.
     """
     return min(decay, (1 + updates) / (10 + updates)) if warmup else decay
 
 
 def moving_average(decay: float, warmup: bool) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """The `multi_avg_fn` of torch's AveragedModel: averages moved, in place, towards current values.
+    """The `multi_avg_fn` for torch's AveragedModel, which moves averages, in place, towards current values.
 
-    It depends on nothing but the number of updates, which AveragedModel keeps in a buffer: a resumed training goes on.
+    It depends only on the number of updates, which AveragedModel has in a buffer, so trainings can be resumed.
     """
 
     def update(averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
@@ -46,20 +46,20 @@ def moving_average(decay: float, warmup: bool) -> Callable[[list[Tensor], list[T
 
 
 def remembered(steps: int, decay: float, warmup: bool) -> float:
-    """The share of its beginning that the average holds after so many steps."""
+    """The share of the initial weights in the average after a number of steps."""
     return math.prod(decay_at(at, decay, warmup) for at in range(1, steps)) if warmup else decay**steps
 
 
 class AveragedWeights(WeightAveraging):
-    """Evaluates and keeps a moving average of weights and buffers, updated after each step.
+    """Evaluates and saves a moving average of weights and buffers, which is updated after each step.
 
-    The running statistics are averaged like the weights, as ResNet-RS does (Bello et al., NeurIPS 2021), or estimated
-    anew, before each evaluation, for the weights that came of the averaging (`normshift.update_statistics`). Of several
-    processes the first one's buffers are evaluated by all, since they are those of the checkpoint.
+    Running statistics are averaged like the weights, as in ResNet-RS (Bello et al., NeurIPS 2021), or estimated again
+    with the averaged weights before each evaluation (`normshift.update_statistics`). With several processes, all
+    evaluate with the buffers of the first, because the checkpoint contains those.
 
     Args:
-        update: moves averages, in place, towards current values (`moving_average`): torch's `multi_avg_fn`.
-        statistics: of `STATISTICS`.
+        update: moves averages, in place, towards current values (`moving_average`), as torch's `multi_avg_fn`.
+        statistics: one of `STATISTICS`.
     """
 
     def __init__(self, update: Callable[[list[Tensor], list[Tensor], Tensor], None], statistics: str = "averaged"):
@@ -72,16 +72,16 @@ class AveragedWeights(WeightAveraging):
         return None if self._average_model is None else self._average_model.module
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self._device = trainer.strategy.root_device  # the network is not there yet; every update would cross over
+        self._device = trainer.strategy.root_device  # the network is still on the CPU, the average belongs on the GPU
         super().setup(trainer, module, stage)
-        if self._average_model is not None:  # torch looks at the count in every step; for a GPU's, that means to wait
+        if self._average_model is not None:  # torch reads the count in every step, which would wait for a GPU
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def _update(self, averages: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
-        self.update(averages, current, self._average_model.n_averaged)  # and not the copy that has been sent to them
+        self.update(averages, current, self._average_model.n_averaged)  # `updates` is a copy on the GPU
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
-        steps = steps_of(trainer, module)  # where Lightning counts optimisers' steps, two of them would be two updates
+        steps = steps_of(trainer, module)  # Lightning's count would update twice for two optimisers
         if steps > self._latest_update_step:
             self._average_model.update_parameters(module)
             self._latest_update_step = steps
@@ -94,7 +94,7 @@ class AveragedWeights(WeightAveraging):
         super().on_validation_epoch_start(trainer, module)
 
     def put_in_place(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Once a training has ended, make the module the average."""
+        """After the training, copy the average into the module."""
         if self.network is not None:
             self.on_train_end(trainer, module)
 
@@ -104,22 +104,22 @@ class AveragedWeights(WeightAveraging):
                 network(images)
 
         devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # a training that is evaluated more often must not draw other images
+        with torch.random.fork_rng(devices):  # evaluations must not change the training's random numbers
             update_statistics(self.network, _training_images(trainer), batches=BATCHES, run=run)
 
 
 def _training_images(trainer: pl.Trainer) -> Iterator[Tensor]:
-    """The images of training batches, of all of a batch's domains together, from a loader of their own."""
+    """The images of training batches, from a separate loader; those of several domains are joined."""
     for batch, _, _ in CombinedLoader(trainer.datamodule.train_dataloader(), "min_size"):
         parts = batch.values() if isinstance(batch, dict) else [batch]
         yield trainer.precision_plugin.convert_input(torch.cat([part[0] for part in parts]))
 
 
 class SharedBuffers(pl.Callback):
-    """Before each evaluation, gives all processes the first one's buffers, which are those of the checkpoint.
+    """Copies the buffers of the first process, which the checkpoint contains, to all processes before each evaluation.
 
-    After a step each process holds running statistics of its own images. DDP shares the first one's before the next
-    forward pass in training, and an evaluation has none: so this changes nothing in what is learned.
+    After a step each process has running statistics of its own images. In training, DDP copies those of the first
+    process before the next forward pass, but not before an evaluation. So this does not change the training.
     """
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -128,12 +128,12 @@ class SharedBuffers(pl.Callback):
 
 
 def share_buffers(network: nn.Module) -> None:
-    """Overwrite the network's buffers in all processes by those of the first."""
+    """Overwrite the network's buffers in all processes with those of the first."""
     for work in [processes.broadcast(buffer, 0, async_op=True) for buffer in network.buffers()]:
         work.wait()
 
 
 def evaluated_network(trainer: pl.Trainer, module: pl.LightningModule) -> nn.Module:
-    """The network that is evaluated and kept while a training goes on: the average where weights are averaged."""
+    """The network that is evaluated and saved during a training: the average if weights are averaged."""
     averages = (callback.network for callback in trainer.callbacks if isinstance(callback, AveragedWeights))
     return next((network for network in averages if network is not None), module)

@@ -1,4 +1,4 @@
-"""Reading checkpoints to start from, and finding a classifier's head."""
+"""Reading checkpoints whose weights a training starts from, and finding a classifier's head."""
 
 import argparse
 import re
@@ -16,7 +16,7 @@ from normshift.released_blur import filter_size
 from normshift.wrapped import bare
 
 DISCRIMINATOR = "discriminator"
-"""Where a domain-adversarial training keeps what it needs in training alone."""
+"""Name of the submodule that domain-adversarial modules use in training only."""
 
 PLAIN = [
     argparse.Namespace,
@@ -25,14 +25,14 @@ PLAIN = [
     (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
 ]
-"""What other people's checkpoints hold beside tensors, such as flags and best scores, and what runs no code."""
+"""Types, besides tensors, that published checkpoints contain (flags, scores) and that run no code when loaded."""
 
 
 def read_checkpoint(path: str) -> Any:
-    """What a checkpoint file holds; nothing in it is run. Of torch or, as they are a mapping of tensors, safetensors.
+    """The contents of a checkpoint file of torch or safetensors, read without running any code in it.
 
     Raises:
-        ValueError: the file is no checkpoint that can be read safely. The sentence says what it is.
+        ValueError: the file is not a checkpoint that can be read safely. The message says what it is.
     """
     fault = fault_of(path)
     if fault:
@@ -44,12 +44,12 @@ def read_checkpoint(path: str) -> Any:
             return load_file(path)
         with torch.serialization.safe_globals(PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the file is, torch says it in another class of error
+    except Exception as error:  # torch raises many classes of errors for unreadable files
         raise ValueError(f"{path} cannot be read as a checkpoint: {_in_words(error)}.") from error
 
 
 def _in_words(error: Exception) -> str:
-    """What torch says of a file that it cannot read, in a sentence."""
+    """torch's error for a file that it cannot read, as a sentence."""
     said = str(error)
     code = re.search(r"GLOBAL (\S+)", said)
     if code:
@@ -62,10 +62,10 @@ def _in_words(error: Exception) -> str:
 
 
 def network_weights(checkpoint: Any) -> dict[str, Tensor]:
-    """The network's own tensors by key; a module of ours holds them under "net.".
+    """The network's tensors by key, without the prefix "net." of our modules.
 
     Raises:
-        ValueError: there are none, or not what weights can be.
+        ValueError: there are no tensors, or one cannot be a weight (sparse, quantised, not finite).
     """
     state = unwrapped(checkpoint)
     if not state:
@@ -82,7 +82,7 @@ def network_weights(checkpoint: Any) -> dict[str, Tensor]:
 
 
 def _fault_of_tensor(value: Tensor) -> str | None:
-    """What keeps a tensor from being a network's weights."""
+    """Why a tensor cannot be a network's weight; None if it can."""
     if value.layout != torch.strided or value.is_quantized:
         return "is sparse or quantised, and weights are plain tensors"
     if value.is_meta:
@@ -107,13 +107,13 @@ def about(path: str) -> Iterator[None]:
 
 
 def blur_of(checkpoint: Mapping, state: Mapping[str, Tensor]) -> int | None:
-    """The filter size of the anti-aliased network that a checkpoint is of; None where it does not say, or is plain."""
+    """The blur filter size of a checkpoint's network; None if it is not anti-aliased or unknown."""
     ours = checkpoint.get("hyper_parameters")
     return filter_size(state) or (ours.get("antialias") if isinstance(ours, Mapping) else None)
 
 
 def refuse_other_blur(checkpoint: Mapping, state: Mapping[str, Tensor], antialias: int | None) -> None:
-    """Raise a ValueError where a checkpoint is of a network anti-aliased otherwise; a plain one may become it."""
+    """Raise a ValueError if a checkpoint's network has another blur filter size; without blur it is accepted."""
     size = blur_of(checkpoint, state)
     if size and size != antialias:
         here = f"blurs with {antialias}" if antialias else "does not blur"
@@ -124,10 +124,10 @@ def refuse_other_blur(checkpoint: Mapping, state: Mapping[str, Tensor], antialia
 
 
 def head_of(net: nn.Module) -> str:
-    """The name of a classifier's last linear layer, whose input are the network's features.
+    """The name of a classifier's last linear layer, whose input is the network's features.
 
     Raises:
-        ValueError: the network has none.
+        ValueError: the network has no linear layer.
     """
     linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
@@ -136,9 +136,9 @@ def head_of(net: nn.Module) -> str:
 
 
 def with_own_head(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's weights; where its head is for another number of classes, the network's own takes its place.
+    """A checkpoint's weights, but the network's own head if the checkpoint's is for another number of classes.
 
-    So it does where the network has a bottleneck before its classifier (`recipe_networks`) and the checkpoint none.
+    The same if the network has a bottleneck before its classifier (`recipe_networks`) and the checkpoint has none.
     """
     head, own = head_of(net), net.state_dict()
     weights = bare(weights, own)

@@ -1,22 +1,22 @@
-"""Where anti-aliased CNNs blur (Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2).
+"""Anti-aliasing of CNNs (Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, section 3.2).
 
     max pool, stride s           ->  max pool, stride 1; blur, stride s
     conv, norm, act; stride s    ->  conv, stride 1; norm; act; blur, stride s
     average pool, stride s       ->  blur, stride s
     1x1 conv of a shortcut       ->  blur, stride s; conv, stride 1
 
-The pool in the stem of a ResNet, 3x3 at stride 2 with padding, becomes one of 2x2 at stride 1 without padding, then the
-blur. The paper has 3x3 there; its released ResNets, ResNeXts and wide ResNets, whose figures the paper's page gives,
-were all trained with 2x2, by mistake, as their author has said. `stem_pool=3` is the paper's.
+The max pool in a ResNet's stem (3x3, stride 2, padded) becomes a 2x2 pool of stride 1 without padding, then the blur.
+The paper describes a 3x3 pool, but the released ResNets, ResNeXts and wide ResNets, whose accuracies the paper's page
+gives, were all trained with 2x2, by mistake, as the author has said. `stem_pool=3` is the paper's version.
 
-The network's first conv sees the image at full resolution, where density costs most. As in the paper's ResNets,
-DenseNets and MobileNetV2 it keeps a stride of 2, and AlexNet's stride of 4 becomes 2 with a blur of stride 2 behind the
+The network's first conv sees the image at full resolution, where stride 1 would cost most. As in the paper's ResNets,
+DenseNets and MobileNetV2, it keeps a stride of 2. AlexNet's stride of 4 becomes 2, and a blur of stride 2 follows the
 activation. Adaptive and global pooling stay.
 
-No list of architectures stands behind this. Pools are known by themselves. For a conv, the module that calls it is
-traced by torch.fx, its children as black boxes, and what follows the conv is read off its graph up to the activation.
-A blur behind a conv is a child of the module it stands beside and runs in a hook of that module, so no module changes
-its name, and state dicts stay those of the plain network.
+There is no list of architectures. Pools are recognised by their class. For a strided conv, torch.fx traces the forward
+of the module that calls it, with that module's children as black boxes; the graph shows what follows the conv, up to
+the activation. A blur behind a conv becomes a child of a neighbouring module and runs in a hook of that module. So no
+module changes its name, and state dicts have the keys of the plain network.
 """
 
 import inspect
@@ -48,28 +48,30 @@ STEM_POOLS = (2, 3)
 
 
 def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> nn.Module:
-    """Anti-alias every place where a network subsamples, as in Zhang (ICML 2019); see the module's docstring.
+    """Anti-alias every layer with which a network subsamples (Zhang, ICML 2019); see the module's docstring.
 
-    Weights and state-dict keys stay, so a trained network's checkpoint loads before or after. So does the size of every
-    map, but that the 2x2 pool in a ResNet's stem rounds odd sizes down. It composes with `convert` and `load_official`
-    in any order. What subsamples other than through `nn.Conv2d`, `nn.MaxPool2d` and
-    `nn.AvgPool2d`, or their subclasses, is refused where it can be seen; slicing inside a function that torch.fx does
-    not trace (a shortcut written as a lambda) cannot be.
+    Weights and state-dict keys stay, so checkpoints of the plain network load before and after. Feature maps keep their
+    size, except that the 2x2 pool in a ResNet's stem rounds odd sizes down. `antialias`, `convert` and `load_official`
+    can be combined in any order.
+
+    Strided `nn.Conv2d`, `nn.MaxPool2d`, `nn.AvgPool2d` and their subclasses are anti-aliased. A network that subsamples
+    in another way is refused where this can be detected. Strided slicing inside a function that torch.fx does not trace
+    (a shortcut written as a lambda) cannot be detected.
 
     Args:
-        model: a CNN for images; it is changed in place. The first conv that it registers is taken for its stem.
-        filter_size: of the blurs, 1 to 7.
-        stem_pool: kernel of the dense max pool in a ResNet's stem: 2, without padding, as the released networks have
-            it, or 3, padded, as the paper has it and as all networks had it that this library trained before it knew
-            2. A state dict does not tell which; of other networks' pools nothing changes.
+        model: a CNN for images, changed in place. The first conv that it registers counts as its stem.
+        filter_size: size of the blur filters, 1 to 7.
+        stem_pool: kernel of the max pool in a ResNet's stem: 2, without padding, as in the released networks, or 3,
+            padded, as in the paper and in networks trained with early versions of this library. A state dict does not
+            say which. Other networks' pools are not affected.
 
     Returns:
-        `model`; a new layer where `model` is itself a pool.
+        `model`; a new layer if `model` is itself a pool.
 
     Raises:
-        ValueError: on a network that is anti-aliased already, that does not subsample, or that subsamples in a way that
-            is not known here (a forward of its own that does not go by its stride, TorchScript, a pool that a list
-            holds beside the network); the message names the module, and the network is as it was.
+        ValueError: the network is anti-aliased already, does not subsample, or subsamples in an unsupported way (a
+            layer whose own forward ignores its stride, TorchScript, a pool that a plain list holds as well). The
+            message names the module, and the network is unchanged.
     """
     BlurPool2d(None, filter_size)  # refuses a wrong size before anything is changed
     if stem_pool not in STEM_POOLS:
@@ -90,7 +92,7 @@ def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> 
 
 
 def set_stem_pool(model: nn.Module, kernel: int) -> None:
-    """Give the dense max pools in the stems of anti-aliased ResNets a kernel of 2, unpadded, or of 3, padded."""
+    """Set the kernel of the max pools in the stems of anti-aliased ResNets: 2, unpadded, or 3, padded."""
     for module in model.modules():
         if not all(hasattr(module, name) for name in ("conv1", "maxpool", "layer1")):
             continue
@@ -100,13 +102,13 @@ def set_stem_pool(model: nn.Module, kernel: int) -> None:
 
 
 def _is_3x3(pool: nn.MaxPool2d) -> bool:
-    """Whether that is the pool of a ResNet's stem, unchanged."""
+    """Whether a pool has the settings of a plain ResNet's stem."""
     settings = _pair(pool.kernel_size), _pair(pool.padding), _pair(pool.dilation), pool.ceil_mode
     return settings == ((3, 3), (1, 1), (1, 1), False)
 
 
 def _confirmed(model: nn.Module, filter_size: int) -> bool:
-    """Whether a released checkpoint has made the network anti-aliased already, which this call then says again."""
+    """Whether `load_official` has anti-aliased the network with this filter size; if so, accept this first call."""
     blurs = [module for module in model.modules() if isinstance(module, BlurPool2d)]
     if not blurs or not all(blur.from_checkpoint and blur.filter_size == filter_size for blur in blurs):
         return False
@@ -116,7 +118,7 @@ def _confirmed(model: nn.Module, filter_size: int) -> bool:
 
 
 Step = Callable[[nn.Module, int], nn.Module]
-"""One change of a network, given it and the filter size; it returns the network."""
+"""One change of a network: takes the network and the filter size, returns the network."""
 
 
 def _steps(flow: "_Flow", name: str, module: nn.Module) -> Iterator[Step]:
@@ -137,15 +139,15 @@ def _steps(flow: "_Flow", name: str, module: nn.Module) -> Iterator[Step]:
         if module is flow.stem and not {_stride(module)} <= {(2, 2), (4, 4)}:
             raise ValueError(f"antialias knows first convs of stride 1, 2 and 4; that of {name!r} is {module.stride}.")
         if _stride(module) != kept:
-            yield partial(_make_dense, conv=module, kept=kept, place=flow.place(name, module))
+            yield partial(_make_dense, conv=module, kept=kept, position=flow.position(name, module))
 
 
-# Carrying it out
+# Applying the changes
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Before or behind which module a blur stands, and the channels that it meets there."""
+class _BlurPosition:
+    """A blur goes before or behind this module; the maps there have so many channels."""
 
     module: nn.Module
     behind: bool
@@ -153,9 +155,9 @@ class _Place:
 
 
 def _replace(model: nn.Module, filter_size: int, old: nn.Module, make: Callable[[int], nn.Module]) -> nn.Module:
-    """Put a pool that blurs in an old one's place, in all places where that stands; hooks of the old one stay."""
+    """Replace a pool by one that blurs, wherever the network has it; the new pool keeps the hooks of the old one."""
     hooks = {key: value for key, value in old.__dict__.items() if "hooks" in key}
-    old.__dict__ |= {key: type(value)() for key, value in hooks.items()}  # a copy of it must not run them again
+    old.__dict__ |= {key: type(value)() for key, value in hooks.items()}  # the new pool holds a copy of the old one
     new, reference = make(filter_size).train(old.training), next(model.parameters(), None)
     new = new if reference is None else new.to(reference.device)
     new.__dict__ |= hooks
@@ -168,22 +170,22 @@ def _replace(model: nn.Module, filter_size: int, old: nn.Module, make: Callable[
     return model
 
 
-def _make_dense(model: nn.Module, filter_size: int, conv: nn.Conv2d, kept: tuple, place: _Place) -> nn.Module:
+def _make_dense(model: nn.Module, filter_size: int, conv: nn.Conv2d, kept: tuple, position: _BlurPosition) -> nn.Module:
     strides = tuple(whole // part for whole, part in zip(_stride(conv), kept, strict=True))
     conv.stride = kept
-    _attach(place, BlurPool2d(place.channels, filter_size, strides).to(conv.weight.device))
+    _attach(position, BlurPool2d(position.channels, filter_size, strides).to(conv.weight.device))
     return model
 
 
-def _attach(place: _Place, blur: BlurPool2d) -> None:
-    """Make the blur a child of its neighbour, which then moves and copies it, and run it in a hook."""
-    side = "blur_behind" if place.behind else "blur_before"
-    name = side + "_" * sum(child.startswith(side) for child, _ in place.module.named_children())
-    place.module.add_module(name, blur.train(place.module.training))
-    if place.behind:
-        place.module.register_forward_hook(partial(_blur_output, name=name))
+def _attach(position: _BlurPosition, blur: BlurPool2d) -> None:
+    """Make the blur a child of its neighbour, so that the two are moved and copied together, and run it in a hook."""
+    side, neighbour = "blur_behind" if position.behind else "blur_before", position.module
+    name = side + "_" * sum(child.startswith(side) for child, _ in neighbour.named_children())
+    neighbour.add_module(name, blur.train(neighbour.training))
+    if position.behind:
+        neighbour.register_forward_hook(partial(_blur_output, name=name))
     else:
-        place.module.register_forward_pre_hook(partial(_blur_input, name=name))
+        neighbour.register_forward_pre_hook(partial(_blur_input, name=name))
 
 
 def _blur_output(module: nn.Module, inputs: tuple, output: Tensor, name: str) -> Tensor:
@@ -198,7 +200,7 @@ def _blur_input(module: nn.Module, inputs: tuple, name: str) -> tuple:
 
 
 class _FloorBlurPool2d(BlurPool2d):
-    """In place of a 2x2 average pool, which leaves out the last row and column of an odd map."""
+    """Replaces a 2x2 average pool that ignores the last row and column of a map of odd size."""
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -210,13 +212,13 @@ def _max_blur(name: str, pool: nn.MaxPool2d) -> Callable[[int], MaxBlurPool2d]:
         raise ValueError(f"antialias cannot blur {name!r}: it returns indices, which mean nothing behind a blur.")
     settings = _pair(pool.padding), _pair(pool.kernel_size), _pair(pool.dilation), _stride(pool)
     for padding, kernel, dilation, stride in zip(*settings, strict=True):
-        if pool.ceil_mode and padding + stride > dilation * (kernel - 1) + 1:  # torch drops windows without a pixel
+        if pool.ceil_mode and padding + stride > dilation * (kernel - 1) + 1:  # torch leaves out windows of padding
             raise ValueError(f"antialias does not know the size that {name!r} gives: {pool}.")
     return partial(MaxBlurPool2d, pool)
 
 
 def _average_blur(name: str, pool: nn.AvgPool2d) -> Callable[[int], BlurPool2d]:
-    """What takes the place of an average pool and gives maps of the same size."""
+    """A constructor, by filter size, of the blur that replaces an average pool and gives maps of the same size."""
     kernel, stride, padding = _pair(pool.kernel_size), _stride(pool), _pair(pool.padding)
     same = type(pool).__name__.endswith("Same")  # timm's, whose output is always (H - 1) // stride + 1
     if kernel == stride == (2, 2) and padding == (0, 0):
@@ -231,7 +233,7 @@ def _average_blur(name: str, pool: nn.AvgPool2d) -> Callable[[int], BlurPool2d]:
     )
 
 
-# What is refused
+# Networks that are refused
 
 
 def _refuse_unknown(model: nn.Module) -> None:
@@ -251,7 +253,7 @@ def _refuse_unknown(model: nn.Module) -> None:
 
 
 def _refuse_own_forward(name: str, module: nn.Module) -> None:
-    """Refuse a layer whose own forward does not stride as its settings say, and so would not with others."""
+    """Refuse a layer with a forward of its own that does not obey `stride`, so that setting it would have no effect."""
     base = next(kind for kind in STRIDED if isinstance(module, kind))
     own = any(getattr(type(module), f, None) is not getattr(base, f, None) for f in ("forward", "_conv_forward"))
     known = not own or type(module).__name__.endswith("Same")  # timm's
@@ -263,7 +265,7 @@ def _refuse_own_forward(name: str, module: nn.Module) -> None:
 
 
 def _follows_stride(module: Any) -> bool:
-    """Whether a layer's maps have the size that its stride says, and those at stride 1 as many positions more."""
+    """Whether the layer's output has the size that its stride implies, and is larger at stride 1; tried on zeros."""
     channels, plain = getattr(module, "in_channels", 1), copy_on_cpu(module)
     strides: tuple[int, ...] = _stride(module)
     dense: Any = copy_on_cpu(module)
@@ -274,13 +276,13 @@ def _follows_stride(module: Any) -> bool:
             whole, part = dense(x).shape[2:], plain(x).shape[2:]
             if any((w - 1) // s + 1 != p or w <= p for w, p, s in zip(whole, part, strides, strict=True) if s > 1):
                 return False
-    except Exception:  # whatever a forward raises that wants other arguments than a map
+    except Exception:  # a forward that needs other arguments than one map may raise anything
         return False
     return True
 
 
 def _called_in_forward(kind: type) -> set[str]:
-    """Names that a class's forward functions use; nothing of torch's own classes, whose settings tell all."""
+    """Names that the forward methods of a class use; none for torch's own classes."""
     if kind.__module__.startswith("torch.nn."):
         return set()
     functions = [inspect.unwrap(f) for key, f in inspect.getmembers(kind, inspect.isfunction) if "forward" in key]
@@ -288,7 +290,7 @@ def _called_in_forward(kind: type) -> set[str]:
 
 
 def _stride(module: nn.Module) -> tuple[int, ...]:
-    """A module's stride by axis; 1 where it has none."""
+    """A module's stride for each axis; 1 if it has none."""
     stride = getattr(module, "stride", 1)
     stride = getattr(module, "kernel_size", 1) if stride is None else stride
     pair = _pair(stride)
@@ -304,7 +306,7 @@ def _pair(value) -> tuple:
 
 
 class _LocalTracer(fx.Tracer):
-    """Traces one module's own forward and keeps every module in it whole."""
+    """Traces one module's forward; every module that it calls is one node."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return True
@@ -312,7 +314,7 @@ class _LocalTracer(fx.Tracer):
 
 @dataclass
 class _Flow:
-    """Who calls whom in a network, as far as its convs need it."""
+    """Finds what follows each conv of a network."""
 
     model: nn.Module
     graphs: dict[str, fx.Graph] = field(default_factory=dict)
@@ -323,7 +325,7 @@ class _Flow:
 
     @cached_property
     def uses(self) -> Counter:
-        """In how many places of the network each module stands."""
+        """How many names each module has in the network, by its `id`."""
         return Counter(id(module) for _, module in self.model.named_modules(remove_duplicate=False))
 
     @cached_property
@@ -338,24 +340,27 @@ class _Flow:
     def stem(self) -> nn.Module | None:
         return next((module for module in self.modules.values() if isinstance(module, nn.Conv2d)), None)
 
-    def place(self, name: str, conv: nn.Conv2d) -> _Place:
-        """Behind the activation that follows a conv; beside the conv where none follows.
+    def position(self, name: str, conv: nn.Conv2d) -> _BlurPosition:
+        """Behind the activation that follows the conv; beside the conv if there is no activation.
 
-        Without an activation a blur commutes with all that follows, so it stands where it costs least: before a 1x1
-        conv, which a shortcut's is, and directly behind any other.
+        Without an activation the blur commutes with the norm that follows, so it goes where it costs least: before a
+        1x1 conv (a shortcut's), and directly behind any other.
         """
         owner, end = self._activation(name)
         if end is not None:
-            return self._place_behind(owner, end, name, conv.out_channels)
+            return self._position_behind(owner, end, name, conv.out_channels)
         if _pair(conv.kernel_size) == (1, 1) and not any(_pair(conv.padding)):
-            return _Place(conv, behind=False, channels=conv.in_channels)
-        return _Place(conv, behind=True, channels=conv.out_channels)
+            return _BlurPosition(conv, behind=False, channels=conv.in_channels)
+        return _BlurPosition(conv, behind=True, channels=conv.out_channels)
 
     def _activation(self, name: str) -> tuple[str, fx.Node | None]:
-        """The activation behind a module, through norms and out of containers: its graph's owner, and its node there.
+        """The activation that follows a module, with norms in between, inside its container or after it.
 
-        Behind an activation, the empty slots that timm keeps for this very purpose are passed too, and functions, where
-        no blur can stand.
+        The empty modules that timm keeps behind an activation for a blur are included, and so are functions there,
+        because a blur needs a module.
+
+        Returns:
+            The name of the module whose graph has the activation, and the last node; None without an activation.
         """
         owner = self._owner(name)
         node, active = self._call(owner, name), False
@@ -371,30 +376,28 @@ class _Flow:
             node, active = user, active or role == "activation"
         return owner, node if active else None
 
-    def _place_behind(self, owner: str, node: fx.Node, name: str, channels: int) -> _Place:
-        """Beside a module that runs once, so that a hook there meets this map alone; not beside a norm, if it can be.
-
-        A norm that `convert` replaces hands its children on, torch's conversion to SyncBatchNorm does not.
-        """
+    def _position_behind(self, owner: str, node: fx.Node, name: str, channels: int) -> _BlurPosition:
+        """Beside a module that runs once, so that its hook blurs this map alone; beside a norm only if there is no
+        other: torch's conversion to SyncBatchNorm drops the children of the norms that it replaces."""
         (user, *others), module = node.users, self._end_of(self._only(owner, node), last=True)
         if module is not None and id(module) not in self.norms:
-            return _Place(module, behind=True, channels=channels)
+            return _BlurPosition(module, behind=True, channels=channels)
         follower = None if others else self._end_of(self._only(owner, user), last=False)
         if follower is not None and user.args and user.args[0] is node:
-            return _Place(follower, behind=False, channels=channels)
+            return _BlurPosition(follower, behind=False, channels=channels)
         container = self.modules[owner]
         called = not isinstance(container, nn.Sequential) and self.uses[id(container)] == 1
         if user.op == "output" and not others and user.args[0] is node and called:
-            return _Place(container, behind=True, channels=channels)
+            return _BlurPosition(container, behind=True, channels=channels)
         if module is not None:
-            return _Place(module, behind=True, channels=channels)
+            return _BlurPosition(module, behind=True, channels=channels)
         raise ValueError(
             f"antialias finds no module of its own to blur beside the activation behind {name!r}, in the forward of "
             f"{owner or 'the network'!r}, a {type(container).__name__}: make that activation a module that runs once."
         )
 
     def _role(self, owner: str, node: fx.Node) -> str | None:
-        """What a node does to a map: "empty" for nothing, "pointwise", "activation"; None for anything else."""
+        """What a node does to a map: "empty" (nothing), "pointwise" (norm, dropout), "activation"; None: other."""
         if node.op in ("call_function", "call_method"):
             function = getattr(node.target, "__name__", str(node.target)).rstrip("_")
             if function in ACTIVATION_FUNCTIONS:
@@ -410,7 +413,7 @@ class _Flow:
             return "activation"
         if id(module) in self.norms:  # timm's hold their activation as a child
             children = list((behind(module) or dict(module.named_children())).values())
-        if kind is nn.Sequential:  # `fold` leaves such a one of such a norm
+        if kind is nn.Sequential:  # `fold` may replace a norm with its activation by one
             return self._role_of_all(children)
         is_norm = "Norm" in kind.__name__ and not any(isinstance(m, nn.Conv2d) for m in module.modules())
         if id(module) in self.norms or is_norm or kind.__name__ == "InstanceHalf2d":
@@ -423,14 +426,14 @@ class _Flow:
         return "activation" if bare and not kind.__module__.startswith("torch.nn.") else None  # a user's own
 
     def _role_of_all(self, children: list[nn.Module]) -> str | None:
-        """The role of layers in a row."""
+        """The role of several layers, one after the other."""
         roles = [self._role_of(child) for child in children]
         if None in roles:
             return None
         return next((role for role in ("activation", "pointwise") if role in roles), "empty")
 
     def _only(self, owner: str, node: fx.Node) -> nn.Module | None:
-        """The module that a node calls, if this is the only call of it."""
+        """The module that a node calls; None if it is called elsewhere too."""
         if node.op != "call_module":
             return None
         module = self.modules[owner].get_submodule(str(node.target))
@@ -438,14 +441,14 @@ class _Flow:
         return module if calls == 1 and self.uses[id(module)] == 1 else None
 
     def _end_of(self, module: nn.Module | None, last: bool) -> nn.Module | None:
-        """Of a container the layer that ends or begins it: a blur among its children would run as one of them."""
+        """The last or first layer of a sequential container: as its child, a blur would run a second time."""
         while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
             module = module[-1 if last else 0]
             module = module if self.uses[id(module)] == 1 else None
         return module
 
     def _owner(self, name: str) -> str:
-        """The module whose forward calls a module: its parent, or the next above that has a forward."""
+        """The module whose forward calls a module: its nearest parent that has a forward."""
         parent = name.rpartition(".")[0]
         while parent and type(self.modules[parent]).forward is nn.Module.forward:
             parent = parent.rpartition(".")[0]
@@ -466,7 +469,7 @@ class _Flow:
             where = f"{owner or 'the network'!r}, a {type(self.modules[owner]).__name__}"
             try:
                 graph = _LocalTracer().trace(self.modules[owner])
-            except Exception as error:  # whatever a forward raises when it is given no numbers
+            except Exception as error:  # a forward that is traced without data may raise anything
                 raise ValueError(f"antialias cannot follow the forward of {where}: {error}.") from error
             if any(_is_strided_slice(node) for node in graph.nodes):
                 raise ValueError(f"antialias cannot change the slicing with a step in the forward of {where}.")

@@ -1,4 +1,4 @@
-"""Subsampling that a shift of a few pixels does not upset: blur, then stride."""
+"""Subsampling that is robust to shifts of a few pixels: blur, then stride."""
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
@@ -13,31 +13,31 @@ FILTER_SIZES = range(1, 8)
 
 
 class BlurPool2d(nn.Module):
-    """Anti-aliased subsampling (Zhang, ICML 2019, section 3): a binomial low-pass filter, evaluated at every stride.
+    """Anti-aliased subsampling (Zhang, ICML 2019, section 3): a depthwise convolution with a binomial low-pass filter.
 
-    The filter is the outer product of two rows of Pascal's triangle, of sum 1: Rect-2, Tri-3, Bin-4, Bin-5, ... The map
-    is padded by reflection, with floor((k - 1) / 2) rows and columns above and left and ceil((k - 1) / 2) below and
-    right; a map that is too small to reflect (an axis no longer than its padding, 1x1 maps among them) repeats its
-    border. The padded map is not kept for the backward pass, which needs nothing but the filter.
+    The filter is the outer product of two rows of Pascal's triangle, scaled to sum 1: Rect-2, Tri-3, Bin-4, Bin-5, ...
+    The map is reflection-padded by floor((k - 1) / 2) above and left and ceil((k - 1) / 2) below and right. A map that
+    is too small for reflection (an axis no longer than its padding, such as 1x1 maps) is padded by its border values.
+    The backward pass needs the filter alone, so the padded map is not kept.
 
     Args:
-        channels: C; None takes maps of any number of channels.
+        channels: C, or None for any number of channels.
         filter_size: k, 1 to 7; 1 is plain subsampling.
-        stride: of both axes, or (vertical, horizontal).
+        stride: one number for both axes, or (vertical, horizontal).
 
     Attributes:
-        filter: (C or 1, 1, k, k). It is a constant, so it stays out of the state dict: the checkpoint of a network
-            without blurs loads into the same network with blurs, and the other way round.
+        filter: (C or 1, 1, k, k), a constant. It is not in the state dict: the checkpoint of a network without blurs
+            loads into the same network with blurs, and the other way round.
 
-    Input: (N, C, H, W), floating. Output: (N, C, (H - 1) // stride + 1, (W - 1) // stride + 1), in the input's type.
+    Input: (N, C, H, W), floating point. Output: (N, C, (H - 1) // stride + 1, (W - 1) // stride + 1), same type.
 
     Raises:
-        ValueError: on a filter size that does not exist, channels or a stride below 1, or an input of another shape.
+        ValueError: `filter_size` is not 1 to 7, `channels` or `stride` is below 1, or the input has another shape.
     """
 
     filter: Tensor
     stride: tuple[int, int]
-    from_checkpoint = False  # whether `load_official` has put it there
+    from_checkpoint = False  # whether `load_official` has added this blur
 
     def __init__(self, channels: int | None, filter_size: int = 4, stride: int | tuple[int, int] = 2):
         super().__init__()
@@ -54,7 +54,7 @@ class BlurPool2d(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Write the filter anew, as a network made on the meta device needs it."""
+        """Write the filter again, for networks that were created on the meta device."""
         row = torch.tensor([comb(self.filter_size - 1, i) for i in range(self.filter_size)]) / 2 ** (
             self.filter_size - 1
         )
@@ -65,9 +65,9 @@ class BlurPool2d(nn.Module):
         if self.filter_size == 1:
             return x[..., :: self.stride[0], :: self.stride[1]]
         padding, mode = self._padding(*x.shape[-2:])
-        channels = int(x.shape[1]) if torch.jit.is_tracing() else x.shape[1]  # ONNX wants to know a kernel's shape
+        channels = int(x.shape[1]) if torch.jit.is_tracing() else x.shape[1]  # ONNX needs kernels of constant shape
         weight = self.filter.to(x.dtype).expand(channels, -1, -1, -1)  # exact in half precision too
-        if torch.is_grad_enabled() and not _is_written_down():
+        if torch.is_grad_enabled() and not _is_recorded():
             return _Blur.apply(x, weight, self.stride, padding, mode)
         return _blur(x, weight, self.stride, padding, mode)
 
@@ -86,29 +86,29 @@ class BlurPool2d(nn.Module):
             raise ValueError(f"BlurPool2d blurs floating types, got {x.dtype}.")
 
     def _padding(self, height: int, width: int) -> tuple[tuple[int, int, int, int], str]:
-        """(left, right, top, bottom) and the mode that this size of map allows."""
+        """(left, right, top, bottom), and "reflect" or, for small maps, "replicate"."""
         before, after = (self.filter_size - 1) // 2, self.filter_size // 2
         mode = "reflect" if after < height and after < width else "replicate"
         return (before, after, before, after), mode
 
 
 class MaxBlurPool2d(nn.Module):
-    """Anti-aliased max pooling (Zhang, ICML 2019, section 3.2): the maximum at every position, then a strided blur.
+    """Anti-aliased max pooling (Zhang, ICML 2019, section 3.2): max pooling with stride 1, then a strided blur.
 
-    Autograd would keep for a max pool where its maxima stood, 8 bytes an element, and here at every position. This one
-    keeps its input alone, which the layer before holds anyway, and looks for the maxima again in the backward pass.
+    Autograd would keep the indices of the maxima, 8 bytes for each position. This layer keeps its input alone, which
+    the layer before keeps anyway, and computes the maxima again in the backward pass.
 
     Args:
-        pool: an `nn.MaxPool2d` or subclass; a copy of it with stride 1 is taken.
-        filter_size: of the blur, 1 to 7.
+        pool: an `nn.MaxPool2d` or subclass; the layer uses a copy of it with stride 1.
+        filter_size: size of the blur filter, 1 to 7.
 
-    Input: (N, C, H, W). Output: as large as that of `pool`.
+    Input: (N, C, H, W). Output: of the same size as the output of `pool`.
 
     Raises:
         ValueError: as `BlurPool2d`.
     """
 
-    as_released = False  # whether the pool is 2x2 in place of a ResNet's 3x3
+    as_released = False  # whether the pool of a ResNet's stem is 2x2, as in the released networks
 
     def __init__(self, pool: nn.MaxPool2d, filter_size: int = 4):
         super().__init__()
@@ -117,15 +117,15 @@ class MaxBlurPool2d(nn.Module):
         self.pool.stride = (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not _is_written_down():
-            return self.blur(_Frugal.apply(x, self._dense))
+        if torch.is_grad_enabled() and not _is_recorded():
+            return self.blur(_Recomputed.apply(x, self._dense))
         return self.blur(self._dense(x))
 
     def _dense(self, x: Tensor) -> Tensor:
-        if self.pool.ceil_mode:  # the last window may reach beyond the border, to where it finds nothing
+        if self.pool.ceil_mode:  # the last window may reach beyond the padding
             beyond = [self._beyond(axis, x.shape[axis]) for axis in (-1, -2)]
             x = F.pad(x, (0, beyond[0], 0, beyond[1]), value=-torch.inf)
-        if self.as_released and min(x.shape[-2:]) < 2:  # no padding makes room for the window
+        if self.as_released and min(x.shape[-2:]) < 2:  # smaller than the window, which has no padding
             return F.max_pool2d(x, tuple(min(2, size) for size in x.shape[-2:]), 1)
         return self.pool(x)
 
@@ -137,8 +137,8 @@ class MaxBlurPool2d(nn.Module):
         return -(size + 2 * padding - dilation * (kernel - 1) - 1) % self.blur.stride[axis]
 
 
-class _Frugal(torch.autograd.Function):
-    """A function of one tensor that keeps this tensor alone and runs a second time in the backward pass."""
+class _Recomputed(torch.autograd.Function):
+    """A function of one tensor that keeps its input alone and is computed again in the backward pass."""
 
     @staticmethod
     def forward(ctx, x: Tensor, function) -> Tensor:
@@ -157,7 +157,7 @@ class _Frugal(torch.autograd.Function):
 
 
 class _Blur(torch.autograd.Function):
-    """`_blur` with the backward pass of a linear map, for which autograd's own would keep the padded input."""
+    """`_blur` without the padded input, which autograd would keep although a linear map does not need it."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, stride, padding, mode: str) -> Tensor:
@@ -176,8 +176,8 @@ class _Blur(torch.autograd.Function):
         return dx, None, None, None, None
 
 
-def _is_written_down() -> bool:
-    """Whether a compiler or a trace takes the operators, for which a function of ours has none."""
+def _is_recorded() -> bool:
+    """Whether a compiler or tracer records the operators; it could not record a custom autograd function."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -187,15 +187,17 @@ def _blur(x: Tensor, weight: Tensor, stride, padding, mode: str) -> Tensor:
 
 
 def _no_autocast(x: Tensor) -> AbstractContextManager:
-    """Autocast would give a float32 map another type; devices without it (meta) refuse even to switch it off."""
+    """Switch autocast off, which would change a float32 map's type; on devices without autocast (meta) do nothing."""
     kind = x.device.type
-    known = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)  # torch 2.11 cannot trace the question
+    known = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)  # torch 2.11 cannot trace this call
     return torch.autocast(kind, enabled=False) if known else nullcontext()
 
 
 def _unpadded(gradient: Tensor, dim: int, before: int, size: int, mode: str) -> Tensor:
-    """The gradient with respect to a map, from that with respect to its padded map, along one axis and in place:
-    what the padding copied from the border is added to the border's gradient."""
+    """The gradient with respect to a map, from the gradient with respect to the padded map; along one axis, in place.
+
+    Each padded value's gradient is added to that of the value that it copies.
+    """
     after = gradient.shape[dim] - before - size
     inside = gradient.narrow(dim, before, size)
     head, tail = gradient.narrow(dim, 0, before), gradient.narrow(dim, before + size, after)

@@ -17,50 +17,52 @@ from normshift.wrapped import bare, inner, unwrapped
 
 RENAMES = (
     (re.compile(r"\bsn(\d|_out)\b"), r"bn\1"),  # Switchable Normalization's ResNets call their norms sn1, sn2, sn3
-    (
-        re.compile(r"\b(norm|relu|conv)\.(\d)\b"),
-        r"\1\2",
-    ),  # torchvision's DenseNets before 2018, and IBN-Net's after them
+    # DenseNets of torchvision before 2018, and those of IBN-Net
+    (re.compile(r"\b(norm|relu|conv)\.(\d)\b"), r"\1\2"),
     (re.compile(r"\bse\.fc\.0\b"), r"se.fc1"),  # IBN-Net's squeeze-and-excitation, a Sequential, in timm's names
     (re.compile(r"\bse\.fc\.2\b"), r"se.fc2"),
-    (re.compile(r"^classifier\.0\b"), "classifier.1"),  # the anti-aliased MobileNetV2 has no dropout before it
+    (re.compile(r"^classifier\.0\b"), "classifier.1"),  # the anti-aliased MobileNetV2 has no dropout there
     (re.compile(r"^classifier\.0\b"), "pre_logits.fc1"),  # timm's VGG, whose linear layers are convolutions
     (re.compile(r"^classifier\.3\b"), "pre_logits.fc2"),
     (re.compile(r"^classifier\.6\b"), "head.fc"),
 )
-"""Published key names -> names of the same module in torchvision or timm; used where the network has the latter."""
+"""Published key names -> names in torchvision or timm; applied where the network has a module of the second name."""
 
 
 def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str] = ()) -> nn.Module:
-    """Load a published checkpoint into a network, converted beforehand as the checkpoint was.
+    """Load a published checkpoint into a network that has been converted to the checkpoint's norm.
 
-    Takes the key names and shapes of IBN-Net (`bn1.IN.weight`, `bn1.BN.weight`, `layer1.2.IN.weight`; ResNet, SE,
-    ResNeXt, DenseNet), Switchable Normalization (`weight` of shape (1, C, 1, 1), `mean_weight`, running averages of
-    shape (1, C, 1)), Batch-Instance Normalization (`gate`) and anti-aliased CNNs (`features.2.filt`; AlexNet, VGG,
-    ResNet, ResNeXt, DenseNet, MobileNetV2), also below "state_dict", "model" and the like, and out of what DDP,
-    torch.compile, `AveragedModel` and Lightning modules put before the keys.
+    These key names and shapes are understood:
 
-    What the keys do not say comes along too. Switchable Normalization's layers divide by n - 1 (`correction=1`), with
-    momentum 0.1 for images and 0.003 for vectors and volumes. A released anti-aliased checkpoint anti-aliases the
-    network, where `antialias` has not yet, and gives a ResNet's stem its 2x2 pool. In IBN-Net's DenseNets every third
-    dense layer has IN: where an IBN-Net checkpoint has a plain batch norm, so has the network afterwards, and the other
-    way round.
+    - IBN-Net (ResNet, SE, ResNeXt, DenseNet): `bn1.IN.weight`, `bn1.BN.weight`, `layer1.2.IN.weight`;
+    - Switchable Normalization: `weight` of shape (1, C, 1, 1), `mean_weight`, running averages of shape (1, C, 1);
+    - Batch-Instance Normalization: `gate`;
+    - anti-aliased CNNs (AlexNet, VGG, ResNet, ResNeXt, DenseNet, MobileNetV2): `features.2.filt`.
 
-    Batch-norm checkpoints of torchvision and timm go into converted networks too: `weight`, `bias` and running
-    statistics are carried into SN, BIN and (split) IBN layers, whose gates, and the norms that IBN-b adds, keep their
-    present values; IN, LN and GN have no use for running statistics.
+    The network may be nested under "state_dict", "model" and similar keys. Prefixes that DDP, torch.compile,
+    `AveragedModel` and Lightning modules put before the keys are removed.
+
+    Settings that the keys do not contain are set as in the published code. Switchable Normalization's layers divide by
+    n - 1 (`correction=1`), with momentum 0.1 for images and 0.003 for vectors and volumes. A released anti-aliased
+    checkpoint anti-aliases a network that is not yet, and gives a ResNet's stem the 2x2 pool. In IBN-Net's DenseNets
+    every third dense layer has IN: IBN layers and batch norms of the network are exchanged so that they stand where
+    the checkpoint has them.
+
+    Batch-norm checkpoints of torchvision and timm can be loaded into converted networks. SN, BIN and IBN layers get
+    `weight`, `bias` and the running statistics; gates, and the norms that IBN-b adds, keep their values. IN, LN and GN
+    have no running statistics.
 
     Args:
         model: changed in place, and only if everything fits.
         state_dict: what `torch.load` returned.
-        ignore: shell patterns of checkpoint keys to leave out by intent, such as "fc.*" for an encoder.
+        ignore: shell patterns of checkpoint keys that shall not be loaded, such as "fc.*" for an encoder.
 
     Returns:
         `model`.
 
     Raises:
-        ValueError: naming the keys that are left over in the checkpoint, missing from it, or of another shape; or
-            saying that it holds several networks, or one that is anti-aliased otherwise.
+        ValueError: keys are left over in the checkpoint, missing from it, or of another shape (the message names
+            them); or the checkpoint holds several networks, or a network with other blur filters.
     """
     network = inner(model)
     every = bare(unwrapped(state_dict), network.state_dict())
@@ -88,12 +90,12 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
         blur_as_released(network, size)
     _place(network, other)
     network.load_state_dict(filled, strict=False)
-    _follow_published(norms, published)
+    _set_as_published(norms, published)
     return model
 
 
 def place_as_published(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put IBN layers and plain batch norms where a checkpoint of an IBN-Net has them, by the network's own keys."""
+    """Put IBN layers and plain batch norms where an IBN-Net's state dict, with the network's key names, has them."""
     _place(model, _placed_as_published(norm_layers(model), dict(state)))
 
 
@@ -105,7 +107,7 @@ def _place(model: nn.Module, layers: dict[str, nn.Module]) -> None:
 
 
 def names_here(model: nn.Module, published: Iterable[str]) -> dict[str, str]:
-    """The network's name of each published key; filters of anti-aliased networks have none."""
+    """Published key -> key of the network; the blur filters of anti-aliased networks are left out."""
     published = {key: None for key in published}
     plain = plain_names(published, model)
     norms = norm_layers(model)
@@ -118,23 +120,23 @@ def _name_here(key: str, modules: set[str]) -> str:
     return key if _owner(key) in modules else next((name for name in names if _owner(name) in modules), key)
 
 
-def _follow_published(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> None:
-    """Set layers as those were that a checkpoint is of, where its keys do not say how."""
+def _set_as_published(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> None:
+    """Give the norm layers the settings of the published code that checkpoints do not contain."""
     for name, layer in norms.items():
         if isinstance(layer, Norm):
             layer.follow_published(_state_of(name, published))
 
 
 def _state_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of a state is one layer's, by the layer's own key names."""
+    """One layer's part of a state dict, with the layer's name removed from the keys."""
     prefix = f"{name}." if name else ""
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """What each norm layer takes from a checkpoint whose layer in that place may be of another kind; and the keys used.
+    """The state of each norm layer, from a checkpoint that may have another norm there; and the keys that were used.
 
-    IBN's halves are not among them: they fit an IBN layer of the same split, key by key, or nothing.
+    The keys of IBN's two halves are not among them: they fit only an IBN layer with the same split, key by key.
     """
     filled: dict[str, Tensor] = {}
     used_keys: set[str] = set()
@@ -142,18 +144,18 @@ def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> t
         prefix, state, own_name = f"{name}." if name else "", _state_of(name, published), published_names(layer)
         own = state_for(layer, record(state, layer))
         filled |= {prefix + key: value for key, value in own.items()}
-        known = CHANNELWISE | {"num_batches_tracked"} | own.keys()  # gates are used only where the layer has them
+        known = CHANNELWISE | {"num_batches_tracked"} | own.keys()  # gates are used only if the layer has them
         used_keys |= {prefix + key for key in state if own_name.get(key, key) in known}
     return filled, used_keys
 
 
 def _owner(key: str) -> str:
-    """The module that a key belongs to; the halves of an IBN layer belong to the layer."""
+    """The name of the module that a key belongs to; for the halves of an IBN layer, that layer's."""
     return key.rpartition(".")[0].removesuffix(".IN").removesuffix(".BN")
 
 
 def _placed_as_published(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> dict[str, nn.Module]:
-    """Batch norms in place of IBN layers, and the other way round, where an IBN-Net checkpoint has them so."""
+    """Layers to exchange, by name: batch norms for IBN layers and the reverse, as an IBN-Net checkpoint has them."""
     split = next((layer for layer in norms.values() if isinstance(layer, IBN2d)), None)
     if split is None or not any(key.endswith(".IN.weight") for key in published):
         return {}
@@ -172,7 +174,7 @@ def _placed_as_published(norms: dict[str, nn.Module], published: dict[str, Tenso
 
 
 def _wanted(model: nn.Module, replaced: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """The network's state as it will be with some layers replaced."""
+    """The network's state dict after some layers are replaced."""
     inside = tuple(f"{name}." for name in replaced)
     kept = {key: value for key, value in model.state_dict().items() if not key.startswith(inside)}
     return kept | {
@@ -181,21 +183,21 @@ def _wanted(model: nn.Module, replaced: dict[str, nn.Module]) -> dict[str, Tenso
 
 
 def _fill_absent_biases(filled: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """IBN-Net's squeeze-and-excitation has no biases, timm's has: zeros are the same function."""
+    """timm's squeeze-and-excitation has biases, IBN-Net's has none: fill in zeros."""
     for key in wanted.keys() - filled.keys():
         if re.search(r"\.se\.fc[12]\.bias$", key) and key.replace("bias", "weight") in filled:
             filled[key] = torch.zeros_like(wanted[key])
 
 
 def _reshaped(value: Tensor, wanted: Tensor) -> Tensor:
-    """Reshaped where shapes agree up to axes of size 1, or one is a linear layer's and the other a convolution's."""
+    """The value in the wanted shape, if the shapes differ only by axes of size 1, or linear layer and convolution."""
     alike = [n for n in value.shape if n > 1] == [n for n in wanted.shape if n > 1]
     linear = {value.dim(), wanted.dim()} == {2, 4} and value.shape[0] == wanted.shape[0]
     return value.reshape(wanted.shape) if alike or (linear and value.numel() == wanted.numel()) else value
 
 
 def _optional(wanted: Iterable[str], published: Iterable[str], norms: dict[str, nn.Module]) -> set[str]:
-    """Keys that may keep their present values, because this kind of checkpoint has none of them."""
+    """Keys that this kind of checkpoint does not have; the network keeps its values."""
     published = list(published)
     gates = {key for layer in norms.values() for key in gate_keys(layer)}
     named_otherwise = {key for layer in norms.values() for key in published_names(layer)}

@@ -1,8 +1,8 @@
-"""What a formula may know beside moments and parameters, for layers that ask for it: `Norm.context()`.
+"""The context of a forward pass, for formulas that need more than moments and parameters: `Norm.context()`.
 
-A layer makes its formula anew in each forward, so a formula can hold what is true of this forward alone: the mode, the
-images' domains, a random draw. The backward pass and a second derivative use the same formula, and so the same draw.
-Layers that do not ask for a context pay nothing.
+A layer creates a new formula in each forward pass, so a formula can hold what belongs to this pass alone: the training
+flag, the images' domains, random numbers. The backward pass and second derivatives use the same formula object, and so
+the same random numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _domains: Tensor | None = None
 
 
 class Context:
-    """One forward pass, as its formula sees it.
+    """What a formula can ask about the forward pass that it is evaluated in.
 
     Attributes:
         training: whether the layer is in training mode.
@@ -30,18 +30,20 @@ class Context:
         self._drawn: dict[str, Tensor] = {}
 
     def uniform(self, what: str, like: Tensor) -> Tensor:
-        """Numbers in [0, 1) of the shape, type and device of `like`: drawn once under that name, and the same numbers
-        where the formula is evaluated again for a gradient."""
+        """Random numbers in [0, 1) with the shape, type and device of `like`.
+
+        They are drawn once for each name `what`: a formula that is evaluated again for its gradient gets the same ones.
+        """
         if what not in self._drawn:
             drawn = torch.rand(like.shape, generator=self._generator, dtype=like.dtype, device=like.device)
             self._drawn[what] = drawn
         return self._drawn[what]
 
     def domains(self, like: Tensor) -> Tensor:
-        """Each image's domain, (N,) integers on the device of `like`, (N, ...).
+        """The domain of each image, (N,) integers on the device of `like`, which is (N, ...).
 
         Raises:
-            ValueError: the batch carries no domains, or not one for each image.
+            ValueError: there is no `batch_domains` around the pass, or it has not one domain for each image.
         """
         if self._domains is None:
             raise ValueError(
@@ -54,10 +56,10 @@ class Context:
 
 @contextmanager
 def batch_domains(ids: Tensor | Sequence[int]) -> Iterator[None]:
-    """Say which domain each image of the batch is of, to all norms that ask, for as long as the block lasts.
+    """Tell all norms, within the `with` block, which domain each image of the batch is from.
 
-    The backward pass may run outside. The block is not for one thread alone: networks that run in several threads at
-    once cannot have different domains.
+    The backward pass may run outside of the block. The setting is global: networks that run in several threads at once
+    cannot have different domains.
 
     Args:
         ids: one integer for each image, (N,).

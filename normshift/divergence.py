@@ -15,11 +15,11 @@ class Divergence:
 
     Attributes:
         layer: module name.
-        depth: position among the layers looked at, from 0 at the input.
-        per_channel: (C,) symmetric Kullback-Leibler divergence, in nats, of the Gaussians that fit each channel's mean
-            activation over the images of either domain.
-        total: their sum over the channels.
-        mean: their mean, which compares layers of different widths.
+        depth: position among the layers that were compared, from 0 at the input.
+        per_channel: (C,), the symmetric Kullback-Leibler divergence in nats between two Gaussians: the channel's mean
+            activation over the images of one domain, and over those of the other.
+        total: the sum over the channels.
+        mean: the mean over the channels, for comparing layers of different widths.
     """
 
     layer: str
@@ -38,42 +38,42 @@ class Divergence:
 def feature_divergence(
     model: nn.Module, loader_a: Iterable, loader_b: Iterable, *, layers: Iterable[str] | None = None, eps: float = 1e-6
 ) -> list[Divergence]:
-    """Compare what a network sees in two domains.
+    """The divergence between a network's features of two domains, layer by layer.
 
-    For each channel of a layer, the mean activation of an image is taken as Gaussian over a domain's images, and
-    `D = KL(a || b) + KL(b || a)` (IBN-Net, eq. 1-3).
+    A channel's mean activation is one number for each image, modelled as Gaussian over the images of a domain. The
+    divergence is `D = KL(a || b) + KL(b || a)` (IBN-Net, Pan et al., ECCV 2018, eq. 1-3).
 
-    Behind an instance norm the mean activation of every image is the norm's bias, so its divergence is 0 by
-    construction; what the domains still differ in shows in the layers that follow.
+    Behind an instance norm the mean activation of every image is the norm's bias, so the divergence there is 0 by
+    construction; remaining differences between the domains show in later layers.
 
     Args:
-        model: run in evaluation mode and without gradients; its mode is put back afterwards.
-        loader_a, loader_b: batches of images, or tuples that begin with one; two images or more in each.
-        layers: names of the modules to look at, in order; by default the output of every norm layer.
-        eps: added to the variances, so that a dead channel counts as no divergence.
+        model: runs in evaluation mode, without gradients; its mode is restored afterwards.
+        loader_a, loader_b: batches of images, or tuples whose first entry is one; at least two images each.
+        layers: names of the modules whose output is compared, in order; by default all norm layers.
+        eps: added to the variances, so that a dead channel has divergence 0.
 
     Returns:
-        One record a layer, in order of depth.
+        One record for each layer, in order of depth.
 
     Raises:
-        ValueError: where a domain has fewer than two images.
+        ValueError: a domain has fewer than two images.
     """
     names = list(norm_layers(model)) if layers is None else list(layers)
     (mean_a, var_a), (mean_b, var_b) = (_channel_gaussians(model, loader, names) for loader in (loader_a, loader_b))
     records = []
     for depth, name in enumerate(names):
         if name not in mean_a or name not in mean_b:
-            continue  # never run: an auxiliary head, say
+            continue  # the layer did not run, such as an auxiliary head
         va, vb = var_a[name] + eps, var_b[name] + eps
         distance = (mean_a[name] - mean_b[name]).square()
-        # the logarithms of the two directions cancel, and so do their two halves of -1/2 against the ratios at va = vb
+        # in the sum of both directions the logarithms cancel; the two terms of -1/2 give the -1
         records.append(Divergence(name, depth, ((va + distance) / vb + (vb + distance) / va) / 2 - 1))
     return records
 
 
 @torch.no_grad()
 def _channel_gaussians(model: nn.Module, loader: Iterable, names: list[str]) -> tuple[dict, dict]:
-    """Mean and variance over the images, per layer and channel, of the spatial mean of the activation."""
+    """Mean and variance, over the images, of each channel's spatial mean: two dicts from layer name to (C,)."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def watch(name: str):

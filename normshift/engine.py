@@ -1,13 +1,13 @@
-"""What every norm of this family shares: two passes over the activation, and a small formula between them.
+"""The computation that all norms share: two passes over the activation, with a small formula between them.
 
     (mean, var)[n, c]    moments of x over its spatial axes             one read of x
     (scale, shift)[n, c] = formula(moments, parameters)                 N x C numbers
     y                    = scale * (x - mean) + shift                   one read, one write
 
-and, on the way back, one pass that reduces dy and one that writes dx. Memory kept for it is x and a few N x C vectors.
-The passes are `normshift.backends`; the formulas, each a few lines, are `normshift.formulas`.
+The backward pass has one pass that reduces dy and one that writes dx. It needs x and a few N x C vectors. The passes
+are in `normshift.backends`, the formulas in `normshift.formulas`.
 
-`N` is the batch, `C` the channels, `P` the number of spatial positions of one map (1 for an (N, C) input).
+`N` is the batch size, `C` the number of channels, `P` the number of spatial positions of a map (1 for (N, C) inputs).
 """
 
 import math
@@ -24,15 +24,15 @@ class Moments(NamedTuple):
     """Per-instance statistics of an activation, in float32 (float64 for a float64 input)."""
 
     mean: Tensor  # (N, C)
-    var: Tensor  # (N, C), biased unless the norm asks for a correction
-    positions: int  # spatial positions that each entry is computed from
+    var: Tensor  # (N, C), biased unless the norm has a correction
+    positions: int  # P, the spatial positions that each entry is computed from
 
 
 class Formula:
-    """From moments and parameters to `scale` and `shift`, each broadcastable to (N, C).
+    """Computes `scale` and `shift`, each broadcastable to (N, C), from moments and parameters.
 
-    A norm writes `__call__` in differentiable torch operations, without side effects. `gradient` derives the gradient
-    from that by autograd; a norm that has to be fast overrides it with one derived by hand.
+    A norm implements `__call__` in differentiable torch operations, without side effects. `gradient` is derived from it
+    by autograd; a norm that needs more speed overrides it with a gradient derived by hand.
     """
 
     def __call__(self, moments: Moments, batch: "Batch | None", *parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,14 +43,16 @@ class Formula:
         return slice(0, channels)
 
     def compiled_form(self) -> "backends.Mixture | backends.ChannelGates | None":
-        """The same formula as `backends.compiled` has it in C++; None where it has not."""
+        """Which of the formulas compiled in C++ and Triton this one is; None if it is none of them."""
         return None
 
     def gradient(
         self, moments: Moments, batch: "Batch | None", parameters: tuple[Tensor, ...], dscale: Tensor, dshift: Tensor
     ) -> list[Tensor | None]:
-        """Gradients with respect to moments' mean and var (N, C), to batch's mean and var (C,), and to the parameters;
-        None for 0."""
+        """Gradients with respect to the moments' mean and var (N, C), the batch's mean and var (C,) and the parameters.
+
+        `dscale` and `dshift` are the gradients with respect to this formula's results, (N, C). None stands for 0.
+        """
         sources = [*moments[:2], *(batch[:2] if batch else ()), *parameters]
         with torch.enable_grad():
             mean, var, *rest = leaves = [source.detach().requires_grad_() for source in sources]
@@ -68,11 +70,11 @@ class Batch(NamedTuple):
 
     mean: Tensor
     var: Tensor
-    share: float | Tensor | None = None  # a map's share of the positions pooled; None for running averages
-    everywhere: bool = False  # whether that is all processes' batches
+    share: float | Tensor | None = None  # one map's share of all pooled positions; None for running averages
+    everywhere: bool = False  # whether the batches of all processes were pooled
 
     def collected(self, dmean: Tensor, dvar: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients with respect to these, summed over all processes that took part."""
+        """The gradients with respect to mean and var, summed over the processes if these were pooled."""
         if self.everywhere:
             both = torch.stack([dmean, dvar])
             torch.distributed.all_reduce(both)
@@ -81,15 +83,15 @@ class Batch(NamedTuple):
 
 
 class BatchSource(Protocol):
-    """Where a batch's statistics come from: a layer with running averages."""
+    """Provides a batch's statistics: a layer with running averages."""
 
     training: bool
 
     def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
-        """Those of these maps, for training, pooled by `backend`. `observe`: whether to update the running averages."""
+        """In training: the moments pooled by `backend`. `observe`: whether to update the running averages."""
 
     def running(self, dtype: torch.dtype) -> Batch:
-        """The running averages, for evaluation."""
+        """In evaluation: the running averages."""
 
 
 def normalize(
@@ -98,12 +100,12 @@ def normalize(
     """Apply a norm's formula to an activation.
 
     Args:
-        x: (N, C) or (N, C, *spatial), any floating type, any layout. An empty one passes through, leaves running
-            averages alone and gives gradients of 0; as a process's share of a batch, it joins in what they exchange.
+        x: (N, C) or (N, C, *spatial), any floating type, any layout. An empty `x` passes through, does not change
+            running averages and gives gradients of 0; if other processes have data, it takes part in their exchange.
         formula: maps moments and parameters to `(scale, shift)`.
-        parameters: tensors the formula depends on, in any floating type; they reach it in the statistics' type.
-        source: where the formula's batch statistics come from; None where it takes none.
-        correction: 1 where variances are sums divided by P - 1, 0 where by P.
+        parameters: the formula's parameters, in any floating type; they are cast to the type of the statistics.
+        source: provides the formula's batch statistics; None if it uses none.
+        correction: 1 if variances are divided by P - 1, 0 if by P.
 
     Returns:
         `scale * (x - mean) + shift`, with the shape, type and layout of `x`. It can be differentiated twice.
@@ -114,14 +116,14 @@ def normalize(
 
 
 def is_transformed() -> bool:
-    """Whether operations are being compiled, traced, or transformed by `torch.func`, and not just run."""
+    """Whether operations are compiled, traced or transformed by `torch.func` rather than just run."""
     if torch.compiler.is_compiling():
         return True
     return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
 
 
 def _is_exported() -> bool:
-    """Whether a program is being written that others will run."""
+    """Whether operations are recorded for a program that runs without this library."""
     return torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
@@ -130,13 +132,13 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx, x: Tensor, formula: Formula, source: BatchSource | None, correction: int, *parameters: Tensor):
         backend = backends.backend_of(x)
         moments, batch = _statistics(backend.moments, backend, x, formula, source, correction)
-        in_kind = _cast(parameters, moments)
+        cast = _cast(parameters, moments)
         compiled_form = formula.compiled_form()
         ctx.compiled_form = compiled_form if backend.has_formula(compiled_form, x.shape[1]) else None
         if ctx.compiled_form:
-            scale, shift = ctx.compiled_form.evaluate(backend, moments, batch, in_kind)
+            scale, shift = ctx.compiled_form.evaluate(backend, moments, batch, cast)
         else:
-            scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *in_kind))
+            scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *cast))
         ctx.backend, ctx.formula, ctx.source, ctx.correction = backend, formula, source, correction
         ctx.positions, ctx.batch_kind = moments.positions, batch and batch[2:]
         ctx.save_for_backward(x, *moments[:2], scale, *(batch[:2] if batch else ()), *parameters)
@@ -165,38 +167,39 @@ class _Normalize(torch.autograd.Function):
         return backend.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
 
 
-def _statistics(take, backend: ModuleType, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
-    """Moments, of those channels alone whose formula needs them, and the batch's statistics."""
+def _statistics(measure, backend: ModuleType, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
+    """The moments, computed by `measure` only for channels whose scale or shift needs them, and batch statistics."""
     positions, channels, kind = math.prod(x.shape[2:]), x.shape[1], backends.statistics_type(x)
     training = source is None or source.training
     own = formula.own_moments(channels, training)
     if own == slice(0, channels):
-        mean, var = take(x)
+        mean, var = measure(x)
         moments = Moments(mean, var, positions)
         if correction:
             moments = moments._replace(var=moments.var * _corrected(positions))
         batch = source and (source.batch(moments, backend, observe=True) if training else source.running(kind))
         return moments, batch
-    assert source is not None  # whose own moments are not all needed has a batch's
+    assert source is not None  # a formula that does not need all moments of the images uses the batch's
     batch = source.running(kind)
     fixed = [v.repeat(x.shape[0], 1) for v in batch[:2]]
     if own.stop > own.start:
         some = x[:, own]
-        taken = take(some) if backends.is_laid_out(some) else (v[:, own] for v in take(x))  # sooner all than a copy
+        # measuring all channels is faster than copying some of them
+        measured = measure(some) if backends.is_laid_out(some) else (v[:, own] for v in measure(x))
         sides = [(part[:, : own.start], part[:, own.stop :]) for part in fixed]
-        fixed = [torch.cat([left, v, right], 1) for (left, right), v in zip(sides, taken, strict=True)]
+        fixed = [torch.cat([left, v, right], 1) for (left, right), v in zip(sides, measured, strict=True)]
     mean, var = fixed
     return Moments(mean, var, positions), batch
 
 
 def _corrected(positions: int) -> float:
-    return positions / max(positions - 1, 1)  # of fewer than 2, empty input alone comes here
+    return positions / max(positions - 1, 1)  # fewer than 2 positions only in empty inputs
 
 
 def _through_moments(
     ctx, backend: ModuleType, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor
 ):
-    """(slope, offset) of `dx = scale * dy + slope * (x - mean) + offset`: what reaches x through its moments."""
+    """(slope, offset) of `dx = scale * dy + slope * (x - mean) + offset`: the gradient that flows through moments."""
     of_mean = 1 / max(moments.positions, 1)
     of_var = 2 * of_mean * (_corrected(moments.positions) if ctx.correction else 1)
     pooled = None
@@ -207,13 +210,13 @@ def _through_moments(
 
 
 def _differentiable_gradient(ctx, dy: Tensor):
-    """The gradient as a graph that can be differentiated again, made of plain operations."""
+    """The gradient in plain torch operations, which can be differentiated again."""
     x, _, _, _, *parameters = ctx.saved_tensors
     source = ctx.source
     if ctx.batch_kind:
         source = _Replay(source, Batch(*parameters[:2], *ctx.batch_kind))
         parameters = parameters[2:]
-    x, *parameters = (v.view_as(v) for v in (x, *parameters))  # by this use alone: one may hang on another, or be it
+    x, *parameters = (v.view_as(v) for v in (x, *parameters))  # distinct, even if one depends on or is another
     inputs = [v for v, needed in zip((x, *parameters), _by_input(ctx.needs_input_grad), strict=True) if needed]
     y = _composite(x, ctx.formula, parameters, source, ctx.correction)
     found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True, allow_unused=True))
@@ -221,12 +224,12 @@ def _differentiable_gradient(ctx, dy: Tensor):
 
 
 def _by_input(values):
-    """Without `formula`, `source` and `correction`, which take no gradient."""
+    """The entries for x and the parameters; `formula`, `source` and `correction` have no gradient."""
     return values[:1] + values[4:]
 
 
 class _Replay:
-    """A source that is asked again about a batch it has observed."""
+    """A source for a batch that its layer has already counted in its running averages."""
 
     def __init__(self, source: BatchSource, batch: Batch):
         self.training, self._source, self._batch = batch.share is not None, source, batch
@@ -239,20 +242,20 @@ class _Replay:
 
 
 def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tensor:
-    """The same as differentiable operations, of which the moments alone are a kernel.
+    """`normalize` in differentiable operations, of which only the moments are a kernel of this library.
 
-    A compiler fuses what is pointwise with what stands before and behind, and `torch.func` transforms each. What is
-    exported has no kernel at all: it is to run where this library is not, and as ONNX.
+    A compiler fuses the pointwise ones with their neighbours, and `torch.func` can transform each. Exported programs
+    contain no kernel, because they run without this library, for example as ONNX.
     """
-    take = backends.reference.written_out_moments if _is_exported() else _Moments.apply
-    moments, batch = _statistics(take, backends.reference, x, formula, source, correction)
+    measure = backends.reference.written_out_moments if _is_exported() else _Moments.apply
+    moments, batch = _statistics(measure, backends.reference, x, formula, source, correction)
     scale, shift = formula(moments, batch, *_cast(parameters, moments))
     mean, scale, shift = (backends.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
     return torch.addcmul(shift, x - mean, scale).to(x.dtype)
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and variance as an operator that compilers leave whole."""
+    """Mean and variance as one operator, which compilers do not decompose."""
 
     generate_vmap_rule = True
 

@@ -1,11 +1,11 @@
-"""Merging norms into the convolutions before them, for inference.
+"""Folding norms into the convolutions before them, for inference.
 
-In evaluation batch norm is a fixed scale and shift of each channel, and so are the rows of the convolution or linear
-layer whose output it takes:
+In evaluation, batch norm is a fixed scale and shift of each channel. It can be merged into the weight and bias of the
+convolution or linear layer before it:
 
     norm(W x + b) = W' x + b',   W' = s W,   b' = s (b - mean) + bias,   s = weight / sqrt(var + eps)
 
-Instance, layer and group statistics come from each image and cannot be merged. IBN's batch-norm half can.
+Instance, layer and group norm compute statistics of each image and cannot be merged. IBN's batch-norm half can.
 """
 
 import copy
@@ -27,18 +27,19 @@ from normshift.exchange.own_forward import OwnForward, apply_behind, behind, eps
 from normshift.layers import PER_IMAGE, BatchNorm, IBN2d, Norm
 from normshift.surgery import norm_layers
 
-PADDING = ("Conv2dSame", "Conv2dStaticSamePadding", "Conv2dDynamicSamePadding")  # timm's, smp's: pad, then convolve
+PADDING = ("Conv2dSame", "Conv2dStaticSamePadding", "Conv2dDynamicSamePadding")
+"""Convolutions of timm and smp whose own forward only pads before it convolves."""
 
 
 @dataclass(frozen=True)
 class NormFold:
-    """What became of one norm layer.
+    """The result for one norm layer.
 
     Attributes:
-        name: of the layer.
+        name: the layer's name.
         kind: its class.
-        into: the layer that it was folded into, whole or by half; None where it stays.
-        stays: why it stays, or what of it; None where it is gone.
+        into: name of the layer that the norm, or IBN's half of it, was folded into; None if it was not folded.
+        stays: why it was not folded, or which half was not; None if it was folded completely.
     """
 
     name: str
@@ -56,13 +57,13 @@ class NormFold:
 
 @dataclass(frozen=True)
 class FoldReport:
-    """What `fold` did, a line for each norm layer in the network's order; print it.
+    """What `fold` did. Printed, it is a table with a line for each norm layer, in the network's order.
 
     Attributes:
-        norms: every norm layer.
-        folded: names of those that are gone.
-        halved: names of those whose BN half is gone.
-        staying: names of those that are as they were.
+        norms: the result for every norm layer.
+        folded: names of the layers that were folded.
+        halved: names of the IBN layers whose BN half was folded.
+        staying: names of the layers that were not folded.
     """
 
     norms: tuple[NormFold, ...]
@@ -88,10 +89,10 @@ class FoldReport:
 
 
 class InstanceHalf2d(nn.Module):
-    """What remains of `IBN2d`: instance norm on its share of the channels, first or last; the others pass.
+    """An `IBN2d` without its BN half: instance norm on the first or last channels; the others are passed through.
 
     Attributes:
-        IN: the instance norm, under its old name.
+        IN: the instance norm.
 
     Input and output: (N, C, H, W).
     """
@@ -116,29 +117,29 @@ class InstanceHalf2d(nn.Module):
 def fold(
     model: nn.Module, *, inplace: bool = False, example: Tensor | tuple | None = None
 ) -> tuple[nn.Module, FoldReport]:
-    """Merge every norm that can be into the convolution or linear layer directly before it, for inference.
+    """Merge norms into the convolution or linear layer directly before them, wherever possible, for inference.
 
-    Folded are batch norm (torch's, timm's with its activation kept, frozen ones, this library's, those with a blur
-    behind them), switchable norm of "bn" alone, batch-instance norm where rho is 1 everywhere, a user's own norm whose
-    formula takes nothing of each image in evaluation (`Norm.why_not_folded`), and the BN half of `IBN2d`. Outputs stay
-    the same up to rounding. An `nn.Identity` (for IBN, the IN half) takes the norm's place, and the convolution has a
-    bias: the network keeps its class and its other keys, but state dicts from before do not fit it any more.
+    These norms are folded: batch norm (torch's, timm's with its activation kept, frozen ones, this library's, those
+    with a blur behind them), switchable norm with `statistics=("bn",)`, batch-instance norm with rho = 1 in every
+    channel, a user's own norm that in evaluation does not depend on the image (see `Norm.why_not_folded`), and the BN
+    half of `IBN2d`. Outputs stay the same up to rounding. An `nn.Identity` (for IBN: the IN half) replaces the norm,
+    and the convolution gets a bias. The network keeps its class and its other keys; its earlier state dicts do not fit.
 
-    What comes before a norm, and whether anything else uses it, is read off the forwards by torch.fx, as they run with
-    their default arguments. A forward that cannot be traced costs the norms that it calls itself, and the report names
-    it; with `example` one real pass is watched instead. A linear layer's output is taken to be (N, C).
+    torch.fx traces the forwards, with their default arguments, to find the layer before each norm and whether anything
+    else uses its output. If a forward cannot be traced, the norms that it calls are not folded, and the report names
+    it. With `example`, one real forward pass is observed instead. Outputs of linear layers are assumed to be (N, C).
 
     Args:
         model: any network in evaluation mode.
         inplace: change `model` itself; otherwise a deep copy.
-        example: an input of the network, or a tuple of its positional arguments. That pass keeps every convolution's
-            output in memory.
+        example: an input of the network, or a tuple of its positional arguments. The observed pass keeps the output of
+            every convolution in memory.
 
     Returns:
-        The folded network, and the report of what happened to each norm layer and why.
+        The folded network, and a report of what happened to each norm layer and why.
 
     Raises:
-        ValueError: where any part of the network is in training mode.
+        ValueError: a part of the network is in training mode.
     """
     training = next((name for name, module in model.named_modules() if module.training), None)
     if training is not None:
@@ -154,7 +155,7 @@ def fold(
 
 
 class _Network:
-    """A network that is being folded, with what is known of its data flow."""
+    """A network that is being folded, and its data flow."""
 
     def __init__(self, model: nn.Module, flow: Flow):
         self.model, self.flow = model, flow
@@ -176,7 +177,7 @@ class _Network:
         return NormFold(name, kind, self.names[id(layer)], rest)
 
     def _why_unclear(self, norm: nn.Module) -> str | None:
-        """What speaks against touching a norm, from how the network runs it."""
+        """Why a norm cannot be removed, judging by how the network uses it; None if it can."""
         calls = self.flow.calls[id(norm)]
         if id(norm) in self.flow.untraced:
             return f"{self.flow.untraced[id(norm)]}; fold(model, example=...) watches one pass instead"
@@ -191,7 +192,7 @@ class _Network:
         return None
 
     def _why_not_into(self, source: Source, norm: nn.Module) -> str | None:
-        """What speaks against folding a norm into what comes before it."""
+        """Why a norm cannot be folded into what comes before it; None if it can."""
         layer = source.module
         if not isinstance(layer, LINEAR_MAPS):
             but = f", but {source.what}" if source.what else ""
@@ -214,11 +215,11 @@ class _Network:
                 setattr(self.model.get_submodule(parent), leaf, new)
 
 
-# What a module tells by itself
+# Reasons that a module alone gives
 
 
 def _why_it_stays(norm: nn.Module) -> str | None:
-    """What of the norm itself speaks against folding it, if anything does."""
+    """Why a norm cannot be folded into any layer; None if it can."""
     if not isinstance(norm, (_BatchNorm, BatchNorm, IBN2d)) and not is_frozen(norm):
         why = _why_not_batch_norm(norm)
         if why:
@@ -236,7 +237,7 @@ def _why_it_stays(norm: nn.Module) -> str | None:
 
 
 def _why_not_batch_norm(norm: nn.Module) -> str | None:
-    """Why a norm that is not batch norm by its class does not act like it either."""
+    """Why a norm of another class than batch norm does not behave like one in evaluation; None if it does."""
     if isinstance(norm, Norm):
         return norm.why_not_folded()
     if isinstance(norm, _InstanceNorm) and norm.track_running_stats:  # torch's then uses the averages in evaluation
@@ -245,13 +246,13 @@ def _why_not_batch_norm(norm: nn.Module) -> str | None:
 
 
 def _hooks(module: nn.Module) -> list:
-    """The functions that run in hooks before and behind a module."""
+    """The functions of a module's forward and pre-forward hooks."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return [getattr(hook, "func", hook) for hook in hooks]
 
 
 def _why_not_scaled(layer: nn.Module, name: str, norm: nn.Module) -> str | None:
-    """What speaks against scaling a layer's rows: another forward than torch's, listeners, a weight not its own."""
+    """Why a layer's weight cannot be scaled (a forward of its own, hooks, a computed weight); None if it can."""
     base = next(kind for kind in LINEAR_MAPS if isinstance(layer, kind))
     own = any(getattr(type(layer), f, None) is not getattr(base, f, None) for f in ("forward", "_conv_forward"))
     if "weight" not in layer._parameters:
@@ -278,7 +279,7 @@ def _channels(norm: nn.Module) -> int:
 
 
 def _folded_rows(norm: nn.Module) -> slice:
-    """The channels that batch norm takes."""
+    """The channels that batch norm normalises."""
     if not isinstance(norm, IBN2d):
         return slice(None)
     return slice(norm.IN.num_features, None) if norm.instance_first else slice(norm.BN.num_features)
@@ -291,10 +292,8 @@ def _merge(layer: nn.Module, norm: nn.Module) -> None:
     if isinstance(source, Norm):
         mean, scale, shift = _fixed(source, wide)
         scaled = weight[rows].to(wide) * scale.reshape(-1, *[1] * (weight.dim() - 1))
-        weight[rows], bias[rows] = (
-            scaled.to(weight.dtype),
-            ((bias[rows].to(wide) - mean) * scale + shift).to(bias.dtype),
-        )
+        moved = (bias[rows].to(wide) - mean) * scale + shift
+        weight[rows], bias[rows] = scaled.to(weight.dtype), moved.to(bias.dtype)
     else:
         tensors = (source.running_mean, source.running_var, source.weight, source.bias)
         mean, var, scale, shift = (None if value is None else value.to(wide) for value in tensors)
@@ -304,9 +303,9 @@ def _merge(layer: nn.Module, norm: nn.Module) -> None:
 
 
 def _fixed(norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, scale and shift, (C,) each, of a norm that in evaluation is the same function of every image."""
+    """Mean, scale and shift, (C,) each, of a norm that in evaluation does not depend on the image."""
     source = norm.batch_source()
-    assert source is not None  # without running averages it stays
+    assert source is not None  # norms without running averages are not folded
     batch = source.running(dtype)
     moments = Moments(batch.mean[None], batch.var[None], 1)
     scale, shift = norm.formula()(moments, batch, *(p.to(dtype) for p in norm.formula_parameters()))
@@ -314,9 +313,9 @@ def _fixed(norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rows(layer: nn.Module, weight: Tensor) -> Tensor:
-    """A layer's weight with output channels first, or that again as the layer keeps it.
+    """The weight with output channels on the first axis; applied to its own result, the weight as the layer has it.
 
-    A transposed convolution keeps (inputs, outputs of a group, ...), its groups one behind the other in the inputs.
+    A transposed convolution's weight is (inputs, outputs of one group, ...), with the groups along the inputs.
     """
     if not isinstance(layer, _ConvTransposeNd):
         return weight
@@ -324,7 +323,7 @@ def _rows(layer: nn.Module, weight: Tensor) -> Tensor:
 
 
 def _remainder(norm: nn.Module) -> nn.Module:
-    """What takes the place of a norm: its IN half, and what was fused behind it."""
+    """The module that replaces a folded norm: IBN's IN half, and an activation or blur that was part of the norm."""
     fused = OrderedDict(behind(norm))
     for hook in norm._forward_hooks.values():
         if hook.func is _blur_output:

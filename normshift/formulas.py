@@ -1,16 +1,16 @@
-"""The norms as formulas: from moments, a batch's statistics and parameters to `scale` and `shift`.
+"""The norms as formulas: each computes `scale` and `shift` from moments, batch statistics and parameters.
 
-`y = scale * (x - mean) + shift`, with the map's own mean. Each formula is written as its paper writes it. Beside it
-stands its gradient, derived by hand, although `Formula.gradient` derives one from the formula by autograd. By hand it
-loses no digits where values are large. And where plain torch runs (float64, vectors, no compiler) a layer's forward and
-backward pass together are 1.2 to 1.3 times as fast with it (H200, maps of 7x7 to 56x56, batches of 32; 1.1 to 1.3 on a
-CPU, 14x14 and below). `compiled_form` names the same formula in C++ and Triton, which run instead where they can: on
-that CPU up to 1.8 times as fast again (SN). The tests hold all of them against each other.
+The layer returns `y = scale * (x - mean) + shift`, where `mean` is the map's own mean. Each formula is written as in
+its paper. Each also has a gradient derived by hand, although `Formula.gradient` derives one by autograd, for two
+reasons. The one by hand loses no digits if values are large. And if plain torch runs (float64, (N, C) inputs, no
+compiler), forward and backward pass of a layer together are 1.2 to 1.3 times as fast with it (H200, maps of 7x7 to
+56x56, batches of 32; 1.1 to 1.3 on a CPU, 14x14 and below). `compiled_form` names the implementation of the formula in
+C++ and Triton, which is used if available: on that CPU up to 1.8 times as fast again (SN). Tests compare all of them.
 
-Formulas are told apart by identity (`eq=False`): before torch 2.12, a traced one is hashed before it has its fields.
+`eq=False`, because torch before 2.12 hashes a traced formula before its fields are set.
 
-Names: `dscale` is the gradient with respect to `scale`, and so on; `grad_mean` and `grad_var` are those with respect to
-a mixture's mean and variance, which are then shared out among the statistics that were mixed.
+Names: `dscale` is the gradient with respect to `scale`, and so on. `grad_mean` and `grad_var` are the gradients with
+respect to a mixture's mean and variance; each mixed statistic gets its share of them.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class InstanceFormula(Formula):
 
 @dataclass(frozen=True, eq=False)
 class BatchFormula(Formula):
-    """The same with the batch's mean and variance."""
+    """`weight * (x - batch mean) / sqrt(batch var + eps) + bias` (Ioffe and Szegedy, ICML 2015, algorithm 1)."""
 
     eps: float
 
@@ -99,9 +99,10 @@ class BatchInstanceFormula(Formula):
 
 @dataclass(frozen=True, eq=False)
 class InstanceBatchFormula(Formula):
-    """Instance norm for some channels, batch norm for the others (Pan et al., ECCV 2018): gates that stay at 0 and 1.
+    """Instance norm for some channels, batch norm for the others (Pan et al., ECCV 2018).
 
-    Its parameters are the weights and biases of the first `split` channels, then of the rest.
+    It is `BatchInstanceFormula` with `rho` fixed to 0 and 1. The parameters are weight and bias of the first `split`
+    channels, then weight and bias of the others.
     """
 
     eps: float
@@ -142,7 +143,7 @@ class SwitchFormula(Formula):
 
     def __call__(self, moments, batch, weight, bias, mean_weight, var_weight):
         means, variances = zip(*(self._statistic(name, moments, batch) for name in self.statistics), strict=True)
-        distances = [moments.mean - mean for mean in means]  # mixed themselves, means far from 0 would lose digits
+        distances = [moments.mean - mean for mean in means]  # a mixture of the means would lose digits far from 0
         distance, var = _mixed(distances, mean_weight.softmax(0)), _mixed(variances, var_weight.softmax(0))
         scale = weight * torch.rsqrt(var + self.eps)
         return scale, torch.addcmul(bias, scale, distance)
@@ -172,9 +173,9 @@ class SwitchFormula(Formula):
         return [*gradients, dweight, dshift.sum(0), *dlogits]
 
     def _statistic(self, name: str, moments: Moments, batch: Batch | None) -> tuple[Tensor, Tensor]:
-        """Mean and variance that broadcast to (N, C)."""
+        """Mean and variance, broadcastable to (N, C)."""
         if name == "bn":
-            assert batch is not None  # the layer has its source
+            assert batch is not None  # the layer provides them
             return batch[:2]
         if name == "in":
             return moments[:2]
@@ -189,7 +190,7 @@ class SwitchFormula(Formula):
         return values.reshape(rows, self.groups, channels // self.groups)
 
     def _distribute(self, name: str, moments: Moments, found, grad_mean, grad_var, shares, gradients: list) -> None:
-        """Add the part of the gradients with respect to the moments and the batch that goes through one statistic."""
+        """Add one statistic's part to the gradients with respect to the moments and the batch's statistics."""
         if name == "bn":
             gradients[2:4] = (by.sum(0) * share for by, share in zip((grad_mean, grad_var), shares, strict=True))
             return
@@ -207,7 +208,7 @@ class SwitchFormula(Formula):
 
 @dataclass(frozen=True, eq=False)
 class VectorSwitchFormula(SwitchFormula):
-    """The same of vectors (N, C), with variances over C and over N that are unbiased, as the official 1d layer's."""
+    """`SwitchFormula` for (N, C) inputs with unbiased variances, over C and over N, as in the official 1d layer."""
 
     def compiled_form(self):
         return None
@@ -220,7 +221,7 @@ class VectorSwitchFormula(SwitchFormula):
         if name == "ln":
             channels = moments.mean.shape[1]
             return mean, var * (channels / (channels - 1))
-        unbiased = batch.share is None  # as running averages are
+        unbiased = batch.share is None  # running averages, which are unbiased already
         return mean, var if unbiased else var / (1 - batch.share)
 
 
@@ -230,17 +231,19 @@ def _mixed(values, shares: Tensor) -> Tensor:
 
 
 def _logit_gradient(values, mixed: Tensor, shares: Tensor, grad_mixed: Tensor) -> Tensor:
-    """The gradient with respect to the logits of a mixture's shares.
+    """The gradient with respect to the logits whose softmax is a mixture's shares.
 
-    As shares sum to 1, it is unmoved by what is taken off all values: the mixture, here, without which large values
-    would drown the differences between them.
+    Shares sum to 1, so subtracting a constant from all values does not change the result. Subtracting the mixture keeps
+    the digits of small differences between large values.
     """
     return shares * torch.stack([((value - mixed) * grad_mixed).sum() for value in values])
 
 
 def pooled_gradient(mean: Tensor, pooled_mean: Tensor, dim: int, grad_mean: Tensor, grad_var: Tensor, shares) -> tuple:
-    """Gradients with respect to `pooled`'s arguments, from those with respect to its results times `shares`, which are
-    summed over `dim`."""
+    """The backward pass of `pooled(mean, var, dim)`: gradients with respect to mean and var, (N, ...).
+
+    The gradients with respect to its results are `grad_mean` and `grad_var`, each times its share, summed over `dim`.
+    """
     grad_mean, grad_var = (
         by.sum(dim, keepdim=True) * (share / mean.shape[dim])
         for by, share in zip((grad_mean, grad_var), shares, strict=True)

@@ -1,4 +1,4 @@
-"""What the gates of a network have learned, and how they are to be trained."""
+"""Reading the values of a network's gates, and the parameter groups that train them as in the papers."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from normshift.surgery import norm_layers
 
 @dataclass(frozen=True)
 class Gate:
-    """The gates of one kind of one layer.
+    """The values of one kind of gate in one layer.
 
     Attributes:
         layer: module name.
         depth: position among all norm layers of the network, from 0 at its input.
-        norm: the norm's name, "sn" or "bin" for example.
-        statistic: what these gates decide on: "mean" or "var" (SN's two mixtures), "rho" (BIN's gate), or what a user's
-            own layer calls it.
+        norm: the norm's name, such as "sn" or "bin".
+        statistic: the kind of gate: "mean" or "var" (SN's two mixtures), "rho" (BIN's gate), or the name that a user's
+            own layer gives.
         values: on the CPU, float32, in [0, 1]. SN: the softmax, (len(labels),). BIN: rho, (C,).
-        labels: what each value stands for: SN's statistics ("in", "ln", "bn"), BIN's channel numbers as text.
+        labels: what each value belongs to: SN's statistics ("in", "ln", "bn"), BIN's channel numbers as text.
     """
 
     layer: str
@@ -34,18 +34,18 @@ class Gate:
 
 
 def gates(model: nn.Module) -> list[Gate]:
-    """The gates of every layer in a network that has any, in order of depth; empty without."""
+    """All gates of a network, in order of depth; an empty list if it has none."""
     return GateReader(model).gates()
 
 
 def announced(layer: nn.Module) -> list[GateParameter]:
-    """A layer's gates: whatever kind it is of, it says them itself."""
+    """The gates that a layer announces by its method `gates`; none for other modules than norms."""
     return layer.gates() if isinstance(layer, Norm) else []
 
 
 @dataclass(frozen=True)
 class GateSlot:
-    """Which gates these are: a `Gate` without its values, which are `values[start : start + len(labels)]`."""
+    """A `Gate` without its values, which are `values[start : start + len(labels)]` of `GateReader.read()`."""
 
     layer: str
     depth: int
@@ -60,30 +60,30 @@ class GateSlot:
 
     @property
     def by_channel(self) -> bool:
-        """Whether the values are the channels' own, labelled with numbers; otherwise they are shares."""
+        """Whether there is one value for each channel (the labels are numbers) rather than for each statistic."""
         return all(map(str.isdigit, self.labels))
 
 
 class GateReader:
-    """Reads all gates of one network, again and again: its layers are looked up once, and one copy brings all values.
+    """Reads all gates of one network repeatedly; it finds the layers once and copies all values from the GPU at once.
 
-    A network of a hundred gated layers on a GPU would otherwise be waited for two hundred times. Layers that are
-    exchanged afterwards are not seen.
+    With a copy for each gate, a network of a hundred switchable norms would synchronise with the GPU two hundred times
+    for each reading. Layers that are replaced later are not noticed.
 
     Args:
         model: any network.
 
     Attributes:
-        slots: what stands where in the values, in order of depth; empty where a network has no gates.
+        slots: which gate has which values, in order of depth; empty if the network has no gates.
 
     Raises:
-        ValueError: a layer announces other than one label for each value of a gate.
+        ValueError: a gate has not as many labels as values.
     """
 
     def __init__(self, model: nn.Module):
         self._parameters: list[nn.Parameter] = []
         self.slots: list[GateSlot] = []
-        read: dict[tuple[Callable, int], list[range]] = defaultdict(list)  # by function and number of labels
+        ranges: dict[tuple[Callable, int], list[range]] = defaultdict(list)  # by function and number of labels
         start = 0
         for depth, (name, layer) in enumerate(norm_layers(model).items()):
             for gate in announced(layer):
@@ -92,14 +92,14 @@ class GateReader:
                 self.slots.append(GateSlot(name, depth, norm, gate.statistic, gate.names, start))
                 self._parameters.append(gate.parameter)
                 if gate.read is not None:
-                    read[gate.read, size].append(range(start, start + size))
+                    ranges[gate.read, size].append(range(start, start + size))
                 start += size
         self._flat = all(parameter.ndim == 1 for parameter in self._parameters)
-        self._read = [(function, torch.tensor(where)) for (function, _), where in read.items()]
+        self._read = [(function, torch.tensor(where)) for (function, _), where in ranges.items()]
 
     @torch.no_grad()
     def read(self) -> Tensor:
-        """All values in one tensor on the CPU, float32, in [0, 1]."""
+        """The values of all gates in one tensor, (values,), on the CPU, float32, in [0, 1]."""
         if not self._parameters:
             return torch.empty(0)
         one_device = len({parameter.device for parameter in self._parameters}) == 1
@@ -110,7 +110,7 @@ class GateReader:
         return values
 
     def gates(self) -> list[Gate]:
-        """The same as records, each a view of what was read."""
+        """The values as one record for each gate; records are views of one tensor."""
         values = self.read()
         return [Gate(s.layer, s.depth, s.norm, s.statistic, values[s.slice], s.labels) for s in self.slots]
 
@@ -133,27 +133,33 @@ def parameter_groups(
     decay_biases: bool | None = None,
     decay_gates: bool = False,
 ) -> list[dict]:
-    """Optimiser groups that train gates as the papers do, each as its layer announces it (`GateParameter`).
+    """Parameter groups for an optimiser, with the learning rates and weight decays that the papers use for gates.
 
-    Fast gates (rho): learning rate times `gate_lr_multiplier`, no weight decay (BIN, section 4.1). Others (SN's): no
-    weight decay, as in SN's detection code; `decay_gates=True` lets them decay like the rest, as in its ImageNet code.
-    Everything else: `lr` and `weight_decay`; with `decay_norms=False`, norms' weights and biases, and the biases of
-    other layers, do not decay (Goyal et al. 2017).
+    Fast gates (BIN's rho) get `lr * gate_lr_multiplier` and no weight decay (BIN, section 4.1). Other gates (SN's) get
+    `lr` and no weight decay, as in SN's detection code, or `weight_decay` with `decay_gates=True`, as in its ImageNet
+    code. All other parameters get `lr` and `weight_decay`.
 
     Args:
-        decay_biases: whether biases of layers that have a weight matrix or kernel decay, linear layers and convolutions
-            for example; by default what `decay_norms` says. ResNet-RS's code: True beside `decay_norms=False`.
+        model: any network.
+        lr: learning rate.
+        weight_decay: weight decay.
+        gate_lr_multiplier: factor of the learning rate of fast gates.
+        decay_norms: whether the norms' weights and biases, and the biases of other layers, decay; they do not in Goyal
+            et al. (2017).
+        decay_biases: whether the biases of linear layers, convolutions and other layers with a weight matrix or kernel
+            decay; by default as `decay_norms`. ResNet-RS's code has True with `decay_norms=False`.
+        decay_gates: whether gates that are not fast decay.
 
     Returns:
-        Groups with "name", "params", "lr" and "weight_decay", for any torch optimiser; a group without parameters is
-        left out, and so are parameters that do not require gradients.
+        Groups with "name", "params", "lr" and "weight_decay", for any torch optimiser. Parameters that do not require
+        gradients are left out, and so are empty groups.
     """
     gates = [gate for layer in model.modules() for gate in announced(layer)]
     gated = {id(gate.parameter) for gate in gates}
     rest = [p for p in model.parameters() if id(p) not in gated]
     biases = {id(layer.bias) for layer in model.modules() if _has_kernel(layer)}
     decays = {True: decay_norms if decay_biases is None else decay_biases, False: decay_norms}
-    vectors = [p for p in rest if p.ndim <= 1 and not decays[id(p) in biases]]  # what scales or shifts a channel
+    vectors = [p for p in rest if p.ndim <= 1 and not decays[id(p) in biases]]
     kept = {id(p) for p in vectors}
     slow, fast = ([gate.parameter for gate in gates if gate.fast == kind] for kind in (False, True))
     groups: list[dict] = [
@@ -167,6 +173,6 @@ def parameter_groups(
 
 
 def _has_kernel(layer: nn.Module) -> bool:
-    """Whether a layer has a bias, and a weight that is more than a factor for each channel."""
+    """Whether a layer has a bias, and a weight of more than one axis."""
     weight = getattr(layer, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim > 1 and isinstance(getattr(layer, "bias", None), Tensor)

@@ -1,9 +1,11 @@
-"""Where IBN-Net puts its layers (Pan, Luo, Shi, Tang, ECCV 2018, fig. 3 and section 3.2).
+"""Where IBN-Net has its layers (Pan, Luo, Shi, Tang, ECCV 2018, fig. 3 and section 3.2).
 
-IBN-a: the first norm of every residual block of stages 1 to 3 becomes half IN, half BN; in DenseNets, norm1 of every
-third dense layer (the 1st, 4th, 7th, ...) of the first three blocks, IN on the last 40 % of the channels. IBN-b: the
-stem's norms become IN, and an IN stands behind the addition, before the activation, in the last block of stages 1 and
-2. Neither touches stage 4: deep layers hold content.
+IBN-a: the first norm of every residual block of stages 1 to 3 becomes half IN, half BN. In DenseNets, norm1 of every
+third dense layer (the 1st, 4th, 7th, ...) of the first three blocks has IN on the last 40 % of its channels.
+
+IBN-b: the stem's norms become IN, and the last block of stages 1 and 2 gets an IN between addition and activation.
+
+Stage 4 stays as it is, because deep features represent content.
 """
 
 import operator
@@ -22,10 +24,10 @@ LayerFactory = Callable[..., nn.Module]
 
 @dataclass(frozen=True)
 class Placement:
-    """Which norm layers become what, and behind which residual blocks' additions an instance norm stands."""
+    """What a scheme changes in a network."""
 
-    layers: dict[str, LayerFactory]
-    blocks: list[str] = field(default_factory=list)
+    layers: dict[str, LayerFactory]  # name of a norm layer -> constructor of its successor
+    blocks: list[str] = field(default_factory=list)  # residual blocks that get an instance norm behind the addition
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,14 @@ class ResidualNetwork:
 
 
 def placement(model: nn.Module, scheme: str, norms: Iterable[str]) -> Placement:
-    """IBN-Net's own placement in a network known by structure; `norms` are its norm layers' names.
+    """What IBN-Net's scheme changes in a network, whose structure is recognised by the names of its modules.
+
+    Args:
+        scheme: "ibn-a" or "ibn-b".
+        norms: names of the network's norm layers.
 
     Raises:
-        ValueError: where the network is neither residual nor (for "ibn-a") a DenseNet; it says what to pass instead.
+        ValueError: the network is neither residual nor (for "ibn-a") a DenseNet.
     """
     norms = list(norms)
     residual = _residual_network(model)
@@ -77,7 +83,7 @@ def _residual_network(model: nn.Module) -> ResidualNetwork | None:
 
 
 def _dense_layers(model: nn.Module) -> list[str]:
-    """Of each of the first three blocks every third dense layer, beginning with the first."""
+    """Names of every third dense layer, from the first, of each of the first three blocks."""
     three = ("denseblock1", "denseblock2", "denseblock3")
     blocks = [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in three]
     inside = [[f"{at}.{name}" for name, m in block.named_modules() if _is_dense_layer(m)] for at, block in blocks]
@@ -93,7 +99,7 @@ def _four_tenths(num_features: int, dims: int = 2) -> IBN2d:
 
 
 class _BlockTracer(fx.Tracer):
-    """Traces one block's own forward and keeps every module in it whole."""
+    """Traces one block's forward; every module that it calls is one node."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return True
@@ -108,7 +114,7 @@ def has_addition(block: nn.Module) -> bool:
         return False
     try:
         return bool(_additions(_BlockTracer().trace(block)))
-    except Exception:  # a forward that fx cannot trace: whatever it raises, this is not a block to choose
+    except Exception:  # a forward that torch.fx cannot trace may raise anything
         return False
 
 
@@ -117,29 +123,29 @@ def _additions(graph: fx.Graph) -> list[fx.Node]:
 
 
 def normalize_sum(model: nn.Module, name: str) -> None:
-    """Put an affine instance norm behind the last addition of the residual block `name`, as its child `IN`.
+    """Add an affine instance norm behind the last addition of the residual block `name`, as its child `IN`.
 
-    The block's own graph is rewritten, which holds for torchvision's and timm's blocks alike, basic and bottleneck,
-    with or without SE; its other children and their names stay. A block that has an `IN` is left as it is.
+    The block's forward is traced and rewritten, so this works for torchvision's and timm's blocks, basic and
+    bottleneck, with or without SE. The block's other children keep their names. A block with a child `IN` is unchanged.
     """
     block = model.get_submodule(name)
     if hasattr(block, "IN"):
         return
     graph, total, last_norm = _sum_of(block, name)
-    convs = [m for m in block.children() if isinstance(m, nn.Conv2d)]  # before a conv, a norm has that one's inputs
+    convs = [m for m in block.children() if isinstance(m, nn.Conv2d)]  # in pre-activation blocks a norm comes first
     channels = convs[-1].out_channels if convs else channels_of(last_norm)
     block.IN = _like(last_norm, InstanceNorm2d(channels, eps=last_norm.eps))
     with graph.inserting_after(total):
         normalized = graph.call_module("IN", (total,))
     total.replace_all_uses_with(normalized, delete_user_cb=lambda user: user is not normalized)
     new = _rewritten(block, graph)
-    for owner in list(model.modules()):  # in all places where the block stands
+    for owner in list(model.modules()):  # a block may have several parents
         for leaf in [leaf for leaf, child in owner._modules.items() if child is block]:
             setattr(owner, leaf, new)
 
 
 def check_sum(model: nn.Module, name: str) -> None:
-    """Raise a ValueError where `normalize_sum` could not rewrite this block, or would make it another function."""
+    """Raise a ValueError if `normalize_sum` cannot rewrite this block, or would change more than the sum."""
     block = model.get_submodule(name)
     if not name:
         raise ValueError("ibn-b changes blocks inside of a network, and this network is itself the block.")
@@ -161,7 +167,7 @@ def _sum_of(block: nn.Module, name: str) -> tuple[fx.Graph, fx.Node, nn.Module]:
             block.train(training)
             graph = _BlockTracer().trace(block)
             codes[training] = graph.python_code("self").src
-    except Exception as error:  # whatever a forward raises when it is given no numbers
+    except Exception as error:  # a forward that is traced without data may raise anything
         raise ValueError(f"ibn-b cannot follow the forward of {where}: {error}.") from error
     finally:
         for module in block.modules():
@@ -175,7 +181,7 @@ def _sum_of(block: nn.Module, name: str) -> tuple[fx.Graph, fx.Node, nn.Module]:
 
 
 def _rewritten(block: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """The block with another forward; its hooks and plain attributes stay."""
+    """The block with `graph` as its forward, and its hooks and attributes."""
     new = fx.GraphModule(block, graph, type(block).__name__)
     for key, value in block.__dict__.items():
         if "hooks" in key or key not in new.__dict__:

@@ -1,4 +1,4 @@
-"""Norm layers: each is a formula, with its parameters and, where it takes a batch's statistics, running averages."""
+"""Norm layers. Each has a formula, the formula's parameters and, if it uses batch statistics, running averages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,21 +27,21 @@ PER_IMAGE = "its statistics come from each image"
 
 
 def shares(logits: Tensor) -> Tensor:
-    """Shares of a mixture, from logits (gates, labels)."""
+    """The softmax of logits, (gates, labels)."""
     return logits.softmax(-1)
 
 
 @dataclass(frozen=True)
 class GateParameter:
-    """A parameter whose values say, in [0, 1], what a layer uses: how it is called, read and trained.
+    """A parameter that is a gate: its values, in [0, 1], decide how much of each statistic a layer uses.
 
     Attributes:
-        statistic: what it decides on; the name under which it is recorded and drawn (see `GateSpec`).
-        parameter: of the layer itself; any shape.
-        labels: what each value stands for; by default its number.
-        read: from values (gates, len(labels)) as the parameter has them to values in [0, 1], as torch.sigmoid or
-            `shares` do; None where they are in [0, 1] as they stand. Gates with the same function are read at once.
-        fast: whether `parameter_groups` multiplies its learning rate and never lets it decay, as BIN's paper has it.
+        statistic: the kind of gate; the name under which it is recorded and drawn (see `GateSpec`).
+        parameter: a parameter of the layer, of any shape.
+        labels: what each value belongs to; by default the values' numbers.
+        read: a function from the parameter's values, (gates, len(labels)), to values in [0, 1], such as torch.sigmoid
+            or `shares`; None if they are in [0, 1] already. Gates with the same function are read in one call.
+        fast: whether `parameter_groups` multiplies its learning rate and never decays it, as in BIN's paper.
     """
 
     statistic: str
@@ -56,21 +56,21 @@ class GateParameter:
 
 
 class Norm(nn.Module):
-    """Base of every layer here: checks its input and applies its formula.
+    """Base class of this library's layers: checks the input and applies the formula.
 
-    A subclass says which `Formula` that is, and lists the formula's parameters in order. What it has beside those of
-    `AffineNorm` belongs to its kind: `convert` makes it anew and never hands it to a layer of another kind.
+    A subclass provides its `Formula` and the formula's parameters in order. Parameters and buffers beyond those of
+    `AffineNorm` are specific to the class: `convert` initialises them and never copies them to a layer of another kind.
 
-    It does not derive from torch's `_BatchNorm`: torch's SyncBatchNorm conversion would replace it. Tools that look for
-    that class find layers with running averages through a `BatchNormView`.
+    It does not derive from torch's `_BatchNorm`, because torch's SyncBatchNorm conversion would replace it. Tools that
+    search for `_BatchNorm` find layers with running averages through a `BatchNormView`.
     """
 
     ndims: tuple[int, ...] = (2, 3, 4, 5)
     correction: int = 0
-    module_name: str = ""  # in its network, where `name_layers` has told it
-    generator: torch.Generator | None = None  # of a formula's random draws; None for torch's own
-    norm_name: str = ""  # under which its gates are recorded; `register_norm` fills it in
-    published_names: ClassVar[Mapping[str, str]] = {}  # what checkpoints call its parameters -> what it calls them
+    module_name: str = ""  # the layer's name in its network; set by `name_layers`
+    generator: torch.Generator | None = None  # for a formula's random numbers; None: torch's default generator
+    norm_name: str = ""  # the name under which gates are recorded; set by `register_norm`
+    published_names: ClassVar[Mapping[str, str]] = {}  # parameter names in published checkpoints -> in this class
 
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
@@ -86,22 +86,26 @@ class Norm(nn.Module):
         raise NotImplementedError
 
     def batch_source(self) -> BatchSource | None:
-        """Where the formula's batch statistics come from."""
+        """What provides the formula's batch statistics; None if the formula uses none."""
         return None
 
     def context(self) -> Context:
-        """What its formula may know of this forward pass beside moments and parameters; `formula` hands it on."""
+        """The context of this forward pass (training flag, name, domains, random numbers), for a formula to keep."""
         return Context(self.training, self.module_name, self.generator)
 
     def gates(self) -> list[GateParameter]:
-        """Its gates, if it has any."""
+        """The layer's gates; an empty list if it has none."""
         return []
 
     def follow_published(self, state: Mapping[str, Tensor]) -> None:
-        """Set what a checkpoint of this kind of layer, from its paper's repository, does not say about itself."""
+        """Apply settings that a checkpoint from the paper's repository implies but does not contain.
+
+        Args:
+            state: the layer's part of the checkpoint.
+        """
 
     def why_not_folded(self) -> str | None:
-        """Why `fold` cannot merge it into a convolution; None where in evaluation it is a fixed scale and shift."""
+        """Why `fold` cannot merge this layer into a convolution; None if evaluation is a fixed scale and shift."""
         own = self.formula().own_moments(self.num_features, training=False)
         return PER_IMAGE if own.stop > own.start else None
 
@@ -124,7 +128,7 @@ class Norm(nn.Module):
 
 
 class AffineNorm(Norm):
-    """A norm with one `weight` and one `bias` a channel, which start at 1 and 0."""
+    """A norm with a `weight` and a `bias` for each channel, (C,), initialised to 1 and 0."""
 
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__(num_features, eps)
@@ -136,18 +140,20 @@ class AffineNorm(Norm):
 
 
 class InstanceNorm(AffineNorm):
-    """Instance normalization with affine parameters; unlike torch's, it trains on 1x1 maps, where it returns `bias`."""
+    """Instance normalization with affine parameters. Unlike torch's it accepts 1x1 maps; there it returns `bias`."""
 
     def formula(self):
         return InstanceFormula(self.eps)
 
 
 class AffineBatchNorm(RunningStatistics, AffineNorm):
-    """An `AffineNorm` whose formula takes the batch's statistics too: pooled in training, running averages later.
+    """An `AffineNorm` whose formula also uses the batch's statistics: pooled in training, running ones in evaluation.
 
     Args:
+        num_features: C.
+        eps: added to variances.
         momentum: share of the new batch in the running averages; None for the mean of all batches.
-        count_in_state: whether the number of batches is in its state dict, as torch's batch norms have it.
+        count_in_state: whether the state dict has the number of batches, as with torch's batch norms.
     """
 
     def __init__(
@@ -158,7 +164,7 @@ class AffineBatchNorm(RunningStatistics, AffineNorm):
 
 
 class BatchNorm(AffineBatchNorm):
-    """Batch normalization as a formula of the engine: the BN half of `IBN2d`, which can synchronise on any device."""
+    """Batch normalization (Ioffe and Szegedy, ICML 2015) that can synchronise on any device; the BN half of `IBN2d`."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
         super().__init__(num_features, eps, momentum, count_in_state=True)  # a key of every published BN
@@ -170,40 +176,40 @@ class BatchNorm(AffineBatchNorm):
 class SwitchNorm(RunningStatistics, AffineNorm):
     """Switchable Normalization (Luo et al., ICLR 2019, eq. 3-5).
 
-    `y = weight * (x - mu) / sqrt(var + eps) + bias`, where `mu` and `var` are mixtures of the moments named in
-    `statistics`, with the softmax of `mean_weight` and of `var_weight` as shares.
+    `y = weight * (x - mu) / sqrt(var + eps) + bias`. `mu` is a mixture of the means named in `statistics`, with the
+    softmax of `mean_weight` as shares; `var` is a mixture of the variances, with the softmax of `var_weight`.
 
     Args:
         num_features: channels (C).
         eps: added to the mixed variance.
-        momentum: share of the new batch in the running averages (the official code's is the share of the old); None for
-            the mean of all batches.
-        statistics: what is mixed, in this order: any of "in", "ln", "bn", "gn", each once.
-        groups: groups of "gn"; must divide C, into two groups or more of two channels or more.
-        correction: what is subtracted from the number of positions in the per-instance variance. 0 is biased, so
-            that 1x1 maps work; 1 is the official code's, which needs two positions or more. Of vectors (N, C),
-            statistics=("ln", "bn") and correction=1 are the official 1d layer: both variances are unbiased, over C
-            and over N. With 1 a state dict has the official shapes too, such as (1, C, 1, 1); a layer that loads these
-            takes the correction over.
+        momentum: share of the new batch in the running averages (in the official code: of the old ones); None for the
+            mean of all batches.
+        statistics: the statistics to mix, in this order: any of "in", "ln", "bn", "gn", each once.
+        groups: number of groups of "gn"; divides C into at least two groups of at least two channels.
+        correction: the per-instance variance is divided by P - correction, where P is the number of positions. 0 is
+            biased and works for 1x1 maps; 1 is the official code's and needs P of 2 or more. For (N, C) inputs,
+            statistics=("ln", "bn") with correction=1 is the official 1d layer: both variances are unbiased, over C and
+            over N. With 1, state dicts have the official shapes, such as (1, C, 1, 1); a layer that loads such a state
+            dict sets its correction to 1.
 
     Attributes:
         weight: (C,).
         bias: (C,).
-        mean_weight: the gates of the mean, (len(statistics),), before the softmax, starting at 1.
-        var_weight: the same for the variance.
-        running_mean: (C,), where "bn" takes part.
-        running_var: (C,), where "bn" takes part.
-        sync: pool "bn" over all processes.
+        mean_weight: the gates of the mean, (len(statistics),), before the softmax; initialised to 1.
+        var_weight: the gates of the variance, likewise.
+        running_mean: (C,), if "bn" is mixed.
+        running_var: (C,), if "bn" is mixed.
+        sync: whether "bn" is pooled over all processes.
 
-    Input and output: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) according to the class.
+    Input and output: (N, C) or (N, C, L) for 1d, (N, C, H, W) for 2d, (N, C, D, H, W) for 3d.
 
     Raises:
-        ValueError: on unknown statistics, groups that do not divide C, or an input of another shape.
+        ValueError: unknown statistics, groups that do not divide C, or an input of another shape.
     """
 
     STATISTICS = ("in", "ln", "bn", "gn")
     norm_name = "sn"
-    _version = 2  # of its state dicts: their shapes say the correction
+    _version = 2  # since version 2, the shapes in a state dict tell the correction
 
     def __init__(
         self,
@@ -242,8 +248,8 @@ class SwitchNorm(RunningStatistics, AffineNorm):
         return SwitchFormula(self.eps, self.statistics, self.groups)
 
     def follow_published(self, state):
-        """The official layers publish affine parameters with axes of size 1 and divide by n - 1; of the old average
-        they keep 0.9 in images and 0.997 in vectors and volumes (devkit/ops/switchable_norm.py)."""
+        """Official checkpoints have affine parameters with axes of size 1. Their layers divide by n - 1, with a
+        momentum of 0.1 for images and 0.003 for vectors and volumes (devkit/ops/switchable_norm.py)."""
         if "mean_weight" not in state:
             return
         official = state.get("weight", self.weight).dim() > 1
@@ -272,7 +278,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.correction and keep_vars:  # the tensors themselves are wanted: they do not say the correction
+        if self.correction and keep_vars:  # the caller wants the tensors themselves, which are not reshaped
             getattr(destination, "_metadata", {}).get(prefix[:-1], {}).pop("version", None)
             return
         for key in ("weight", "bias", "running_mean", "running_var"):
@@ -288,7 +294,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
             for key in ("weight", "bias", "running_mean", "running_var"):
                 if prefix + key in state_dict:
                     state_dict[prefix + key] = state_dict[prefix + key].flatten()
-        elif (local_metadata.get("version") or 1) > 1:  # before that, no state dict said it
+        elif (local_metadata.get("version") or 1) > 1:  # shapes of version 1 do not tell the correction
             self.correction = 0
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
@@ -300,11 +306,11 @@ class SwitchNorm(RunningStatistics, AffineNorm):
 class BatchInstanceNorm(RunningStatistics, AffineNorm):
     """Batch-Instance Normalization (Nam and Kim, NeurIPS 2018, eq. 3-4).
 
-    `y = weight * (rho * x_bn + (1 - rho) * x_in) + bias` with one gate `rho` a channel.
+    `y = weight * (rho * x_bn + (1 - rho) * x_in) + bias`, with one gate `rho` for each channel.
 
     `rho` starts at 1 (batch norm) and stays in [0, 1]: it is clamped after every step of a torch optimiser that trains
-    it and, for other ways of writing to it, before it is used. Train it with a higher learning rate and without weight
-    decay: see `parameter_groups`.
+    it, and again before it is used. The paper trains it with a higher learning rate and without weight decay:
+    `parameter_groups` sets both.
 
     Args:
         num_features: channels (C).
@@ -317,12 +323,12 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
         rho: the gates, (C,).
         running_mean: (C,).
         running_var: (C,).
-        sync: take the batch's moments over all processes.
+        sync: whether the batch's moments are pooled over all processes.
 
-    Input and output: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) according to the class.
+    Input and output: (N, C) or (N, C, L) for 1d, (N, C, H, W) for 2d, (N, C, D, H, W) for 3d.
 
     Raises:
-        ValueError: on an input of another shape.
+        ValueError: the input has another shape.
     """
 
     norm_name = "bin"
@@ -330,7 +336,7 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
 
     def __new__(cls, *args, **kwargs):
         layer = super().__new__(cls)
-        keep_in_unit_interval(layer, "rho")  # not in __init__, so that copies and unpickled layers are kept too
+        keep_in_unit_interval(layer, "rho")  # not in __init__, which copies and unpickled layers do not run
         return layer
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
@@ -341,7 +347,7 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
     def formula_parameters(self):
         if is_transformed():
             return self.weight, self.bias, self.rho + (self.rho.clamp(0, 1) - self.rho).detach()
-        self.rho.data.clamp_(0, 1)  # by .data: a layer used twice in one graph must not see its version change
+        self.rho.data.clamp_(0, 1)  # .data, because autograd would refuse an in-place change if a layer runs twice
         return self.weight, self.bias, self.rho
 
     def gates(self):
@@ -360,19 +366,19 @@ class IBN2d(Norm):
 
     Args:
         num_features: C, at least 2.
-        ratio: share of the channels under instance norm.
+        ratio: share of the channels that get instance norm.
         eps, momentum: as in `nn.BatchNorm2d`.
-        instance_first: whether instance norm takes the first `int(C * ratio)` channels, as in the published ResNets, or
-            batch norm the first `int(C * (1 - ratio))`, as in the published DenseNets.
+        instance_first: if True, the first `int(C * ratio)` channels get instance norm, as in the published ResNets; if
+            False, the first `int(C * (1 - ratio))` channels get batch norm, as in the published DenseNets.
 
     Attributes:
-        IN: the instance-normalised part, a norm layer.
-        BN: the other part. Keys of the state dict (IN.weight, BN.running_mean, ...) are the published checkpoints'.
+        IN: the instance norm layer.
+        BN: the batch norm layer. The state dict has the published checkpoints' keys (IN.weight, BN.running_mean, ...).
 
     Input and output: (N, C, H, W).
 
     Raises:
-        ValueError: where a part would be empty, or on an input of another shape.
+        ValueError: one of the two norms would have no channel, or the input has another shape.
     """
 
     ndims = (4,)
@@ -414,9 +420,9 @@ class IBN2d(Norm):
 
 
 class _HalfBatch:
-    """The batch statistics of an `IBN2d`: batch norm's, in batch norm's mode, and 0 and 1 for instance norm's channels.
+    """Batch statistics for all channels of an `IBN2d`: those of its BN, and mean 0 and variance 1 for IN's channels.
 
-    The other half's are multiplied by 0 and so have to be finite: infinity times 0 is not a number.
+    The formula multiplies IN's batch statistics by 0, so they have to be finite.
     """
 
     def __init__(self, layer: IBN2d):
@@ -483,7 +489,7 @@ class SwitchNorm1d(SwitchNorm):
 
 
 class _Vectors:
-    """The batch statistics of a `SwitchNorm1d` over vectors, whose running variance is unbiased as its formula is."""
+    """Batch statistics for (N, C) inputs of a `SwitchNorm1d` with correction=1: its running variance is unbiased."""
 
     def __init__(self, layer: SwitchNorm1d):
         self._layer, self.running = layer, layer.running
@@ -524,7 +530,7 @@ class BatchInstanceNorm3d(BatchInstanceNorm):
     __doc__ = BatchInstanceNorm.__doc__
 
 
-# torch's layers, as the norms "ln" and "gn" have them
+# torch's layers for the norms "ln" and "gn"
 
 
 def layer_norm(num_features: int) -> nn.GroupNorm:
@@ -533,20 +539,19 @@ def layer_norm(num_features: int) -> nn.GroupNorm:
 
 
 def group_norm(num_features: int) -> nn.GroupNorm:
-    """As many groups as `group_count` says."""
+    """Group norm with `group_count(num_features)` groups."""
     return nn.GroupNorm(group_count(num_features), num_features)
 
 
 def group_count(num_features: int) -> int:
-    """Groups of "gn" over so many channels, two or more of two channels or more each.
+    """The number of groups of "gn" for a number of channels: at least two groups, of at least two channels each.
 
-    32 where that leaves two channels for each (Wu and He, ECCV 2018, section 4.1), and of fewer than 64 channels one
-    for every four, as diffusion networks have it (Karras et al., NeurIPS 2022: at least 4 channels a group); of what
-    divides the channels, the largest number up to that. One channel a group would be instance norm, one group layer
-    norm.
+    The aim is 32 groups (Wu and He, ECCV 2018, section 4.1), or for fewer than 64 channels one group for every four
+    channels, as in diffusion networks (Karras et al., NeurIPS 2022). The result is the largest divisor of the channels
+    up to that number. Groups of one channel would be instance norm; a single group would be layer norm.
 
     Raises:
-        ValueError: where the channels cannot be divided so: 1 to 3 of them, or a prime number.
+        ValueError: the channels cannot be divided in this way: fewer than 4, or a prime number.
     """
     wanted = 32 if num_features >= 64 else num_features // 4
     possible = [groups for groups in range(2, num_features // 2 + 1) if num_features % groups == 0]

@@ -1,8 +1,8 @@
-"""What a norm layer has learned, channel by channel, in a form that every other norm layer can take.
+"""A record: the parameters and statistics of a norm layer, in a form that fits every other norm layer.
 
-A record maps "weight", "bias", "running_mean", "running_var" (C,), and where a layer has them its gates and
-"num_batches_tracked", to tensors. Layers that split their channels (IBN) are joined in it, and the
-published checkpoints' shapes and names are made one.
+It maps "weight", "bias", "running_mean", "running_var" (C,) and, if the layer has them, the names of gates and
+"num_batches_tracked" to tensors. Layers that split their channels (IBN) have one record for all channels. The shapes
+and key names of published checkpoints are translated.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ CHANNELWISE = {"weight", "bias", "running_mean", "running_var"}
 
 
 def record(state: Mapping[str, Tensor], layer: nn.Module) -> dict[str, Tensor]:
-    """The record in one layer's state as it stands in a published checkpoint; `layer` is to take it."""
+    """The record of one layer's state in a published checkpoint, for `layer`, which may be of another kind."""
     own_name = published_names(layer)
     named = {own_name.get(key, key): value for key, value in state.items()}
     # Switchable Normalization publishes (1, C, 1, 1) and (1, C, 1)
@@ -28,7 +28,7 @@ def _is_a_row(value: Tensor) -> bool:
 
 
 def state_for(layer: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a record that `layer` has a place for, under the layer's own key names."""
+    """The entries of a record that `layer` has in its state dict, under the layer's own key names."""
     own = layer.state_dict()
     if not isinstance(layer, IBN2d):
         return {key: value for key, value in learned.items() if key in own}
@@ -40,7 +40,7 @@ def state_for(layer: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def published_names(layer: nn.Module) -> dict[str, str]:
-    """What published checkpoints call the parameters of a kind of layer -> what the layer calls them."""
+    """Names of a layer's parameters in published checkpoints -> names in the layer."""
     return layer.published_names if isinstance(layer, Norm) else {}
 
 
@@ -51,14 +51,14 @@ def gate_keys(layer: nn.Module) -> set[str]:
 
 
 def channels_of(layer: nn.Module) -> int:
-    """Channels of any norm layer, whatever it calls them; 0 where it is a lazy one that has seen no batch yet."""
+    """The number of channels of any norm layer; 0 for a lazy layer that has seen no batch yet."""
     count = getattr(layer, "num_features", None) or getattr(layer, "num_channels", None)
     weight = getattr(layer, "weight", None)
     return count or (0 if weight is None or isinstance(layer, LazyModuleMixin) else len(weight))
 
 
 def dims_of(layer: nn.Module) -> int | None:
-    """Spatial dimensions that a norm layer is for; None where it takes any number, or does not say."""
+    """The number of spatial dimensions of a norm layer's input; None if it accepts several, or does not say."""
     if hasattr(layer, "dims"):
         return layer.dims
     if isinstance(layer, Norm):

@@ -1,7 +1,7 @@
-"""The norms by name, and all that is to be known about each: without torch, which loads slowly.
+"""The norms by name, each with its `NormSpec`. This module does not import torch, which loads slowly.
 
-A norm of this library is one file of `normshift/norms/`, whose name is the norm's and which is read when the norm
-is first asked for. A norm of a user's is one file, too, anywhere; both end in `register_norm(NormSpec(...))`.
+Each norm of this library is one file of `normshift/norms/`, named after the norm and imported when the norm is first
+used. A user's own norm is one file anywhere. Both call `register_norm(NormSpec(...))`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class GateSpec:
-    """How the values of one kind of gate are read and drawn.
+    """How figures and tables show one kind of gate.
 
     Attributes:
-        statistic: which gate, as its layer's `GateParameter` has it and as tables have it: "mean", "var", "rho".
-        title: what figures call it; by default the statistic.
-        ends: of gates that each channel has one of (BIN's rho; those that their layer gives no labels): names of the
-            statistics that a channel uses at 0 and at 1, such as ("in", "bn").
-        note: for the report, such as where it starts.
+        statistic: the kind of gate, as in the layer's `GateParameter` and in tables: "mean", "var", "rho".
+        title: its name in figures; by default the statistic.
+        ends: for gates with one value for each channel (BIN's rho): names of the statistics that a channel uses at 0
+            and at 1, such as ("in", "bn").
+        note: a remark for the report, such as the initial value.
     """
 
     statistic: str
@@ -44,25 +44,25 @@ class GateSpec:
 
 @dataclass(frozen=True, eq=False)
 class NormSpec:
-    """All that there is to know about a norm; called, it makes a layer.
+    """Everything that the library and the studies know about a norm. Calling it creates a layer.
 
-    `NORMS["sn"](64)` is the layer for images of 64 channels, `NORMS["sn"](64, dims=1)` the one for sequences.
+    `NORMS["sn"](64)` is a layer for images with 64 channels, `NORMS["sn"](64, dims=1)` one for sequences.
 
     Attributes:
-        name: in lower-case letters, what `convert` and every `--norm` flag take it by.
-        what: the same in words.
-        layer: what makes a layer of so many channels, such as a class of norm layers; or that as "module:name", which
-            is imported when it is needed, "{dims}" in it being 1, 2 or 3.
+        name: the name that `convert` and every `--norm` flag accept; lower-case letters and digits.
+        what: the norm in words.
+        layer: a callable that creates a layer from its number of channels, such as a class of norm layers; or its
+            location "module:name", imported when needed, where "{dims}" stands for 1, 2 or 3.
         settings: further arguments of `layer`.
-        dims: spatial dimensions of the maps that it exists for.
+        dims: the numbers of spatial dimensions that the norm supports.
         paper: authors, venue and year of the paper that proposed it.
-        placement: "everywhere", or the name of IBN-Net's scheme, which `convert` carries out.
-        needs_batch: training fails on one image of one position, for want of a batch.
-        synchronized: takes batch statistics over all processes by itself, and on GPUs only.
-        gates: how each kind of gate that its layers announce is drawn; gates that are missing here are drawn plainly.
-        colour: of its line in figures; without one it takes what is free.
+        placement: "everywhere", or IBN-Net's scheme ("ibn-a", "ibn-b"), which `convert` applies.
+        needs_batch: whether training fails on a single image with one position, because the norm uses the batch.
+        synchronized: whether its layers pool batch statistics over all processes by themselves, on GPUs only.
+        gates: how each kind of gate of its layers is shown; kinds that are missing here get a default style.
+        colour: colour of its line in figures; by default one that no other norm has.
         dash: "solid", "dashed", "dotted" or "dash-dot".
-        marker: of its line, as matplotlib has them.
+        marker: marker of its line, as in matplotlib.
     """
 
     name: str
@@ -84,7 +84,11 @@ class NormSpec:
             raise ValueError(f"a norm's name is lower-case letters and digits, such as my-norm; got {self.name!r}.")
 
     def __call__(self, num_features: int, dims: int = 2) -> nn.Module:
-        """A fresh layer of `num_features` channels for `dims` spatial dimensions."""
+        """A new layer with `num_features` channels for maps of `dims` spatial dimensions.
+
+        Raises:
+            ValueError: the norm does not support this number of dimensions.
+        """
         if dims not in self.dims:
             known = " and ".join(f"{d}d" for d in self.dims)
             raise ValueError(f"{self.what} exists for {known} maps, not for {dims}d ones.")
@@ -98,7 +102,7 @@ class NormSpec:
 
 
 class Norms(Mapping[str, NormSpec]):
-    """Norms by name. The names cost nothing; a file of `normshift/norms/` is read when its norm is first asked for."""
+    """Norms by name. The names need no import; a file of `normshift/norms/` is imported when its norm is first used."""
 
     def __init__(self, folder: Path, package: str):
         files = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
@@ -120,9 +124,9 @@ class Norms(Mapping[str, NormSpec]):
         return len({*self._files, *self._known})
 
     def add(self, spec: NormSpec) -> None:
-        """Raises ValueError where another norm has the name."""
+        """Add a norm. Raises ValueError if another norm has the name."""
         before = self._known.get(spec.name)
-        foreign = self._files.get(spec.name, "") not in ("", *sys.modules)  # one of ours, whose file has not been read
+        foreign = self._files.get(spec.name, "") not in ("", *sys.modules)  # one of ours, not imported yet
         if foreign or (before and _module(before) != _module(spec)):
             what = self[spec.name].what
             raise ValueError(f"there is a norm {spec.name!r} already, {what}: give yours another name.")
@@ -130,7 +134,7 @@ class Norms(Mapping[str, NormSpec]):
 
 
 def _module(spec: NormSpec) -> str:
-    """The module that a norm's layer is from: a notebook's cell that runs again registers its norm anew."""
+    """The module that defines a norm's layer; a notebook cell that runs again may register its norm again."""
     return spec.layer if isinstance(spec.layer, str) else getattr(spec.layer, "__module__", "")
 
 
@@ -139,15 +143,15 @@ NORMS = Norms(Path(__file__).with_name("norms"), "normshift.norms")
 
 
 def register_norm(spec: NormSpec) -> NormSpec:
-    """Let a norm be one of `NORMS`: `convert`, `--norm`, gates, figures and `fold` then know it.
+    """Add a norm to `NORMS`, so that `convert`, `--norm`, gates, figures and `fold` accept it.
 
-    A class of layers that says no `norm_name` of its own gets the norm's name, under which its gates are recorded.
+    A layer class without a `norm_name` of its own gets the norm's name, under which its gates are recorded.
 
     Returns:
-        The same.
+        `spec`.
 
     Raises:
-        ValueError: another norm has that name already.
+        ValueError: another norm has this name.
     """
     NORMS.add(spec)
     if isinstance(spec.layer, type) and hasattr(spec.layer, "norm_name") and "norm_name" not in vars(spec.layer):
@@ -156,13 +160,13 @@ def register_norm(spec: NormSpec) -> NormSpec:
 
 
 def norm_spec(name: str) -> NormSpec:
-    """The entry of `NORMS`, or a ValueError that lists the names there are."""
+    """The entry of `NORMS`; raises a ValueError that lists all names if there is none."""
     if name not in NORMS:
         raise ValueError(f"unknown norm {name!r}: choose from {', '.join(NORMS)}.")
     return NORMS[name]
 
 
 def gate_spec(norm: str, statistic: str) -> GateSpec | None:
-    """How a norm's gates of that statistic are drawn; None where the norm is not known or does not say."""
+    """How gates of this statistic are shown; None if the norm is unknown or does not specify it."""
     known = NORMS[norm].gates if norm in NORMS else ()
     return next((gate for gate in known if gate.statistic == statistic), None)

@@ -1,8 +1,8 @@
-"""The anti-aliased networks that Zhang (ICML 2019) released: how their checkpoints name what a plain network has.
+"""Key names in the checkpoints of the anti-aliased networks that Zhang (ICML 2019) released.
 
-There a blur is a module beside the others, with its filter as a buffer, and shifts the numbers of what follows it:
-`features.2.filt` of an AlexNet makes `features.5` what is `features.3` elsewhere, and `layer2.0.conv2.0.filt` of a
-ResNet makes `layer2.0.conv2.1` of `layer2.0.conv2`.
+In these networks a blur is a module of its own whose filter is in the state dict, so the modules after it have higher
+numbers than in the plain network. With `features.2.filt`, an AlexNet's `features.3` is called `features.5`; with
+`layer2.0.conv2.0.filt`, a ResNet's `layer2.0.conv2` is called `layer2.0.conv2.1`.
 """
 
 import re
@@ -19,7 +19,7 @@ FILTER = re.compile(r"(?:(.+)\.)?filt")
 
 
 def plain_names(keys: Iterable[str], model: nn.Module) -> dict[str, str]:
-    """The plain network's name of each key but the filters', which have none."""
+    """Released key -> key of the plain network; the filters, which a plain network does not have, are left out."""
     keys = list(keys)
     blurs = defaultdict(list)  # numbers of the blurs in each container
     for key in keys:
@@ -39,16 +39,16 @@ def _plain_name(key: str, blurs: Mapping[str, list[int]], modules: set[str]) -> 
             part = str(int(part) - sum(number < int(part) for number in before))
             here = ".".join(name)
             if part == "0" and here in modules and f"{here}.0" not in modules:
-                continue  # the container was made for the blur
+                continue  # the released network has this container only because of the blur
         name.append(part)
     return ".".join(name)
 
 
 def filter_size(state: Mapping[str, Tensor]) -> int | None:
-    """The size of a released checkpoint's blurs; None where it has none.
+    """The size of the blur filters in a released checkpoint; None if it has none.
 
     Raises:
-        ValueError: its filters are not the binomial ones, or of several sizes.
+        ValueError: the filters are not binomial, or differ in size.
     """
     filters = {key: value for key, value in state.items() if FILTER.fullmatch(key)}
     sizes = {value.shape[-1] if value.dim() == 4 else 0 for value in filters.values()}
@@ -68,7 +68,7 @@ def _is_binomial(value: Tensor) -> bool:
 
 
 def refuse_other_blurs(model: nn.Module, size: int) -> None:
-    """Raise a ValueError where a network is anti-aliased otherwise than a released checkpoint's."""
+    """Raise a ValueError if the network is anti-aliased with another filter size than the checkpoint."""
     for name, module in model.named_modules():
         if isinstance(module, BlurPool2d) and module.filter_size != size:
             raise ValueError(
@@ -78,7 +78,7 @@ def refuse_other_blurs(model: nn.Module, size: int) -> None:
 
 
 def blur_as_released(model: nn.Module, size: int) -> None:
-    """Anti-alias a network as the released ones are, if it is not yet, with their pool in a ResNet's stem."""
+    """Anti-alias a network if it is not yet, and give a ResNet's stem the 2x2 pool of the released networks."""
     if not any(isinstance(module, BlurPool2d) for module in model.modules()):
         antialias(model, size)
         for module in model.modules():

@@ -1,4 +1,4 @@
-"""Running averages of a batch's moments: how they are kept, and how other people's tools find them."""
+"""Running averages of batch moments, and a view of them for tools that search for torch's batch norms."""
 
 import weakref
 from numbers import Real
@@ -15,15 +15,15 @@ COUNT = "num_batches_tracked"
 
 
 class RunningStatistics:
-    """Mix-in of norms that need the batch's moments: running averages for evaluation, and synchronisation.
+    """Mix-in for norms that use the batch's moments: running averages for evaluation, and synchronisation.
 
-    Running averages follow `nn.BatchNorm2d`: `momentum` is the share of the new batch, None for the plain mean of all
-    batches since the last reset; `running_var` is unbiased. With `sync` set, and where `torch.distributed` runs more
-    than one process, training moments are the whole world's.
+    Running averages are as in `nn.BatchNorm2d`: `momentum` is the share of the new batch, None means the mean of all
+    batches since the last reset, and `running_var` is unbiased. If `sync` is set and `torch.distributed` runs more than
+    one process, moments in training are pooled over all processes.
 
-    `modules()` and `named_modules()` list a `BatchNormView` behind each such layer, so that tools that look for torch's
-    batch norms reset, recalibrate and freeze it as one; `children()`, `parameters()`, `buffers()` and `state_dict()`
-    know nothing of that.
+    `modules()` and `named_modules()` list a `BatchNormView` after each such layer, so that tools that search for
+    torch's batch norms can reset, recalibrate and freeze it. `children()`, `parameters()`, `buffers()` and
+    `state_dict()` do not contain the view.
     """
 
     running_mean: Tensor
@@ -46,7 +46,7 @@ class RunningStatistics:
 
     @property
     def as_batch_norm(self) -> "BatchNormView":
-        """This layer as tools that search for torch's `_BatchNorm` see it: always the same object."""
+        """The view of this layer for tools that search for torch's `_BatchNorm`; always the same object."""
         view = _views.get(self)
         if view is None:
             view = _views[self] = BatchNormView(self)
@@ -65,25 +65,25 @@ class RunningStatistics:
         return self if self.running_mean is not None else _BatchAlone(self)
 
     def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
-        """The batch's statistics; with `observe` the running averages are updated with them."""
+        """The batch's statistics; `observe` says whether to update the running averages with them."""
         batch, count = pooled_batch(moments, backend, self.sync)
         if observe:
             self.observe(*batch[:2], count, backend)
         return batch
 
     def running(self, dtype: torch.dtype) -> Batch:
-        """The running averages, as copies, which a later step leaves as they are in a graph."""
+        """Copies of the running averages, so that later updates do not change what autograd has saved."""
         return Batch(self.running_mean.to(dtype, copy=True), self.running_var.to(dtype, copy=True))
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, backend: ModuleType) -> None:
-        """Update the running averages with moments of `count` values a channel; not where `count` is 0."""
-        counted = count if isinstance(count, Tensor) else None  # everywhere: not looked at, a GPU would have to wait
+        """Update the running averages with moments of `count` values for each channel; do nothing if it is 0."""
+        counted = count if isinstance(count, Tensor) else None  # of all processes; reading it would wait for the GPU
         if not self.track_running_stats or self.running_mean is None or not (counted is not None or count):
             return
         some = None if counted is None else counted.sign()
-        buffers, momentum = self._buffers, self.momentum  # read there: a module takes its time to find an attribute
-        batches, running_mean = buffers.get(COUNT), buffers["running_mean"]  # a layer pickled long ago has no count
+        buffers, momentum = self._buffers, self.momentum  # faster than finding buffers as attributes of a module
+        batches, running_mean = buffers.get(COUNT), buffers["running_mean"]  # layers pickled by old versions: no count
         if batches is not None:
             batches.add_(1 if some is None else some.to(batches.dtype))
         if momentum is None:
@@ -96,7 +96,7 @@ class RunningStatistics:
 
     @torch.no_grad()
     def reset_running_stats(self) -> None:
-        """Forget all batches."""
+        """Reset the running averages to mean 0 and variance 1."""
         if self._buffers.get("running_mean") is not None:
             self.running_mean.zero_()
             self.running_var.fill_(1)
@@ -105,7 +105,7 @@ class RunningStatistics:
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         count = self._buffers.get(COUNT)
-        if count is not None and self.momentum is None:  # without it, a mean cannot be gone on with
+        if count is not None and self.momentum is None:  # a mean of all batches needs their number to continue
             destination[prefix + COUNT] = count if keep_vars else count.detach()
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
@@ -118,9 +118,9 @@ class RunningStatistics:
 
 
 class _BatchAlone:
-    """A layer that is set to be without running averages: it takes its batch's statistics in evaluation, too.
+    """For layers without running averages: as in torch's batch norms, evaluation uses the batch's statistics too.
 
-    As torch's batch norms do; there is no sharing between processes in evaluation.
+    In evaluation they are not pooled over processes.
     """
 
     training = True
@@ -133,11 +133,11 @@ class _BatchAlone:
 
 
 class BatchNormView(_BatchNorm):
-    """A layer with running averages, seen as torch's batch norm: `torch.optim.swa_utils.update_bn`, Lightning's
-    `StochasticWeightAveraging`, and whatever else asks for `_BatchNorm`, find the averages by it.
+    """A view of a layer with running averages as a batch norm of torch.
 
-    It has no parameters, buffers or children of its own. Momentum, averages, affine parameters and training mode are
-    those of the layer, to read and to write. A view lives no longer than its layer.
+    Through it, `torch.optim.swa_utils.update_bn`, Lightning's `StochasticWeightAveraging` and other tools that search
+    for `_BatchNorm` find the averages. The view has no parameters, buffers or children of its own. Momentum, averages,
+    affine parameters and training mode are read from the layer and written to it. It does not keep its layer alive.
     """
 
     OF_THE_LAYER = (
@@ -147,7 +147,7 @@ class BatchNormView(_BatchNorm):
     affine = True
 
     def __init__(self, layer: RunningStatistics):
-        nn.Module.__init__(self)  # not _BatchNorm's, which would make parameters
+        nn.Module.__init__(self)  # _BatchNorm's would create parameters
         del self.__dict__["training"]
         self.__dict__["_layer"] = weakref.ref(layer)
 

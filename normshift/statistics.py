@@ -1,4 +1,4 @@
-"""Running statistics of a network whose weights did not come from training steps: averaged, merged, or edited."""
+"""Running statistics for networks whose weights were averaged, merged or edited after training."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,37 +29,38 @@ def update_statistics(
     batches: int | None = None,
     run: Callable[[nn.Module, Any], Any] | None = None,
 ) -> nn.Module:
-    """Estimate anew the running statistics of all norms, this library's and torch's, over a data set.
+    """Estimate the running statistics of all norms, this library's and torch's, again on a data set.
 
-    To be called after weights were averaged (SWA, EMA), merged or edited: the statistics that training left behind
-    belong to other weights. It is for what `torch.optim.swa_utils.update_bn` is for, with two differences:
+    Call it after weights were averaged (SWA, EMA), merged or edited, because the statistics of training belong to other
+    weights. It has the purpose of `torch.optim.swa_utils.update_bn`, with two differences:
 
-    - Mean and variance are those of all values of all batches together, by the law of total variance, with the n - 1 of
-      `running_var`; torch's are the plain means of the batches' own, which leave out how the batches' means differ.
-      (`nn.InstanceNorm2d(track_running_stats=True)` takes means over the images, as it does in training.)
-    - The norms alone are in training mode: each layer sees what those before it make of a batch in training. The rest
-      of the network, dropout above all, is in evaluation mode, as it is where the statistics are used.
+    - Mean and variance are those of all values in all batches, by the law of total variance and with n - 1 as in
+      `running_var`. torch averages the variances of the batches, which ignores the differences between their means.
+      (`nn.InstanceNorm2d(track_running_stats=True)` averages over images, as in training.)
+    - Only the norms are in training mode, so that each layer gets inputs that were normalised by the batch. The rest of
+      the network, above all dropout, is in evaluation mode, as when the statistics are used.
 
-    A norm that no batch reaches keeps its statistics, and so does one that follows none (torchvision's
-    `FrozenBatchNorm2d`, `track_running_stats=False`). Modes, momentum, hooks and gradients are left as they were found;
-    after an exception the old statistics are back.
+    Norms that no batch reaches keep their statistics, and so do those that never update them (torchvision's
+    `FrozenBatchNorm2d`, `track_running_stats=False`). Modes, momentum, hooks and gradients are unchanged afterwards; an
+    exception restores the old statistics.
 
-    Where `torch.distributed` runs several processes, each calls this with its own share of the data, and all get the
-    statistics of all shares. Norms that are synchronised, and `DistributedDataParallel`, want as many batches in each
+    With several processes of `torch.distributed`, each calls this with its own share of the data, and all get the
+    statistics of all shares. Synchronised norms and `DistributedDataParallel` need the same number of batches in each
     process, as in training.
 
     Args:
-        model: any network, changed in place. What `torch.compile` has made of it rests meanwhile.
-        loader: batches: an input, a tuple or list that begins with one, or a dict, of which the forward takes the
-            arguments that it knows by name. Tensors are moved to the model's device.
-        batches: how many to take at most; all by default.
-        run: how the model runs on a batch where that is another way: `run(model, batch)`.
+        model: any network, changed in place. It runs without its `torch.compile`d code.
+        loader: batches. A batch is an input, a tuple or list whose first entry is one, or a dict whose entries are
+            passed to the forward's arguments of the same name. Tensors are moved to the model's device.
+        batches: the largest number of batches to use; by default all.
+        run: a function `run(model, batch)` that runs the model on other kinds of batches.
 
     Returns:
-        The model.
+        `model`.
 
     Raises:
-        ValueError: where there was no batch, the forward takes nothing of a dict, or a lazy norm has seen no batch yet.
+        ValueError: there was no batch, the forward has no argument for any entry of a dict, or a lazy norm has seen no
+            batch yet.
     """
     pools = [_Pool(norm, layer) for norm, layer in _tracked(model)]
     if not pools:
@@ -79,12 +80,12 @@ def update_statistics(
 
 @dataclass
 class _Sums:
-    """What has been seen of a layer's input. `weight` counts values of a channel, or images where each counts once."""
+    """Sums over a layer's inputs so far. `weight` is the number of values of a channel, or of images."""
 
     weight: int = 0
-    mean: Any = 0.0  # (C,); 0.0 before anything was seen, and so are these
-    within: Any = 0.0  # variances of images times their weights
-    between: Any = 0.0  # squared distances of images' means from the mean, times their weights
+    mean: Any = 0.0  # (C,), as are the next two; 0.0 before the first batch
+    within: Any = 0.0  # sum over images of variance times weight
+    between: Any = 0.0  # sum over images of squared distance between the image's mean and the mean, times weight
     calls: int = 0
 
     def joined(self, other: "_Sums") -> "_Sums":
@@ -96,10 +97,15 @@ class _Sums:
 
 
 class _Pool:
-    """Pools the input of a norm: a pre-hook of `layer`, which is the norm or the IBN that it is half of."""
+    """A forward pre-hook that pools the moments of a norm's input.
+
+    Args:
+        norm: the norm with running averages, torch's or ours.
+        layer: the module that gets the input: the norm itself, or the IBN layer that it is half of.
+    """
 
     def __init__(self, norm: nn.Module, layer: nn.Module):
-        self.norm: Any = norm  # torch's or ours, with running averages
+        self.norm: Any = norm
         self.layer, self.sums = layer, _Sums()
         self.by_image = isinstance(norm, _InstanceNorm)
         self.corrected = False  # whether variances are unbiased before they are pooled
@@ -125,7 +131,7 @@ class _Pool:
         self.sums = self.sums.joined(_Sums(each * len(x), centre, var.sum(0) * each, between, 1))
 
     def write(self, sums: _Sums) -> None:
-        """Make these the norm's statistics."""
+        """Write the pooled statistics to the norm's buffers."""
         if self.by_image:
             var = sums.within / sums.weight
         else:
@@ -137,7 +143,7 @@ class _Pool:
 
 
 def _tracked(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """The norms that have running statistics and follow batches, each with the layer that takes its input."""
+    """The norms that update running statistics, each with the layer that gets its input."""
     layers = {id(module.BN): module for module in model.modules() if isinstance(module, IBN2d)}
     for name, module in model.named_modules():
         ours = isinstance(module, (RunningStatistics, _BatchNorm, _InstanceNorm))
@@ -151,7 +157,7 @@ def _tracked(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
 
 @contextmanager
 def _set_for_statistics(model: nn.Module, pools: list[_Pool]):
-    """Norms in training mode and watched, all else in evaluation mode; on an exception, the old statistics again."""
+    """Norms in training mode with hooks, all else in evaluation mode; afterwards modes and old statistics again."""
     training = [(module, module.training) for module in model.modules()]
     buffers = [b for pool in pools for key in BUFFERS if (b := pool.norm._buffers.get(key)) is not None]
     before = [buffer.clone() for buffer in buffers]
@@ -160,14 +166,14 @@ def _set_for_statistics(model: nn.Module, pools: list[_Pool]):
         model.eval()
         for pool in pools:
             pool.norm.training = pool.layer.training = True
-        with torch.compiler.set_stance("force_eager"):  # compiled code would run without the hooks
+        with torch.compiler.set_stance("force_eager"):  # compiled code would not run the hooks
             yield
     finally:
         for handle in handles:
             handle.remove()
         for module, mode in training:
             module.training = mode
-        for buffer, value in zip(buffers, before, strict=True):  # momentum has moved those that no result replaces, too
+        for buffer, value in zip(buffers, before, strict=True):  # the passes have updated them by momentum
             buffer.copy_(value)
 
 
@@ -175,14 +181,14 @@ def _run(model: nn.Module, batch) -> None:
     if isinstance(batch, Mapping):
         known = inspect.signature(model.forward).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
-        taken = {key: value for key, value in batch.items() if anything or key in known}
-        if not taken:
+        arguments = {key: value for key, value in batch.items() if anything or key in known}
+        if not arguments:
             keys, name = ", ".join(map(str, batch)), type(model).__name__
             raise ValueError(
                 f"update_statistics: {name}.forward takes none of the batch's entries ({keys}); say how the model "
                 "runs on it, as by run=lambda model, batch: model(batch['image'])."
             )
-        model(**taken)
+        model(**arguments)
     else:
         model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 

@@ -1,4 +1,4 @@
-"""Exchanging the norm layers of any network; what they have learned is carried over."""
+"""Replacing the norm layers of any network; weights, statistics and settings are carried over."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -15,44 +15,47 @@ from normshift.layers import BatchNorm, IBN2d, Norm, RunningStatistics
 from normshift.registry import norm_spec
 from normshift.running_statistics import BatchNormView
 
-_apply_fused = apply_behind  # its name in networks that were saved whole, hooks and all
+_apply_fused = apply_behind  # pickles of whole networks by early versions have this name
 Where = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
 
 
 def convert(model: nn.Module, norm: str, *, where: Where = None, inplace: bool = True) -> nn.Module:
-    """Give a network another normalization.
+    """Replace a network's norm layers by layers of another norm.
 
-    All that a layer has comes along, as the very objects where the new layer has the like: parameters (with gradients,
-    hooks, ties and `requires_grad`), running statistics, eps, momentum (None, too), modes, absent weights or averages,
-    types, devices, hooks, child modules, attributes and buffers that were added to it, and the processes that it
-    synchronises with. What its forward adds behind the norm (timm's `BatchNormAct2d`, a user's own subclass) runs
-    behind the new one. So `convert(model, "bn")` of a batch-norm network changes nothing, BIN starts as the batch norm
-    that it replaces, and a zero gamma in a block's last norm stays zero. What a new layer has of its own (gates) starts
-    at its default. What cannot be carried over is refused, and then the network is as it was. A layer that stands in
-    several places is one layer in all of them afterwards. IBN's halves are new parameters: make optimisers behind it.
+    The new layer gets everything that the old one has: parameters (with gradients, hooks, ties and `requires_grad`),
+    running statistics, eps, momentum (also None), modes, missing weights or averages, types, devices, hooks, child
+    modules, attributes and buffers that were added to it, and synchronisation. If both layers have a parameter, it is
+    the same object in both. What an old layer's forward does after its norm (timm's `BatchNormAct2d`, a user's own
+    subclass) runs after the new norm. Thus `convert(model, "bn")` does not change a batch-norm network, BIN starts as
+    the batch norm that it replaces, and a zero gamma in a block's last norm stays zero. Parameters that only the new
+    layer has, such as gates, get their initial values.
 
-    A frozen batch norm's successor follows the batches in training; weight and bias stay frozen. Inputs have a batch
-    axis: torch's instance norms take one image without, these do not.
+    If something cannot be carried over, `convert` raises an error and the network is unchanged. A layer with several
+    names in the network is replaced under all of them by one layer. IBN layers split the parameters of the layer that
+    they replace, so create optimisers after the conversion.
+
+    A frozen batch norm's successor uses and updates batch statistics in training; its weight and bias stay frozen.
+    Inputs need a batch axis, also where torch's instance norms accept a single image without one.
 
     Args:
         model: any network with batch, instance or group norm layers, or layers of this library.
-        norm: a name in `NORMS`. "ibn-a" and "ibn-b" place their layers as IBN-Net does (Pan et al., ECCV 2018, fig. 3)
-            in residual networks whose stages are called layer1, layer2, ... (torchvision's, timm's, smp's encoders)
-            and, ibn-a alone, in DenseNets.
-        where: which layers, as shell patterns of module names ("layer1.*.bn2") or as a function of name and module.
-            By default all of them, or those of IBN-Net's scheme. "ibn-b" puts an instance norm in place of a chosen
-            norm layer, and behind the addition in a chosen residual block.
+        norm: a name in `NORMS`. "ibn-a" and "ibn-b" replace the layers that IBN-Net replaces (Pan et al., ECCV 2018,
+            fig. 3), in residual networks whose stages are called layer1, layer2, ... (torchvision's, timm's, smp's
+            encoders) and, with ibn-a only, in DenseNets.
+        where: which layers to replace: shell patterns of module names ("layer1.*.bn2"), or a function of name and
+            module. By default all, or those of IBN-Net's scheme. With "ibn-b", an instance norm replaces a chosen norm
+            layer and follows the addition of a chosen residual block.
         inplace: change `model` itself; otherwise a deep copy.
 
     Returns:
-        The network; a new layer where `model` is itself a norm layer.
+        The network; a new layer if `model` is itself a norm layer.
 
     Raises:
-        ValueError: on an unknown name, where nothing matches, where IBN-Net's scheme does not know the network, or
-            naming the layer and what of it cannot be carried over: a forward of its own that does more than add to the
-            norm's output, a parametrization or pruning mask, a lazy layer, a weight that an IBN layer would have to
-            share, TorchScript, a list that holds the layer beside the network, a forward that uses its numbers by hand,
-            `DistributedDataParallel` around new parameters.
+        ValueError: the name is unknown, `where` matches nothing, IBN-Net's scheme does not fit the network, or
+            something of a layer, which the message names, cannot be carried over: a forward of its own that does more
+            than process the norm's output, a parametrization or pruning mask, a lazy layer, a weight that is shared
+            with another layer (IBN only), TorchScript, a reference in a plain list of the network, a forward that
+            reads the layer's tensors instead of calling it, `DistributedDataParallel` around new parameters.
     """
     spec = norm_spec(norm)
     refuse_scripts(model, "convert", ("BatchNorm", "InstanceNorm", "GroupNorm", "SwitchNorm", "IBN"))
@@ -75,7 +78,7 @@ def convert(model: nn.Module, norm: str, *, where: Where = None, inplace: bool =
 
 
 def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every norm layer that `convert` can replace, by module name, in the network's own order."""
+    """Every norm layer that `convert` can replace, by module name, in the network's order."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         part = bool(name) and isinstance(model.get_submodule(name.rpartition(".")[0]), (IBN2d, OwnForward))
@@ -85,7 +88,7 @@ def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def name_layers(model: nn.Module) -> nn.Module:
-    """Tell every layer of this library its name in the network, for formulas that ask (`Norm.context().name`)."""
+    """Set the name of every layer of this library to its module name, for formulas that use `Norm.context().name`."""
     for name, layer in norm_layers(model).items():
         if isinstance(layer, Norm):
             layer.module_name = name
@@ -93,14 +96,21 @@ def name_layers(model: nn.Module) -> nn.Module:
 
 
 def synchronize(model: nn.Module) -> nn.Module:
-    """Take batch statistics over all processes, with gradients, on GPUs and CPUs alike.
+    """Pool batch statistics over all processes, with gradients, on GPUs and CPUs.
 
-    Sets `sync` on this library's layers. torch's batch norms become `normshift.layers.BatchNorm`, under the same key
-    names, because torch's own `nn.SyncBatchNorm` runs on GPUs only; where that is in place already, it stays. Frozen
-    batch norms stay, too. Without a process group nothing changes: all that a layer has comes along, as in `convert`.
+    Sets `sync` of this library's layers. torch's batch norms become `normshift.layers.BatchNorm` with the same key
+    names, because torch's `nn.SyncBatchNorm` runs on GPUs only. Layers that are an `nn.SyncBatchNorm` already, and
+    frozen batch norms, stay. Everything that a layer has is carried over, as in `convert`. Without a process group the
+    network computes the same as before.
+
+    Args:
+        model: any network, changed in place.
+
+    Returns:
+        `model`; a new layer if `model` is itself a batch norm of torch.
 
     Raises:
-        ValueError: naming the layer and what of it cannot be carried over; the network is as it was.
+        ValueError: something of a layer cannot be carried over; the network is unchanged.
     """
     refuse_scripts(model, "synchronize", ("BatchNorm",))
     layers = norm_layers(model).items()
@@ -117,7 +127,7 @@ def _batch_norm(num_features: int, dims: int) -> BatchNorm:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    if isinstance(module, BatchNormView):  # of a layer that is listed itself
+    if isinstance(module, BatchNormView):  # its layer is listed already
         return False
     if isinstance(module, (_NormBase, nn.GroupNorm, Norm)):
         return True
@@ -129,7 +139,7 @@ def _chosen(model: nn.Module, candidates: dict[str, nn.Module], where: Where) ->
         raise ValueError(f"{type(model).__name__} has no batch, instance or group norm layer that could be converted.")
     if where is None:
         return list(candidates)
-    if callable(where):  # a function may well choose none
+    if callable(where):  # unlike patterns, a function may choose no layer
         return [name for name, module in candidates.items() if where(name, module)]
     patterns = [where] if isinstance(where, str) else list(where)
     for pattern in patterns:
@@ -139,18 +149,18 @@ def _chosen(model: nn.Module, candidates: dict[str, nn.Module], where: Where) ->
     return [name for name in candidates if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-# Carrying it out
-
-
 def exchange(model: nn.Module, chosen: dict[str, Callable[..., nn.Module]]) -> nn.Module:
-    """Replace the named layers by successors, each wherever it stands; all of them, or none and a ValueError.
+    """Replace the named layers, under all names that they have in the network; all of them, or none on an error.
 
     Args:
         model: changed in place.
-        chosen: module name -> what makes the new layer, `spec(num_features, dims=...)`.
+        chosen: module name -> a callable that creates the new layer, `spec(num_features, dims=...)`.
 
     Returns:
-        `model`; the new layer where `model` is itself the layer.
+        `model`; the new layer if `model` is itself the layer.
+
+    Raises:
+        ValueError: something of a layer cannot be carried over.
     """
     network = NetworkOfNorms(model)
     pairs: dict[int, tuple[nn.Module, nn.Module]] = {}

@@ -1,4 +1,4 @@
-"""The batch's moments, of one process or of all, with gradients that flow back to each."""
+"""Moments of a batch, pooled within one process or over all, with gradients for every process."""
 
 from types import ModuleType
 
@@ -12,19 +12,20 @@ from normshift.engine import Batch, Moments
 def pooled_batch(moments: Moments, backend: ModuleType, everywhere: bool) -> tuple[Batch, int | Tensor]:
     """Pool (N, C) moments over the batch, or over the batches of all processes.
 
-    Between processes: one all-gather of 2C + 1 numbers forward and one all-reduce backward, as in torch's
-    SyncBatchNorm; batches and maps may differ in size between the processes, and be empty in some or in all.
+    Communication is one all-gather of 2C + 1 numbers in the forward pass and one all-reduce in the backward pass, as in
+    torch's SyncBatchNorm. Batches and maps may differ in size between processes, and may be empty.
 
     Args:
+        moments: of this process's maps.
         backend: the module of `normshift.backends` that pools them.
-        everywhere: over all processes.
+        everywhere: whether to pool over all processes.
 
     Returns:
-        the statistics, and the number of values of a channel that they are computed from.
+        The statistics, (C,) each, and the number of values of a channel that they are computed from.
     """
     rows = moments.mean.shape[0]
     count = rows * moments.positions
-    # of nothing they are 0, but parts of the graph: its backward pass, too, has to meet the other processes'
+    # for an empty batch: zeros that depend on the input, so that its backward pass takes part in the all-reduce
     mean, var = backend.pooled(*moments[:2]) if count else (v.sum(0) for v in moments[:2])
     if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return Batch(mean, var, 1 / max(rows, 1)), count
@@ -39,7 +40,7 @@ def pooled_batch(moments: Moments, backend: ModuleType, everywhere: bool) -> tup
 
 
 class _AllGather(torch.autograd.Function):
-    """Every process's vector, (processes, values)."""
+    """The vectors of all processes, (processes, values)."""
 
     @staticmethod
     def forward(ctx, local: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class _AllGather(torch.autograd.Function):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over all processes: its own transpose, so that it can be differentiated again and again."""
+    """The sum over all processes. Its gradient is the same sum, so it can be differentiated any number of times."""
 
     @staticmethod
     def forward(ctx, local: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parameters that live in [0, 1], whatever trains them."""
+"""Parameters that stay in [0, 1], whichever optimiser trains them."""
 
 import threading
 import weakref
@@ -12,11 +12,11 @@ _lock = threading.Lock()
 
 
 def keep_in_unit_interval(layer: nn.Module, name: str) -> None:
-    """Clamp `layer.NAME` to [0, 1] after every step of any torch optimiser that has it, for as long as `layer` lives.
+    """Clamp the parameter `name` of `layer` to [0, 1] after every step of any torch optimiser that trains it.
 
-    This is the projection of projected gradient descent, so it belongs after the step and not into the forward
-    function (a clamp there would pass no gradient back to a value outside), and into the layer's keeping and not
-    into a training loop's: gradient accumulation, several optimisers and other people's loops need nothing of it.
+    This is the projection of projected gradient descent. It belongs after the step: a clamp in the forward function
+    would give no gradient to values outside. A hook of all optimisers does it, so training loops need no code for it,
+    also with gradient accumulation or several optimisers.
     """
     with _lock:
         _kept.setdefault(name, weakref.WeakSet()).add(layer)

@@ -1,4 +1,4 @@
-"""A network's own tensors in a checkpoint, out of whatever a training has wrapped them in."""
+"""A network's tensors in a checkpoint, without the containers and prefixes that training code adds."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,14 +11,14 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "weig
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Names that torch.compile, FSDP and activation checkpointing put into keys."""
 
-DEEPEST = 4
+DEEPEST = 4  # parts of the longest prefix that is removed
 
 
 def unwrapped(checkpoint: Mapping) -> dict[str, Tensor]:
-    """A checkpoint's tensors by key: out of "state_dict" and the like, of torch.compile, DDP and `AveragedModel`.
+    """A checkpoint's tensors by key, without nesting ("state_dict") and prefixes (torch.compile, DDP, `AveragedModel`).
 
     Raises:
-        ValueError: it is no mapping, or it holds several networks and does not say which of them to load.
+        ValueError: the checkpoint is not a mapping, or it contains several networks.
     """
     state = _network_of(checkpoint)
     state = {_without_wrappers(k): v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
@@ -29,15 +29,15 @@ def unwrapped(checkpoint: Mapping) -> dict[str, Tensor]:
 
 
 def bare(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
-    """A state dict without what stands before the names of a network in it, as "model." does in a Lightning module's.
+    """A state dict without the prefix of the network's keys, such as "model." in a Lightning module's state dict.
 
-    What does not stand below that prefix belongs to other modules and is left out.
+    Keys without the prefix belong to other modules and are left out.
 
     Args:
         own: the network's keys.
 
     Raises:
-        ValueError: the network stands in it twice, as a student and its teacher do.
+        ValueError: the state dict contains the network several times, such as a student and its teacher.
     """
     own, found = set(own), Counter[str]()
     for key in state:
@@ -59,7 +59,7 @@ def bare(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
 
 
 def inner(model: nn.Module) -> nn.Module:
-    """The network itself, out of torch.compile, DDP and `AveragedModel`."""
+    """The network inside of torch.compile, DDP and `AveragedModel`."""
     while True:
         within = getattr(model, "_orig_mod", None) or (
             getattr(model, "module", None) if [name for name, _ in model.named_children()] == ["module"] else None
@@ -70,7 +70,7 @@ def inner(model: nn.Module) -> nn.Module:
 
 
 def _network_of(checkpoint) -> Mapping:
-    """The mapping that holds tensors by key."""
+    """The mapping from keys to tensors, found inside of a checkpoint."""
     if isinstance(checkpoint, nn.Module):
         return checkpoint.state_dict()
     if not isinstance(checkpoint, Mapping):

@@ -1,4 +1,4 @@
-"""Classification networks by name, under any norm, anti-aliased or not: timm's, torchvision's and the CIFAR ones."""
+"""Classification networks by name, with any norm, anti-aliased or not: timm's, torchvision's and those for CIFAR."""
 
 import re
 from difflib import get_close_matches
@@ -22,9 +22,9 @@ RESNET_RS_BLOCKS = {
     26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
     270: (4, 29, 53, 4), 300: (4, 36, 54, 4), 350: (4, 36, 72, 4), 400: (6, 48, 72, 6), 420: (4, 44, 87, 4),
 }  # fmt: skip
-"""Blocks of each stage by depth (Bello et al., NeurIPS 2021, appendix, block allocations of the architectures).
+"""Depth -> blocks of each stage (Bello et al., NeurIPS 2021, appendix, block allocations of the architectures).
 
-timm has the depths of the paper's final family; 26, 300 and 400 occur in its scaling grid alone.
+timm has the depths of the paper's final family; 26, 300 and 400 occur only in the paper's scaling grid.
 """
 
 TORCHVISION = tuple(torchvision.models.list_models(module=torchvision.models))
@@ -60,7 +60,7 @@ BACKBONE_FAMILIES: dict[str, dict[str, Any]] = {
     "cifar-vgg": {"name": "cifar_vgg11", "width": 0.125},
     "cifar-alexnet": {"name": "cifar_alexnet", "width": 0.125},
 }
-"""A small member of every family, as arguments of `build_backbone`."""
+"""A small network of every family, as arguments of `build_backbone`."""
 
 
 def build_backbone(
@@ -81,31 +81,31 @@ def build_backbone(
     """A network from images (N, 3, H, W) to logits (N, classes).
 
     Args:
-        name: timm's ("resnet50d", "resnetrs152", "seresnet50", "efficientnet_b0"), torchvision's (as
-            "torchvision/resnet50", or plainly where timm has none: "alexnet"), ours (`cifar_networks.CIFAR_NAMES`:
-            "cifar_resnet20", and BIN's own, "cifar_bin_resnet110"), "preresnetDEPTH" (`preactivation_resnets`: ResNet
-            v2 of Switchable Normalization), or "resnetrsDEPTH" of `RESNET_RS_BLOCKS`. A tag chooses published weights
-            ("resnet50.tv_in1k", "torchvision/resnet50.IMAGENET1K_V2"); torchvision's first ones by default, which are
-            the baselines of the papers.
-        classes: logits.
-        norm: a name in `normshift.NORMS`. "bn" leaves a network without batch, instance or group norms as it is.
-        antialias: size of the blur filter of `normshift.antialias`; None for none.
-        stem_pool: its kernel of the pool in a ResNet's stem; 2 is that of the published networks.
-        pretrained: the library's ImageNet weights; where `classes` is not theirs, the classifier is fresh.
-        dropout: probability before the classifier. 0 leaves the architecture's own (torchvision's AlexNet has 0.5).
-        stochastic_depth: rate of the last residual block; 0 leaves the architecture's own.
+        name: one of these, optionally with a tag for published weights ("resnet50.tv_in1k",
+            "torchvision/resnet50.IMAGENET1K_V2"; torchvision's default here is its first version, as in the papers):
+            timm's names ("resnet50d", "resnetrs152", "seresnet50", "efficientnet_b0"); torchvision's, as
+            "torchvision/resnet50", or without the prefix if timm has no such name ("alexnet"); ours for CIFAR
+            (`cifar_networks.CIFAR_NAMES`: "cifar_resnet20", "cifar_bin_resnet110"); "preresnetDEPTH"
+            (`preactivation_resnets`: ResNet v2 of Switchable Normalization); "resnetrsDEPTH" of `RESNET_RS_BLOCKS`.
+        classes: number of logits.
+        norm: a name in `normshift.NORMS`. With "bn", a network without norms is allowed, and stays as it is.
+        antialias: size of the blur filters of `normshift.antialias`; None: not anti-aliased.
+        stem_pool: kernel of an anti-aliased ResNet's stem pool; the published networks have 2.
+        pretrained: use the library's ImageNet weights, with a new classifier if `classes` differs from theirs.
+        dropout: probability before the classifier; 0 keeps the architecture's own (torchvision's AlexNet has 0.5).
+        stochastic_depth: drop rate of the last residual block; 0 keeps the architecture's own.
         stochastic_depth_by: "block": the rate grows linearly from 0 at the first block. "stage": all blocks of a stage
-            have one rate, (2, 3, 4, 5) / 5 of the last one's over four stages, as in ResNet-RS; of residual networks
-            whose stages are called layer1, layer2, ...
-        width: factor on all channels, of timm's ResNets (a stem of one convolution stays at 64), torchvision's
-            MobileNets and ours.
-        small_images: a ResNet's stem becomes one fresh 3x3 convolution at stride 1, without a pool behind it.
-        architecture: further keyword arguments of the library's constructor: `layers=(2, 2, 2, 2)` of timm's ResNets,
-            `squeeze_excitation=True` of our `cifar_network`.
+            have the same rate, with four stages (2, 3, 4, 5) / 5 of the last one's, as in ResNet-RS; for residual
+            networks whose stages are called layer1, layer2, ...
+        width: factor on all channels, for timm's ResNets (a stem of one convolution keeps 64), torchvision's MobileNets
+            and our networks.
+        small_images: replace a ResNet's stem by a new 3x3 convolution of stride 1, without a pool.
+        architecture: further keyword arguments of the library's constructor, such as `layers=(2, 2, 2, 2)` for timm's
+            ResNets or `squeeze_excitation=True` for our `cifar_network`.
 
     Raises:
-        ValueError: on an unknown name or norm, on weights that cannot be had, and where the network has no place for
-            what is asked (norms, dropout, stochastic depth, width, a stem for small images).
+        ValueError: an unknown name or norm, weights that are not available, or an option that the network does not
+            support (norms, dropout, stochastic depth, width, a stem for small images).
     """
     _check(dropout, stochastic_depth, stochastic_depth_by, width)
     depth = _own_resnet_rs(name)
@@ -138,11 +138,11 @@ def _check(dropout: float, stochastic_depth: float, stochastic_depth_by: str, wi
 
 
 def complexity(network: nn.Module, image_size: int) -> tuple[int, int]:
-    """Parameters, and multiply-adds of one image (3, image_size, image_size) in evaluation mode.
+    """The number of parameters, and of multiply-adds for one image (3, image_size, image_size) in evaluation mode.
 
-    Papers call multiply-adds FLOPs (a ResNet-50 has 4.1e9 at 224); torch's counter counts both operations and is
-    halved. Convolutions and matrix products count, blurs among them; norms, activations and pools do not. Nothing is
-    computed: the pass runs on tensors without storage, and leaves the network as it was.
+    Papers call multiply-adds FLOPs (a ResNet-50 has 4.1e9 at 224). torch counts multiplications and additions, so its
+    result is halved. Convolutions (also blurs) and matrix products are counted; norms, activations and pools are not.
+    Nothing is computed: the pass uses tensors without storage, and the network is unchanged.
     """
     device = next(network.parameters()).device
     tensors = (*network.named_parameters(), *network.named_buffers())
@@ -159,7 +159,7 @@ def complexity(network: nn.Module, image_size: int) -> tuple[int, int]:
 
 
 def _source(name: str):
-    """The builder that knows a name."""
+    """The function that builds the network with this name."""
     if name.startswith("cifar_") or name in PREACTIVATION_RESNETS:
         return _from_ours
     plain = name.removeprefix("torchvision/").partition(".")[0]
@@ -174,7 +174,7 @@ def _source(name: str):
 
 
 def _own_resnet_rs(name: str) -> int | None:
-    """The depth of a ResNet-RS that timm does not have."""
+    """The depth in the name of a ResNet-RS that timm does not have; None for other names."""
     match = re.fullmatch(r"resnetrs(\d+)", name)
     if not match or timm.is_model(name):
         return None
@@ -213,7 +213,7 @@ def _from_timm(name: str, classes: int, pretrained: bool, regularisers: dict, wi
 
 
 def _scaled_resnet(name: str, width: float) -> dict[str, Any]:
-    """What makes a ResNet of timm wider: the channels of its stages and of its stem where that is a deep one."""
+    """The options that scale the width of a ResNet of timm: channels of its stages and of a deep stem."""
     with torch.device("meta"):
         plain = timm.create_model(name)
     if not isinstance(plain, TimmResNet):
@@ -251,7 +251,7 @@ def _torchvision_weights(name: str, tag: str) -> dict[str, torch.Tensor]:
             f"torchvision has no weights {tag!r} of {name}: choose from {', '.join(published.__members__)}."
         )
     weights = published[tag] if tag else next(iter(published))
-    try:  # by way of a model, which knows how its checkpoint's keys have changed
+    try:  # through a model, which renames old keys of its checkpoint
         return torchvision.models.get_model(name, weights=weights, progress=False).state_dict()
     except Exception as error:
         raise ValueError(f"torchvision could not get ImageNet weights of {name}: {_first_line(error)}") from error
@@ -261,11 +261,11 @@ MEANINGS = {
     "drop_rate": "dropout", "dropout": "dropout", "drop_path_rate": "stochastic depth",
     "stochastic_depth_prob": "stochastic depth", "width_mult": "another width",
 }  # fmt: skip
-"""What the libraries' keyword arguments stand for, in words."""
+"""The libraries' keyword arguments in words."""
 
 
 def _refusal(name: str, options: dict, error: TypeError) -> Exception:
-    """The error in the user's words where a constructor does not take an option; otherwise as it is."""
+    """A readable error if a constructor does not accept an option; otherwise the error itself."""
     refused = next((key for key in options if f"'{key}'" in str(error)), None)
     if refused is None:
         return error
@@ -279,7 +279,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _drop_by_stage(network: nn.Module, name: str, rate: float) -> None:
-    """Stochastic depth of one rate a stage: (k + 1) / (stages + 1) of `rate` in stage k (ResNet-RS' code)."""
+    """Set one drop rate for each stage: (k + 1) / (stages + 1) of `rate` in stage k, from 1 (ResNet-RS's code)."""
     stages = [stage for key, stage in network.named_children() if re.fullmatch(r"layer\d+", key)]
     if not stages or not all(hasattr(block, "drop_path") for stage in stages for block in stage):
         raise ValueError(f"{name} has no residual stages layer1, layer2, ...: stochastic depth by stage needs them.")

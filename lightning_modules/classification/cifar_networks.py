@@ -1,7 +1,7 @@
 """Networks for 32x32 images by name: those of Batch-Instance Normalization's tables (Nam, Kim, NeurIPS 2018).
 
-All take images (N, 3, H, W) of 16 pixels or more a side and give logits (N, classes). Their norms are `nn.BatchNorm2d`,
-for `normshift.convert` to exchange; a convolution that a norm follows has no bias.
+All map images (N, 3, H, W) with sides of at least 16 pixels to logits (N, classes). Their norms are `nn.BatchNorm2d`,
+which `normshift.convert` can replace. Convolutions before a norm have no bias.
 """
 
 import re
@@ -32,7 +32,7 @@ CIFAR_NETWORKS = (
     "cifar_wrn40_4", "cifar_resnext29_8x64", "cifar_resnext29_16x64", "cifar_densenet_bc100_12",
     "cifar_densenet_bc190_40", "cifar_vgg11", "cifar_vgg13", "cifar_vgg16", "cifar_vgg19", "cifar_alexnet",
 )  # fmt: skip
-"""The published ones; every other depth and width that `CIFAR_NAMES` describes builds as well."""
+"""The published networks; all other depths and widths that match `CIFAR_NAMES` can be built too."""
 
 
 def cifar_network(
@@ -50,18 +50,18 @@ def cifar_network(
     Args:
         name: "cifar_resnet20", "cifar_preresnet110", "cifar_wrn28_10" (depth, widening), "cifar_resnext29_8x64" (depth,
             groups, channels of a group), "cifar_densenet_bc100_12" (depth, growth), "cifar_vgg19", "cifar_alexnet".
-            A ResNet or PreResNet of 6n+2 layers has basic blocks up to depth 110; of 9n+2 layers, bottlenecks. Where
-            both hold beyond 110 it has bottlenecks, as the published 164 does; a "_basic" or "_bottleneck" behind the
-            depth chooses. "cifar_bin_resnet110" is what Batch-Instance Normalization's code builds for a depth: see
-            `_bin_resnet`.
-        classes: logits.
+            ResNets and PreResNets with 6n+2 layers have basic blocks, those with 9n+2 layers have bottlenecks. If a
+            depth fits both, it has basic blocks up to 110 and bottlenecks beyond, as the published 164; the suffix
+            "_basic" or "_bottleneck" overrides this. "cifar_bin_resnet110" is the network that Batch-Instance
+            Normalization's code builds for a depth: see `_bin_resnet`.
+        classes: number of logits.
         width: factor on all channels.
         dropout: probability before the classifier.
-        stochastic_depth: rate of the last residual block, which grows linearly from 0 at the first.
-        squeeze_excitation, averaged_shortcut: what `basic_block` says of them; for ResNets of basic blocks.
+        stochastic_depth: drop rate of the last residual block; it grows linearly from 0 at the first.
+        squeeze_excitation, averaged_shortcut: see `basic_block`; for ResNets with basic blocks.
 
     Raises:
-        ValueError: on an unknown name, an impossible depth, or what the network has no place for.
+        ValueError: an unknown name, an impossible depth, or an option that the network does not support.
     """
     if width <= 0:
         raise ValueError(f"width is a positive factor on all channels, not {width}.")
@@ -96,10 +96,10 @@ def _resnet(
 
 
 def _bin_resnet(depth: int, kind: str | None, classes: int, width: float, **head: float) -> nn.Module:
-    """What `--depth` of Batch-Instance Normalization's published code builds, 6n+2 with n blocks in each stage.
+    """The network that Batch-Instance Normalization's published code builds for `--depth` 6n+2: n blocks in each stage.
 
-    From depth 44 on the blocks are bottlenecks, 9n+2 layers deep (164 for 110), unless "_basic" is said, which is its
-    `--basicblock`. All shortcuts that change the shape are projections (option B; He et al., CVPR 2016).
+    From depth 44 the blocks are bottlenecks, so the network has 9n+2 layers (164 for 110); the suffix "_basic" is the
+    code's `--basicblock`. All shortcuts that change the shape are projections (option B; He et al., CVPR 2016).
     """
     blocks = _stage_blocks("cifar_bin_resnet", depth, 6, 2)
     stem, *stages = _scaled(width, 16, 16, 32, 64)
@@ -133,7 +133,7 @@ def _resnext(depth: int, groups: int, channels: int, classes: int, width: float,
 
 
 def _densenet_bc(depth: int, growth: int, classes: int, width: float, dropout: float) -> nn.Module:
-    """torchvision's with three blocks and the stem of Huang et al. (CVPR 2017), section 3: one 3x3 convolution."""
+    """torchvision's DenseNet with three blocks and a 3x3 convolution as stem (Huang et al., CVPR 2017, section 3)."""
     layers = _stage_blocks("cifar_densenet_bc", depth, 6, 4)
     (growth,) = _scaled(width, growth)
     network = DenseNet(growth, (layers,) * 3, num_init_features=2 * growth, num_classes=classes)
@@ -147,29 +147,29 @@ def _densenet_bc(depth: int, growth: int, classes: int, width: float, dropout: f
 
 
 def _vgg(depth: int, classes: int, width: float, dropout: float) -> nn.Module:
-    """VGG (Simonyan, Zisserman, ICLR 2015, table 1) with a norm behind every convolution, and one linear layer."""
+    """VGG (Simonyan, Zisserman, ICLR 2015, table 1) with a norm after every convolution, and one linear layer."""
     table = VGG_CHANNELS[{11: "A", 13: "B", 16: "D", 19: "E"}[depth]]
     layers = [v if v == "M" else (v, 3, 1, 1) for v in table]
     return PlainNetwork(layers, classes, width, dropout)
 
 
 def _alexnet(classes: int, width: float, dropout: float) -> nn.Module:
-    """AlexNet's five convolutions (Krizhevsky et al., NeurIPS 2012) at CIFAR's size, and one linear layer.
+    """AlexNet's five convolutions (Krizhevsky et al., NeurIPS 2012) for CIFAR's image size, and one linear layer.
 
-    Filters and strides are those in use on CIFAR (11x11 at stride 4 with padding 5). AlexNet has no norms; here one
-    follows each convolution, as it has to for norms to be compared.
+    Filters and strides are those commonly used on CIFAR (11x11, stride 4, padding 5). AlexNet has no norms; here one
+    follows each convolution, so that norms can be compared.
     """
     layers = [(64, 11, 4, 5), "M", (192, 5, 1, 2), "M", (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1), "M"]
     return PlainNetwork(layers, classes, width, dropout)
 
 
 class PlainNetwork(nn.Sequential):
-    """Convolutions, each with norm and ReLU, and 2x2 max pools in a row; global max pool, dropout and classifier.
+    """A sequence of convolutions with norm and ReLU and of 2x2 max pools; then global max pool, dropout, classifier.
 
     Args:
-        layers: (channels, kernel size, stride, padding) of each convolution, "M" for a max pool. The last "M" is the
-            global pool, which on a 32x32 image is the same, and which takes any size.
-        classes: logits.
+        layers: (channels, kernel size, stride, padding) of each convolution, "M" for a max pool. The last "M" becomes
+            the global pool, which is the same for a 32x32 image and works for any size.
+        classes: number of logits.
         width: factor on the channels.
         dropout: probability before the classifier.
     """
@@ -205,7 +205,7 @@ CIFAR_NAMES: dict[str, Callable[..., nn.Module]] = {
     r"cifar_vgg(11|13|16|19)": _vgg,
     r"cifar_alexnet": _alexnet,
 }
-"""Names as patterns, and what builds from their numbers."""
+"""Pattern of names -> the function that builds a network from the groups of the pattern."""
 
 RESIDUAL = (_resnet, _bin_resnet, _preresnet, _wide_resnet, _resnext)
 
@@ -215,7 +215,7 @@ def _scaled(width: float, *channels: int) -> list[int]:
 
 
 def _blocks_of(name: str, depth: int, kind: str | None) -> tuple[int, str]:
-    """Blocks in a stage, and whether they are "basic" (6n+2 layers) or a "bottleneck" (9n+2)."""
+    """The number of blocks in a stage, and their kind: "basic" (6n+2 layers) or "bottleneck" (9n+2)."""
     basic, bottle = depth > 2 and depth % 6 == 2, depth > 2 and depth % 9 == 2
     if kind is None and (basic or bottle):
         kind = "basic" if basic and (depth <= 110 or not bottle) else "bottleneck"

@@ -1,7 +1,7 @@
-"""Residual networks for 32x32 images: three stages at full, half and quarter resolution behind a 3x3 convolution.
+"""Residual networks for 32x32 images: a 3x3 convolution and three stages at full, half and quarter resolution.
 
-Children are called as in timm's and torchvision's ResNets (conv1, layer1, ..., fc; a block's bn1, downsample, ...), so
-that norms are placed and downsampling is found in them as in those. ResNets and ResNeXts are made of timm's blocks.
+Children have the names of timm's and torchvision's ResNets (conv1, layer1, ..., fc; a block's bn1, downsample, ...), so
+that IBN-Net's norms and anti-aliasing find their places. ResNets and ResNeXts consist of timm's blocks.
 """
 
 from collections import OrderedDict
@@ -19,14 +19,14 @@ class CIFARResidualNetwork(nn.Sequential):
     """Stem, layer1 to layer3, global average pool, dropout and classifier: images (N, 3, H, W) to logits (N, classes).
 
     Args:
-        block: makes one residual block; its shortcut has to change shape where stride or channels do.
-        blocks: residual blocks of each stage.
-        stem: channels of the first convolution.
-        stages: channels that leave each stage.
-        classes: logits.
-        pre_activation: no norm behind the stem, but one before the pool (He et al., ECCV 2016).
+        block: creates one residual block, with a shortcut that fits its stride and channels.
+        blocks: number of residual blocks in each stage.
+        stem: output channels of the first convolution.
+        stages: output channels of each stage.
+        classes: number of logits.
+        pre_activation: no norm after the stem, but one before the pool (He et al., ECCV 2016).
         dropout: probability before the classifier.
-        stochastic_depth: rate of the last block; the first one's is 0 and it grows linearly (Huang et al., ECCV 2016).
+        stochastic_depth: drop rate of the last block; it grows linearly from 0 at the first (Huang et al., ECCV 2016).
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class CIFARResidualNetwork(nn.Sequential):
 
 
 def he_normal(network: nn.Module) -> None:
-    """Initialise as He et al. (ICCV 2015, section 2.2, backward case), and the classifier's bias with 0."""
+    """Initialise convolutions as He et al. (ICCV 2015, section 2.2, backward case), linear layers' biases with 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -82,13 +82,13 @@ def basic_block(
 ) -> nn.Module:
     """Two 3x3 convolutions; the shortcut is the identity, padded with zero channels (He et al., CVPR 2016, option A).
 
-    Option A is what section 4.2 of the paper takes on CIFAR in all cases: the shortcut has no parameters.
+    Option A, whose shortcut has no parameters, is the one of the paper's CIFAR networks (section 4.2).
 
     Args:
-        squeeze_excitation: every channel is weighted by a factor from the means of all (Hu et al., CVPR 2018).
-        averaged_shortcut: ResNet-D's in place of option A (He et al., CVPR 2019, fig. 2c): an average pool where the
-            stride is 2, then a 1x1 convolution and its norm.
-        projected_shortcut: option B in place of option A: a 1x1 convolution at the stride, and its norm.
+        squeeze_excitation: weight every channel by a factor computed from the means of all (Hu et al., CVPR 2018).
+        averaged_shortcut: use ResNet-D's shortcut instead (He et al., CVPR 2019, fig. 2c): an average pool if the
+            stride is 2, then a 1x1 convolution with norm.
+        projected_shortcut: use option B instead: a strided 1x1 convolution with norm.
     """
     reshapes = stride > 1 or in_channels != out_channels
     shortcut = None
@@ -97,7 +97,7 @@ def basic_block(
     elif reshapes and projected_shortcut:
         shortcut = _projection(in_channels, out_channels, stride)
     elif reshapes:
-        # A pool of one pixel keeps every second one; anti-aliasing finds a pool, and would not find an index.
+        # a 1x1 pool keeps every second pixel; anti-aliasing can replace a pool, but not an index
         parts = OrderedDict(pool=nn.AvgPool2d(1, stride), pad=ZeroChannels(out_channels - in_channels))
         shortcut = nn.Sequential(parts)
     attention = "se" if squeeze_excitation else None
@@ -113,10 +113,10 @@ def bottleneck(
     groups: int = 1,
     group_channels: int = 64,
 ) -> nn.Module:
-    """1x1, 3x3 and 1x1 convolutions, as in ResNet (9n+2 layers) and, in groups, ResNeXt (Xie et al., CVPR 2017).
+    """1x1, 3x3 and 1x1 convolutions, as in ResNet (9n+2 layers) and, with groups, ResNeXt (Xie et al., CVPR 2017).
 
-    Where the shape changes the shortcut is a projection (option B): the first stage widens to four times the stem.
-    The inner channels are out_channels / 4 * groups * group_channels / 64.
+    If the shape changes, the shortcut is a projection (option B). The inner convolution has
+    out_channels / 4 * groups * group_channels / 64 channels.
     """
     shortcut = None
     if stride > 1 or in_channels != out_channels:
@@ -131,7 +131,7 @@ def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
 
 
 class ZeroChannels(nn.Module):
-    """Appends channels of zeros: (N, C, H, W) to (N, C + extra, H, W)."""
+    """Appends channels of zeros: (N, C, H, W) -> (N, C + extra, H, W)."""
 
     def __init__(self, extra: int):
         super().__init__()
@@ -145,9 +145,9 @@ class ZeroChannels(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """Two 3x3 convolutions, each behind norm and ReLU (He et al., ECCV 2016, fig. 1b; Zagoruyko, Komodakis, BMVC 2016).
+    """Norm, ReLU and 3x3 convolution, twice (He et al., ECCV 2016, fig. 1b; Zagoruyko, Komodakis, BMVC 2016).
 
-    Nothing follows the addition. Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+    Nothing follows the addition. If the shape changes, the shortcut is a 1x1 convolution of the activated input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: nn.Module | None):
@@ -169,7 +169,7 @@ class PreActivationBlock(nn.Module):
 
 
 class PreActivationBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, each behind norm and ReLU (He et al., ECCV 2016, section 4: ResNet-164, -1001)."""
+    """1x1, 3x3 and 1x1 convolutions, each after norm and ReLU (He et al., ECCV 2016, section 4: ResNet-164, -1001)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: nn.Module | None):
         super().__init__()

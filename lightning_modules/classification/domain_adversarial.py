@@ -1,7 +1,7 @@
-"""Domain-adversarial training (DANN): features that tell classes apart and domains not.
+"""Domain-adversarial training (DANN): features that separate classes but not domains.
 
-Towards a target whose images are there (`DomainAdversarialModule`), or among the training domains alone, for a domain
-that is never seen (`DomainInvariantModule`).
+`DomainAdversarialModule` adapts to a target with unlabelled images. `DomainInvariantModule` uses the training domains
+only, to generalise to a domain that is not seen in training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HIDDEN = 1024
 
 
 class _WithFeatures(ClassificationModule):
-    """A classifier that keeps the features in front of its head, and has a discriminator of them."""
+    """A classifier with a discriminator of the features before its head."""
 
     def completed(self) -> None:
         self._features: Tensor | None = None
@@ -32,7 +32,7 @@ class _WithFeatures(ClassificationModule):
         self.add_module(DISCRIMINATOR, self.made_discriminator(head.in_features))
 
     def made_discriminator(self, features: int) -> nn.Sequential:
-        """What tells domains apart by so many features."""
+        """A new discriminator, whose input are `features` numbers for each image."""
         raise NotImplementedError
 
     def _keep_features(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -42,12 +42,12 @@ class _WithFeatures(ClassificationModule):
 class DomainAdversarialModule(_WithFeatures):
     """A classifier that learns from a labelled source and an unlabelled target (Ganin et al., JMLR 2016).
 
-    Batches are {"source": (images, labels), "target": (images, ...)}; both halves pass the network together, so that
-    batch statistics are of both. A discriminator reads the features in front of the classifier and learns to tell the
-    domains apart; its gradient reaches the network reversed, times `reversal(p)` with p the share of the training that
-    is done or, where the recipe has `reversal_steps`, the steps by ten times that number. Logs `train/loss` (classes),
-    `train/domain_loss` and `train/domain_accuracy` (0.5: they cannot be told apart) as well. Arguments and the rest:
-    `ClassificationModule`.
+    Batches are {"source": (images, labels), "target": (images, ...)}. Both go through the network in one batch, so
+    batch statistics are those of both domains. A discriminator learns to separate the domains by the features before
+    the classifier. Its gradient with respect to these features is reversed and multiplied by `reversal(p)`, where p is
+    the completed share of the training or, if the recipe has `reversal_steps`, the number of steps divided by ten
+    times that number. Logs `train/loss` (classes), `train/domain_loss` and `train/domain_accuracy` (0.5 if the domains
+    cannot be separated). Arguments are those of `ClassificationModule`.
     """
 
     def made_discriminator(self, features: int) -> nn.Sequential:
@@ -58,7 +58,7 @@ class DomainAdversarialModule(_WithFeatures):
         scores = self(torch.cat([source, target]))[: len(source)]
         class_loss = F.cross_entropy(scores.float(), labels, label_smoothing=self.recipe.label_smoothing)
         strength = reversal(self._progress())
-        features = self._features.to(self.discriminator[0].weight.dtype)  # which autocast may have halved
+        features = self._features.to(self.discriminator[0].weight.dtype)  # autocast may have made them 16-bit
         guesses = self.discriminator(_Reversed.apply(features, strength))[:, 0]
         truth = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).to(guesses)
         domain_loss = F.binary_cross_entropy_with_logits(guesses, truth)
@@ -73,20 +73,20 @@ class DomainAdversarialModule(_WithFeatures):
 
 
 class DomainInvariantModule(_WithFeatures):
-    """DANN among the training domains, as DomainBed trains it (Gulrajani and Lopez-Paz, ICLR 2021).
+    """DANN among the training domains, as in DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
 
-    Batches hold as many images of each training domain, one domain behind the other (`sample_order.FromEach`). Steps
-    take turns: in one the network learns classes and, by the discriminator's loss with its sign changed, features that
-    are alike in all domains; in the next the discriminator alone learns to tell the domains apart. Adam leaves alone
-    what has no gradient, so that one optimiser does what two would. DDP does not: this is for one process. Logs
-    `train/domain_loss` and, in the network's steps, `train/loss`.
+    A batch has the same number of images of each training domain, one domain after the other
+    (`sample_order.FromEach`). Steps alternate. In one, the network minimises the classification loss minus the
+    discriminator's loss, so that its features become similar in all domains. In the next, only the discriminator
+    learns to separate the domains. Adam does not change parameters without a gradient, so one optimiser is enough. DDP
+    does not support this: use one process. Logs `train/domain_loss` and, in the network's steps, `train/loss`.
 
-    Args: those of `ClassificationModule`, `data` being the training domains, joined by "+".
+    Arguments are those of `ClassificationModule`; `data` is the names of the training domains, joined by "+".
     """
 
     @property
     def domains(self) -> int:
-        """How many domains it learns from."""
+        """The number of training domains."""
         return len(self.data.split("+"))
 
     def made_discriminator(self, features: int) -> nn.Sequential:
@@ -111,10 +111,10 @@ class DomainInvariantModule(_WithFeatures):
 
 
 def discriminator(features: int, hidden: str) -> nn.Sequential:
-    """Two hidden layers and one score.
+    """A network from (N, features) to (N, 1) with two hidden layers.
 
     Args:
-        hidden: "dropout": ReLU and dropout behind each (Ganin et al.). "norm": batch norm and ReLU
+        hidden: "dropout": ReLU and dropout after each hidden layer (Ganin et al.). "norm": batch norm and ReLU
             (Transfer-Learning-Library).
     """
 
@@ -127,12 +127,12 @@ def discriminator(features: int, hidden: str) -> nn.Sequential:
 
 
 def reversal(progress: float) -> float:
-    """How strongly the discriminator's gradient is reversed: 2 / (1 + exp(-10 p)) - 1 (section 5.2.2 there)."""
+    """The factor of the reversed gradient: 2 / (1 + exp(-10 p)) - 1 (Ganin et al., section 5.2.2)."""
     return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class _Reversed(torch.autograd.Function):
-    """The identity; its gradient is multiplied by minus `strength` (equations 13 and 14 there)."""
+    """The identity; its gradient is multiplied by -`strength` (Ganin et al., equations 13 and 14)."""
 
     @staticmethod
     def forward(ctx, features: Tensor, strength: float) -> Tensor:

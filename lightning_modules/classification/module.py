@@ -1,4 +1,4 @@
-"""How image classification trains and is evaluated on several domains."""
+"""Training and evaluation of image classification on several domains."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from normshift.checkpoints import place_as_published
 from normshift.released_blur import filter_size
 
 RELEASED = {"stem_pool": 2}
-"""How the anti-aliased networks are set that their author released."""
+"""Settings of the anti-aliased networks that the paper's author released."""
 
 
 class ClassificationModule(StudyModule):
-    """Any backbone under any norm, trained by any of the papers' recipes.
+    """Any backbone with any norm, trained with any of the papers' recipes.
 
-    Trains with cross entropy (label smoothing, mixup and cutmix as the recipe says). Logs `train/loss`, and on every
-    evaluated domain `DOMAIN/top1`, with more than five classes `DOMAIN/top5`, and `DOMAIN/loss`; accuracies in [0, 1].
-    A checkpoint holds all that is needed to build the network again: `load_from_checkpoint(file)`.
+    Trains with cross entropy, and with the recipe's label smoothing, mixup and cutmix. Logs `train/loss` and, for every
+    evaluated domain, `DOMAIN/top1`, `DOMAIN/loss` and, with more than five classes, `DOMAIN/top5`; accuracies are in
+    [0, 1]. `load_from_checkpoint(file)` rebuilds the network without further arguments.
 
     Args:
-        recipe: see `lightning_modules.classification.recipes`; also as the plain dict of a checkpoint.
+        recipe: see `lightning_modules.classification.recipes`; also as the dict in a checkpoint.
         norm: a name in `normshift.NORMS`.
-        classes: their names, in the order of the labels.
-        evaluated: names of the domains that the validation loaders hold, in their order.
-        data: name of the set it is trained on.
+        classes: names of the classes, in the order of the labels.
+        evaluated: names of the domains of the validation loaders, in their order.
+        data: name of the training set.
         antialias: filter size of the blur pools, or None for the plain network.
         stem_pool: kernel of an anti-aliased ResNet's stem pool (`normshift.antialias`); a checkpoint keeps its own.
-        sync_norm: take batch statistics over all processes.
-        pretrained: start from torchvision's or timm's ImageNet weights, from their hubs.
-        select_on: evaluated domains whose mean top-1 chooses which evaluation counts, and with it the weights
-            (`take_selected`); by default the last one does.
+        sync_norm: pool batch statistics over all processes.
+        pretrained: start from torchvision's or timm's ImageNet weights, which are downloaded.
+        select_on: evaluated domains whose mean top-1 selects the evaluation, and its weights, that are kept at the end
+            (`take_selected`); by default the last evaluation is kept.
 
     Raises:
-        ValueError: on an unknown backbone or norm, or where they do not fit each other or the recipe.
+        ValueError: an unknown backbone or norm, or a combination with each other or the recipe that is impossible.
     """
 
     task = "classification"
@@ -112,21 +112,21 @@ class ClassificationModule(StudyModule):
         self.completed()
 
     def completed(self) -> None:
-        """What a kind of training adds to the module once its network stands."""
+        """Called at the end of the constructor; subclasses add their modules here."""
 
     def evaluate_on(self, names: Sequence[str]) -> None:
-        """Let the validation loaders hold other domains from now on, of the same classes in the same order."""
+        """Evaluate on other domains from now on, which have the same classes in the same order."""
         self.evaluated = tuple(names)
         self.metrics = nn.ModuleList(_metrics(len(self.classes)) for _ in self.evaluated).to(self.device)
         self.evaluation, self.select_on = [], ()
 
     def start_from(self, path: str) -> ClassificationModule:
-        """Take over a checkpoint's weights, and the conventions it was trained with: ours, the papers', timm's, ...
+        """Load the weights of a checkpoint of ours, of the papers, timm, ..., and the settings that it implies.
 
-        A head for another number of classes is left as it was initialised.
+        If its head is for another number of classes, the module's head stays as initialised.
 
         Raises:
-            ValueError: the file cannot be read, or the network is another one. The sentence begins with the file.
+            ValueError: the file cannot be read, or is of another network. The message begins with the file.
         """
         checkpoint = read_checkpoint(path)
         with about(path):
@@ -139,25 +139,25 @@ class ClassificationModule(StudyModule):
         return self
 
     def _keep_stem_pool(self, settings: dict) -> None:
-        """Give the network the stem pool of a checkpoint's; those of ours that do not say it are from before 2x2."""
+        """Set the stem pool of a checkpoint's network; old checkpoints of ours without this entry have 3x3."""
         self.hparams["stem_pool"] = settings.get("stem_pool", 3)
         set_stem_pool(self.net, self.hparams["stem_pool"])
 
     def train(self, mode: bool = True) -> ClassificationModule:
         super().train(mode)
         if self.recipe.trains == "head":
-            self.net.eval()  # features that move with the batch would be no features to evaluate
+            self.net.eval()  # so that the fixed features do not depend on the batch
         if self.recipe.frozen_norms:
             for layer in norm_layers(self.net).values():
                 layer.eval()
         return self
 
     def on_train_start(self) -> None:
-        self.train()  # Lightning keeps the modes that modules have; a frozen network's must be set
+        self.train()  # Lightning does not call `train`, which sets the modes of frozen parts
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         super().on_load_checkpoint(checkpoint)
-        if not hasattr(self, DISCRIMINATOR):  # of an adversarial training: of no use to who only classifies
+        if not hasattr(self, DISCRIMINATOR):  # a plain classifier does not need the discriminator of a DANN checkpoint
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(f"{DISCRIMINATOR}.")}
         if checkpoint.get("hyper_parameters"):
@@ -166,11 +166,11 @@ class ClassificationModule(StudyModule):
         place_as_published(self.net, {k.removeprefix("net."): v for k, v in state if k.startswith("net.")})
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores (N, classes) of normalised images (N, 3, H, W)."""
+        """Class scores (N, classes) for normalised images (N, 3, H, W)."""
         return self.net(images)
 
     def model_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The training loss of a batch; `labels` are indices (N,) or, mixed, shares (N, classes)."""
+        """The training loss of a batch; `labels` are indices (N,) or, after mixup or cutmix, shares (N, classes)."""
         return F.cross_entropy(self(images).float(), labels, label_smoothing=self.recipe.label_smoothing)
 
     def training_step(self, batch, batch_index: int) -> Tensor:
@@ -193,9 +193,9 @@ class ClassificationModule(StudyModule):
         self.keep_evaluation(evaluation)
 
     def results(self) -> list[dict]:
-        """The evaluation that counts: a row for each domain and measure; accuracies in [0, 1], "loss" in nats.
+        """The evaluation, a row for each domain and measure; accuracies in [0, 1], "loss" in nats.
 
-        The measure "chance" is the top-1 of a guesser, 1 / classes.
+        The measure "chance" is the top-1 accuracy of random guessing, 1 / classes.
         """
         chance = {"chance": 1 / len(self.classes)}
         return [
@@ -209,7 +209,7 @@ class ClassificationModule(StudyModule):
 
 
 class CrossEntropy(MeanMetric):
-    """The mean cross entropy over images, whatever the sizes of the batches."""
+    """The mean cross entropy over all images, also if batches differ in size."""
 
     def update(self, scores: Tensor, labels: Tensor) -> None:
         super().update(F.cross_entropy(scores, labels, reduction="none"))

@@ -1,7 +1,7 @@
-"""ResNets for ImageNet whose norms and ReLUs stand before the convolutions (He et al., ECCV 2016).
+"""ResNets for ImageNet with norm and ReLU before each convolution (He et al., ECCV 2016).
 
-They are "ResNet v2" of Switchable Normalization's model zoo (Luo et al., ICLR 2019), which neither torchvision nor timm
-has: timm's `resnetv2_50` has no norm and ReLU between the stem's convolution and pool. Modules are called as in
+They are "ResNet v2" of Switchable Normalization's model zoo (Luo et al., ICLR 2019). Neither torchvision nor timm has
+them: timm's `resnetv2_50` has no norm and ReLU between the stem's convolution and pool. Modules have the names of
 torchvision's ResNets.
 """
 
@@ -14,7 +14,7 @@ from torch import nn
 from lightning_modules.classification.cifar_residual import PreActivationBlock, PreActivationBottleneck, he_normal
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Blocks of each stage by depth (He et al., CVPR 2016, table 1); basic ones up to 34, then bottlenecks."""
+"""Depth -> blocks of each stage (He et al., CVPR 2016, table 1); basic blocks up to 34, then bottlenecks."""
 
 PREACTIVATION_RESNETS = tuple(f"preresnet{depth}" for depth in BLOCKS)
 
@@ -30,15 +30,15 @@ def preactivation_resnet(
 ) -> nn.Module:
     """A network of `PREACTIVATION_RESNETS`: images (N, 3, H, W) to logits (N, classes), He-normal initialised.
 
-    conv1 7x7 at stride 2, norm, ReLU, max pool 3x3 at stride 2; the four stages, of which all but the first begin with
-    stride 2 in a 3x3 convolution; norm, ReLU, global average pool, dropout, classifier. Where the shape changes, the
-    shortcut is a bare 1x1 convolution of the activated input.
+    The layers are: 7x7 convolution of stride 2, norm, ReLU, 3x3 max pool of stride 2; four stages, of which all but the
+    first start with a 3x3 convolution of stride 2; norm, ReLU, global average pool, dropout, classifier. If the shape
+    changes, the shortcut is a 1x1 convolution, without norm, of the activated input.
 
     Args:
         width: factor on all channels.
         dropout: probability before the classifier; Switchable Normalization trains with 0.5.
-        stochastic_depth: rate of the last block; the first one's is 0 and it grows linearly.
-        layers: blocks of each stage, in place of the depth's.
+        stochastic_depth: drop rate of the last block; it grows linearly from 0 at the first.
+        layers: blocks of each stage; by default those of the depth.
     """
     depth = int(name.removeprefix("preresnet"))
     block, expansion = (PreActivationBottleneck, 4) if depth >= 50 else (PreActivationBlock, 1)

@@ -1,4 +1,4 @@
-"""A teacher's labels for images that have none (Noisy Student, Xie et al., CVPR 2020; ResNet-RS, section 6)."""
+"""Labels by a teacher network for unlabelled images (Noisy Student, Xie et al., CVPR 2020; ResNet-RS, section 6)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from lightning_modules.classification.recipe_images import evaluation_image
 def with_pseudo_labels(
     labelled: ImageDomain, unlabelled: ImageDomain, teacher: str, confidence: float, workers: int = 0
 ) -> tuple[ImageDomain, int]:
-    """A set joined by those unlabelled images that a teacher is sure of, under the teacher's labels.
+    """Add to a labelled set the unlabelled images for which a teacher is confident, with the teacher's labels.
 
-    The teacher sees clean images (no noise); the student that learns from the joined set is the noisy one.
+    The teacher predicts on images without augmentation; only the student is trained with noise.
 
     Args:
         teacher: checkpoint of a `ClassificationModule`.
-        confidence: least probability of the teacher's label.
-        workers: loader processes.
+        confidence: the smallest accepted probability of the teacher's label.
+        workers: number of loader processes.
 
     Returns:
-        The joined set and how many images it has gained.
+        The joined set, and the number of added images.
 
     Raises:
-        ValueError: the checkpoint cannot be read, or its classes are others.
+        ValueError: the checkpoint cannot be read, or has other classes.
     """
     module = load_network(teacher, ClassificationModule)
     labelled = labelled.in_order_of(module.classes, f"the teacher {teacher}")
@@ -46,7 +46,7 @@ def with_pseudo_labels(
 def predictions(
     module: ClassificationModule, samples: LabelledImages, workers: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The class of each image and its probability: int64 and float32 (len(samples),)."""
+    """The predicted class of each image and its probability: int64 and float32, (len(samples),) each."""
     images = Transformed(samples, evaluation_image(module.recipe))
     labels, sure = [], []
     for batch, _ in DataLoader(images, 128, num_workers=workers):

@@ -1,11 +1,11 @@
-"""The images that a classification recipe trains and is evaluated on."""
+"""The transforms of training and evaluation images in a classification recipe."""
 
 from datamodules.classification.transforms import EvaluationImage, TrainImage
 from lightning_modules.classification.recipes import ClassificationRecipe
 
 
 def train_image(recipe: ClassificationRecipe) -> TrainImage:
-    """What a training image goes through."""
+    """The transform of training images."""
     return TrainImage(
         recipe.image_size,
         recipe.crop,
@@ -22,7 +22,7 @@ def train_image(recipe: ClassificationRecipe) -> TrainImage:
 
 
 def evaluation_image(recipe: ClassificationRecipe) -> EvaluationImage:
-    """What an image goes through before the network is evaluated on it."""
+    """The transform of evaluation images."""
     return EvaluationImage(
         recipe.image_size,
         recipe.resize,

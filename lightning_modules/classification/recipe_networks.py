@@ -1,4 +1,4 @@
-"""What a classification recipe changes in a network that is built: its classifier, and how norms start and average."""
+"""What a classification recipe changes in a network: classifier, initial norm weights, dropout, norm momentum."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from lightning_modules.classification.recipes import ClassificationRecipe
 from lightning_modules.weights import head_of
 
 BLOCKS = (timms.BasicBlock, timms.Bottleneck, torchvisions.BasicBlock, torchvisions.Bottleneck)
-"""Residual blocks that end in a norm, which is called bn3 or, without one, bn2."""
+"""Residual blocks whose last norm is called bn3 or, if there is none, bn2."""
 NAMES = {kind.__name__ for kind in BLOCKS}
 
 
@@ -19,7 +19,7 @@ def prepare(net: nn.Module, recipe: ClassificationRecipe, *, fresh: bool) -> Non
     """Change a network as its recipe says.
 
     Args:
-        fresh: whether it starts from random weights; only then are initial values the recipe's.
+        fresh: whether the network has random weights; only then are the recipe's initial values set.
     """
     name = head_of(net)
     head = net.get_submodule(name)
@@ -41,9 +41,9 @@ def prepare(net: nn.Module, recipe: ClassificationRecipe, *, fresh: bool) -> Non
 
 
 def last_gammas(net: nn.Module) -> Iterator[nn.Parameter]:
-    """The weights of the norms that end a residual network's blocks."""
+    """The weights of the last norm in each residual block."""
     for block in net.modules():
-        rewritten = isinstance(block, fx.GraphModule) and type(block).__name__ in NAMES  # by IBN-b
+        rewritten = isinstance(block, fx.GraphModule) and type(block).__name__ in NAMES  # IBN-b has rewritten it
         if rewritten or isinstance(block, BLOCKS):
             gamma = getattr(getattr(block, "bn3", block.bn2), "weight", None)
             if gamma is not None:
@@ -51,7 +51,7 @@ def last_gammas(net: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def with_bottleneck(head: nn.Linear, features: int) -> nn.Sequential:
-    """A classifier of fewer features: a linear layer to them, batch norm, ReLU, and the classes."""
+    """A classifier with a bottleneck: linear layer to `features`, batch norm, ReLU, linear layer to the classes."""
     layers = {
         "bottleneck": nn.Linear(head.in_features, features),
         "norm": nn.BatchNorm1d(features),
@@ -62,6 +62,6 @@ def with_bottleneck(head: nn.Linear, features: int) -> nn.Sequential:
 
 
 def backbone_parameters(net: nn.Module, recipe: ClassificationRecipe) -> Iterator[nn.Parameter]:
-    """The parameters before the classifier and, where there is one, its bottleneck."""
+    """The parameters before the classifier and its bottleneck, if it has one."""
     head = head_of(net).removesuffix(".fc") if recipe.bottleneck else head_of(net)
     return (parameter for name, parameter in net.named_parameters() if not name.startswith(f"{head}."))

@@ -1,4 +1,4 @@
-"""Pictures of what the gates have learned: plain matplotlib figures without pyplot, safe to draw in a training run."""
+"""Figures of gates, made with matplotlib without pyplot, so that a training can draw them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_modules.gates.panels import (
     tidy,
 )
 
-if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # matplotlib and pandas load slowly, and --help does not need them
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame, Series
@@ -30,18 +30,19 @@ _INK, _FAINT = "#3d4650", "#d7dce1"
 
 
 def draw_gates(gates: DataFrame | Iterable[Gate]) -> Figure:
-    """The gates across the layers as they stood at the last step of each training.
+    """The gates across the layers, at the last step of each training.
 
-    Shares (SN's): a panel a statistic; a bar a layer, split into the shares, averaged over seeds. Gates of channels
-    (BIN's): ridges, how they are spread over the recorded channels (and seeds) of each layer, and how many have chosen
-    a side; of a wide layer some channels stand for all, see `sampled`.
+    Shares (SN) get one panel for each statistic, with a bar for each layer, divided into the shares and averaged over
+    seeds. Gates of channels (BIN) get ridges, which show the distribution over the recorded channels (and seeds) of
+    each layer, and bars with the shares of channels near 0 and 1. Wide layers may be represented by some of their
+    channels, see `sampled`.
 
     Args:
-        gates: those of a network, `draw_gates(normshift.gates(network))`; or tidy ones of one or more arms, seeds and
-            steps, such as a run's gates.parquet holds (`lightning_modules.gates.panels`).
+        gates: the gates of a network, `draw_gates(normshift.gates(network))`, or a tidy frame for one or more arms,
+            seeds and steps, such as a run's gates.parquet (`lightning_modules.gates.panels`).
 
     Raises:
-        ValueError: where there are none, or none of their values is finite.
+        ValueError: there are no gates, or none of their values is finite.
     """
     frame = tidy(gates)
     if frame.empty:
@@ -70,16 +71,16 @@ def draw_gates(gates: DataFrame | Iterable[Gate]) -> Figure:
 
 
 def draw_gate_movement(frame: DataFrame) -> Figure:
-    """How the gates moved during training, in the first, middle and last third of the layers, side by side.
+    """The gates during training, in the first, middle and last third of the layers, side by side.
 
-    Shares: averaged over layers; a thin line a seed, a bold one for their mean. Gates of channels: their quantiles over
-    all channels that were recorded.
+    Shares are averaged over layers, with a thin line for each seed and a bold one for their mean. Gates of channels are
+    shown by their quantiles over all recorded channels.
 
     Args:
         frame: tidy gates of one or more arms and seeds.
 
     Raises:
-        ValueError: where the gates were recorded only once, so that nothing has moved.
+        ValueError: the gates were recorded only once.
     """
     frame = finite(frame)
     time = next((name for name in ("epoch", "step") if frame[name].nunique() > 1), None)
@@ -110,7 +111,7 @@ def draw_gate_movement(frame: DataFrame) -> Figure:
 
 
 def quiet(ax: Axes) -> None:
-    """Take away what does not carry data: the box, the tick marks, dark grid lines."""
+    """Remove the box, the tick marks and dark grid lines of an axis."""
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color(_FAINT)
     ax.tick_params(length=0, labelsize=8.5, colors=_INK)
@@ -148,11 +149,12 @@ def _bars(ax: Axes, panel: Panel) -> None:
 
 
 def _ridges(ax: Axes, panel: Panel) -> None:
-    """A ridge a layer, its foot at the layer's depth; as wide as the root of the share, so that a few show, too."""
+    """One ridge for each layer, which starts at the layer's depth; its width is the root of the share of channels, so
+    that small shares are visible."""
     import numpy as np
 
     spread, middles = ridges(panel.rows), (np.arange(RIDGE_BINS) + 0.5) / RIDGE_BINS
-    for depth, shares in spread[::-1].iterrows():  # from the right, so that a ridge covers what is behind it
+    for depth, shares in spread[::-1].iterrows():  # from the right, so that a ridge covers the next one
         width = 1.6 * np.sqrt(shares)
         ax.fill_betweenx(middles, depth - 0.4, depth - 0.4 + width, color=panel.colour, alpha=0.8, linewidth=0)
         ax.plot(depth - 0.4 + width, middles, color="white", linewidth=0.6)
@@ -202,7 +204,7 @@ def _quantile_lines(ax: Axes, panel: Panel, rows: DataFrame, time: str) -> None:
 
 
 def _legend(ax: Axes, columns: int) -> None:
-    """On the title's line, at the right."""
+    """Add the legend on the title's line, at the right."""
     ax.legend(
         loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=columns, frameon=False, fontsize=8.5, labelcolor=_INK,
         handlelength=1.0, handleheight=0.9, handletextpad=0.4, columnspacing=1.2, borderpad=0.2,
@@ -210,10 +212,10 @@ def _legend(ax: Axes, columns: int) -> None:
 
 
 def _mark_stages(axes: list[Axes], layers: Series) -> None:
-    """A gap where a stage of the network begins, and the stages' names below the last panel."""
+    """Mark the start of each stage of the network by a gap, and write the stages' names below the last panel."""
     for name, begin, end in stages(list(layers)):
         left, right = layers.index[begin] - 0.5, layers.index[end - 1] + 0.5
-        if (right - left) / len(layers) > 0.014 * len(name):  # a narrower one's name would run into its neighbour's
+        if (right - left) / len(layers) > 0.014 * len(name):  # otherwise names would overlap
             for ax in axes:
                 for edge in {left, right} - {layers.index[0] - 0.5, layers.index[-1] + 0.5}:
                     ax.axvline(edge, color="white", linewidth=3)

@@ -1,4 +1,4 @@
-"""What IBN-Net's two halves let through while a network trains: to W&B, and as a picture layer by epoch."""
+"""Statistics of the outputs of IBN-Net's two halves during a training, on W&B as curves and as a picture."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ MEASURES = ("in_mean", "in_std", "bn_mean", "bn_std", "bn_between_images")
 
 
 class HalvesTracker(pl.Callback):
-    """Logs, for every `IBN2d`, mean and standard deviation of what comes out of its IN half and of its BN half.
+    """Logs, for every `IBN2d`, mean and standard deviation of the outputs of its IN half and its BN half.
 
-    `in_mean`, `in_std`, `bn_mean`, `bn_std`: over a training batch, the standard deviation being a typical channel's
-    (root of the mean variance). `bn_between_images`: the share of the BN half's variance that lies between the images'
-    own means, which is the part that an instance norm takes away (in the IN half it is 0 by construction).
+    `in_mean`, `in_std`, `bn_mean`, `bn_std` are computed over a training batch; the standard deviation is the root of
+    the channels' mean variance. `bn_between_images` is the share of the BN half's variance that is between the means of
+    the images. An instance norm removes this part, so in the IN half it is 0 by construction.
 
-    Where weights are averaged, the average, which is the network that is evaluated and kept, is shown the same images;
-    in evaluation mode, so that nothing of it, nor any random draw, is changed by the look.
+    If weights are averaged, the measures are those of the average, which is the network that is evaluated and saved. It
+    processes the same images in evaluation mode, so that neither its state nor any random number changes.
 
-    Looked at in the first batch of each epoch and every few steps; in between nothing is hooked. Goes to W&B alone, in
-    the keys of `LayerLog`: `ibn/in_mean` and the like, hidden ones by layer, and the picture `ibn/map`. Without W&B, or
-    in a network without `IBN2d`, this does nothing.
+    The measures are taken in the first batch of each epoch and every few steps; between these there are no hooks. They
+    are logged to W&B only, with the keys of `LayerLog`: `ibn/in_mean` etc., hidden ones for each layer, and the picture
+    `ibn/map`. Without W&B, or in a network without `IBN2d`, the callback does nothing.
     """
 
     def __init__(self):
         self.log: LayerLog | None = None
-        self._loaded: dict = {}  # of a checkpoint, until the network's layers are known
+        self._loaded: dict = {}  # state of a checkpoint, until the network's layers are known
         self._handles: list = []
-        self._seen: dict[int, Tensor] = {}
+        self._measures: dict[int, Tensor] = {}
         self._images: Tensor | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -56,7 +56,7 @@ class HalvesTracker(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
         if self.log is not None and (batch_idx == 0 or (steps_of(trainer, module) + 1) % self._every == 0):
-            hooks = (layer.register_forward_hook(partial(self._look, i)) for i, layer in enumerate(self._layers))
+            hooks = (layer.register_forward_hook(partial(self._measure, i)) for i, layer in enumerate(self._layers))
             self._handles = list(hooks)
             if self._network is not module:
                 self._handles.append(module.register_forward_pre_hook(self._keep_images))
@@ -66,14 +66,14 @@ class HalvesTracker(pl.Callback):
             return
         if self._images is not None:
             with trainer.precision_plugin.forward_context():
-                shown_as_evaluated(self._network, self._images)
+                run_in_evaluation_mode(self._network, self._images)
             self._images = None
         self._unhook()
-        if len(self._seen) == len(self._layers):  # a layer that took no part has nothing to tell
-            brought = torch.stack([self._seen[i] for i in range(len(self._layers))]).cpu().numpy()
-            self._measured = brought.T.astype(np.float64)
+        if len(self._measures) == len(self._layers):  # fewer if a layer did not run
+            measures = torch.stack([self._measures[i] for i in range(len(self._layers))]).cpu().numpy()
+            self._measured = measures.T.astype(np.float64)
             self._to_wandb(steps_of(trainer, module), self.log.curves(self._measured))
-        self._seen = {}
+        self._measures = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.log is None or self._measured is None:
@@ -84,7 +84,7 @@ class HalvesTracker(pl.Callback):
             self._draw(steps_of(trainer, module))
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.log is not None and self.log.epochs and self._drawn != self.log.epochs[-1]:  # it ended before its time
+        if self.log is not None and self.log.epochs and self._drawn != self.log.epochs[-1]:  # the training ended early
             self._draw(steps_of(trainer, module))
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
@@ -97,11 +97,11 @@ class HalvesTracker(pl.Callback):
         self._loaded = state_dict
 
     def _keep_images(self, module: nn.Module, inputs: tuple) -> None:
-        if isinstance(inputs[0], Tensor):  # DDP calls the module with a whole batch as well
+        if isinstance(inputs[0], Tensor):  # DDP also calls the module with a whole batch
             self._images = inputs[0].detach()
 
-    def _look(self, i: int, layer: IBN2d, inputs: tuple, output: Tensor) -> None:
-        self._seen[i] = halves(layer, output)
+    def _measure(self, i: int, layer: IBN2d, inputs: tuple, output: Tensor) -> None:
+        self._measures[i] = halves(layer, output)
 
     def _unhook(self) -> None:
         for handle in self._handles:
@@ -120,8 +120,8 @@ class HalvesTracker(pl.Callback):
 
 
 @torch.no_grad()
-def shown_as_evaluated(network: nn.Module, images: Tensor) -> None:
-    """Let a network see images in evaluation mode; every part of it is in its own mode again afterwards."""
+def run_in_evaluation_mode(network: nn.Module, images: Tensor) -> None:
+    """Run a network on images in evaluation mode, and restore the mode of each of its modules."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     network(images)
@@ -131,7 +131,7 @@ def shown_as_evaluated(network: nn.Module, images: Tensor) -> None:
 
 @torch.no_grad()
 def halves(layer: IBN2d, output: Tensor) -> Tensor:
-    """`MEASURES` of an IBN layer's output (N, C, H, W), float32 on its device."""
+    """`MEASURES` of an IBN layer's output (N, C, H, W): float32, (5,), on its device."""
     within, mean = (part.float() for part in torch.var_mean(output, dim=(2, 3), correction=0))  # (N, C) each
     means_of, variances_of = (
         dict(zip(layer.parts(), each.tensor_split([layer.first], 1), strict=True)) for each in (mean, within)

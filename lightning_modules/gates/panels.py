@@ -1,9 +1,9 @@
-"""What there is to show of gates, whatever norm they are of and whoever draws it: figures, page, terminal, W&B.
+"""The data of gate figures, for gates of all norms; figures, report, terminal and W&B use it.
 
-The frames are tidy, one row a gate value: norm, seed, epoch, step, layer, depth, statistic, label, value; the record of
-a single run may lack norm and seed. A statistic's values are one of two kinds. Shares say how a layer divides its trust
-between what their labels name ("in", "ln", "bn" of SN's "mean" and "var"). Or each channel has a value in [0, 1] of its
-own, labelled by its number (BIN's "rho"). What they are called the norm itself says (`normshift.registry.GateSpec`).
+The frames are tidy, with one row for each gate value: norm, seed, epoch, step, layer, depth, statistic, label, value.
+The record of a single run may lack norm and seed. There are two kinds of values. Shares are the weights of a layer's
+statistics, which the labels name ("in", "ln", "bn" of SN's "mean" and "var"). Gates of channels are one value in [0, 1]
+for each channel, labelled by its number (BIN's "rho"). Titles come from the norm (`normshift.registry.GateSpec`).
 """
 
 from __future__ import annotations
@@ -15,42 +15,45 @@ from typing import TYPE_CHECKING
 
 from normshift.registry import NORMS, GateSpec, gate_spec
 
-if TYPE_CHECKING:  # pandas loads in a second; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # pandas loads slowly, and --help does not need it
     from pandas import DataFrame
 
     from normshift import Gate
 
 NEAR = 0.1
-"""A channel's gate below this, or above one minus this, counts as having chosen a side."""
+"""A channel's gate below this, or above one minus this, has chosen a side."""
 
 RIDGE_BINS = 40
-"""Bins of [0, 1] in a ridge."""
+"""Number of bins of [0, 1] in a ridge."""
 
 LEAST_STAGES = 3
-"""Stages of a network that has any worth telling apart."""
+"""Networks with fewer stages are divided further."""
 
 MOST_STAGES = 12
-"""More names would run into each other."""
+"""More names would overlap."""
 
 OTHER_COLOUR = "#777777"
-"""The colour of a norm that has none."""
+"""The colour of norms without a colour of their own."""
 
 ROUNDING = 1e-3
-"""By which shares may add up to more than 1."""
+"""Shares may add up to 1 plus this, because of rounding."""
 
 FURTHER = ("#9467bd", "#a17c1f", "#17807e", "#c0507a", "#5b7f2b")
-"""Colours, in turn, of labels that are no norm's name."""
+"""Colours for labels that are not names of norms, in turn."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The gates of one arm that belong together: one statistic of all layers, at one time or at several.
+    """The gates of one statistic in all layers of one arm, at one or several times.
 
     Attributes:
-        arm: the arm's name, or the norm's. title: what the statistic is called. rows: tidy.
-        by_channel: each channel has its own value; else the values are shares.
-        labels, colours: of the shares; by channel, what a channel uses at 0 and at 1.
-        colour: the norm's. note: what is to be known of the statistic, such as where it starts.
+        arm: name of the arm, or of the norm.
+        title: name of the statistic.
+        rows: a tidy frame.
+        by_channel: whether each channel has its own value; otherwise the values are shares.
+        labels, colours: those of the shares; with `by_channel`, of the statistics that a channel uses at 0 and at 1.
+        colour: the norm's colour.
+        note: a remark, such as the initial value.
     """
 
     arm: str
@@ -64,7 +67,7 @@ class Panel:
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """What stands at 0 and at 1 of the axis of channels."""
+        """The axis labels at 0 and at 1."""
         if not self.by_channel or self.labels == ("0", "1"):
             return "0", "1"
         return tuple(f"{end} {called(label)}" for end, label in enumerate(self.labels))
@@ -73,7 +76,7 @@ class Panel:
         return replace(self, rows=self.rows[self.rows["epoch"] == epoch])
 
     def shares(self) -> DataFrame:
-        """A row a depth, a column a label, averaged over the rows; by channel, the mean and what it leaves to 1."""
+        """The mean share for each depth (rows) and label (columns); by channel, the mean and 1 minus the mean."""
         if self.by_channel:
             high = self.rows.groupby("depth")["value"].mean()
             low, end = self.labels
@@ -82,7 +85,7 @@ class Panel:
         return mixed.sort_index().reindex(columns=[*self.labels])
 
     def sides(self) -> DataFrame:
-        """By channel: the share of a layer's channels near 0 and near 1, a row a depth, a column a label."""
+        """By channel: the shares of a layer's channels near 0 and near 1, for each depth (rows) and label (columns)."""
         import pandas as pd
 
         values, depth = self.rows["value"], self.rows["depth"]
@@ -91,7 +94,7 @@ class Panel:
 
 
 def panels(frame: DataFrame) -> list[Panel]:
-    """All that is to be drawn of a frame: for every arm a panel a statistic."""
+    """The panels of a frame: one for each arm and statistic."""
     named = told_apart(frame)
     arm = "arm" if "arm" in named else "norm"
     return [
@@ -102,7 +105,7 @@ def panels(frame: DataFrame) -> list[Panel]:
 
 
 def tidy(gates: DataFrame | Iterable[Gate]) -> DataFrame:
-    """The gates of a network (`normshift.gates(network)`) as a frame, all of epoch and step 0; a frame as it is."""
+    """The gates of a network (`normshift.gates(network)`) as a frame at epoch and step 0; frames stay as they are."""
     import pandas as pd
 
     if isinstance(gates, pd.DataFrame):
@@ -116,21 +119,21 @@ def tidy(gates: DataFrame | Iterable[Gate]) -> DataFrame:
 
 
 def finite(frame: DataFrame) -> DataFrame:
-    """The gates that are numbers: a training that failed may have left others."""
+    """The rows with finite values; a training that failed may have recorded others."""
     import numpy as np
 
     return frame[np.isfinite(frame["value"])]
 
 
 def last_recorded(frame: DataFrame) -> DataFrame:
-    """The gates as they stood at the last step of each training in the frame."""
+    """The gates at the last step of each training in the frame."""
     frame = told_apart(frame)
     training = ["arm" if "arm" in frame else "norm", "seed"]
     return frame[frame["step"] == frame.groupby(training)["step"].transform("max")]
 
 
 def told_apart(frame: DataFrame) -> DataFrame:
-    """The frame with the columns norm and seed, which one network's own record may lack."""
+    """The frame with columns norm and seed, which the record of a single network may lack."""
     missing = {"seed": 0} if "seed" not in frame else {}
     if "norm" not in frame:
         known = {gate.statistic: name for name in [*NORMS][::-1] for gate in NORMS[name].gates}
@@ -139,10 +142,10 @@ def told_apart(frame: DataFrame) -> DataFrame:
 
 
 def ridges(rows: DataFrame) -> DataFrame:
-    """How a gate is spread in each layer: a row a depth, a column a bin of [0, 1], the share of the channels in it.
+    """The distribution of a gate in each layer: the share of channels for each depth (rows) and bin of [0, 1].
 
-    Each channel counts for its bin and, less, for the two to either side: in layers of few channels, too, a ridge is
-    to be seen rather than single channels. What would leave [0, 1] stays in the last bins.
+    It is smoothed over two bins to either side, so that layers with few channels have a ridge too. Shares that would
+    leave [0, 1] stay in the last bins.
     """
     import numpy as np
     import pandas as pd
@@ -155,7 +158,7 @@ def ridges(rows: DataFrame) -> DataFrame:
 
 
 def sampled(rows: DataFrame) -> int:
-    """How many channels of a wide layer stand for all in the gates of one arm; 0 where every channel is there."""
+    """How many channels represent a wide layer in the gates of one arm; 0 if all channels were recorded."""
     numbered = rows[rows["label"].str.isdigit()].drop_duplicates(["depth", "statistic", "label"])
     numbers = numbered["label"].astype(int).groupby([numbered["depth"], numbered["statistic"]])
     there = numbers.nunique()
@@ -163,22 +166,22 @@ def sampled(rows: DataFrame) -> int:
 
 
 def called(label: str) -> str:
-    """What a label is called in words: "instance" for "in"."""
+    """A label in words: "instance" for "in"."""
     return NORMS[label].what.split(" norm")[0] if label in NORMS else label
 
 
 def short(label: str) -> str:
-    """What a label is called in a legend: "IN" for "in"; a user's own as it is."""
+    """A label in a legend: "IN" for "in"; other labels as they are."""
     return label.upper() if label in NORMS else label
 
 
 def norm_colour(norm: str) -> str:
-    """The colour that a norm has in every picture."""
+    """The colour of a norm in all figures."""
     return (NORMS[norm].colour if norm in NORMS else None) or OTHER_COLOUR
 
 
 def label_colours(labels: Sequence[str]) -> tuple[str, ...]:
-    """What is named after a norm wears its colour; others take what is left, in turn."""
+    """The colours of labels: the norm's colour for names of norms, those of `FURTHER` for others."""
     others = [label for label in labels if label not in NORMS]
     return tuple(
         FURTHER[others.index(label) % len(FURTHER)] if label in others else norm_colour(label) for label in labels
@@ -186,8 +189,7 @@ def label_colours(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def stages(layers: list[str]) -> list[tuple[str, int, int]]:
-    """The stages of a network whose layers have these module names: a short name, the first layer, and one past the
-    last."""
+    """The stages of a network with layers of these names: (short name, first layer, last layer + 1) for each."""
     cuts = [(names, prefixes) for prefixes in _prefixes(layers) for names in [[*map(_last_word, prefixes)]]]
     names, prefixes = next((cut for cut in cuts if _in_one_piece(cut[0])), cuts[0])
     apart = names if len(list(groupby(names))) >= LEAST_STAGES else prefixes  # blocks.0, blocks.1 are not all one
@@ -211,13 +213,13 @@ def _last_word(prefix: str) -> str:
 
 
 def _in_one_piece(names: list[str]) -> bool:
-    """Whether none of the names comes again behind another, as a stage's does behind that of its shortcut."""
+    """Whether equal names are adjacent; a stage's name may come again after that of its shortcut."""
     return len([*groupby(names)]) == len({*names})
 
 
 def _panels(arm: str, statistic: str, rows: DataFrame) -> list[Panel]:
     norm, labels = rows["norm"].iloc[0], tuple(rows["label"].unique())
-    spec = gate_spec(norm, statistic) or GateSpec(statistic)  # plain where the norm's plug-in was not loaded
+    spec = gate_spec(norm, statistic) or GateSpec(statistic)  # the default if the norm's plug-in is not loaded
 
     def panel(title: str, rows: DataFrame, labels: Sequence[str], colours: Sequence[str], own: bool = False) -> Panel:
         return Panel(arm, title, rows, own, tuple(labels), tuple(colours), norm_colour(norm), spec.note)
@@ -225,10 +227,10 @@ def _panels(arm: str, statistic: str, rows: DataFrame) -> list[Panel]:
     numbered = all(map(str.isdigit, labels))  # as GateSlot.by_channel has it
     if numbered and len(labels) > 1:
         return [panel(spec.heading, rows, spec.ends, label_colours(spec.ends), own=True)]
-    if numbered:  # one gate a layer
+    if numbered:  # one gate for each layer
         return [panel(spec.heading, rows.assign(label=statistic), [statistic], [norm_colour(norm)])]
     means = rows.groupby(["step", "depth", "label"])["value"].mean()
     if means.groupby(level=["step", "depth"]).sum().max() < 1 + ROUNDING:
         return [panel(spec.heading, rows, labels, label_colours(labels))]
-    each = zip(labels, label_colours(labels), strict=True)  # no shares: what one label has is not taken from others
+    each = zip(labels, label_colours(labels), strict=True)  # not shares, so each label gets a panel of its own
     return [panel(f"{spec.heading} {one}", rows[rows["label"] == one], [one], [colour]) for one, colour in each]

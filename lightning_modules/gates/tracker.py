@@ -1,4 +1,4 @@
-"""What the gates do while a network trains: to a table, to W&B, and as a picture across layers."""
+"""Records the gates during a training: as a table, on W&B, and as a picture across layers."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from lightning_modules.weight_averaging import evaluated_network
 from normshift.gate_reader import GateReader, GateSlot
 
 BINS = 32
-"""Of a histogram of a channel's gates, which are in [0, 1]."""
+"""Number of bins of [0, 1] in histograms of channels' gates."""
 
 
 class GateTracker(pl.Callback):
     """Records gates (SN's shares, BIN's rho, a user's own) before training and after each epoch, and logs them.
 
-    Writes `gates.parquet` (see `GateRecord`) after each epoch, and `gates.png`. To W&B go, every few steps, the
-    measures of `GateMeasures` in the keys of `LayerLog`, `gates/mean/bn` and the like; after each epoch histograms of
-    the channels' gates, `gates/rho/histogram` and, hidden, by layer; and pictures, `gates/map`, layer by epoch, and
-    `gates/across_layers`. A network without gates leaves no trace. Where weights are averaged, all of this is of the
-    average, which is the network that is evaluated and kept.
+    After each epoch it writes `gates.parquet` (see `GateRecord`) and `gates.png`. W&B gets, every few steps, the
+    measures of `GateMeasures` with the keys of `LayerLog` (`gates/mean/bn` etc.), and after each epoch histograms of
+    the channels' gates (`gates/rho/histogram`, and hidden ones for each layer) and the pictures `gates/map`, layer by
+    epoch, and `gates/across_layers`. For networks without gates the callback does nothing. If weights are averaged, all
+    of this is about the average, which is the network that is evaluated and saved.
 
     Args:
-        folder: where `gates.parquet` and `gates.png` go.
-        columns: constant columns to add in front, such as {"norm": "sn", "seed": 0}.
+        folder: the folder for `gates.parquet` and `gates.png`.
+        columns: constant columns that are added in front, such as {"norm": "sn", "seed": 0}.
     """
 
     def __init__(self, folder: Path, columns: dict | None = None):
         self.folder, self.columns = folder, columns or {}
         self.record: GateRecord | None = None
-        self._loaded: dict = {}  # of a checkpoint, until the network's gates are known
+        self._loaded: dict = {}  # state of a checkpoint, until the network's gates are known
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.record = None
@@ -59,7 +59,7 @@ class GateTracker(pl.Callback):
             self.log.hide(run)
             for key in self._measures.histogram_keys:
                 hide(run, key)
-        if not len(self.record):  # not after a resume
+        if not len(self.record):  # a new training, not a resumed one
             self._track(trainer, module, epoch=0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
@@ -73,11 +73,11 @@ class GateTracker(pl.Callback):
             self._track(trainer, module, epoch=trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.record is not None and self._drawn != self.record.times[-1][0]:  # it ended before its time
+        if self.record is not None and self._drawn != self.record.times[-1][0]:  # the training ended early
             self._to_wandb(steps_of(trainer, module), self._draw())
 
     def end_at(self, step: int) -> None:
-        """Forget what was recorded after a step: the network of that step is the one that is kept and reported."""
+        """Delete what was recorded after a step, because the network of that step is the one that is reported."""
         file = self.folder / "gates.parquet"
         if not file.is_file():
             return
@@ -113,7 +113,7 @@ class GateTracker(pl.Callback):
         return self.log.curves(measured)
 
     def _draw(self) -> dict:
-        """Draw the pictures; what of them goes to W&B."""
+        """Draw the pictures; returns those for W&B by key."""
         self._drawn = self.record.times[-1][0]
         across, by_epoch = self._draw_across(self.record.last()), self.folder / "gates-by-epoch.png"
         if not self._runs:
@@ -124,7 +124,7 @@ class GateTracker(pl.Callback):
         return {"gates/across_layers": wandb.Image(str(across)), "gates/map": wandb.Image(str(by_epoch))}
 
     def _draw_across(self, frame: pd.DataFrame) -> Path:
-        """Draw the gates of a frame across the layers; where that picture is."""
+        """Draw the gates of a frame across the layers; returns the picture's file."""
         file = self.folder / "gates.png"
         write_whole(file, partial(draw_gates(frame).savefig, format="png", dpi=120), durable=False)
         return file
@@ -135,24 +135,25 @@ class GateTracker(pl.Callback):
 
 
 class GateMeasures:
-    """What a layer's gates come to: all layers at once, from the values that a `GateReader` reads.
+    """Measures of all layers' gates, computed from the values of a `GateReader`.
 
-    Of mixtures (SN) the shares, `mean/LABEL` and `var/LABEL`. Of gates that each channel has one of (BIN's rho)
-    `rho/mean`, and the shares of the channels near either end, `rho/near_0` (below `NEAR`) and `rho/near_1` (above
+    For mixtures (SN) these are the shares, `mean/LABEL` and `var/LABEL`. For gates of channels (BIN's rho) these are
+    the mean, `rho/mean`, and the shares of channels near 0 and 1: `rho/near_0` (below `NEAR`) and `rho/near_1` (above
     1 - `NEAR`).
 
     Args:
-        slots: what the values are.
+        slots: the `slots` of the `GateReader`.
 
     Attributes:
-        layers: depth and name of each layer that has gates. names: of the measures. histogram_keys: of each
-            layer's channels.
+        layers: depth and name of each layer with gates.
+        names: names of the measures.
+        histogram_keys: W&B keys of the layers' histograms.
     """
 
     def __init__(self, slots: list[GateSlot]):
         self.layers = list(dict.fromkeys((slot.depth, slot.layer) for slot in slots))
         row = {layer: i for i, layer in enumerate(self.layers)}
-        shares: dict[str, tuple[list[int], list[int]]] = {}  # by measure: which layers, and where their value stands
+        shares: dict[str, tuple[list[int], list[int]]] = {}  # measure -> layers, and positions of their values
         for slot in slots:
             for i, label in enumerate(() if slot.by_channel else slot.labels):
                 layers, where = shares.setdefault(f"{slot.statistic}/{label}", ([], []))
@@ -167,7 +168,7 @@ class GateMeasures:
         self.histogram_keys = [key for channels in self._channels for key in channels.histogram_keys]
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """The measures (measures, layers); NaN where a layer has no such gates."""
+        """The measures, (measures, layers); NaN where a layer does not have these gates."""
         measured = np.full((len(self.names), len(self.layers)), np.nan)
         for i, name in enumerate(self.names):
             if name in self._shares:
@@ -179,23 +180,23 @@ class GateMeasures:
         return measured
 
     def histograms(self, values: np.ndarray) -> dict:
-        """W&B's histograms by key: of each layer's channels, and of all channels."""
+        """Histograms for W&B by key: for each layer, and for all channels together."""
         return {key: value for channels in self._channels for key, value in channels.histograms(values).items()}
 
 
 class _Channels:
-    """One statistic's gates that each channel has one of, in all layers that have them."""
+    """The gates of one statistic with one value for each channel, in all layers that have them."""
 
     def __init__(self, statistic: str, slots: list[GateSlot], row: dict[tuple[int, str], int]):
         self.statistic, self.names = statistic, [f"{statistic}/{name}" for name in ("mean", "near_0", "near_1")]
         self.rows = np.array([row[slot.depth, slot.layer] for slot in slots])
         self.counts = np.array([len(slot.labels) for slot in slots])
         self.where = np.concatenate([np.arange(slot.slice.start, slot.slice.stop) for slot in slots])
-        places = [layer_key(slot.depth, slot.layer) for slot in slots]
-        self.histogram_keys = [f"layers/gates/{statistic}/histogram/{place}" for place in places]
+        layers = [layer_key(slot.depth, slot.layer) for slot in slots]
+        self.histogram_keys = [f"layers/gates/{statistic}/histogram/{layer}" for layer in layers]
 
     def measures(self, values: np.ndarray) -> np.ndarray:
-        """`names` by layer (3, layers)."""
+        """The values of `names` for each layer, (3, layers)."""
         gates, starts = values[self.where].astype(np.float64), np.cumsum(self.counts) - self.counts
         each = (gates, gates < NEAR, gates > 1 - NEAR)
         return np.stack([np.add.reduceat(values.astype(np.float64), starts) / self.counts for values in each])
@@ -204,7 +205,7 @@ class _Channels:
         import wandb
 
         edges = np.linspace(0, 1, BINS + 1)
-        bins = np.minimum((values[self.where] * BINS).astype(int), BINS - 1)  # 1 itself is in the last
+        bins = np.minimum((values[self.where] * BINS).astype(int), BINS - 1)  # a value of 1 is in the last bin
         which = np.repeat(np.arange(len(self.counts)), self.counts)
         counts = np.bincount(which * BINS + bins, minlength=BINS * len(self.counts)).reshape(-1, BINS)
         keys = [*self.histogram_keys, f"gates/{self.statistic}/histogram"]

@@ -1,8 +1,8 @@
-"""AlexNet's errors, which ImageNet-C's and ImageNet-P's measures are relative to (Hendrycks, Dietterich, ICLR 2019).
+"""AlexNet's errors, by which ImageNet-C's and ImageNet-P's measures are divided (Hendrycks, Dietterich, ICLR 2019).
 
-They belong to the published files, of ImageNet's 1000 classes at 224 x 224, and to nothing else: corruptions that are
-generated anew, by whatever code, differ from the files by more than AlexNets differ from each other (no JPEG, other
-random numbers, here other frost).
+They are valid only for the published files, with ImageNet's 1000 classes at 224 x 224. Corruptions that are generated
+by any code differ from these files (no JPEG compression, other random numbers, here other frost) by more than one
+AlexNet differs from another.
 """
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -25,11 +25,11 @@ ALEXNET_ERRORS = {
     "pixelate": (0.52218, 0.5462, 0.73728, 0.87092, 0.91262),
     "jpeg_compression": (0.51002, 0.54718, 0.57294, 0.65458, 0.74778),
 }
-"""As the benchmark's authors gave them out (github.com/hendrycks/robustness, issue 10)."""
+"""As published by the benchmark's authors (github.com/hendrycks/robustness, issue 10)."""
 
 ALEXNET_CLEAN_ERROR = 0.43478
-"""Top-1 error of the same network on the clean validation set: 56.522 per cent are right (torchvision's
-`AlexNet_Weights.IMAGENET1K_V1.meta`). The paper's table rounds it to 43.5 per cent."""
+"""Top-1 error of the same network on the clean validation set: an accuracy of 56.522 per cent (torchvision's
+`AlexNet_Weights.IMAGENET1K_V1.meta`). The paper's table has 43.5 per cent."""
 
 ALEXNET_FLIP_PROBABILITIES = {
     "gaussian_noise": 0.2365,
@@ -43,6 +43,6 @@ ALEXNET_FLIP_PROBABILITIES = {
     "tilt": 0.0705,
     "scale": 0.2353,
 }
-"""AlexNet's flip probability on each of ImageNet-P's sequences. UNVERIFIED: these were handed down and could not be
-found at their source, so a mean flip rate made with them is not certain to compare with published ones. AlexNet's top-5
-distances are not known at all, which is why top-5 distances are never divided by them here."""
+"""AlexNet's flip probability on each of ImageNet-P's sequences. UNVERIFIED: no primary source was found, so mean flip
+rates may not be comparable with published ones. AlexNet's top-5 distances are unknown, so top-5 distances are not
+divided by them here."""

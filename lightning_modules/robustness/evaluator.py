@@ -1,14 +1,14 @@
-"""How robust trained classification networks are: one evaluator, for studies at their end and for `eval_robustness.py`.
+"""Evaluates the robustness of trained classification networks, at the end of a study or from `eval_robustness.py`.
 
-Five parts, each of them asked for by name:
+There are five parts, selected by name:
 
 - clean: top-1, top-5 (with more than five classes), negative log-likelihood, expected calibration error;
 - shifts: top-1 under IBN-Net's appearance shifts (Pan et al., ECCV 2018);
 - corruptions: error under ImageNet-C's 15 corruptions (Hendrycks, Dietterich, ICLR 2019);
 - perturbations: flip probability and top-5 distance along ImageNet-P's ten sequences (same paper);
-- consistency: share of images whose top-1 stays when the crop moves (Zhang, ICML 2019).
+- consistency: share of images with the same prediction for two shifted crops (Zhang, ICML 2019).
 
-Networks that see images of one size are evaluated on the same batches, so that each image is corrupted once for all.
+Networks with the same input size are evaluated on the same batches, so that each image is corrupted only once.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ PARTS = tuple(PASSES)
 
 @dataclass(frozen=True)
 class EvaluatedNetwork:
-    """A network, and how images reach it."""
+    """A network, and how its input images are prepared."""
 
     name: str
-    """What its rows are called."""
+    """Its name in rows of results."""
     net: nn.Module
-    """Normalised images float (N, 3, size, size) -> scores (N, classes), on whatever device it lies."""
+    """Maps normalised images, float (N, 3, size, size), to scores (N, classes); on any device."""
     size: int
-    """Pixels of a side."""
+    """Side of the input in pixels."""
     resize: int | None
-    """Shorter side before the centre crop; None: images are taken as they are."""
+    """Shorter side before the centre crop; None: images are not resized."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    """Of the channels, in units of 0 to 1."""
+    """Mean and standard deviation of the channels, for values from 0 to 1."""
     classes: tuple[str, ...]
-    """Their names, in the order of the scores."""
+    """Names of the classes, in the order of the scores."""
     interpolation: str = "bilinear"
-    """What images are resized by: bilinear or bicubic, smoothing either way."""
+    """How images are resized: bilinear or bicubic, both with antialiasing."""
     squash: bool = False
-    """Whether both sides are resized, whatever an image's shape, and not the shorter one."""
+    """Whether both sides, instead of the shorter one, are resized to `resize`."""
 
     @property
     def crop(self) -> EvaluationCrop:
-        """What of an image it sees."""
+        """The part of an image that the network gets."""
         return EvaluationCrop(self.size, self.resize, self.interpolation, self.squash)
 
     @classmethod
     def trained(cls, name: str, module) -> EvaluatedNetwork:
-        """A `ClassificationModule`, evaluated on images as its recipe has them."""
+        """A `ClassificationModule`, with the evaluation images of its recipe."""
         recipe = module.recipe
         mean, std = statistics(recipe.normalisation)
         resizing = {"interpolation": recipe.interpolation, "squash": recipe.squash}
@@ -85,30 +85,29 @@ def evaluate(
     frost: Photographs | None = None,
     progress: bool = False,
 ) -> list[dict]:
-    """Evaluate networks on the same images, in evaluation mode; their training modes are left as they were.
+    """Evaluate networks on the same images, in evaluation mode; modes are restored afterwards.
 
     Args:
-        evaluated: with names of their own. Those that see the same crop share every corrupted image.
+        evaluated: networks with distinct names. Those with the same crop share every corrupted image.
         samples: a classification set: `samples[i]` is (uint8 RGB (H, W, 3), label), `samples.labels` all labels.
-        parts: of PARTS.
-        batch_size: images that go through a network at once; nothing else depends on it.
-        severities: of the corruptions.
+        parts: names in PARTS.
+        batch_size: images in one batch; results do not depend on it.
+        severities: severities of the corruptions, from 1 to 5.
         seed: for corruptions, drawn for each image from (seed, its index), and for crops, from (seed, index // 8).
-        frames: of a perturbation sequence; None for ImageNet-P's.
-        images: evaluate so many, spread over the classes; None for all.
-        workers: loader processes.
-        published: gives the samples of "imagenet-c/fog/3" or "imagenet-p/tilt", to evaluate published files instead of
-            what is generated here.
+        frames: number of frames of a perturbation sequence; None: as in ImageNet-P.
+        images: evaluate so many images, spread over the classes; None: all.
+        workers: number of loader processes.
+        published: returns the samples of "imagenet-c/fog/3" or "imagenet-p/tilt", to evaluate published files instead
+            of generated ones.
         frost: ImageNet-C's photographs of frost; None for painted ones.
-        progress: show how far it is.
+        progress: show the progress.
 
     Returns:
-        Rows {network, part, condition, severity, measure, value}. Severity is None but for corruptions. Accuracies,
+        Rows {network, part, condition, severity, measure, value}. Severity is None except for corruptions. Accuracies,
         errors, flip probabilities and consistencies are in [0, 1].
 
     Raises:
-        ValueError: an unknown part or severity, names that are not distinct, no images, or scores that do not fit the
-            classes.
+        ValueError: an unknown part or severity, equal names, no images, or scores that do not fit the classes.
     """
     _check(evaluated, samples, parts, severities)
     chosen = partial(views.spread, count=images) if images else _all
@@ -145,7 +144,7 @@ def _all(labels: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _evaluating(nets: list[nn.Module]) -> Iterator[None]:
-    """Evaluation mode, after which every module is in the mode it was in."""
+    """Evaluation mode within the `with` block; afterwards every module has its previous mode."""
     modes = [(module, module.training) for net in nets for module in net.modules()]
     try:
         for net in nets:
@@ -160,11 +159,11 @@ def _evaluating(nets: list[nn.Module]) -> Iterator[None]:
 def _evaluate(
     group: list[EvaluatedNetwork], each: Pass, batch_size: int, workers: int, advance: Callable
 ) -> list[dict]:
-    """One pass over the images with several networks; a row for each network and key."""
+    """One pass over the images with several networks; returns a row for each network, condition and measure."""
     found: list[dict] = [{} for _ in group]
     images = max(1, batch_size // each.views)
     for shown, labels in views.loader(each.samples, each.indices, each.view, images, workers):
-        scores = [_scores(one, shown, batch_size) for one in group]  # all are under way before the first is waited for
+        scores = [_scores(one, shown, batch_size) for one in group]  # all are queued on the GPU before waiting
         for one, values, tensor in zip(group, found, scores, strict=True):
             if tensor.shape[-1] != len(one.classes):
                 raise ValueError(f"{one.name} gives {tensor.shape[-1]} scores for its {len(one.classes)} classes.")
@@ -182,7 +181,7 @@ def _evaluate(
 
 
 def _scores(one: EvaluatedNetwork, shown: Tensor, batch_size: int) -> Tensor:
-    """Scores (N, K, classes) of views uint8 (N, K, size, size, 3)."""
+    """Scores (N, K, classes) for views, uint8 (N, K, size, size, 3)."""
     like = next(one.net.parameters(), torch.empty(0))
     mean, std = (
         torch.tensor(values, device=like.device, dtype=like.dtype).view(3, 1, 1) for values in (one.mean, one.std)
@@ -195,7 +194,7 @@ def _scores(one: EvaluatedNetwork, shown: Tensor, batch_size: int) -> Tensor:
 
 
 def _reduced(whole: dict) -> dict:
-    """Means over images; what the calibration error is made of becomes the calibration error."""
+    """Means over images; confidences and accuracies become the calibration error."""
     confidences = whole.pop(("clean", None, "confidence"), None)
     means = {key: float(np.mean(values)) for key, values in whole.items()}
     if confidences is not None:

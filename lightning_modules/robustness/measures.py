@@ -1,4 +1,4 @@
-"""Formulas that robustness is measured by, in float64. Errors and probabilities are shares in [0, 1]."""
+"""The measures of robustness, in float64. Errors and probabilities are in [0, 1]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from lightning_modules.robustness.alexnet import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS, ALEXNET_FLIP_PROBABILITIES
 
 BINS = 15
-"""Of the calibration error; Guo et al. 2017 count in as many."""
+"""Number of bins of the calibration error, as in Guo et al. (2017)."""
 
 
 def corruption_errors(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -52,7 +52,7 @@ def relative_mean_corruption_error(errors: Mapping[str, Sequence[float]], clean_
 def mean_flip_rate(flips: Mapping[str, float]) -> float:
     """mFR, the mean over the ten perturbations of FP_p / FP^AlexNet_p (same paper, section 3.3).
 
-    AlexNet's own are unverified: see `imagenet_c.ALEXNET_FLIP_PROBABILITIES`.
+    AlexNet's are unverified: see `alexnet.ALEXNET_FLIP_PROBABILITIES`.
 
     Raises:
         ValueError: the perturbations are not ImageNet-P's ten.
@@ -63,7 +63,7 @@ def mean_flip_rate(flips: Mapping[str, float]) -> float:
 
 
 def ranking(scores: np.ndarray) -> np.ndarray:
-    """Classes from the likeliest to the least likely, int (..., classes); of equal ones the first class comes first."""
+    """Classes sorted by decreasing score, int (..., classes); of equal scores the first class comes first."""
     return np.argsort(-scores, axis=-1, kind="stable")
 
 
@@ -71,7 +71,7 @@ def flip_probability(order: np.ndarray, against_first: bool) -> np.ndarray:
     """FP of each sequence: the share of frames whose top-1 differs from the previous frame's (same section).
 
     Args:
-        order: int (sequences, frames, classes), as `ranking` gives them.
+        order: int (sequences, frames, classes), from `ranking`.
         against_first: compare with the first frame instead, as ImageNet-P does for noise, which has no order in time.
 
     Returns:
@@ -85,11 +85,11 @@ def top5_distance(order: np.ndarray, against_first: bool) -> np.ndarray:
     """Unnormalised top-5 distance of each sequence, the mean over its pairs of frames (same section).
 
     d = sum_{i=1..5} sum_{j=min(i,s(i))+1..max(i,s(i))} 1[1 <= j-1 <= 5], where s(i) is the rank in the later frame of
-    the class that has rank i in the earlier one. The inner sum is |i - min(s(i), 6)|. d is not symmetric; the direction
-    is that of the benchmark's own evaluation.
+    the class with rank i in the earlier one. The inner sum is |i - min(s(i), 6)|. d is not symmetric; the direction is
+    that of the benchmark's code.
 
     Args:
-        order: int (sequences, frames, classes), as `ranking` gives them.
+        order: int (sequences, frames, classes), from `ranking`.
         against_first: compare with the first frame instead of the previous one.
 
     Returns:
@@ -98,19 +98,18 @@ def top5_distance(order: np.ndarray, against_first: bool) -> np.ndarray:
     before, after = _pairs(order, against_first)
     rank_after = np.argsort(after, axis=-1)  # of each class, from 0
     ranks = np.take_along_axis(rank_after, before[..., :5], axis=-1) + 1
-    places = np.arange(1, ranks.shape[-1] + 1)
-    return np.abs(places - np.minimum(ranks, 6)).sum(axis=-1).mean(axis=1, dtype=np.float64)
+    ranks_before = np.arange(1, ranks.shape[-1] + 1)
+    return np.abs(ranks_before - np.minimum(ranks, 6)).sum(axis=-1).mean(axis=1, dtype=np.float64)
 
 
 def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
     """Expected calibration error (Guo et al., ICML 2017, equation 3): sum_m |B_m|/n |accuracy(B_m) - confidence(B_m)|.
 
-    The bins are 15 of equal width, ((m-1)/15, m/15]. (torchmetrics keeps confidences that round to 1 in a bin of their
-    own, which for a sure network is a sixteenth.)
+    There are 15 bins of equal width, ((m-1)/15, m/15]. (torchmetrics has a 16th bin for confidences that round to 1.)
 
     Args:
         confidences: float (n,), the probability of each predicted class.
-        correct: bool (n,), whether it was the right one.
+        correct: bool (n,), whether the prediction is right.
     """
     confidences, correct = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)
     bins = np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)

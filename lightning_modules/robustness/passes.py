@@ -1,4 +1,4 @@
-"""The ways through the images that a robustness evaluation takes, part by part: what is shown, what is measured."""
+"""The passes over the images in a robustness evaluation: for each part, the views of an image and the measures."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lightning_modules.robustness.measures import flip_probability, ranking, top
 from lightning_modules.robustness.views import EvaluationCrop
 
 FRAMES = 30
-"""About as many has a sequence; only the size of loaded batches and the pace of the progress bar depend on it."""
+"""Approximate number of frames in a sequence, for the size of loaded batches and the progress bar."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One way through the images: what is shown, and what the scores are turned into."""
+    """One pass over the images: which views the networks get, and the measures of their scores."""
 
     part: str
     samples: LabelledImages
     indices: np.ndarray
     view: views.View
-    views: int  # of an image, about
+    views: int  # about how many views an image has
     measure: Callable[[np.ndarray, np.ndarray], dict]  # (scores (N, K, classes), labels (N,)) -> {key: values (N,)}
 
 

@@ -1,4 +1,4 @@
-"""How far a long evaluation is: a bar on a terminal, a line now and then in a log."""
+"""The progress of a long evaluation: a bar on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 EVERY = 0.1
-"""Share of the work from one line of a log to the next."""
+"""Share of the work between two lines of a log."""
 
 
 @contextmanager
 def progress_bar(
     total: float, doing: str = "evaluating", done: str = "evaluated"
 ) -> Iterator[Callable[[str, float], None]]:
-    """Show progress towards `total`, none for 0; gives what to call with a word on the work and how much was done.
+    """Show the progress towards `total`, nothing if it is 0. Yields a function of a description and an amount.
 
     Args:
-        doing: what a terminal's bar begins with. done: what a log's lines begin with.
+        total: the amount of work.
+        doing: beginning of the bar's text.
+        done: beginning of a log's lines.
     """
     console = Console()
     if not total:

@@ -1,4 +1,4 @@
-"""What a table shows of a robustness evaluation, and where it may be divided by AlexNet's."""
+"""The summary of a robustness evaluation for a table, and when it may be divided by AlexNet's errors."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def summary(rows: Sequence[dict], alexnet: bool = False) -> dict[str, float]:
-    """One network's rows as the measures that a table shows, means over conditions and severities.
+    """The measures of one network for a table, averaged over conditions and severities.
 
     Args:
-        rows: of one network, as `evaluate` gives them.
-        alexnet: whether AlexNet's errors may be divided by: the published files of ImageNet-C and -P were evaluated,
-            and `compares_with_alexnet`. Then mCE, relative mCE and mFR are reckoned, where all that they take was
-            measured.
+        rows: the rows of one network from `evaluate`.
+        alexnet: whether results may be divided by AlexNet's errors, because the published files of ImageNet-C and -P
+            were evaluated and `compares_with_alexnet` is true. Then mCE, relative mCE and mFR are computed if all
+            values for them are available.
 
     Returns:
-        What was measured, of: top-1, top-5, NLL, ECE, each appearance shift's top-1, `mean error, corrupted`, mCE,
-        relative mCE, `flip probability`, mFR, `top-5 distance`, consistency. All but NLL and top-5 distance are in per
-        cent.
+        Those of these that were measured: top-1, top-5, NLL, ECE, each appearance shift's top-1, `mean error,
+        corrupted`, mCE, relative mCE, `flip probability`, mFR, `top-5 distance`, consistency. All except NLL and top-5
+        distance are in per cent.
     """
     found: dict[str, float] = {}
     clean = {row["measure"]: row["value"] for row in rows if row["part"] == "clean"}
@@ -61,12 +61,12 @@ def summary(rows: Sequence[dict], alexnet: bool = False) -> dict[str, float]:
 
 
 def compares_with_alexnet(evaluated: EvaluatedNetwork, labels: np.ndarray) -> bool:
-    """Whether errors on published files may be divided by AlexNet's: ImageNet's 1000 classes, all there, at 224.
+    """Whether errors on published files may be divided by AlexNet's: only for all 1000 ImageNet classes at 224.
 
-    What is generated here never compares: AlexNet's errors are those on the files.
+    Errors on generated corruptions may never, because AlexNet's are those on the published files.
 
     Args:
-        labels: of the files that are evaluated.
+        labels: labels of the evaluated files.
     """
     wnids = len(evaluated.classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in evaluated.classes)
     return wnids and evaluated.size == 224 and len(np.unique(labels)) == 1000

@@ -1,7 +1,7 @@
-"""What networks are shown when their robustness is evaluated: uint8 crops, changed in one way or another.
+"""The views of an image in a robustness evaluation: uint8 crops that are shifted, corrupted or otherwise changed.
 
-A view turns an image into several, (K, size, size, 3), which are evaluated side by side. Views depend on the image, its
-index and a seed and on nothing else: not on the batch, the worker or what was drawn before.
+A view turns an image into K ones, (K, size, size, 3), which are evaluated together. It depends only on the image, its
+index and a seed, not on the batch, the worker or earlier random numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from datamodules.image_files import DataError
 from datamodules.samples import LabelledImages
 
 TOGETHER = 8
-"""Images in a row that the published shift consistency crops at the same offsets."""
+"""Number of consecutive images that the published shift consistency crops at the same offsets."""
 
 View = Callable[[np.ndarray, int], np.ndarray]
 """(image uint8 (H, W, 3), its index) -> uint8 (K, size, size, 3)."""
@@ -33,25 +33,27 @@ View = Callable[[np.ndarray, int], np.ndarray]
 
 @dataclass(frozen=True)
 class EvaluationCrop:
-    """The part of an image that a network is evaluated on, as bytes: what `EvaluationImage` normalises.
+    """The crop on which a network is evaluated, before normalisation (see `EvaluationImage`).
 
-    Call with uint8 (H, W, 3); returns uint8 (size, size, 3).
+    Call it with uint8 (H, W, 3); it returns uint8 (size, size, 3).
     """
 
     size: int
     resize: int | None = None
-    """What the shorter side is resized to before the centre is cut out; None for `size`."""
+    """Length of the shorter side before the centre crop; None: `size`."""
     interpolation: str = "bilinear"
     squash: bool = False
-    """Resize both sides to that, whatever the image's shape."""
+    """Whether both sides, instead of the shorter one, are resized to `resize`."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return centre(self._resized(image, self.resize or self.size), self.size)
 
     def picture(self, image: np.ndarray) -> np.ndarray:
-        """What the published crops of ImageNet-P and of shift consistency are cut from: at 224 a shorter side of 256,
-        whatever the network itself is evaluated at; other sizes keep that proportion. Images that are taken as they are
-        (resize None) have no more than the network sees."""
+        """The larger image from which the published crops of ImageNet-P and of shift consistency are cut.
+
+        For a network's size of 224 its shorter side is 256, independently of `resize`; other sizes keep this
+        proportion. If `resize` is None, the shorter side is `size`.
+        """
         return self._resized(image, self.size if self.resize is None else round(self.size * MARGIN))
 
     def _resized(self, image: np.ndarray, side: int) -> np.ndarray:
@@ -59,7 +61,7 @@ class EvaluationCrop:
 
 
 def plain(crop: EvaluationCrop) -> View:
-    """The image as it is evaluated, alone."""
+    """One view: the evaluation crop."""
     return partial(_plain, crop=crop)
 
 
@@ -71,30 +73,30 @@ def shifted(crop: EvaluationCrop) -> View:
 def corrupted(
     crop: EvaluationCrop, name: str, severities: Sequence[int], seed: int, frost: Photographs | None = None
 ) -> View:
-    """One view a severity, of the evaluated crop; `frost` are the published photographs, None for painted frost."""
+    """One view for each severity, of the evaluation crop; `frost`: the published photographs, None for painted ones."""
     photographs = {"frost": frost} if name == "frost" and frost else {}
     return partial(_corrupted, crop=crop, name=name, severities=tuple(severities), seed=seed, **photographs)
 
 
 def sequence(crop: EvaluationCrop, name: str, frames: int | None, seed: int) -> View:
-    """One view a frame, of the middle of a picture that moves, as ImageNet-P was made."""
+    """One view for each frame of a perturbation sequence, cut from the centre, as in ImageNet-P."""
     return partial(_sequence, crop=crop, name=name, frames=frames, seed=seed)
 
 
 def published_sequence(size: int) -> View:
-    """The frames of ImageNet-P's own videos, cut to the network's size at the centre."""
+    """The frames of ImageNet-P's published videos, centre-cropped to the network's size."""
     return partial(_centred, size=size)
 
 
 def two_crops(crop: EvaluationCrop, seed: int) -> View:
     """Two crops of one image, a few pixels apart (Zhang, ICML 2019, section 4).
 
-    At 224: the shorter side is resized to 256, the centre 256 x 256 is cut out, and each crop's two offsets are drawn
-    from 0 to 31. Other sizes keep that proportion, 8 to 7. Images that already have the network's size (resize None)
-    are reflect-padded by size // 8 pixels in all instead.
+    At size 224, the shorter side is resized to 256, the centre of 256 x 256 is cut out, and each crop's two offsets are
+    drawn from 0 to 31. Other sizes keep this proportion of 8 to 7. Images that already have the network's size (resize
+    None) are reflect-padded by size // 8 pixels in total instead.
 
-    As published, 8 images that follow each other in the set have the same offsets. (The published figures are means of
-    five passes over the set; this is one, and another seed is another.)
+    As in the published code, 8 consecutive images have the same offsets. (The published figures are means over five
+    passes; one call is one pass, and other seeds give others.)
     """
     return partial(_two_crops, crop=crop, seed=seed)
 
@@ -105,7 +107,7 @@ def image_seed(seed: int, index: int) -> int:
 
 
 def spread(labels: np.ndarray, count: int) -> np.ndarray:
-    """Which `count` images stand for a set: the first of each class, then the second of each, and so on.
+    """The indices of `count` images that represent a set: the first of each class, then the second, and so on.
 
     Returns:
         Indices, ascending, int64 (min(count, len(labels)),).
@@ -134,7 +136,7 @@ class Views(Dataset):
 
 
 def loader(samples: LabelledImages, indices: np.ndarray, view: View, images: int, workers: int) -> DataLoader:
-    """Batches of so many images' views, in order; takes nothing from the global random state."""
+    """Batches with the views of `images` images, in order; does not use the global random state."""
     return DataLoader(
         Views(samples, indices, view),
         images,

@@ -1,4 +1,4 @@
-"""How semantic segmentation trains and is evaluated on several domains."""
+"""Training and evaluation of semantic segmentation on several domains."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from normshift.checkpoints import place_as_published
 from normshift.wrapped import bare
 
 CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
-"""Keys of a published classifier's last layer, which an encoder has no use for."""
+"""Keys of a published classifier's last layer, which an encoder does not have."""
 
 
 class SegmentationModule(StudyModule):
-    """RobustNet's DeepLabV3+, or any segmentation-models-pytorch architecture, over a timm encoder, under any norm.
+    """RobustNet's DeepLabV3+ or any architecture of segmentation-models-pytorch, with a timm encoder and any norm.
 
-    Trains with cross entropy on the output and, weighted, on an auxiliary head behind the encoder's last stage but one;
-    optimiser and schedule are the recipe's. Logs `train/loss`, and on every evaluated domain `DOMAIN/miou` and
-    `DOMAIN/iou/CLASS` in [0, 1]. A checkpoint holds all that is needed to build the network again, to name and to
-    colour its classes and to evaluate it: `load_from_checkpoint(file)`. The file of `weights` is not read again.
+    Trains with cross entropy on the output and, weighted, on an auxiliary head after the encoder's second-last stage.
+    Logs `train/loss` and, for every evaluated domain, `DOMAIN/miou` and `DOMAIN/iou/CLASS` in [0, 1].
+    `load_from_checkpoint(file)` rebuilds the network, with the names and colours of its classes, without further
+    arguments; it does not read the file of `weights` again.
 
     Args:
-        recipe: see `lightning_modules.segmentation.recipes`; also as the plain dict of a checkpoint.
-        norm: a name in `normshift.NORMS`. IBN-Net's norms go into the encoder, whatever `norm_in` says.
-        domains: what the validation loaders hold, in their order, the source first; labelled alike.
+        recipe: see `lightning_modules.segmentation.recipes`; also as the dict in a checkpoint.
+        norm: a name in `normshift.NORMS`. IBN-Net's norms are always in the encoder only.
+        domains: the domains of the validation loaders, in their order, the source first; all with the same label space.
         norm_in: "encoder", "decoder" (with the auxiliary head) or "both".
-        weights: "none", "imagenet" (timm's, from its hub), a checkpoint file for the encoder (`load_official`), or one
-            of a whole network that RobustNet released.
-        sync_norm: take batch statistics over all processes.
-        label_space: what the network's channels mean; by default that of the domains.
+        weights: "none", "imagenet" (timm's, which are downloaded), a checkpoint file for the encoder (`load_official`),
+            or a file with a whole network that RobustNet released.
+        sync_norm: pool batch statistics over all processes.
+        label_space: the classes of the network's output channels; by default those of the domains.
 
     Raises:
-        ValueError: on an unknown architecture, encoder or norm, or weights that do not fit.
+        ValueError: an unknown architecture, encoder or norm, or weights that do not fit.
     """
 
     task = "segmentation"
@@ -82,10 +82,10 @@ class SegmentationModule(StudyModule):
         self.evaluate_on(domains)
 
     def evaluate_on(self, domains: Sequence[Domain]) -> None:
-        """Let the validation loaders hold other domains from now on, labelled as the network's channels are.
+        """Evaluate on other domains from now on.
 
         Raises:
-            ValueError: one is labelled otherwise.
+            ValueError: a domain's label space is not the network's.
         """
         for domain in domains:
             if domain.label_space != self.label_space:
@@ -105,15 +105,15 @@ class SegmentationModule(StudyModule):
         self.confusion.to(self.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores (N, classes, H, W) of normalised images (N, 3, H, W) of any size, whole or by sliding window."""
+        """Class scores (N, classes, H, W) for normalised images (N, 3, H, W), whole or in sliding windows."""
         if self.recipe.evaluation == "sliding":
-            from monai.inferers import sliding_window_inference  # heavy, and only this way of evaluating needs it
+            from monai.inferers import sliding_window_inference  # loads slowly
 
             return sliding_window_inference(images, self.recipe.crop, 4, self._whole, overlap=1 / 3)
         return self._whole(images)
 
     def model_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The training loss of a batch; a batch in which every pixel is ignored costs nothing."""
+        """The training loss of a batch; 0 if every pixel is ignored."""
         features = self.net.encoder(images)
         scores = self.net.segmentation_head(self.net.decoder(features))
         auxiliary, shrunk = self.architecture.compared(self.auxiliary(features[-2]), labels)
@@ -151,9 +151,8 @@ class SegmentationModule(StudyModule):
     def results(self) -> list[dict]:
         """The last evaluation in long form: for each domain `miou`, `iou/CLASS` and `chance`, all in [0, 1].
 
-        `chance` is the mIoU of a network that calls every pixel the same: one class right, and no IoU in the others;
-        it is left out where fewer than two classes were evaluated. `mean_over` says in words which classes the mean is
-        over.
+        `chance` is the largest mIoU of a network that predicts the same class everywhere, 1 / classes; it is left out
+        if fewer than two classes were evaluated. `mean_over` says in words which classes the mean is over.
         """
         rows = []
         for domain, ious in zip(self.domains, self.evaluation, strict=True):
@@ -166,11 +165,11 @@ class SegmentationModule(StudyModule):
         return rows
 
     def role(self, domain: Domain) -> str:
-        """Whether a domain is what the network was trained on, "source", or not, "target"."""
+        """The domain's role: "source" if the network was trained on it, otherwise "target"."""
         return "source" if domain.name in (self.source, f"{self.source}:train") else "target"
 
     def mean_over(self, domain: Domain) -> str:
-        """Which classes a domain's mean is over."""
+        """The classes that a domain's mean is over, in words."""
         missing = "0 for one that is predicted but does not occur" if self.recipe.absent_classes else "where they occur"
         return f"{len(self._counted(domain))} classes, {missing}"
 
@@ -184,7 +183,7 @@ class SegmentationModule(StudyModule):
         return optimizers(self.recipe, self)
 
     def _whole(self, images: Tensor) -> Tensor:
-        """Scores of whole images, padded to what the encoder's strides divide and cut back."""
+        """Scores for whole images, which are padded to multiples of the encoder's stride; scores are cropped back."""
         (height, width), of = images.shape[-2:], self.architecture.multiple_of
         padded = F.pad(images, (0, -width % of, 0, -height % of), mode="replicate") if of > 1 else images
         return self.net(padded)[..., :height, :width]
@@ -219,7 +218,7 @@ class SegmentationModule(StudyModule):
 
 
 def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of the pixels that count; 0 where none does."""
+    """Mean cross entropy over the pixels that are not ignored; 0 if there are none."""
     counted = (labels != IGNORE).sum().clamp(min=1)
     return F.cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
 
@@ -228,8 +227,9 @@ def class_ious(confusion: Tensor, evaluated: tuple[int, ...], absent: bool = Fal
     """Intersection over union of the evaluated classes that occur in the truth.
 
     Args:
-        confusion: (classes, classes) pixel counts, truth by row.
-        absent: count classes that only the prediction has, too, at 0 (RobustNet's mean).
+        confusion: (classes, classes) pixel counts; rows are the truth.
+        evaluated: numbers of the evaluated classes.
+        absent: include classes that occur only in the prediction, with an IoU of 0 (as in RobustNet's mean).
     """
     confusion = confusion.double()
     hits, truth, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
@@ -238,7 +238,7 @@ def class_ious(confusion: Tensor, evaluated: tuple[int, ...], absent: bool = Fal
 
 
 def mean_iou(ious: dict[int, float]) -> float:
-    """Their mean; NaN where there is nothing to evaluate."""
+    """The mean of the classes' IoUs; NaN if there are none."""
     return sum(ious.values()) / len(ious) if ious else float("nan")
 
 

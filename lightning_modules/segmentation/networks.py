@@ -1,4 +1,4 @@
-"""Segmentation networks by name: an encoder with its decoder, an auxiliary head, and what tells the kinds apart."""
+"""Segmentation networks by name, with an auxiliary head; RobustNet's and those of segmentation-models-pytorch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,23 +13,24 @@ from lightning_modules.segmentation import robustnet
 from lightning_modules.segmentation.recipes import SegmentationRecipe
 
 SMP = "unet, unetplusplus, manet, linknet, fpn, pspnet, deeplabv3, deeplabv3plus, pan, upernet, segformer"
-"""What segmentation-models-pytorch has."""
+"""The architectures of segmentation-models-pytorch."""
 
 Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a segmentation module has to know of its network.
+    """How a kind of segmentation network is built and used.
 
     Attributes:
-        check: raises ValueError for a backbone or an output stride that it cannot be built of.
-        network: makes it of a recipe, the number of classes and whether its encoder is pretrained; its parts are
-            `encoder`, `decoder` and `segmentation_head`.
-        auxiliary: makes the head for the encoder's last features but one, of their channels and the number of classes.
-        compared: the auxiliary head's scores and the labels, brought to one size.
-        multiple_of: what the sides of whole images are padded to.
-        ibn_b_positions: where `convert` puts IBN-b in the encoder; None: where IBN-Net does.
+        check: raises ValueError for a backbone or output stride that is not supported.
+        network: builds the network from a recipe, the number of classes and whether the encoder is pretrained; the
+            network has the children `encoder`, `decoder` and `segmentation_head`.
+        auxiliary: builds the auxiliary head from the channels of the encoder's second-last features and the number of
+            classes.
+        compared: resizes the auxiliary head's scores or the labels, so that they have the same size.
+        multiple_of: sides of whole images are padded to multiples of this.
+        ibn_b_positions: the argument `where` of `convert(encoder, "ibn-b")`; None: IBN-Net's positions.
     """
 
     check: Callable[[str, int], None]
@@ -41,7 +42,7 @@ class Architecture:
 
 
 def architecture(name: str) -> Architecture:
-    """`robustnet` is RobustNet's DeepLabV3+; every other name is taken for one of segmentation-models-pytorch's."""
+    """RobustNet's DeepLabV3+ for "robustnet"; all other names belong to segmentation-models-pytorch."""
     return ROBUSTNET if name == "robustnet" else LIBRARY
 
 
@@ -49,7 +50,7 @@ def built(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> tuple[n
     """The network and its auxiliary head.
 
     Raises:
-        ValueError: an unknown architecture or backbone, one that does not fit the other, or weights out of reach.
+        ValueError: an unknown architecture or backbone, an impossible combination, or weights that are not available.
     """
     backbone = recipe.backbone.removeprefix("tu-")
     if not timm.is_model(backbone):
@@ -76,7 +77,7 @@ def _library_network(recipe: SegmentationRecipe, classes: int, pretrained: bool)
 
 
 def _small_auxiliary_head(channels: int, classes: int) -> nn.Module:
-    """PSPNet's: one 3x3 convolution and a classifier, on the last stage but one."""
+    """PSPNet's auxiliary head, for the second-last stage: one 3x3 convolution and a classifier."""
     hidden = max(channels // 4, 32)
     return nn.Sequential(
         nn.Conv2d(channels, hidden, 3, padding=1, bias=False),

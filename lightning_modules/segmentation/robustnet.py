@@ -1,7 +1,7 @@
 """RobustNet's DeepLabV3+ (Choi et al., CVPR 2021): dilated ResNet, ASPP of plain convolutions, wide auxiliary head.
 
-segmentation-models-pytorch's DeepLabV3+ is another network: its ASPP is of depthwise convolutions at other rates, and
-it has a fifth of the parameters behind the encoder. `docs/robustnet.md` says more.
+segmentation-models-pytorch's DeepLabV3+ is a different network: its ASPP has depthwise convolutions with other rates,
+and a fifth of the parameters after the encoder. See `docs/robustnet.md`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from normshift import load_official, norm_layers
 from normshift.layers import InstanceNorm
 
 DILATIONS = {32: {}, 16: {"layer4": 2}, 8: {"layer3": 2, "layer4": 4}}
-"""Output stride -> dilation of every 3x3 convolution of a stage; timm and torchvision leave the stage's first block at
-the dilation of the stage before."""
+"""Output stride -> dilation of all 3x3 convolutions of a stage. (In timm and torchvision, the first block of the stage
+has the dilation of the stage before.)"""
 
 RATES = {32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)}
 """Output stride -> dilations of the ASPP's three 3x3 convolutions."""
@@ -29,7 +29,7 @@ WIDTH, LOW_WIDTH, AUXILIARY_WIDTH = 256, 48, 512
 
 
 def check(backbone: str, output_stride: int) -> None:
-    """Raises ValueError for what `RobustNet` cannot be built of."""
+    """Raise a ValueError for a backbone or output stride that `RobustNet` does not support."""
     if not is_model_in_modules(backbone, {"resnet"}):
         raise ValueError(f"robustnet stands on ResNets, such as resnet50.tv_in1k; {backbone} is none.")
     if output_stride not in RATES:
@@ -37,16 +37,17 @@ def check(backbone: str, output_stride: int) -> None:
 
 
 class RobustNet(nn.Module):
-    """Class scores (N, classes, H, W) of images (N, 3, H, W) of any size; nothing is padded.
+    """Maps images (N, 3, H, W) of any size, without padding, to class scores (N, classes, H, W).
 
-    Its parts are called as those of segmentation-models-pytorch's networks are: `encoder`, whose features are the
-    image and what is at strides 2, 4, 8 and deeper, `decoder`, which makes scores at the image's size of them, and a
-    `segmentation_head` that has nothing left to do.
+    Its children have the names of segmentation-models-pytorch's networks: `encoder`, which returns the image and
+    features at strides 2, 4, 8, ...; `decoder`, which computes scores of the image's size; and `segmentation_head`,
+    which is the identity.
 
     Args:
-        backbone: timm's name of a ResNet: stages layer1 to layer4, in front of them one stem or three convolutions.
+        backbone: timm's name of a ResNet, with stages layer1 to layer4 and a stem of one or three convolutions.
         output_stride: 32, 16 or 8.
-        pretrained: with timm's weights for `backbone`; it names them (resnet50.tv_in1k).
+        classes: number of classes.
+        pretrained: use timm's weights, which the tag of `backbone` names (resnet50.tv_in1k).
     """
 
     def __init__(self, backbone: str, output_stride: int, classes: int, pretrained: bool = False):
@@ -60,7 +61,7 @@ class RobustNet(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Scores at the image's size from an encoder's features; parts are called as in RobustNet's checkpoints."""
+    """Computes scores of the image's size from an encoder's features; children are named as in RobustNet's files."""
 
     def __init__(self, channels: list[int], rates: tuple[int, ...], classes: int):
         super().__init__()
@@ -79,7 +80,7 @@ class Decoder(nn.Module):
 
 
 class AtrousPyramid(nn.Module):
-    """One 1x1 convolution, three dilated ones and the image's mean, side by side: (N, 5 x 256, h, w)."""
+    """ASPP: a 1x1 convolution, three dilated 3x3 ones and image pooling, concatenated to (N, 5 x 256, h, w)."""
 
     def __init__(self, channels: int, rates: tuple[int, ...]):
         super().__init__()
@@ -105,16 +106,16 @@ def auxiliary_head(channels: int, classes: int) -> nn.Module:
 
 
 def at_the_head(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The auxiliary head's scores (N, classes, h, w), and labels (N, H, W) shrunk to them: int64 (N, h, w).
+    """The auxiliary head's scores (N, classes, h, w), and labels (N, H, W) resized to int64 (N, h, w).
 
-    A cell of stride s is centred on pixel s * i, for every strided convolution is padded by half of its kernel: torch's
-    plain "nearest" reads just that pixel, "nearest-exact" one half a stride away.
+    At stride s, cell i is centred on pixel s * i, because every strided convolution is padded by half of its kernel.
+    torch's "nearest" reads this pixel; "nearest-exact" would read one that is half a stride away.
     """
     return scores, F.interpolate(labels[:, None].float(), scores.shape[-2:], mode="nearest")[:, 0].long()
 
 
 def initialise(head: nn.Module) -> nn.Module:
-    """Kaiming's normal distribution for weights (fan in, ReLU), zero biases; norms as they are, at 1 and 0."""
+    """Initialise convolutions with He's normal distribution (fan in, ReLU) and zero biases; norms are unchanged."""
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -124,10 +125,10 @@ def initialise(head: nn.Module) -> nn.Module:
 
 
 def ibn_b_positions(encoder: nn.Module) -> list[str]:
-    """Where RobustNet's IBN has instance norms, for `convert(encoder, "ibn-b", where=...)`.
+    """The positions of RobustNet's IBN, for `convert(encoder, "ibn-b", where=...)`.
 
-    In place of the stem's norm, of three the first two; and behind the residual addition of the last block of layer1
-    and of layer2 (its `wt_layer` 0 0 4 4 4 0 0 and 4 4 0 4 4 0 0).
+    Instance norms replace the stem's norm (the first two of three), and follow the residual addition of the last block
+    of layer1 and of layer2 (`wt_layer` 0 0 4 4 4 0 0 and 4 4 0 4 4 0 0 in its code).
     """
     names = [name for name, module in encoder.named_modules() if name.split(".")[-1] in ("layer1", "layer2")]
     stem = [name for name in norm_layers(encoder) if "layer" not in name]
@@ -164,23 +165,23 @@ STEMS = (
     {"layer0.0": "conv1.0", "layer0.1": "conv1.1", "layer0.3": "conv1.3", "layer0.4": "conv1.4", "layer0.6": "conv1.6",
      "layer0.7": "bn1"},
 )  # fmt: skip
-"""Names of the stem's parts -> timm's: in MIT CSAIL's resnet101-imagenet.pth, which RobustNet's ResNet-101 starts from,
-and in RobustNet's own files, ResNet-50 and ResNet-101."""
+"""Names of the stem's modules -> names in timm, for three kinds of files: MIT CSAIL's resnet101-imagenet.pth, from
+which RobustNet's ResNet-101 starts, and RobustNet's own ResNet-50 and ResNet-101."""
 
 
 def is_released(state: Mapping[str, Tensor]) -> bool:
-    """Whether a checkpoint's tensors are those of a whole network as RobustNet releases it."""
+    """Whether a checkpoint has the key names of a whole network released by RobustNet."""
     return {"layer0.0.weight", "final2.0.weight"} <= {*state}
 
 
 def load_released(net: RobustNet, auxiliary: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a network that RobustNet released: encoder, decoder and auxiliary head.
 
-    Its IBN loads under "ibn-b", and so do those that whiten in the same places: what they have there is an instance
-    norm without weight and bias.
+    RobustNet's IBN loads into networks with the norm "ibn-b". So do the networks that use whitening at the same
+    positions: they have instance norms without weight and bias there.
 
     Raises:
-        ValueError: what is in the file does not fit the network.
+        ValueError: the file does not fit the network.
     """
     parts = {"encoder": {}, "decoder": {}, "head": {}}
     for key, value in _renamed(state, STEMS[2] if "layer0.7.weight" in state else STEMS[1]):
@@ -197,7 +198,7 @@ def load_released(net: RobustNet, auxiliary: nn.Module, state: Mapping[str, Tens
 
 
 def with_timms_stem(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A classifier's tensors, a stem of three convolutions called as timm calls it."""
+    """A classifier's tensors; if its stem has three convolutions, with timm's names for them."""
     return dict(_renamed(state, STEMS[0])) if "conv3.weight" in state else dict(state)
 
 

@@ -1,9 +1,9 @@
-"""Passes over an activation, and the backends that make them: C++ on CPUs, Triton on CUDA, plain torch everywhere.
+"""The passes over an activation, and their backends: C++ on CPUs, Triton on CUDA, plain torch everywhere.
 
-`x` is (N, C, *spatial) with P positions in a map, or (N, C), where P is 1. Statistics and vectors are (N, C),
-contiguous, in float32 (float64 for a float64 `x`). A backend is a module with these functions; all agree up to
-rounding. `NORMSHIFT_KERNELS=torch` in the environment leaves everything to plain torch, as everything empty is left to
-it: there, statistics are 0.
+`x` is (N, C, *spatial) with P positions in a map, or (N, C) with P = 1. Statistics and vectors are (N, C), contiguous,
+in float32 (float64 for a float64 `x`). A backend is a module with the functions below; all backends agree up to
+rounding. `NORMSHIFT_KERNELS=torch` in the environment selects plain torch for everything. Empty tensors always go to
+plain torch, which returns statistics of 0.
 
     moments(x)                                            mean and biased variance of every map
     scale_shift(x, mean, scale, shift)                    scale * (x - mean) + shift, laid out as x
@@ -12,13 +12,13 @@ it: there, statistics are 0.
 
 and, on N x C numbers,
 
-    pooled(mean, var)                                     moments over the images, (C,) each, from those of each image
+    pooled(mean, var)                                     moments over the batch, (C,) each, from those of each image
     update_running(running_mean, running_var, mean, var, momentum, unbiased)
-                                                          running averages take `momentum` of new moments
+                                                          running averages move by `momentum` towards new moments
     through_moments(...)                                  slope and offset of the input's gradient
 
-The four passes are also operators (`torch.ops.normshift.moments`, ...), which `torch.compile` and `torch.export` keep
-whole: the engine's own compiled form takes `moments`, and a norm written for a compiler can take them all.
+The four passes are also operators (`torch.ops.normshift.moments`, ...), which `torch.compile` and `torch.export` do not
+decompose. The engine uses `moments` when it is compiled; norms that are written for a compiler can use all four.
 """
 
 import functools
@@ -36,11 +36,15 @@ from normshift.backends.reference import over, statistics_type
 __all__ = ["ChannelGates", "Mixture", "backend_of", "is_laid_out", "laid_out", "over", "reference", "statistics_type"]
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
-"""Types that compiled kernels take; the others are plain torch's."""
+"""Types that the C++ and Triton kernels support; plain torch computes the others."""
 
 
 def backend_of(x: Tensor) -> ModuleType:
-    """The backend for a tensor of that type, device and layout."""
+    """The backend for a tensor, by its type, device and layout.
+
+    Raises:
+        ValueError: `NORMSHIFT_KERNELS` is neither "auto" nor "torch".
+    """
     wanted = os.environ.get("NORMSHIFT_KERNELS", "auto")
     if wanted not in ("auto", "torch"):
         raise ValueError(f"NORMSHIFT_KERNELS={wanted}: it is auto, or torch for plain torch alone.")
@@ -52,12 +56,12 @@ def backend_of(x: Tensor) -> ModuleType:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """`x` itself where it is laid out as every backend takes it; otherwise a copy."""
+    """`x` itself if every backend supports its layout (`is_laid_out`); otherwise a contiguous copy."""
     return x if is_laid_out(x) else x.contiguous()
 
 
 def is_laid_out(x: Tensor) -> bool:
-    """Whether its maps are dense planes or channels-last rows."""
+    """Whether the maps of `x` are contiguous or channels-last; the batch axis may have any stride."""
     if x.is_contiguous() or x.dim() == 2:
         return True
     return _is_dense(x, (*range(2, x.dim()), 1)) or _is_dense(x, range(1, x.dim()))
@@ -65,7 +69,7 @@ def is_laid_out(x: Tensor) -> bool:
 
 @functools.cache
 def _triton() -> ModuleType | None:
-    """Triton's kernels, if one of them runs: Triton may be missing, or the compiler that it needs."""
+    """The Triton backend, or None if it does not run here: Triton or the compiler that it needs may be missing."""
     try:
         from normshift.backends import triton_kernels
 
@@ -78,7 +82,7 @@ def _triton() -> ModuleType | None:
 
 
 def _is_dense(x: Tensor, axes) -> bool:
-    """Whether these axes, the last of them innermost, lie without gaps; the batch may have any stride."""
+    """Whether these axes, of which the last is innermost, lie in memory without gaps."""
     expected = 1
     for axis in reversed(tuple(axes)):
         if x.shape[axis] != 1 and x.stride(axis) != expected:
@@ -134,7 +138,7 @@ torch.library.register_fake("normshift::input_gradient", lambda dy, x, *vectors:
 
 
 def _moments_of_batches(info, in_dims, x: Tensor):
-    """`vmap`'s batches are so many more images."""
+    """For `vmap`: its batches are joined with the batch axis."""
     batches = x.movedim(in_dims[0], 0)
     found = torch.ops.normshift.moments(batches.flatten(0, 1))
     return tuple(v.unflatten(0, batches.shape[:2]) for v in found), (0, 0)

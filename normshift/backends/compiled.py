@@ -1,4 +1,4 @@
-"""The passes in C++, built with the user's compiler when they are first needed, and kept for the next time."""
+"""The passes in C++, compiled on the user's machine when they are first needed, and cached."""
 
 import hashlib
 import os
@@ -19,20 +19,20 @@ from normshift.backends import reference
 SOURCES = [Path(__file__).with_name(name) for name in ("cpu_kernels.cpp", "cpu_formulas.cpp")]
 
 VECTORS = {
-    # torch's name for what the processor can do: what makes a compiler, and ATen's vector types, use it
+    # torch's name of the processor's vector instructions -> the compiler flags that enable them
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"),
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
 }
 
 
 def has_formula(compiled_form, channels: int) -> bool:
-    """Whether a formula's compiled form is one of those here."""
+    """Whether this backend has the formula: it has every compiled form."""
     return compiled_form is not None
 
 
 @cache
 def operator(name: str):
-    """One of the compiled functions, once they are loaded; held, because torch looks long for a name."""
+    """One of the compiled functions; cached, because looking up an operator in torch is slow."""
     return getattr(torch.ops.normshift_cpu, name).default
 
 
@@ -79,7 +79,7 @@ def update_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var:
 
 
 def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
-    if dmean is None or dvar is None:  # from a formula that has no loop
+    if dmean is None or dvar is None:  # only formulas without a compiled form
         return reference.through_moments(mean, scale, dshift, dmean, dvar, pooled, of_mean, of_var)
     *batch, share = pooled or (None, None, None, 0.0)
     return operator("through_moments")(mean, scale, dshift, dmean, dvar, *batch, float(share), of_mean, of_var)
@@ -87,12 +87,12 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
 
 @cache
 def load() -> bool:
-    """Whether the kernels are there: loaded or, the first time, built. One warning where that fails."""
+    """Whether the kernels can be used. The first call loads or builds them, and warns if that fails."""
     try:
         torch.ops.load_library(str(_library()))
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = next((line for line in lines if "error:" in line), lines[0])[:200]  # a compiler's, where it is one's
+        reason = next((line for line in lines if "error:" in line), lines[0])[:200]  # the compiler's first error
         warnings.warn(
             f"normshift's CPU kernels could not be built: its norms run in plain torch, at half the speed. {reason}",
             stacklevel=2,
@@ -102,17 +102,17 @@ def load() -> bool:
 
 
 def _library() -> Path:
-    """The built library. Several processes may ask at once: one builds, the others wait."""
+    """The path of the built library. If several processes need it at once, one builds it and the others wait."""
     from filelock import FileLock
 
     if sys.platform == "win32":
         raise OSError("They have never been built on Windows.")
-    compiler = os.environ.get("CXX", "c++")  # torch's builder takes the same
+    compiler = os.environ.get("CXX", "c++")  # as in torch.utils.cpp_extension
     kind = (*(source.read_text() for source in SOURCES), torch.__version__, platform.machine(), compiler, *_flags())
     built = _cache() / f"cpu_kernels-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}.so"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(built.with_suffix(".lock")):  # a lock of the system's: a killed process leaves none behind
+        with FileLock(built.with_suffix(".lock")):  # the system releases it even if the process is killed
             if not built.exists():
                 _build(built, compiler)
     return built
@@ -130,7 +130,7 @@ def _openmp() -> list[str]:
 
 
 def _cache() -> Path:
-    """Where torch keeps what it builds; `TORCH_EXTENSIONS_DIR` chooses another place."""
+    """The folder for built libraries, in torch's cache for extensions; `TORCH_EXTENSIONS_DIR` sets another."""
     return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "normshift"
 
 
@@ -143,7 +143,7 @@ def _build(built: Path, compiler: str) -> None:
     print("normshift: building CPU kernels, once for this machine (half a minute) ...", file=sys.stderr, flush=True)
     folder = tempfile.mkdtemp(dir=built.parent)
     try:
-        os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])  # ninja's, as pip installs it
+        os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])  # pip installs ninja there
         build_extension(
             built.stem,
             [str(source) for source in SOURCES],

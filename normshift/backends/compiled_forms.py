@@ -1,4 +1,4 @@
-"""Formulas that are compiled as loops, by the names that `cpu_formulas.cpp` knows them by."""
+"""The formulas that C++ and Triton implement: `mixed` and `gated` of `cpu_formulas.cpp` and `triton_formulas.py`."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Mixture(NamedTuple):
-    """Of statistics: each image's own (0), the batch's (-1), or those of so many groups of channels."""
+    """A mixture of statistics: of each image (0), of the batch (-1), or of groups of channels (their number)."""
 
     statistics: tuple[int, ...]
     eps: float
@@ -16,7 +16,7 @@ class Mixture(NamedTuple):
 
     def gradient(self, backend, moments, batch, parameters, dscale: Tensor, dshift: Tensor) -> list[Tensor | None]:
         found = backend.mixed_gradient(*self._arguments(moments, batch, parameters), dscale, dshift)
-        if -1 not in self.statistics:  # what stands there has not been written
+        if -1 not in self.statistics:  # these two were not computed
             found[2:4] = None, None
         return found[: 4 + len(parameters)]
 
@@ -26,9 +26,10 @@ class Mixture(NamedTuple):
 
 
 class ChannelGates(NamedTuple):
-    """Between batch and instance norm: a parameter, or 1 for the channels from `first` to `last` and 0 for the others.
+    """One gate for each channel, 1 for batch norm and 0 for instance norm: a parameter, or fixed.
 
-    Where they are fixed, the parameters are the weight and bias of the first channels, and of the rest.
+    Fixed gates are 1 from channel `first` up to, without, channel `last`, and 0 elsewhere. The parameters are then
+    weight and bias of the first part of the channels, and weight and bias of the rest.
     """
 
     eps: float

@@ -1,8 +1,8 @@
-"""The passes in plain torch: any type, any device.
+"""The passes in plain torch, for any type and device.
 
-On CPUs torch's own group and batch norm are asked for parts of what they do, because their passes are several times
-faster than the reductions and the broadcasts that say the same thing. A plane is a channel to them, of a batch of one;
-in channels-last each image is a batch.
+On CPUs the passes call parts of torch's group norm and batch norm, which are several times faster than reductions and
+broadcasts. For contiguous maps, each of the N * C planes is one channel of a batch of one; for channels-last maps, each
+image is one batch.
 """
 
 import math
@@ -15,12 +15,12 @@ aten = torch.ops.aten
 
 
 def has_formula(compiled_form, channels: int) -> bool:
-    """Formulas are evaluated as they are written."""
+    """Whether this backend has compiled formulas: it has none."""
     return False
 
 
-SMALL = 2**16  # values of an image in channels-last that are summed sooner than torch is asked image by image
-SPAN = 2048  # positions that torch sums one by one, in channels-last, before its rounding shows far from 0
+SMALL = 2**16  # up to this many values, a plain reduction over a channels-last image is faster than a call for each
+SPAN = 2048  # positions per call in channels-last: torch adds them one by one, so longer sums would lose digits
 
 
 def statistics_type(x: Tensor) -> torch.dtype:
@@ -28,7 +28,7 @@ def statistics_type(x: Tensor) -> torch.dtype:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether this is a tensor with memory of its own, not a stand-in: a fake, a batched or a sharded one."""
+    """Whether this is an ordinary tensor with memory, not a fake, batched or sharded one."""
     if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._functorch.is_legacy_batchedtensor(x):
         return False
     return type(x).__torch_dispatch__ is Tensor.__torch_dispatch__
@@ -43,7 +43,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if not _on_cpu(x):
         return torch.var_mean(x, _spatial(x), correction=0)[::-1]
     if _in_planes(x):
-        planes = _as_one_image(x).contiguous()  # maps of one position may lie apart, which torch 2.11 refuses
+        planes = _as_one_image(x).contiguous()  # torch 2.11 refuses strided maps of one position
         count = planes.shape[1]
         _, mean, rsigma = aten.native_group_norm(planes, None, None, 1, count, planes.shape[2], count, 0.0)
         return mean.view(x.shape[:2]), rsigma.view(x.shape[:2]).square_().reciprocal_()
@@ -57,7 +57,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def written_out_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same in operations that every torch and ONNX know, for programs that run elsewhere; to be differentiated."""
+    """`moments` in differentiable operations that ONNX has, for exported programs."""
     x = x.to(statistics_type(x))
     if x.dim() == 2:
         return x.clone(), torch.zeros_like(x)
@@ -99,9 +99,9 @@ def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Te
 
 
 def pooled(mean: Tensor, var: Tensor, dim: int = 0, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    """Moments over a further axis of moments, by the law of total variance.
+    """Pool moments over one axis, by the law of total variance.
 
-    Never `E[x^2] - mean^2`, which cancels where the mean is large against the spread.
+    `E[x^2] - mean^2` would lose digits by cancellation if the mean is large compared with the standard deviation.
     """
     centre = mean.mean(dim, keepdim=True)
     between = mean - centre
@@ -111,20 +111,22 @@ def pooled(mean: Tensor, var: Tensor, dim: int = 0, keepdim: bool = False) -> tu
 def update_running(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, unbiased
 ) -> None:
-    """Let running averages take `momentum` of new moments (C,), of the variance times `unbiased`."""
+    """Move running averages (C,) by `momentum` towards new moments (C,), the variance multiplied by `unbiased`."""
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
     running_var.lerp_((var * unbiased).to(running_var.dtype), momentum)
 
 
 def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, pooled, of_mean: float, of_var: float):
-    """`slope` and `offset` of the input's gradient: what reaches it through moments.
+    """`slope` and `offset` of the input's gradient, which flow through the moments.
 
     Args:
-        dmean, dvar: gradients with respect to each map's own, None for 0.
-        pooled: the batch's mean, the gradients with respect to its mean and variance, and a map's share of it; None
-            without a batch.
-        of_mean, of_var: what of them reaches a position: through the mean, and through the variance for each unit of
-            distance.
+        mean, scale: of each map, (N, C).
+        dshift: the gradient with respect to each map's shift.
+        dmean, dvar: the gradients with respect to each map's mean and variance; None for 0.
+        pooled: the batch's mean, the gradients with respect to its mean and variance, and one map's share of the batch;
+            None without batch statistics.
+        of_mean: the derivative of a map's mean with respect to one of its values, 1 / P.
+        of_var: the derivative of a map's variance with respect to one of its values, divided by x - mean.
     """
     grad_mean = torch.mul(scale, dshift).neg_() if dmean is None else torch.addcmul(dmean, scale, dshift, value=-1)
     if pooled:
@@ -145,7 +147,7 @@ def _on_cpu(x: Tensor) -> bool:
 
 
 def _scaled(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    if _is_single(x):  # each value is its own mean, which leaves 0 whatever the scale
+    if _is_single(x):  # x - mean is exactly 0, which the other form would lose for a large scale
         return torch.addcmul(over(shift, x), x - over(mean, x), over(scale, x))
     return torch.addcmul(over(torch.addcmul(shift, scale, mean, value=-1), x), x, over(scale, x))
 
@@ -163,12 +165,12 @@ def _in_planes(x: Tensor) -> bool:
 
 
 def _as_one_image(x: Tensor) -> Tensor:
-    """Planes as the channels of one image: (1, N * C, P)."""
+    """Contiguous maps as the channels of one image, (1, N * C, P)."""
     return x.reshape(1, x.shape[0] * x.shape[1], -1)
 
 
 def _spans(x: Tensor) -> Sequence[Tensor]:
-    """The images of a channels-last batch one by one, each in spans of positions: (1, C, up to SPAN, 1)."""
+    """The images of a channels-last batch, cut into spans of positions: (1, C, up to SPAN, 1) each."""
     count, channels, positions = *x.shape[:2], x[0, 0].numel()
     size, strides = (count, 1, channels, positions, 1), (x.stride(0), channels * positions, 1, channels, channels)
     images = x.as_strided(size, strides).unbind()
@@ -180,18 +182,18 @@ def _spans_a_map(x: Tensor) -> int:
 
 
 def _by_span(found: list[tuple[Tensor, Tensor]], x: Tensor) -> list[Tensor]:
-    """What was found for spans, as (N, spans, C)."""
+    """Results of all spans, stacked to (N, spans, C)."""
     return [torch.stack(values).unflatten(0, (x.shape[0], -1)) for values in zip(*found, strict=True)]
 
 
 def _shares(x: Tensor) -> Tensor:
-    """Each span's share of a map, (spans, 1)."""
+    """Each span's share of the positions of a map, (spans, 1)."""
     positions = x[0, 0].numel()
     return x.new_tensor([[min(SPAN, positions - start) / positions] for start in range(0, positions, SPAN)])
 
 
 def _sums(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Batch norm's gradients with respect to its bias and, at a standard deviation of 1, to its weight."""
+    """Sums of dy and of dy * (x - mean): batch norm's gradients with respect to bias and weight, if var is 1."""
     ones, asked = torch.ones_like(mean), (False, True, True)
     _, dweight, dbias = aten.native_batch_norm_backward(dy, x, ones, None, None, mean, ones, True, 0.0, asked)
     return dbias, dweight

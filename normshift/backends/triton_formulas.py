@@ -1,9 +1,9 @@
-"""The formulas of normshift/formulas.py and their gradients in Triton: what cpu_formulas.cpp is on CPUs, for CUDA.
+"""The formulas of normshift/formulas.py and their gradients in Triton, for CUDA; cpu_formulas.cpp has them for CPUs.
 
-In torch each of them is some dozens of launches on a few thousand numbers, and a GPU waits for the launches: on an H200
-a switchable norm's formulas took 2 ms of a training step's forward and backward, whatever the size of the map. Here a
-formula is one launch, and its gradient one or two. Rows are images, columns are channels; names and order are
-cpu_formulas.cpp's.
+In torch each formula is dozens of kernel launches on a few thousand numbers, so the GPU waits for launches: on an H200,
+the formulas of one switchable norm took 2 ms in forward and backward pass, for maps of any size. Here a formula is one
+launch, and its gradient one or two. Rows are images, columns are channels. Names and order are those of
+cpu_formulas.cpp.
 """
 
 import torch
@@ -13,30 +13,20 @@ from torch import Tensor
 
 from normshift.backends import reference
 
-WIDEST = 8192  # channels of an image that one program holds in registers
-COLUMNS = 32  # channels of a program that goes down the images
-ROWS = 32  # images that it takes at a time
-FLAT = 1024  # numbers of a program that goes through all
-INSTANCE, BATCH = 0, -1  # statistics of a mixture; any other is a number of groups
+WIDEST = 8192  # the most channels of an image that one program can hold in registers
+COLUMNS = 32  # channels per program, in kernels that sum over the images
+ROWS = 32  # images that such a program reads at a time
+FLAT = 1024  # values per program, in elementwise kernels
+INSTANCE, BATCH = 0, -1  # statistics of a mixture; any other value is a number of groups
 
 _numbers = [
-    "samples",
-    "channels",
-    "count",
-    "split",
-    "first",
-    "last",
-    "momentum",
-    "unbiased",
-    "share",
-    "of_mean",
-    "of_var",
-]
+    "samples", "channels", "count", "split", "first", "last", "momentum", "unbiased", "share", "of_mean", "of_var",
+]  # fmt: skip
 _kernel = triton.jit(do_not_specialize=_numbers)
 
 
 def has_formula(compiled_form, channels: int) -> bool:
-    """Whether a compiled form is one of those here, for so many channels."""
+    """Whether the kernels support this compiled form for so many channels."""
     if compiled_form is None:
         return False
     groups = [count for count in getattr(compiled_form, "statistics", ()) if count not in (INSTANCE, BATCH, 1)]
@@ -45,7 +35,7 @@ def has_formula(compiled_form, channels: int) -> bool:
 
 
 def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Moments over the images, (C,) each, from those of each image."""
+    """Moments over the batch, (C,) each, from those of each image."""
     samples, channels = mean.shape
     whole_mean, whole_var = mean.new_empty(2, channels).unbind()
     with torch.cuda.device_of(mean):
@@ -54,9 +44,9 @@ def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def update_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum, unbiased) -> None:
-    """Let running averages take `momentum` of new moments (C,), of the variance times `unbiased`."""
+    """Move running averages (C,) by `momentum` towards new moments (C,), the variance multiplied by `unbiased`."""
     fits = all(v.dtype == torch.float32 and v.is_contiguous() for v in (running_mean, running_var, mean, var))
-    if not fits or isinstance(momentum, Tensor) or isinstance(unbiased, Tensor):  # a GPU's number is not waited for
+    if not fits or isinstance(momentum, Tensor) or isinstance(unbiased, Tensor):  # a number would have to be copied
         return reference.update_running(running_mean, running_var, mean, var, momentum, unbiased)
     channels = len(mean)
     with torch.cuda.device_of(mean):
@@ -160,7 +150,7 @@ def _over(channels: int) -> tuple[int]:
 
 
 def _mixture(mean, var, batch_mean, batch_var, weight, mean_weight, var_weight, statistics):
-    """What both kernels of a mixture are called with; what it has not is `mean`, which is not read then."""
+    """The arguments of both kernels of a mixture. `mean` stands for absent tensors, which the kernels do not read."""
     wide = triton.next_power_of_2(mean.shape[1])
     shared = mean_weight is not None
     tensors = [mean if v is None else v.contiguous() for v in (mean, var, batch_mean, batch_var, weight)]
@@ -172,7 +162,7 @@ def _mixture(mean, var, batch_mean, batch_var, weight, mean_weight, var_weight, 
 
 
 def _gates(mean, var, batch_mean, batch_var, weight, rho, first: int, last: int):
-    """Tensors and numbers that both kernels of gates are called with."""
+    """The tensors and numbers that both kernels of gates need."""
     channels = mean.shape[1]
     split = len(weight[0])
     gate = mean if rho is None else rho.contiguous()
@@ -185,7 +175,7 @@ def _gates(mean, var, batch_mean, batch_var, weight, rho, first: int, last: int)
 
 @_kernel
 def _pooled_kernel(mean, var, whole_mean, whole_var, samples, channels, B: tl.constexpr, T: tl.constexpr):
-    """By the law of total variance, never `E[x^2] - mean^2`."""
+    """By the law of total variance, as in `reference.pooled`."""
     c = tl.program_id(0) * B + tl.arange(0, B)
     total = tl.zeros((B,), tl.float32)
     for start in range(0, samples, T):
@@ -215,7 +205,7 @@ def _update_running_kernel(running_mean, running_var, mean, var, momentum, unbia
 
 @triton.jit
 def _share(logits, k: tl.constexpr, K: tl.constexpr, SHARED: tl.constexpr):
-    """The softmax's k-th entry of K; 1 where there are no logits."""
+    """The k-th of K entries of the softmax; 1 if there are no logits."""
     if not SHARED:
         return 1.0
     of = tl.arange(0, 4)
@@ -226,7 +216,7 @@ def _share(logits, k: tl.constexpr, K: tl.constexpr, SHARED: tl.constexpr):
 
 @triton.jit
 def _pool(values, channels, S: tl.constexpr, C2: tl.constexpr):
-    """Means over S groups of channels, for each channel."""
+    """The mean of each channel's group, for S groups of channels."""
     if S == 1:
         return tl.zeros((C2,), tl.float32) + tl.sum(values, 0) / channels
     groups = tl.reshape(values, (S, C2 // S))
@@ -236,7 +226,7 @@ def _pool(values, channels, S: tl.constexpr, C2: tl.constexpr):
 
 @triton.jit
 def _statistic(mean, var, batch_mean, batch_var, inside, channels, S: tl.constexpr, C2: tl.constexpr):
-    """An image's means and variances (C,) as one statistic has them."""
+    """The means and variances (C,) of one statistic S, for one image."""
     if S == 0:
         return mean, var
     elif S == -1:
@@ -249,7 +239,7 @@ def _statistic(mean, var, batch_mean, batch_var, inside, channels, S: tl.constex
 
 @triton.jit
 def _image(mean, var, batch_mean, batch_var, channels, BATCH: tl.constexpr, C2: tl.constexpr):
-    """Channels, which of them there are, and moments of this program's image and of the batch; 0 outside."""
+    """Channel numbers and their mask, and moments of this program's image and of the batch; 0 where masked."""
     c = tl.arange(0, C2)
     inside = c < channels
     row = tl.program_id(0) * channels + c
@@ -268,7 +258,7 @@ def _mix(
     S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr, S3: tl.constexpr, K: tl.constexpr, SHARED: tl.constexpr,
     C2: tl.constexpr,
 ):  # fmt: skip
-    """The mixture of distances from the own mean, and of variances."""
+    """The mixture of distances between the image's mean and each statistic's mean, and the mixture of variances."""
     m, v = _statistic(own_mean, own_var, of_mean, of_var, inside, channels, S0, C2)
     distance = _share(mean_weight, 0, K, SHARED) * (own_mean - m)
     variance = _share(var_weight, 0, K, SHARED) * v
@@ -310,7 +300,7 @@ def _distribute(
     grad_mean, grad_var, dmean, dvar, mean_weight, var_weight, dots, K: tl.constexpr, SHARED: tl.constexpr,
     C2: tl.constexpr,
 ):  # fmt: skip
-    """Add to the gradients with respect to an image's moments what reaches them through statistic k; keep its dots."""
+    """Add statistic k's part to the gradients with respect to an image's moments; store its sums for the logits."""
     m, v = _statistic(own_mean, own_var, of_mean, of_var, inside, channels, S, C2)
     tl.store(dots + k, tl.sum(tl.where(inside, grad_mean * (distance - (own_mean - m)), 0.0), 0))
     tl.store(dots + K + k, tl.sum(tl.where(inside, grad_var * (v - variance), 0.0), 0))
@@ -386,7 +376,7 @@ def _mixed_sums_kernel(
     through, dshift, by_mean, by_var, dots, mean_weight, var_weight, vectors, dlogits, samples, channels,
     K: tl.constexpr, SHARED: tl.constexpr, AT: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """Sums over the images: weight, bias and, where statistic AT is the batch's, its mean and variance; logits."""
+    """Gradients that are sums over the images: weight, bias, logits, and the batch's moments (statistic AT)."""
     c = tl.program_id(0) * B + tl.arange(0, B)
     inside = c < channels
     tl.store(vectors + c, _column_sums(through, samples, channels, c, T, B), mask=inside)
@@ -406,14 +396,14 @@ def _mixed_sums_kernel(
 
 @triton.jit
 def _gate(rho, weight, others, c, inside, split, first, last, LEARNED: tl.constexpr):
-    """Gates and weights of some channels: the first `split` have `weight`, those behind them `others`."""
+    """Gates and weights of channels c; `weight` belongs to the first `split` channels, `others` to the rest."""
     gate = tl.load(rho + c, mask=inside, other=0.0) if LEARNED else ((c >= first) & (c < last)).to(tl.float32)
     return gate, _halved(weight, others, c, inside, split)
 
 
 @triton.jit
 def _halved(values, others, c, inside, split):
-    """A vector of all channels, given as one or in two parts."""
+    """The values of channels c, from `values` for the first `split` channels and from `others` for the rest."""
     return tl.where(
         c < split,
         tl.load(values + c, mask=inside & (c < split), other=0.0),

@@ -1,17 +1,18 @@
 """The four passes in Triton, for CUDA. Importing this raises ImportError where Triton is not installed.
 
-A map lies in lines of adjacent elements: planes of positions (NCHW) or rows of channels (channels-last). A program
-takes up to 4096 elements of one sample, R tiles of K channels x L positions, into the registers of 128 threads: 32 for
-each, so that every thread has several 16-byte loads under way. Sums over the R tiles stay within a thread; threads
-exchange theirs once, at the end. (R is no axis of one tile: Triton 3.6 would divide it among warps, whose sums then
-took up to ten times as long as the reading.)
+A map consists of lines of adjacent elements: planes of positions (NCHW) or rows of channels (channels-last). A program
+loads up to 4096 elements of one sample, R tiles of K channels x L positions, into the registers of 128 threads. These
+are 32 elements for each thread, so that several 16-byte loads run at once. Each thread sums over the R tiles by itself;
+the threads exchange their sums once, at the end. (R is not an axis of one tile, because Triton 3.6 would divide it
+among warps, and their sums took up to ten times as long as the loads.)
 
-- `moments` centres a tile, in registers, before it squares it; tiles, lanes and cuts are merged by Chan's formula.
-- Where there are fewer maps than an H100 can work on at once, they are cut, and a small second pass merges the cuts.
-- `scale_shift` and `input_gradient` start from the end of the activation: the L2 cache holds what was read last.
+- `moments` subtracts the mean of a tile, in registers, before it squares; tiles, lanes and cuts are merged by Chan's
+  formula (Chan, Golub and LeVeque, 1979).
+- If there are fewer maps than an H100 can process at once, maps are cut, and a small second pass merges the cuts.
+- `scale_shift` and `input_gradient` start at the end of the activation, because the L2 cache has what was read last.
 
-The sizes below follow from an H100's (132 multiprocessors of 65,536 registers each, cache lines of 128 bytes).
-`benchmarks/triton_sizes.py` measured them on an H200, where no other sizes were better by much for all shapes.
+The sizes below are derived from an H100 (132 multiprocessors of 65,536 registers each, cache lines of 128 bytes).
+`benchmarks/triton_sizes.py` compared them with others on an H200: none was much better for all shapes.
 """
 
 import math
@@ -23,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normshift.backends.triton_formulas import (  # noqa: F401 (a backend has them, too)
+from normshift.backends.triton_formulas import (  # noqa: F401 (functions of a backend)
     gated,
     gated_gradient,
     has_formula,
@@ -35,15 +36,15 @@ from normshift.backends.triton_formulas import (  # noqa: F401 (a backend has th
 )
 
 TILE = 4096  # elements of a tile: 32 for each of the 128 threads in four warps
-DEPTH = 4  # R: leaves 1024 lanes of a full tile, which is one 16-byte load of bfloat16 for every thread
-CHANNELS = 64  # that a tile takes of a row, unless positions are few: a cache line of bfloat16
-PIECE = 1024  # positions that an elementwise tile takes of a plane: little of a plane's last tile is empty
-PROGRAMS = 2048  # that maps are cut for, where they are few: two or three times as many as an H100 runs at once
+DEPTH = 4  # R: a tile of 1024 elements is one 16-byte load of bfloat16 for every thread
+CHANNELS = 64  # channels of a tile in channels-last, unless there are few positions: a cache line of bfloat16
+PIECE = 1024  # positions of an elementwise tile in a plane; small, so that little of a plane's last tile is empty
+PROGRAMS = 2048  # maps are cut until there are so many programs: two or three times what an H100 runs at once
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every map, centred before it is squared: two (N, C) vectors."""
+    """Mean and biased variance of every map, (N, C) each."""
     source = _lines(x.shape, x.stride())
     if not source:
         return moments(x.contiguous())
@@ -102,11 +103,11 @@ def _merged(x: Tensor, mean: Tensor, var: Tensor, numbers: tuple[int, ...], rows
     return whole_mean, whole_var
 
 
-# -------------------------------------------------------------------------------------------- where the elements lie
+# ------------------------------------------------------------------------------------------------ layouts in memory
 
 
 class _Lines(NamedTuple):
-    """How an activation (N, C, *spatial) lies in memory: lines of adjacent elements, at equal distances."""
+    """The layout of an activation (N, C, *spatial) in memory: lines of adjacent elements, at equal distances."""
 
     rows: bool  # lines are rows of channels, otherwise planes of positions
     samples: int
@@ -118,7 +119,7 @@ class _Lines(NamedTuple):
 
 @lru_cache(4096)
 def _lines(shape: torch.Size, strides: tuple[int, ...], rows: bool | None = None) -> _Lines | None:
-    """How a tensor lies; None if not in lines that keep apart, or in lines of the other kind."""
+    """The layout of a tensor; None if it has no separate lines, or not of the kind that `rows` asks for."""
     samples, channels = shape[:2]
     positions = step = 1  # the spatial axes as one axis, and its stride
     for size, stride in zip(reversed(shape[2:]), reversed(strides[2:]), strict=True):
@@ -137,30 +138,30 @@ def _lines(shape: torch.Size, strides: tuple[int, ...], rows: bool | None = None
 
 
 def _beside(x: Tensor, source: _Lines, dy: Tensor) -> tuple[Tensor, _Lines]:
-    """`dy` in the same kind of lines as `x`; a copy where it came in another."""
+    """`dy` in the layout of `x`, as a copy if necessary, and its lines."""
     lines = _lines(dy.shape, dy.stride(), source.rows)
     if not lines:
         dy = torch.empty_like(x, dtype=dy.dtype).copy_(dy)
         lines = _lines(dy.shape, dy.stride(), source.rows)
-    assert lines is not None  # of a copy that lies as x does
+    assert lines is not None  # a copy with the layout of x
     return dy, lines
 
 
-# ------------------------------------------------------------------------------------------------- how work is cut up
+# ------------------------------------------------------------------------------------- division of work among programs
 
 
 class _Launch(NamedTuple):
-    """What a kernel is called with, beside tensors."""
+    """The arguments of a kernel that are not tensors."""
 
     grid: tuple[int]
-    results: tuple[int, ...]  # shape of the two vectors that it makes, together; () if it makes none
-    numbers: tuple[int, ...]  # channels, positions, cuts, and what more the kernel lists
+    results: tuple[int, ...]  # shape of its two result vectors, stacked; () if it has none
+    numbers: tuple[int, ...]  # channels, positions, cuts, and the kernel's further numbers
     constants: dict[str, int]
 
 
 @lru_cache(4096)
 def _sums(itemsize: int, *tensors: _Lines) -> _Launch:
-    """One program for every cut, a span of positions that it goes through tile by tile."""
+    """One program for every cut, which is a span of positions that the program reads tile by tile."""
     lines, align = tensors[0], _align(tensors)
     channels, positions = _tile(lines, align * itemsize, TILE)
     maps = lines.samples * triton.cdiv(lines.channels, channels)
@@ -200,8 +201,8 @@ def _elementwise(itemsize: int, *tensors: _Lines) -> _Launch:
 
 
 def _tile(lines: _Lines, width: int, longest: int) -> tuple[int, int]:
-    """Channels and positions of a tile, powers of two, where a load has `width` bytes or 16."""
-    size = TILE if width >= 8 else TILE // 2  # narrow loads are many, and each holds an address in registers
+    """Channels and positions of a tile, powers of two, if a load reads `width` bytes, at most 16."""
+    size = TILE if width >= 8 else TILE // 2  # narrow loads are many, and each needs a register for its address
     channels, positions = triton.next_power_of_2(lines.channels), triton.next_power_of_2(lines.positions)
     if lines.rows:
         deep = min(positions, size // min(channels, CHANNELS))
@@ -215,13 +216,13 @@ def _distances(tensors: tuple[_Lines, ...]) -> list[int]:
 
 
 def _align(tensors: tuple[_Lines, ...]) -> int:
-    """What all distances are multiples of, in elements: 8 of two bytes make the widest load."""
+    """A common divisor of all distances, in elements, at most 8: eight elements of two bytes are the widest load."""
     lines = tensors[0]
     return math.gcd(8, lines.channels if lines.rows else lines.positions, *_distances(tensors))
 
 
 # -------------------------------------------------------------------------------------------------------- the kernels
-# Compiled once for a type, a tile and an ALIGN: nothing else matters of sizes and strides.
+# Each is compiled once for a type, a tile and an ALIGN, not for every size and stride.
 
 _sizes = ["channels", "positions", "cuts", "span"]
 _distances_of = ["sample", "line", "dy_sample", "dy_line", "x_sample", "x_line", "y_sample", "y_line"]
@@ -230,7 +231,7 @@ _kernel = triton.jit(do_not_specialize=_sizes + _distances_of)
 
 @triton.jit
 def _place(program, channels, cuts, K: tl.constexpr):
-    """A program's sample, its cut of the positions, and its first channel: neighbours differ in channels."""
+    """A program's sample, its cut of the positions, and its first channel; programs count along the channels first."""
     blocks = tl.cdiv(channels, K)
     others = program // blocks
     n = others // cuts
@@ -239,13 +240,13 @@ def _place(program, channels, cuts, K: tl.constexpr):
 
 @triton.jit
 def _multiple(value, ALIGN: tl.constexpr):
-    """The same value, so that the compiler sees that it is a multiple of ALIGN."""
+    """The value, in a form that tells the compiler that it is a multiple of ALIGN."""
     return value // ALIGN * ALIGN
 
 
 @triton.jit
 def _offset(channel, position, line, ROWS: tl.constexpr):
-    """Elements from the start of a sample, in 64 bits."""
+    """The offset of an element from the start of its sample, in 64 bits."""
     line = line.to(tl.int64)
     return position * line + channel if ROWS else channel * line + position
 
@@ -263,7 +264,7 @@ def _load_about(pivot, x, inside):
 
 @triton.jit
 def _read_about(pivot, x, kept, left, line, ROWS: tl.constexpr, R: tl.constexpr, L: tl.constexpr):
-    """R tiles of K channels and L positions, which follow each other, minus the pivot; 0 where no position is left."""
+    """R consecutive tiles of K channels and L positions, minus the pivot; 0 beyond the last position."""
     tiles = ()
     for r in tl.static_range(R):
         inside = kept & (tl.arange(0, L)[None, :] < left - r * L)
@@ -281,7 +282,7 @@ def _sum(tiles, R: tl.constexpr):
 
 @triton.jit
 def _squares(tiles, mean, left, R: tl.constexpr, L: tl.constexpr):
-    """Sum of R tiles' squares about a mean."""
+    """The sum of squared distances from a mean, over R tiles."""
     squares = tl.zeros_like(tiles[0])
     for r in tl.static_range(R):
         inside = tl.arange(0, L)[None, :] < left - r * L
@@ -292,7 +293,7 @@ def _squares(tiles, mean, left, R: tl.constexpr, L: tl.constexpr):
 
 @triton.jit
 def _chan(count, mean, squares, more, more_mean, more_squares):
-    """Mean, and sum of squares about it, of two parts together."""
+    """Mean, and sum of squared distances from it, of two parts together, by Chan's formula."""
     share = more / (count + more)
     apart = more_mean - mean
     return mean + apart * share, squares + more_squares + apart * apart * (count * share)
@@ -300,7 +301,7 @@ def _chan(count, mean, squares, more, more_mean, more_squares):
 
 @triton.jit
 def _pooled(means, within, shares, AXIS: tl.constexpr):
-    """Mean and variance of many parts together, by Chan's formula; `within` are their variances times their shares."""
+    """Mean and variance of many parts together, by Chan's formula; `within` is each variance times its share."""
     merged = tl.sum(means * shares, AXIS)
     apart = means - tl.expand_dims(merged, AXIS)
     return merged, tl.sum(within + apart * apart * shares, AXIS)
@@ -313,8 +314,8 @@ def _moments_kernel(
 ):  # fmt: skip
     """Mean and biased variance of K channels over one cut of the positions: (N, cuts, C).
 
-    All is relative to a map's first element, a guess at its mean: where the mean is far from zero, float32 has no
-    digits left for what sets lanes apart.
+    Everything is computed relative to the map's first element, as an estimate of its mean: if the mean is far from
+    zero, float32 would have no digits left for the differences between lanes.
     """
     n, cut, channel = _place(tl.program_id(0), channels, cuts, K)
     channels, positions = _multiple(channels, ALIGN if ROWS else 1), _multiple(positions, 1 if ROWS else ALIGN)
@@ -406,7 +407,7 @@ def _reductions_kernel(
     dshifts = tl.zeros((K, L), tl.float32)
     dscales = tl.zeros((K, L), tl.float32)
     for i in range(tiles):
-        for r in tl.static_range(R):  # all of them under way at once
+        for r in tl.static_range(R):  # unrolled, so that all loads run at once
             inside = kept & (p < left - (i * R + r) * L)
             dy_tile = _load(dy + _offset(0, r * L, dy_line, ROWS), inside)
             x_tile = _load(x + _offset(0, r * L, x_line, ROWS), inside)
@@ -425,7 +426,7 @@ def _scale_shift_kernel(
     x, y, mean, scale, shift, channels, positions, cuts, x_sample, x_line, y_sample, y_line,
     ROWS: tl.constexpr, ALIGN: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """y = scale * (x - mean) + shift, for one tile; the last program takes the first."""
+    """y = scale * (x - mean) + shift, for one tile; the last program computes the first tile."""
     n, cut, channel = _place(tl.num_programs(0) - 1 - tl.program_id(0), channels, cuts, K)
     channels, positions = _multiple(channels, ALIGN if ROWS else 1), _multiple(positions, 1 if ROWS else ALIGN)
     k = channel + tl.arange(0, K)
@@ -447,7 +448,7 @@ def _input_gradient_kernel(
     dy_sample, dy_line, x_sample, x_line, y_sample, y_line,
     ROWS: tl.constexpr, ALIGN: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """y = scale * dy + slope * (x - mean) + offset, for one tile; the last program takes the first."""
+    """y = scale * dy + slope * (x - mean) + offset, for one tile; the last program computes the first tile."""
     n, cut, channel = _place(tl.num_programs(0) - 1 - tl.program_id(0), channels, cuts, K)
     channels, positions = _multiple(channels, ALIGN if ROWS else 1), _multiple(positions, 1 if ROWS else ALIGN)
     k = channel + tl.arange(0, K)

@@ -1,1 +1,1 @@
-"""How one norm layer takes the place of another, with all that hangs on it."""
+"""How one norm layer replaces another: data flow, references to the old layer, and what the new one inherits."""

@@ -1,8 +1,8 @@
-"""What hands each norm layer its input, and whether anything else takes that too.
+"""The data flow of a network: which module computes the input of each norm layer, and what else uses that input.
 
-`traced` reads it off the forwards with torch.fx, without any data. Containers are gone through; a module whose forward
-cannot be traced, or that has hooks, is a black box to its caller, and what stands inside it is traced by itself. So
-little is known about what a black box calls directly, and nothing wrong. `observed` watches one real pass instead.
+`traced` finds out with torch.fx, without data. It traces into containers. A module with hooks, or whose forward cannot
+be traced, is a black box for its caller, and the modules inside are traced separately. So the result may be incomplete
+for modules that a black box calls directly, but it is never wrong. `observed` watches one real forward pass instead.
 """
 
 import inspect
@@ -20,18 +20,18 @@ from torch.utils._pytree import tree_leaves
 LINEAR_MAPS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
 )  # fmt: skip
-PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)  # in evaluation they hand on what they are given
+PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)  # in evaluation they return their input
 DESCRIBING = {"shape", "size", "dim", "ndim", "ndimension", "dtype", "device", "layout"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a norm's input comes from.
+    """The source of a norm's input.
 
     Attributes:
-        module: what returned it, or None where that was no module.
-        what: the same in words, where they are known.
-        alone: whether the norm is the only one to take it.
+        module: the module that returned it; None if it was not a module.
+        what: a description; "" if unknown.
+        alone: whether the norm is its only user.
     """
 
     module: nn.Module | None
@@ -41,12 +41,13 @@ class Source:
 
 @dataclass
 class Flow:
-    """What is known of a network's data flow, by the `id` of modules and parameters.
+    """The data flow of a network, by the `id` of modules and parameters.
 
     Attributes:
-        calls: how often each module runs. sources: of each norm; the last call's where there are several.
-        read: parameters that something else than their own module takes.
-        untraced: modules of which too little is known, and why.
+        calls: how often each module runs.
+        sources: the source of each norm's input, in its last call.
+        read: parameters that other code than their own module uses.
+        untraced: modules whose calls are not known -> the reason.
     """
 
     calls: Counter = field(default_factory=Counter)
@@ -63,7 +64,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def traced(model: nn.Module, norms: set[int]) -> Flow:
-    """The flow of a network as its forwards say it.
+    """The data flow according to the network's forward methods.
 
     Args:
         model: in evaluation mode.
@@ -86,13 +87,13 @@ def traced(model: nn.Module, norms: set[int]) -> Flow:
 
 
 def _trace(root: nn.Module, norms: set[int], names: dict[int, str], flow: Flow) -> list[tuple[nn.Module, bool]]:
-    """Add to `flow` what one module's forward tells; return the black boxes, and whether tracing them failed."""
+    """Trace one module's forward into `flow`; return its black boxes, and for each whether tracing it failed."""
     tracer = _Tracer(norms)
-    if "forward" in vars(root):  # exchanged on this one object; torch.fx would take its class's
+    if "forward" in vars(root):  # replaced on this one object; torch.fx would trace the class's
         return [(root, True)]
     try:
         graph = tracer.trace(root, _defaults(root))
-    except Exception:  # whatever a forward raises when it is given no numbers
+    except Exception:  # a forward that is traced without data may raise anything
         return [(root, True)]
     finally:
         flow.read |= tracer.read
@@ -106,7 +107,7 @@ def _trace(root: nn.Module, norms: set[int], names: dict[int, str], flow: Flow) 
 
 
 class _Tracer(fx.Tracer):
-    """Goes through containers, around their hooks, and falls back to a black box where a forward raises."""
+    """Traces into containers; modules with hooks, or whose forward raises, become black boxes."""
 
     def __init__(self, norms: set[int]):
         super().__init__()
@@ -115,13 +116,13 @@ class _Tracer(fx.Tracer):
         self.read: set[int] = set()
 
     def call_module(self, m, forward, args, kwargs):
-        path = self.path_of_module(m)  # raises where the network does not own it
+        path = self.path_of_module(m)  # raises if the module is not part of the network
         if not _is_whole(m, self.norms):
             if not has_hooks(m):
                 last = next(iter(reversed(self.graph.nodes)), None)
                 try:
                     return m.forward(*args, **kwargs)
-                except Exception:  # whatever a forward raises when it is given no numbers
+                except Exception:  # a forward that is traced without data may raise anything
                     self._erase_behind(last)
             self.boxes[id(m)] = m, not has_hooks(m)
         return self.create_proxy("call_module", path, args, kwargs)
@@ -139,7 +140,7 @@ class _Tracer(fx.Tracer):
 
 
 def _is_whole(module: nn.Module, norms: set[int]) -> bool:
-    """Whether a module is a single thing here: a layer, or without children."""
+    """Whether a module is one node in the graph: a norm, a convolution or linear layer, or without children."""
     return id(module) in norms or isinstance(module, LINEAR_MAPS) or next(module.children(), None) is None
 
 
@@ -148,7 +149,7 @@ def _is_list(module: nn.Module) -> bool:
 
 
 def _parts(box: nn.Module) -> Iterator[nn.Module]:
-    """The modules that a forward calls by itself: its children, and those in its lists."""
+    """The modules that a forward can call directly: its children, and those in its module lists."""
     for child in box.children():
         if _is_list(child):
             yield from _parts(child)
@@ -157,7 +158,7 @@ def _parts(box: nn.Module) -> Iterator[nn.Module]:
 
 
 def _note_unknown(box: nn.Module, names: dict[int, str], flow: Flow) -> None:
-    """Mark what only an untraceable forward could tell: its own parts, and those of its parts that it names."""
+    """Mark the modules that an untraceable forward may call: its parts, and modules inside them that it names."""
     where = repr(names[id(box)]) if names[id(box)] else "the network"
     why = f"the forward of {where}, a {type(box).__name__}, cannot be traced"
     named = _names_in_methods(box) - box._modules.keys()
@@ -167,7 +168,7 @@ def _note_unknown(box: nn.Module, names: dict[int, str], flow: Flow) -> None:
 
 
 def _names_in_methods(module: nn.Module) -> set[str]:
-    """Names that a module's methods use, but for `__init__` and what every module has."""
+    """Names that a module's own methods use, except in `__init__`."""
     found = inspect.getmembers(type(module), inspect.isfunction)
     own = [f for key, f in found if key != "__init__" and getattr(nn.Module, key, None) is not f]
     own += [getattr(f, "__func__", f) for key, f in vars(module).items() if key == "forward"]
@@ -180,13 +181,13 @@ def _names_in_methods(module: nn.Module) -> set[str]:
 
 
 def _defaults(module: nn.Module) -> dict:
-    """The values that a forward's arguments have by default: it is traced as if it were given no others."""
+    """The default values of a forward's arguments, which tracing uses."""
     parameters = inspect.signature(type(module).forward).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _source(node: fx.Node, root: nn.Module, names: dict[int, str]) -> Source:
-    """What stands before a norm's node in the graph of `root`."""
+    """The source of the input of a norm's node in the graph of `root`."""
     alone, module = True, None
     while node.all_input_nodes:
         node = node.all_input_nodes[0]
@@ -202,7 +203,7 @@ def _source(node: fx.Node, root: nn.Module, names: dict[int, str]) -> Source:
 
 
 def _describes(user: fx.Node) -> bool:
-    """Whether a node reads a tensor's shape or type and no number of it."""
+    """Whether a node reads only a tensor's shape, type or device, not its values."""
     if user.op == "call_method":
         return user.target in DESCRIBING
     return user.target is getattr and user.args[1] in DESCRIBING
@@ -210,7 +211,7 @@ def _describes(user: fx.Node) -> bool:
 
 @contextmanager
 def _attributes_restored(model: nn.Module):
-    """Undo what forwards write to their modules while they are traced."""
+    """Restore attributes that forwards write to their modules during tracing."""
     before = [(module, dict(vars(module))) for module in model.modules()]
     try:
         yield
@@ -221,11 +222,11 @@ def _attributes_restored(model: nn.Module):
             vars(module).update(attributes)
 
 
-# Watching
+# Observing a real pass
 
 
 def observed(model: nn.Module, norms: set[int], example: Tensor | tuple) -> Flow:
-    """The flow of a network in one real pass.
+    """The data flow in one real forward pass.
 
     Args:
         model: in evaluation mode.
@@ -239,7 +240,7 @@ def observed(model: nn.Module, norms: set[int], example: Tensor | tuple) -> Flow
             hooks.append(module.register_forward_hook(watch.leave))
     try:
         with torch.no_grad(), watch:
-            watch.take(model(*example if isinstance(example, tuple) else (example,)))
+            watch.count_uses(model(*example if isinstance(example, tuple) else (example,)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -247,45 +248,45 @@ def observed(model: nn.Module, norms: set[int], example: Tensor | tuple) -> Flow
 
 
 class _Watch(TorchDispatchMode):
-    """Sees every operation on a layer's output, outside of the layers themselves."""
+    """Counts the uses of layers' outputs and of parameters by all operations outside of the layers."""
 
     def __init__(self, model: nn.Module, norms: set[int]):
         super().__init__()
         self.norms = norms
         self.parameters = {id(parameter) for parameter in model.parameters()}
-        self.made: dict[int, tuple[Tensor, nn.Module]] = {}  # kept alive, so that no other tensor takes their ids
-        self.handed: dict[int, int | None] = {}
-        self.calls, self.taken, self.inside = Counter[int](), Counter[int](), 0
+        self.outputs: dict[int, tuple[Tensor, nn.Module]] = {}  # kept alive, so that no other tensor gets their ids
+        self.inputs: dict[int, int | None] = {}  # norm -> the layer output that it got
+        self.calls, self.uses, self.inside = Counter[int](), Counter[int](), 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if not self.inside:
-            self.take((args, kwargs))
+            self.count_uses((args, kwargs))
         return func(*args, **kwargs)
 
-    def take(self, values) -> None:
+    def count_uses(self, values) -> None:
         found = (id(value) for value in tree_leaves(values) if isinstance(value, Tensor))
-        self.taken.update(key for key in found if key in self.made or key in self.parameters)
+        self.uses.update(key for key in found if key in self.outputs or key in self.parameters)
 
     def enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if not self.inside:
-            self.take((args, kwargs))
+            self.count_uses((args, kwargs))
         if id(module) in self.norms:
-            handed = id(next(iter(tree_leaves((args, kwargs))), None))
-            # looked up at once: what no layer made is not kept, and a later tensor may have its id
-            self.handed[id(module)] = handed if handed in self.made else None
+            given = id(next(iter(tree_leaves((args, kwargs))), None))
+            # looked up now: other tensors are not kept alive, and a later output may get their id
+            self.inputs[id(module)] = given if given in self.outputs else None
         self.calls[id(module)] += 1
         self.inside += 1
 
     def leave(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self.inside -= 1
-        rows = isinstance(module, nn.Linear) and output.dim() != 2  # a norm takes the second axis for the channels
+        rows = isinstance(module, nn.Linear) and output.dim() != 2  # its channels are not the second axis
         if isinstance(module, LINEAR_MAPS) and not rows:
-            self.made[id(output)] = output, module
+            self.outputs[id(output)] = output, module
 
     def flow(self) -> Flow:
         sources = {}
-        for norm, tensor in self.handed.items():
-            module = None if tensor is None else self.made[tensor][1]
-            sources[norm] = Source(module, "", tensor is not None and self.taken[tensor] == 1)
-        return Flow(self.calls, sources, self.parameters & self.taken.keys())
+        for norm, tensor in self.inputs.items():
+            module = None if tensor is None else self.outputs[tensor][1]
+            sources[norm] = Source(module, "", tensor is not None and self.uses[tensor] == 1)
+        return Flow(self.calls, sources, self.parameters & self.uses.keys())

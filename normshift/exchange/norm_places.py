@@ -1,7 +1,7 @@
-"""Where a network's norm layers stand: what shares their tensors, holds or reads them beside their place.
+"""References to a network's norm layers: other modules that share their tensors, hold them in lists, or read them.
 
-An exchange of layers changes the network's modules. It is refused, in a sentence, where that would leave something that
-still goes by the old layer.
+Replacing a layer changes the network's modules only. It is refused with a ValueError if something else would continue
+to use the old layer.
 """
 
 import inspect
@@ -18,11 +18,11 @@ from normshift.exchange.succession import halves, refuse_hooks_of_halves, tensor
 from normshift.layers import IBN2d
 
 BY_HAND = {"running_mean", "running_var", "batch_norm", "instance_norm", "group_norm"}
-"""Names that a forward uses which normalises with a layer's numbers instead of calling the layer."""
+"""Names in a forward that normalises with a layer's tensors instead of calling the layer."""
 
 
 class NetworkOfNorms:
-    """A network as its norm layers see it, before any of them is exchanged."""
+    """A network before the exchange, with the references to its norm layers."""
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -33,7 +33,7 @@ class NetworkOfNorms:
 
     @cached_property
     def owners(self) -> dict[int, list[nn.Module]]:
-        """Which modules have a tensor, by its `id`."""
+        """The modules that have each parameter and buffer, by its `id`."""
         owners: dict[int, list[nn.Module]] = {}
         for module in self.modules.values():
             for value in (*module._parameters.values(), *module._buffers.values()):
@@ -42,17 +42,17 @@ class NetworkOfNorms:
 
     @cached_property
     def held(self) -> dict[int, str]:
-        """Modules in lists, tuples and dicts that torch does not know of, and where."""
+        """See `held_in_attributes`."""
         return held_in_attributes(self.model)
 
     @cached_property
     def dims(self) -> int | None:
-        """Spatial dimensions of the network's convolutions, where they agree; for layers that take any number."""
+        """The number of spatial dimensions of the network's convolutions; None if they differ."""
         found = {len(m.kernel_size) for m in self.modules.values() if isinstance(m, _ConvNd)}
         return found.pop() if len(found) == 1 else None
 
     def tensor_near(self, name: str) -> Tensor | None:
-        """A floating-point tensor of the innermost module around a layer that has any, to tell type and device by."""
+        """A floating-point tensor of the layer or of the nearest module around it, for type and device."""
         while True:
             around = self.model.get_submodule(name)
             found = (v for v in (*around.parameters(), *around.buffers()) if v.is_floating_point())
@@ -62,7 +62,7 @@ class NetworkOfNorms:
             name = name.rpartition(".")[0]
 
     def refuse(self, name: str, old: nn.Module, new: nn.Module) -> None:
-        """Raise a ValueError where `new` in place of `old` would leave something behind that goes by `old`."""
+        """Raise a ValueError if something in the network would continue to use `old` after `new` replaces it."""
         if new is old:
             return
         if isinstance(old, IBN2d) and not isinstance(new, IBN2d):
@@ -78,7 +78,7 @@ class NetworkOfNorms:
         self._refuse_wrapped(name, old, new)
 
     def _refuse_shared_halves(self, name: str, old: nn.Module, new: nn.Module) -> None:
-        """A parameter that is split or joined becomes another one, which nothing can share."""
+        """Refuse shared parameters if IBN layers are involved, because these split or join parameters."""
         if not isinstance(old, IBN2d) and not isinstance(new, IBN2d):
             return
         mine = {id(part) for part in (old, *halves(old))}
@@ -127,7 +127,7 @@ class NetworkOfNorms:
 
 
 def refuse_scripts(model: nn.Module, what: str, kinds: tuple[str, ...]) -> None:
-    """TorchScript's modules are fixed; refuse a network that has some of these kinds (parts of class names) in them."""
+    """Refuse a network with TorchScript modules, which cannot be changed, whose class names contain one of `kinds`."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and any(k in getattr(module, "original_name", "") for k in kinds):
             raise ValueError(
@@ -137,7 +137,7 @@ def refuse_scripts(model: nn.Module, what: str, kinds: tuple[str, ...]) -> None:
 
 
 def held_in_attributes(model: nn.Module) -> dict[int, str]:
-    """Modules in lists, tuples, sets and dicts that torch does not know of: replacing a child would not reach those."""
+    """Modules in plain lists, tuples, sets and dicts, where a replacement would not reach them: `id` -> where."""
     held: dict[int, str] = {}
     for name, module in model.named_modules():
         for key, value in vars(module).items():
@@ -150,7 +150,7 @@ def held_in_attributes(model: nn.Module) -> dict[int, str]:
 
 
 def names_in_forward(module: nn.Module) -> set[str]:
-    """Names that a module's forward uses, and the methods of it that it calls; none of torch's own containers."""
+    """Names that a module's forward, and the methods that this calls, use; none for torch's own classes."""
     if type(module).__module__.startswith("torch.nn."):
         return set()
     names: set[str] = set()

@@ -1,10 +1,10 @@
-"""What a norm layer does beside its norm: an activation, dropout, whatever a forward of its own adds behind it.
+"""What a norm layer's forward does besides the norm: activation, dropout, or other operations behind it.
 
-Other people's norms derive from torch's and add to their forward (timm's `BatchNormAct2d`, a batch norm with a ReLU in
-it), or are written anew (`FrozenBatchNorm2d`). A class's name does not tell what its forward computes, so one that is
-not torch's or this library's is tried: a copy of the layer runs on made-up numbers, and what it returns is held against
-the norm alone, the norm and then the layer's children, and the norm and then whatever the forward does with a norm that
-leaves its input as it is. What none of these explains is not known.
+Other libraries' norms may derive from torch's and extend the forward (timm's `BatchNormAct2d` is a batch norm with a
+ReLU), or are written from scratch (`FrozenBatchNorm2d`). The class name does not say what the forward computes. So for
+classes that are neither torch's nor ours, a copy of the layer runs on random data, and its output is compared with
+three candidates: the norm alone; the norm, then the layer's children; the norm, then the layer's forward with a norm
+that changes nothing. If none agrees, the forward is unknown.
 """
 
 import copy
@@ -21,17 +21,17 @@ from normshift.record import channels_of, dims_of
 
 TORCHS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward, nn.GroupNorm.forward)
 
-NOTHING = 1e-300
-"""An eps that 1 does not feel, in float64 either: torch 2.11 refuses 0."""
+NO_EPS = 1e-300
+"""An eps so small that 1 + eps is 1 in float64; torch 2.11 refuses 0."""
 
 NEUTRAL = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 
 class OwnForward(nn.Module):
-    """The forward of a batch norm's subclass without its batch norm: what that does behind it.
+    """The forward of a subclass of batch norm without the batch norm: only what it does behind it.
 
-    The layer is kept as a norm of mean 0, variance 1 and next to no eps in evaluation, which returns its input bit for
-    bit, and its forward runs on what another norm has returned. It adds nothing to the state dict.
+    It runs the layer's forward, on another norm's output, with mean 0, variance 1 and no eps in evaluation mode, where
+    the batch norm returns its input bit for bit. It adds nothing to the state dict.
     """
 
     def __init__(self, layer: nn.Module):
@@ -45,22 +45,22 @@ class OwnForward(nn.Module):
             one = None if without else like.new_full((channels,), value).detach()
             layer.register_buffer(key, one, persistent=False)
         layer._buffers.pop("num_batches_tracked", None)
-        layer.eps = NOTHING
-        layer.affine, layer.track_running_stats = False, False  # so that no tool resets or estimates these
+        layer.eps = NO_EPS
+        layer.affine, layer.track_running_stats = False, False  # so that no tool resets or estimates the buffers
         layer.num_batches_tracked = None
         self.layer = layer
         self.train(layer.training)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Write the norm that changes nothing anew, as a network made on the meta device needs it."""
+        """Write the neutral weights and statistics again, for networks that were created on the meta device."""
         for key, value in NEUTRAL.items():
             if getattr(self.layer, key) is not None:
                 getattr(self.layer, key).fill_(value)
 
     def train(self, mode: bool = True) -> "OwnForward":
         super().train(mode)
-        self.layer.training = False  # not its children
+        self.layer.training = False  # its children keep the mode
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,18 +68,18 @@ class OwnForward(nn.Module):
 
 
 def apply_behind(layer: nn.Module, inputs: tuple, output: Tensor, names: tuple[str, ...]) -> Tensor:
-    """A forward hook that runs a layer's children behind it."""
+    """A forward hook that applies children of the layer to its output."""
     for name in names:
         output = layer.get_submodule(name)(output)
     return output
 
 
 def behind(norm: nn.Module) -> dict[str, nn.Module] | None:
-    """What runs behind the norm of a layer as part of it, by name and in order; None where that is not known.
+    """The modules that a layer runs behind its norm, by name and in order; None if its forward is unknown.
 
-    Children keep their names; an `OwnForward` stands for what is no child.
+    Children keep their names; an `OwnForward` represents operations that are not children.
     """
-    if "forward" in vars(norm):  # exchanged on this one object
+    if "forward" in vars(norm):  # replaced on this one object
         return None
     if is_known(norm):
         hooks = (hook for hook in norm._forward_hooks.values() if getattr(hook, "func", None) is apply_behind)
@@ -87,18 +87,18 @@ def behind(norm: nn.Module) -> dict[str, nn.Module] | None:
     children = {name: child for name, child in norm.named_children() if name not in _hooked(norm)}
     try:
         return _tried(norm, children)
-    except Exception:  # whatever a forward raises that wants other arguments, types or devices than a norm's
+    except Exception:  # a forward that needs other arguments, types or devices may raise anything
         return None
 
 
 def is_known(norm: nn.Module) -> bool:
-    """Whether a layer's forward is that of a norm of torch's or of this library's, and nothing else."""
+    """Whether a layer's forward is exactly that of one of torch's or this library's norms."""
     forward = type(norm).forward
     return "forward" not in vars(norm) and (forward in TORCHS or forward.__module__ == Norm.__module__)
 
 
 def _hooked(norm: nn.Module) -> set[str]:
-    """Children that a hook of this library runs: blurs."""
+    """Names of children that a hook of this library runs: blurs."""
     hooks = (*norm._forward_hooks.values(), *norm._forward_pre_hooks.values())
     names = (hook.keywords.get("name") for hook in hooks if isinstance(hook, partial))
     return {name for name in names if name is not None}
@@ -111,14 +111,14 @@ def _tried(norm: nn.Module, children: dict[str, nn.Module]) -> dict[str, nn.Modu
     if not isinstance(norm, _BatchNorm) and not is_frozen(norm):
         return None
     rest = OwnForward(norm)
-    state = [*rest.parameters(), *rest.state_dict()]  # under another name, checkpoints would not fit any more
+    state = [*rest.parameters(), *rest.state_dict()]  # these would change their names, and checkpoints would not fit
     return {"own_forward": rest} if not state and _explains(norm, None) else None
 
 
 def _explains(norm: nn.Module, names: tuple[str, ...] | None) -> bool:
-    """Whether a layer's forward is, in both modes, that of its norm and then these children; None: its `OwnForward`."""
+    """Whether the layer's output is, in both modes, that of its norm and these children (None: its `OwnForward`)."""
     for training in (False,) if isinstance(norm, nn.SyncBatchNorm) else (False, True):  # torch's trains on GPUs only
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():  # whatever the caller's device is
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
             whole, parts = (_made_up(norm, training) for _ in range(2))
             after = [OwnForward(whole)] if names is None else [parts.get_submodule(name) for name in names]
             expected = _run(whole, whole, [])
@@ -129,24 +129,24 @@ def _explains(norm: nn.Module, names: tuple[str, ...] | None) -> bool:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Up to rounding."""
+    """Whether two tensors are equal up to rounding."""
     return a.shape == b.shape and bool((a - b).abs().max() <= 1e-6 * b.abs().max())
 
 
 def _run(forward, norm: nn.Module, after: list[nn.Module]) -> list[Tensor]:
-    """The output for a batch of wide range, and the running averages behind it."""
-    torch.default_generator.manual_seed(0)  # GPUs keep theirs
+    """The output for a random batch with a wide range of values, and the running averages afterwards."""
+    torch.default_generator.manual_seed(0)  # the CPU's only
     x = 4 * torch.randn(3, channels_of(norm), *[4] * (dims_of(norm) or 2)).pow(3)
     torch.default_generator.manual_seed(1)
     x = forward(x)
     for module in after:
         x = module(x)
-    counts = {"num_batches_tracked"} if getattr(norm, "momentum", 0) is not None else set()  # else it means nothing
+    counts = {"num_batches_tracked"} if getattr(norm, "momentum", 0) is not None else set()  # matters for None alone
     return [x, *(value for key, value in norm.named_buffers(recurse=False) if key not in counts)]
 
 
 def _norm_alone(norm: nn.Module, x: Tensor) -> Tensor:
-    """What the norm that a layer's class derives from computes."""
+    """The output of the norm class that a layer's class derives from."""
     if isinstance(norm, nn.SyncBatchNorm) or is_frozen(norm):
         averages = norm.running_mean, norm.running_var
         return F.batch_norm(x, *averages, norm.weight, norm.bias, False, 0.0, eps_of(norm))
@@ -159,7 +159,7 @@ def is_frozen(norm: nn.Module) -> bool:
 
 
 def _made_up(norm: nn.Module, training: bool) -> nn.Module:
-    """A copy with weights and averages that tell channels and formulas apart, the same ones each time."""
+    """A copy with weights and averages that differ between channels, the same in each call."""
     made = copy_on_cpu(norm).train(training)
     generator = torch.Generator().manual_seed(0)
     for value in (*made.parameters(), *made.buffers()):
@@ -171,7 +171,7 @@ def _made_up(norm: nn.Module, training: bool) -> nn.Module:
 
 
 def copy_on_cpu(module: nn.Module) -> nn.Module:
-    """A copy in float32, without hooks, to run on made-up numbers."""
+    """A copy in float32 on the CPU, without hooks."""
     module = _without_hooks(module)
     on_meta = any(value.is_meta for value in (*module.parameters(), *module.buffers()))
     return (module.to_empty(device="cpu") if on_meta else module.cpu()).float()
@@ -183,5 +183,5 @@ def _without_hooks(module: nn.Module) -> nn.Module:
 
 
 def eps_of(norm: nn.Module) -> float:
-    """A norm's eps; frozen batch norms may keep theirs in the code, and then it is the usual one."""
+    """A norm's eps; frozen batch norms without the attribute have 1e-5 in their code."""
     return getattr(norm, "eps", 1e-5)

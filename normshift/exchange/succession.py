@@ -1,7 +1,7 @@
-"""One norm layer takes over from another: what it has learned, how it is set, what hangs on it.
+"""The successor of a norm layer inherits its parameters, statistics, settings, hooks, children and attributes.
 
-Whatever both have is handed on as the very object: parameters (with their gradients, hooks and ties, and known to the
-optimisers that have them), running averages, child modules, hooks. Layers that split their channels (IBN) take copies.
+Both layers share the same objects: parameters (with their gradients, hooks and ties, so optimisers need no change),
+running averages, child modules and hooks. Layers that split their channels (IBN) get copies.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SETTINGS = {
     "ndims", "statistics", "groups", "correction", "ratio", "instance_first", "first", "module_name",
     "generator", "_compiled_call_impl",
 }  # fmt: skip
-"""Attributes that mean something to their own kind of layer alone."""
+"""Attributes that are settings of one kind of layer and are not carried over to another."""
 
 
 def successor(
@@ -37,17 +37,19 @@ def successor(
     dims: int | None = None,
     like: Tensor | None = None,
 ) -> nn.Module:
-    """A layer made by `spec(num_features, dims=...)` that takes over from `old`; `old` itself where it is one already.
+    """The layer that replaces `old`; `old` itself if it is of the wanted kind already.
 
-    `old` is as it was afterwards, though they share what both have. Hooks are not handed on yet: see `hand_on_hooks`.
+    `old` does not change, but shares its tensors with the successor. Hooks are moved later, by `hand_on_hooks`.
 
     Args:
-        name: of the old layer, for messages.
-        dims: spatial dimensions, for layers that do not say which they are for; 2 by default.
-        like: a tensor of the type and on the device that the new layer gets where the old one has no tensors.
+        old: a norm layer.
+        spec: a callable that creates the new layer, `spec(num_features, dims=...)`.
+        name: the old layer's name, for messages.
+        dims: number of spatial dimensions, for layers that do not say; by default 2.
+        like: a tensor that gives type and device of the new layer if the old one has no tensors.
 
     Raises:
-        ValueError: where something of the old layer cannot be carried over.
+        ValueError: something of the old layer cannot be carried over.
     """
     where = repr(name) if name else "the layer"
     _refuse_unready(old, where)
@@ -59,7 +61,7 @@ def successor(
     if _alike(old, new):
         return old
     if isinstance(new, _BatchNorm) and getattr(old, "sync", False):
-        new = BatchNorm(num_features)  # torch's own would synchronise no more
+        new = BatchNorm(num_features)  # torch's batch norm would not synchronise
     _set_dims(new, known, dims)
     after = behind(old)
     if after is None:
@@ -94,7 +96,7 @@ def _refuse_unready(old: nn.Module, where: str) -> None:
 
 
 def _refuse_lost_group(old: nn.Module, new: nn.Module, where: str) -> None:
-    """torch's layers may synchronise over some of the processes, this library's over all."""
+    """Refuse a process group: torch's layers may synchronise over some processes, this library's use all."""
     ours = any(hasattr(part, "sync") for part in (new, *halves(new)))
     if ours and getattr(old, "process_group", None) is not None:
         raise ValueError(f"{where} synchronises over a process group of its own, which its successor could not.")
@@ -106,17 +108,17 @@ def halves(layer: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def _alike(old: nn.Module, new: nn.Module) -> bool:
-    """Whether a layer already is what it would become."""
+    """Whether a layer is of the wanted kind already, with the same settings."""
     if isinstance(old, BatchNorm) and old.sync and isinstance(new, _BatchNorm):
         return not isinstance(new, nn.SyncBatchNorm)
-    if isinstance(old, _InstanceNorm) and old.running_mean is not None:  # it evaluates with averages, ours cannot
+    if isinstance(old, _InstanceNorm) and old.running_mean is not None:  # ours cannot use averages in evaluation
         return type(new).__name__.startswith("InstanceNorm")
     settings = ("statistics", "groups", "num_groups", "ratio", "instance_first")
     return isinstance(old, type(new)) and all(getattr(old, s, None) == getattr(new, s, None) for s in settings)
 
 
 def _set_dims(new: nn.Module, known: int | None, dims: int | None) -> None:
-    """Group norms and the like do not tell their dimensions, and take any: so do their successors."""
+    """Let the successor of a layer that accepts any number of dimensions (group norm) accept any, too."""
     if known is not None:
         new.dims = known
     elif isinstance(new, Norm) and not isinstance(new, IBN2d):
@@ -143,7 +145,7 @@ def _carry_settings(old: nn.Module, new: nn.Module) -> None:
 
 
 def _keeps_averages(layer: nn.Module) -> bool:
-    """Whether a layer is of a kind for which having no running averages is a setting."""
+    """Whether `track_running_stats` is a setting of this kind of layer."""
     return isinstance(layer, (_BatchNorm, RunningStatistics)) and hasattr(layer, "track_running_stats")
 
 
@@ -167,7 +169,7 @@ def _carry_tensors(old: nn.Module, new: nn.Module, where: str, like: Tensor | No
 
 
 def _means_the_same(key: str, old: nn.Module, new: nn.Module) -> bool:
-    """Whether a gate's values stand for the same things in both layers."""
+    """Whether the parameter `key` is a gate with the same labels in both layers."""
     meanings = (
         {gate.names for gate in layer.gates() if gate.parameter is layer._parameters.get(key)}
         for layer in (old, new)
@@ -177,41 +179,41 @@ def _means_the_same(key: str, old: nn.Module, new: nn.Module) -> bool:
 
 
 def tensors(layer: nn.Module) -> dict[str, Tensor | None]:
-    """A layer's parameters and buffers by name; None for those that it is set to be without."""
+    """A layer's parameters and buffers by name; None for those that its settings leave out."""
     held = layer._parameters | layer._buffers
-    stands_in = layer._non_persistent_buffers_set & {"weight", "bias"}  # of this library's layers without affine
-    held = {key: None if key in stands_in else value for key, value in held.items()}
+    constant = layer._non_persistent_buffers_set & {"weight", "bias"}  # in our layers without affine parameters
+    held = {key: None if key in constant else value for key, value in held.items()}
     without = set() if isinstance(layer, (_BatchNorm, RunningStatistics)) else {k for k in STATISTICS if k in held}
     return {key: value for key, value in held.items() if value is not None or key not in without}
 
 
 def _place(new: nn.Module, held: dict[str, Tensor | None], where: str) -> None:
-    """Give a layer the tensors that it has a place for; copies where it wants a channel's value several times."""
+    """Give a layer the tensors for its parameters and buffers; repeated copies for parameters of a larger shape."""
     for key, value in held.items():
-        place = new._parameters.get(key)
-        if value is not None and place is not None and place.shape != value.shape:
-            _repeat(value, place, f"{where}.{key}")
+        own = new._parameters.get(key)
+        if value is not None and own is not None and own.shape != value.shape:
+            _repeat(value, own, f"{where}.{key}")
         elif key in new._buffers:
             new._buffers[key] = value
         elif key in new._parameters and value is None:
             _leave_out(new, key)
-        elif key in new._parameters and value is not None:  # frozen batch norms keep everything in buffers
+        elif key in new._parameters and value is not None:  # a plain tensor if the old layer is a frozen batch norm
             new._parameters[key] = value if isinstance(value, nn.Parameter) else nn.Parameter(value.clone(), False)
 
 
 @torch.no_grad()
-def _repeat(value: Tensor, place: nn.Parameter, what: str) -> None:
-    """Fill a parameter such as (domains, C) with (C,) values."""
-    if value.shape != place.shape[-value.dim() :]:
-        raise ValueError(f"{what} is {tuple(value.shape)}, which no parameter of shape {tuple(place.shape)} can hold.")
-    place.copy_(value.expand_as(place))
-    place.requires_grad_(value.requires_grad)
+def _repeat(value: Tensor, own: nn.Parameter, what: str) -> None:
+    """Fill a parameter of shape (domains, C), for example, with (C,) values."""
+    if value.shape != own.shape[-value.dim() :]:
+        raise ValueError(f"{what} is {tuple(value.shape)}, which no parameter of shape {tuple(own.shape)} can hold.")
+    own.copy_(value.expand_as(own))
+    own.requires_grad_(value.requires_grad)
 
 
 def _leave_out(layer: nn.Module, key: str) -> None:
-    """Let a layer be without its weight or bias, to its state dict and to optimisers."""
+    """Remove a layer's weight or bias from its parameters and state dict."""
     value = layer._parameters.pop(key)
-    if isinstance(layer, Norm) and value is not None:  # its formula wants numbers
+    if isinstance(layer, Norm) and value is not None:  # its formula needs a tensor
         layer.register_buffer(key, value.detach(), persistent=False)
     else:
         layer.register_parameter(key, None)
@@ -219,7 +221,7 @@ def _leave_out(layer: nn.Module, key: str) -> None:
 
 
 def _rows(value: Tensor | None, rows: slice) -> Tensor | None:
-    """Some channels of a parameter or buffer, as one of its own."""
+    """A copy of some channels of a parameter or buffer, with gradient and attributes."""
     if value is None:
         return None
     part = value.detach()[rows].clone()
@@ -232,7 +234,7 @@ def _rows(value: Tensor | None, rows: slice) -> Tensor | None:
 
 
 def _joined(ibn: IBN2d, where: str) -> dict[str, Tensor | None]:
-    """The tensors of both halves over all channels. Those of instance norm were never averaged."""
+    """The tensors of both halves of an IBN layer, joined; running averages of IN's channels are 0 and 1."""
     held = {}
     for key in ("weight", "bias"):
         parts: list[Any] = [tensors(half)[key] for half in halves(ibn)]
@@ -266,11 +268,11 @@ def _refuse_gradient_hooks(value: Tensor | None, what: str) -> None:
         raise ValueError(f"{what} has gradient hooks, which a split or joined parameter could not keep.")
 
 
-# What hangs on a layer
+# Children, attributes and hooks
 
 
 def _carry_children(old: nn.Module, new: nn.Module, after: dict[str, nn.Module], where: str) -> None:
-    """Children stay children and not parts of a wrapper, so that key names, and with them checkpoints, stay valid."""
+    """Make the old layer's children the new one's, under the same names, so that checkpoints still fit."""
     kept = {name: child for name, child in old.named_children() if name not in of_its_kind(old)} | after
     for name, child in kept.items():
         if hasattr(new, name):
@@ -281,7 +283,7 @@ def _carry_children(old: nn.Module, new: nn.Module, after: dict[str, nn.Module],
 
 
 def _carry_attributes(old: nn.Module, new: nn.Module) -> None:
-    """Attributes, parameters and buffers that were added to the old layer from outside its class."""
+    """Carry over attributes, parameters and buffers that do not belong to the old layer's class."""
     used_names = SETTINGS | vars(new).keys() | set(dir(type(new))) | of_its_kind(old)
     for key, value in vars(old).items():
         if key not in used_names and "hook" not in key:
@@ -298,14 +300,14 @@ def _carry_attributes(old: nn.Module, new: nn.Module) -> None:
 
 
 def of_its_kind(layer: nn.Module) -> set[str]:
-    """Names of what one of this library's layers, or a user's own of that base, has because of its class."""
+    """Names of attributes, tensors and children that a `Norm` has because of its class; none for other layers."""
     if not isinstance(layer, Norm) or not is_known(layer):
         return set()
     own = gate_keys(layer)
     try:
         with torch.device("meta"):
             fresh = type(layer)(layer.num_features)
-    except Exception:  # whatever a class raises that wants more arguments: then it is not known, but for its gates
+    except Exception:  # a class that needs more arguments may raise anything; then only its gates are known
         return own
     return own | vars(fresh).keys() | fresh._parameters.keys() | fresh._buffers.keys() | fresh._modules.keys()
 
@@ -317,11 +319,11 @@ def refuse_hooks_of_halves(old: nn.Module, name: str) -> None:
 
 
 def hand_on_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Let a layer's hooks be its successor's, in their order and behind what is fused; handles still remove them."""
-    own = list(new._forward_hooks.items())  # what runs behind the norm as part of the layer
+    """Move a layer's hooks to its successor, in their order and after activations; handles can still remove them."""
+    own = list(new._forward_hooks.items())  # run the activation behind the norm, as part of the layer
     for key in [key for key in vars(old) if key.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))]:
         moved, vars(old)[key] = vars(old)[key], vars(old)[key].copy()
-        vars(new)[key] = moved  # a handle knows the dict
+        vars(new)[key] = moved  # handles refer to this very dict
     for number, hook in list(new._forward_hooks.items()):
         if getattr(hook, "func", None) is apply_behind:
             del new._forward_hooks[number]

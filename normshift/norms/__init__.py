@@ -1,5 +1,5 @@
-"""One file for each norm, named as the norm is: what it is called, made of, drawn with, and which gates it has.
+"""One file for each norm, named after it, with its `NormSpec`: layer, gates, and the style of its line in figures.
 
-A file is read when its norm is first asked for. These need no torch, so that figures have their colours without it; a
-file that holds its layer as well may import torch.
+A file is imported when its norm is first used. The files here do not import torch, so that figures get their styles
+quickly; a file that also defines a layer may import it.
 """

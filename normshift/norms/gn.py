@@ -1,4 +1,4 @@
-"""Group norm: torch's own, with a number of groups for every number of channels."""
+"""Group norm: torch's own, with the number of groups that `normshift.layers.group_count` gives."""
 
 from normshift.registry import NormSpec, register_norm
 
