@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.gates.panels import NEAR, RIDGE_BINS, Panel, called, finite, panels, ridges, short, stages
 
-if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
 MOST_FRAMES = 25

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.measures import CHANCE, headline_of, measure_of
 
-if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
     from experiments.study.tables import Table
