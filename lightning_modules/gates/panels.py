@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from normshift.registry import NORMS, GateSpec, gate_spec
 
-if TYPE_CHECKING:  # pandas loads in a second; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from pandas import DataFrame
 
     from normshift import Gate
