@@ -1,6 +1,6 @@
-"""What is left of a norm when the batch shrinks?
+"""How much accuracy does each norm lose when the batch shrinks?
 
-Switchable Normalization (Luo, Ren, Peng, ICLR 2019), table of ResNet-50 on ImageNet by (GPUs, images a GPU), top-1:
+Switchable Normalization (Luo, Ren, Peng, ICLR 2019), top-1 of a ResNet-50 on ImageNet by (GPUs, images per GPU):
 
           8,32  8,16  8,8   8,4   8,2   1,16  1,32  8,1             1,8
     BN    76.4  76.3  75.2  72.7  65.3  76.2  76.5  fails           75.4
@@ -9,26 +9,27 @@ Switchable Normalization (Luo, Ren, Peng, ICLR 2019), table of ResNet-50 on Imag
 
 Eight GPUs, with data/imagenet on disk (not run here):
 
-    python experiments/cls_batch_size.py --data imagenet --gpus 8 --norm bn gn sn \
+    python experiments/cls_batch_size.py --data imagenet --gpus 8 --norm bn gn sn \\
         --settings 8x32 8x16 8x8 8x4 8x2 8x1
 
-On real data the recipe is sn-step, the options of Switchable Normalization's ImageNet code, for all norms: dropout,
-colour noise, decay of everything, its gates too (docs/recipes.md).
+On real data the recipe is sn-step: for all norms, the options of Switchable Normalization's ImageNet code, with
+dropout, colour noise, and weight decay of all parameters, also the gates (docs/recipes.md).
 
-A laptop, nothing on disk (the embedded shapes):
+A laptop, with no data on disk (the embedded shapes):
 
     python experiments/cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 4 --seeds 3
 
-Took 40 minutes on one of two busy cores: from 32 images to 2 bn falls from 54.7 +- 3.1 to 21.6 +- 1.4, sn from
+It took 40 minutes on one of two busy cores. From 32 images to 2, bn falls from 54.7 +- 3.1 to 21.6 +- 1.4, and sn from
 39.6 +- 4.9 to 27.4 +- 3.4.
 
-A setting is PROCESSESxIMAGES: how many processes share a step, and how many images each of them normalises together.
-The learning rate is scaled linearly with their product. Where there are fewer processes than a setting names, they take
-turns: gradients of all PROCESSES batches are added up before a step, which gives the same step, since no norm here sees
-further than its own batch. (Running averages then move once a batch and not once a step.) So one GPU repeats what eight
-do, in eight times the time.
+A setting is PROCESSESxIMAGES: the number of processes that share a step, and the number of images that each of them
+normalises together. The learning rate is scaled linearly with their product. If there are fewer processes than a
+setting names, gradients are accumulated over PROCESSES batches before each step. The step is the same, since no norm
+here uses statistics beyond its own batch; only the running averages are updated once per batch and not once per step.
+So one GPU reproduces eight, in eight times the time.
 
-Ends in one table: top-1, a row a norm, a column a setting, and how far it falls from the most images to the fewest.
+The closing table gives top-1, with a row for each norm, a column for each setting, and the fall from the most images
+normalised together to the fewest.
 """
 
 from __future__ import annotations
@@ -57,14 +58,16 @@ class Flags(ClassificationFlags):
     norm: list[str] = field(default_factory=lambda: ["bn", "gn", "sn"])
     """Norms to compare, of NORMS."""
     settings: list[str] = field(default_factory=list)
-    """Settings as PROCESSESxIMAGES; by default the paper's on imagenet, and 1x32 1x8 1x2 elsewhere."""
+    """Settings to compare, as PROCESSESxIMAGES; by default the paper's on imagenet, else 1x32 1x8 1x2."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.batch_size is not None:
-            raise UsageError("--batch-size: here the settings say it; pass --settings 8x32 8x2, for example.")
+            raise UsageError("--batch-size: in this study --settings sets it; pass --settings 8x32 8x2, for example.")
         if self.sync_norm or any(norm in NORMS and NORMS[norm].synchronized for norm in self.norm):
-            raise UsageError("--sync-norm and syncbn: here a norm sees its own process' images alone; leave them out.")
+            raise UsageError(
+                "--sync-norm and syncbn: in this study each process normalises its own images; leave them out."
+            )
         for setting in self.settings:
             if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,5}", setting):
                 raise UsageError(f"--settings {shown(setting)}: write PROCESSESxIMAGES, such as 8x32.")
@@ -77,7 +80,7 @@ def main() -> None:
 
 def run(flags: Flags):
     """Train and evaluate every norm, setting and seed; returns the results."""
-    from experiments.tasks.classification import Arm, run_arms  # loads torch: --help must not wait for it
+    from experiments.tasks.classification import Arm, run_arms  # imports torch: --help must not wait for it
 
     flags = smoked(flags, settings=flags.settings or ["1x8", "2x2"]) if flags.smoke else flags
     recipe = chosen_recipe(flags, "sn-step")
@@ -97,14 +100,14 @@ def run(flags: Flags):
 
 
 def default_settings(data: str) -> list[str]:
-    """The paper's table on ImageNet; elsewhere what two cores can afford."""
+    """The paper's settings on ImageNet; on other sets three that a laptop can train."""
     if data == "imagenet":
         return ["8x32", "8x16", "8x8", "8x4", "8x2", "1x16", "1x32", "8x1", "1x8"]
     return ["1x32", "1x8", "1x2"]
 
 
 def table(results: DataFrame):
-    """Top-1: a row a norm, a column a setting; and the fall from most to fewest images normalised together."""
+    """Top-1, with a row for each norm and a column for each setting, and the fall from most to fewest images."""
     from experiments.study.chance import LUCK
     from experiments.study.tables import table_of
     from experiments.tasks.classification import accuracies
@@ -115,7 +118,7 @@ def table(results: DataFrame):
     legend = "top-1 accuracy in percent by PROCESSESxIMAGES."
     if len(sized) > 1:
         chance = 100 * results.loc[results["measure"] == "chance", "value"].max()
-        learned = ~(scores[sized[-1]] <= LUCK * chance)  # who has learned nothing has nothing to lose
+        learned = ~(scores[sized[-1]] <= LUCK * chance)  # a network at chance cannot fall
         scores[FALL] = (scores[sized[-1]] - scores[sized[0]]).where(learned)
         legend += f" {FALL}: {sized[-1]} minus {sized[0]}, smaller is better."
     return table_of(scores, legend, measures={FALL: Measure(FALL, FALL, better="lower")})

@@ -1,4 +1,4 @@
-"""Does a gate for each channel, between batch and instance norm, help where nothing changes at all?
+"""Does a gate per channel between batch norm and instance norm help when training and test data are of one domain?
 
 Batch-Instance Normalization (Nam and Kim, NeurIPS 2018): top-1 of BN against BIN. CIFAR-10, ResNet-110: 93.72 +- 0.18
 against 94.29 +- 0.09. CIFAR-100: AlexNet 50.62/51.00, VGG-19 72.29/72.50, ResNet-56 72.92/75.05, ResNet-110
@@ -7,21 +7,22 @@ against 94.29 +- 0.09. CIFAR-100: AlexNet 50.62/51.00, VGG-19 72.29/72.50, ResNe
 One GPU, with data/cifar10 and data/cifar100 on disk (not run here):
 
     python experiments/cls_cifar.py --data cifar10 --gpus 1 --norm bn bin --seeds 5
-    python experiments/cls_cifar.py --data cifar100 --gpus 1 --norm bn bin --seeds 5 --backbone cifar_alexnet \
-        cifar_vgg19 cifar_bin_resnet56 cifar_bin_resnet110 cifar_preresnet110 cifar_wrn28_10 cifar_resnext29_8x64 \
+    python experiments/cls_cifar.py --data cifar100 --gpus 1 --norm bn bin --seeds 5 --backbone cifar_alexnet \\
+        cifar_vgg19 cifar_bin_resnet56 cifar_bin_resnet110 cifar_preresnet110 cifar_wrn28_10 cifar_resnext29_8x64 \\
         cifar_densenet_bc100_12
 
-The recipe is that of BIN's code, which reports the best test accuracy of all epochs, and so does the table, in words;
---selection last gives the last epoch's. cifar_bin_resnet110 is what the code builds for that depth, bottlenecks 164
-layers deep; its tables do not say whether they are of these or of basic blocks, cifar_bin_resnet110_basic.
-cifar_resnet110 is He et al.'s, whose shortcuts have no parameters.
+The recipe is that of BIN's published code. Like that code, the table gives the best test accuracy of all epochs, and
+says so; --selection last gives the last epoch's. For "ResNet-110" the code builds bottleneck blocks, 164 layers in all:
+cifar_bin_resnet110. The paper does not say whether its tables are of these or of basic blocks
+(cifar_bin_resnet110_basic). cifar_resnet110 is He et al.'s network, whose shortcuts have no parameters.
 
-A laptop, nothing on disk (the embedded shapes, all four styles mixed):
+A laptop, with no data on disk (the embedded shapes, all four styles mixed):
 
     python experiments/cls_cifar.py --norm bn bin sn
 
-Trains every backbone under every norm and seed, and ends in one table: top-1, a row a backbone, a column a norm. All of
-it lands in OUT: table.md, report.html, results.csv, metrics.csv, gates.parquet and checkpoints.
+The study trains every backbone with every norm and seed. The closing table gives top-1, with a row for each backbone
+and a column for each norm. OUT then holds table.md, report.html, results.csv, metrics.csv, gates.parquet and
+checkpoints.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from experiments.tasks.classification_flags import ClassificationFlags, chosen_r
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-QUESTION = "Does a norm that may keep each image's own style, channel by channel, classify better than batch norm?"
+QUESTION = "Is a classifier more accurate with a norm whose gates choose batch or instance norm for each channel?"
 
 
 @dataclass
@@ -46,7 +47,8 @@ class Flags(ClassificationFlags):
     norm: list[str] = field(default_factory=lambda: ["bn", "bin"])
     """Norms to compare, of NORMS."""
     backbone: list[str] = field(default_factory=list)
-    """CIFAR networks, such as cifar_resnet110 cifar_wrn28_10, or torchvision's and timm's; by default the recipe's."""
+    """Networks to compare: CIFAR networks such as cifar_resnet110 cifar_wrn28_10, or torchvision or timm names; by
+    default the recipe's."""
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def main() -> None:
 
 def run(flags: Flags):
     """Train and evaluate every backbone, norm and seed; returns the results."""
-    from experiments.tasks.classification import Arm, run_arms  # loads torch: --help must not wait for it
+    from experiments.tasks.classification import Arm, run_arms  # imports torch: --help must not wait for it
 
     flags = smoked(flags) if flags.smoke else flags
     single = dataclasses.replace(flags, backbone=None)
@@ -75,7 +77,7 @@ def run(flags: Flags):
 
 
 def table(results: DataFrame):
-    """Top-1 on the set's test images: a row a backbone, a column a norm."""
+    """Top-1 on the set's test images, with a row for each backbone and a column for each norm."""
     from experiments.study.tables import table_of
     from experiments.tasks.classification import accuracies
 

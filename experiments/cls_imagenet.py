@@ -1,6 +1,6 @@
-"""Any backbone, under any norm, anti-aliased or not, by any of the papers' recipes.
+"""How accurate and how robust is a classifier, by norm, by anti-aliasing and by the papers' recipes?
 
-The papers' figures on ImageNet, top-1 in percent: IBN-Net (Pan et al., ECCV 2018) ResNet-50 75.73 -> 77.46 with IBN-a;
+The papers' numbers on ImageNet, top-1 in percent: IBN-Net (Pan et al., ECCV 2018) ResNet-50 75.73 -> 77.46 with IBN-a;
 Switchable Normalization (Luo et al., ICLR 2019) ResNet-50 76.4 -> 76.9; Batch-Instance Normalization (Nam and Kim,
 NeurIPS 2018) ResNet-18 69.89 -> 70.68; anti-aliased CNNs (Zhang, ICML 2019) ResNet-50 76.16 -> 77.41 and shift
 consistency 89.20 -> 91.32, filter 4; ResNet-RS (Bello et al., NeurIPS 2021) 152 at 256 pixels 83.0.
@@ -11,22 +11,23 @@ Eight GPUs, with data/imagenet on disk (not run here):
     python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn --antialias 0 4 --recipe antialiased
     python experiments/cls_imagenet.py --data imagenet --gpus 8 --norm bn --recipe resnet-rs-152-256
 
-Fine-tuning a trained network that gets blur, linear evaluation, and a student of pseudo-labels (Noisy Student):
+Fine-tuning of a trained network with anti-aliasing added; linear evaluation; training on a teacher's pseudo-labels
+(Noisy Student):
 
-    python experiments/cls_imagenet.py --data imagenet --norm bn --antialias 4 --weights imagenet \
+    python experiments/cls_imagenet.py --data imagenet --norm bn --antialias 4 --weights imagenet \\
         --recipe antialiased-finetune
     python experiments/cls_imagenet.py --data pacs --norm bn --weights imagenet --recipe linear
     python experiments/cls_imagenet.py --data pacs/photo --norm bn --teacher model.ckpt --unlabelled pacs/sketch
 
-A laptop, nothing on disk (the embedded shapes):
+A laptop, with no data on disk (the embedded shapes):
 
     python experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --evaluate shifts --seeds 3
     python experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --evaluate consistency --seeds 3
 
-Each took 20 minutes on one of two busy cores. Lost to the shifts of light: bn 8.5 +- 3.0 points of 80.6, ibn-a
-4.3 +- 0.7 of 84.9. Shift consistency: 85.2 +- 1.3 plain, 93.0 +- 0.5 with filter 4.
+Each took 20 minutes on one of two busy cores. Under the appearance shifts, bn loses 8.5 +- 3.0 points of 80.6, and
+ibn-a 4.3 +- 0.7 of 84.9. Shift consistency is 85.2 +- 1.3 without anti-aliasing and 93.0 +- 0.5 with filter 4.
 
-Ends in one table: a row a network, columns top-1 and top-5 on clean images and what `--evaluate` adds.
+The closing table has a row for each network, with top-1 and top-5 on clean images and the measures of `--evaluate`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
 FURTHER_PARTS = ("shifts", "consistency", "corruptions", "perturbations")
 """What a network can be evaluated on besides clean images; see `lightning_modules.robustness.evaluator`."""
-QUESTION = "What do a norm, blur before subsampling and a recipe each do to a classifier, and to what it withstands?"
+QUESTION = "How do the norm, anti-aliasing and the training recipe change a classifier's accuracy and robustness?"
 
 
 @dataclass
@@ -50,15 +51,15 @@ class Flags(ClassificationFlags):
     norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "sn", "bin"])
     """Norms to compare, of NORMS."""
     antialias: list[int] = field(default_factory=lambda: [0])
-    """Filter sizes of the blur before subsampling, 1 to 7; 0 is the plain network."""
+    """Filter sizes of the blur before each subsampling, 1 to 7; 0 is the network without anti-aliasing."""
     evaluate: list[str] = field(default_factory=list)
-    """What to be evaluated on besides clean images: shifts consistency corruptions perturbations."""
+    """What to evaluate on besides clean images: shifts consistency corruptions perturbations."""
     teacher: str | None = None
-    """Checkpoint of a network that labels the images of --unlabelled; those it is sure of are learned as well."""
+    """Checkpoint of a network that labels the images of --unlabelled; training also uses those of which it is sure."""
     unlabelled: str | None = None
-    """Domain whose images the teacher labels; its own labels are not used."""
+    """Domain whose images the teacher labels; the domain's own labels are not used."""
     confidence: float = 0.5
-    """Least probability of the teacher's label for an image to be learned."""
+    """Smallest probability of the teacher's label with which an image is used."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -71,9 +72,7 @@ class Flags(ClassificationFlags):
             fault = "no such checkpoint" if fault == ABSENT else f"it {fault}"
             raise UsageError(f"--teacher {self.teacher}: {fault}.")
         if self.unlabelled and self.unlabelled.partition(":")[2] not in ("", "train"):
-            raise UsageError(
-                f"--unlabelled {self.unlabelled}: what is learned comes from a train split; leave :SPLIT out."
-            )
+            raise UsageError(f"--unlabelled {self.unlabelled}: training uses the train split; leave :SPLIT out.")
 
 
 def main() -> None:
@@ -83,7 +82,7 @@ def main() -> None:
 
 def run(flags: Flags):
     """Train and evaluate every norm, filter and seed; returns the results."""
-    from experiments.tasks.classification import (  # loads torch: --help must not wait for it
+    from experiments.tasks.classification import (  # imports torch: --help must not wait for it
         Arm,
         Opened,
         Taught,

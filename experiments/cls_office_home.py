@@ -1,8 +1,8 @@
-"""Which norm learns several domains at once, and which one an unseen domain?
+"""With which norm does a classifier learn several domains at once, and with which does it generalize to an unseen one?
 
-Batch-Instance Normalization (Nam and Kim, NeurIPS 2018), Office-Home, one ResNet-18 on all four domains at once, top-1
-on Art/Clipart/Product/Real/mean: BN 70.04/76.93/88.47/80.38/78.95, BIN 72.23/77.27/89.12/81.68/80.08. From one domain
-to another under DANN (Ganin et al., JMLR 2016) BIN is level or better on 11 of 12 transfers.
+Batch-Instance Normalization (Nam and Kim, NeurIPS 2018), one ResNet-18 on all four domains of Office-Home at once,
+top-1 on Art/Clipart/Product/Real/mean: BN 70.04/76.93/88.47/80.38/78.95, BIN 72.23/77.27/89.12/81.68/80.08. With DANN
+(Ganin et al., JMLR 2016) from one domain to another, BIN is equal or better on 11 of 12 transfers.
 
 One GPU, with data/office-home on disk (not run here):
 
@@ -10,29 +10,29 @@ One GPU, with data/office-home on disk (not run here):
     python experiments/cls_office_home.py --data office-home --gpus 1 --weights imagenet --setting leave-one-out
     python experiments/cls_office_home.py --data office-home --gpus 1 --weights imagenet --setting transfer --adapt dann
 
-The same by the rules of two libraries, for their published figures (recipes' comments say what is not matched):
+The protocols of two libraries, to compare with the numbers that they publish (comments of the recipes say what
+differs):
 
-    python experiments/cls_office_home.py --data office-home --gpus 1 --weights imagenet --setting transfer \
+    python experiments/cls_office_home.py --data office-home --gpus 1 --weights imagenet --setting transfer \\
         --adapt dann --recipe tll-dann
-    python experiments/cls_office_home.py --data pacs --gpus 1 --weights imagenet --setting leave-one-out \
+    python experiments/cls_office_home.py --data pacs --gpus 1 --weights imagenet --setting leave-one-out \\
         --recipe domainbed-erm --seeds 3
 
-A laptop, nothing on disk (the embedded shapes in their four styles):
+Transfer-Learning-Library reports a mean over Office-Home's twelve transfers of 65.2 with DANN and 58.4 without
+adaptation (tll-erm), each at the epoch that is best on the target's labels. DomainBed reports for ERM 85.5 on PACS and
+66.5 on Office-Home, with the step chosen on held-out images of the training domains.
+
+A laptop, with no data on disk (the embedded shapes in their four styles):
 
     python experiments/cls_office_home.py --norm bn bin --seeds 3
 
-Three seeds took 27 minutes on one of two busy cores: bn 65.9 +- 1.2 in the mean of the styles, bin 83.3 +- 0.3.
+Three seeds took 27 minutes on one of two busy cores. Mean over the styles: bn 65.9 +- 1.2, bin 83.3 +- 0.3.
 
-Transfer-Learning-Library: DANN 65.2 in the mean of Office-Home's twelve transfers, without adaptation (tll-erm) 58.4,
-each the best epoch on the target's own labels. DomainBed: ERM 85.5 on PACS and 66.5 on Office-Home, chosen on held-out
-images of the training domains.
+Settings: mixed trains on all domains at once and evaluates on held-out images of each. leave-one-out trains on all
+domains but one and evaluates on that one. transfer trains on one domain and evaluates on another, for every pair (or
+those of --source and --target); with --adapt dann, training also uses the target's images, without their labels.
 
-Settings: mixed learns all domains at once and is evaluated on held-out images of each; leave-one-out learns all domains
-but one and is evaluated on that one; transfer learns one domain and is evaluated on another, for every pair (or
---source and --target), without or with domain-adversarial training, whose network also sees the target's images, not
-their labels.
-
-Ends in one table: top-1, a row a norm, a column a domain or pair, and their mean.
+The closing table gives top-1, with a row for each norm, a column for each domain or pair, and their mean.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from experiments.study.tables import Table
     from lightning_modules.classification.recipes import ClassificationRecipe
 
-QUESTION = "Several domains at once, a domain never seen, or one domain in place of another: which norm gets through?"
+QUESTION = "Several domains at once, an unseen domain, or transfer from one domain to another: which norm is best?"
 
 
 @dataclass
@@ -61,13 +61,13 @@ class Flags(ClassificationFlags):
     norm: list[str] = field(default_factory=lambda: ["bn", "bin"])
     """Norms to compare, of NORMS."""
     setting: str = "mixed"
-    """mixed, leave-one-out or transfer."""
+    """Which domains are trained and evaluated on: mixed, leave-one-out or transfer (see above)."""
     adapt: str = "none"
-    """none, or dann: domain-adversarial training towards the target, in the setting transfer."""
+    """Domain adaptation in the setting transfer: none or dann, domain-adversarial training."""
     source: list[str] = field(default_factory=list)
-    """Domains to transfer from, such as Art or photo; by default each."""
+    """Domains to transfer from, such as Art or photo; by default each in turn."""
     target: list[str] = field(default_factory=list)
-    """Domains to transfer to or to leave out; by default each."""
+    """Domains to transfer to, or to leave out of the training; by default each in turn."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -78,9 +78,9 @@ class Flags(ClassificationFlags):
         if self.adapt == "dann" and self.setting != "transfer":
             raise UsageError("--adapt dann adapts to one target: it goes with --setting transfer.")
         if self.source and self.setting != "transfer":
-            raise UsageError("--source names where a transfer begins: it goes with --setting transfer.")
+            raise UsageError("--source names the domain to transfer from: it goes with --setting transfer.")
         if self.target and self.setting == "mixed":
-            raise UsageError("--target: in the setting mixed every domain is learned and evaluated; leave it out.")
+            raise UsageError("--target: the setting mixed trains and evaluates on every domain; leave it out.")
         if "/" in self.data:
             raise UsageError(f"--data {self.data}: name the whole set; --source and --target choose its domains.")
 
@@ -92,14 +92,14 @@ def main() -> None:
 
 def run(flags: Flags):
     """Train and evaluate every norm, pair and seed; returns the results."""
-    from datamodules.classification.domains import domains_of  # loads torch: --help must not wait for it
+    from datamodules.classification.domains import domains_of  # imports torch: --help must not wait for it
     from experiments.tasks.classification import Arm, run_arms
 
     flags = smoked(flags, source=[], target=["sketch"] if flags.setting != "mixed" else []) if flags.smoke else flags
     recipe = chosen_recipe(flags, default_recipe(flags))
     domains = domains_of(flags.data, flags.data_root)
     if len(domains) < 2:
-        raise UsageError(f"--data {flags.data} holds one domain alone, {domains[0]}: there is nothing to compare.")
+        raise UsageError(f"--data {flags.data} has only one domain, {domains[0]}: this study needs two or more.")
     for flag, names in (("--source", flags.source), ("--target", flags.target)):
         for name in names:
             if name not in map(short, domains):
@@ -127,17 +127,17 @@ def default_recipe(flags: Flags) -> str:
 
 
 def mixed(flags: Flags, domains: tuple[str, ...], recipe: ClassificationRecipe) -> dict[str, dict]:
-    """All domains at once; evaluated on what is held out of each."""
+    """Train on all domains at once, and evaluate on the held-out images of each."""
     train = flags.data if flags.on_shapes else "+".join(domains)  # those on disk
     return {"": {"train": train, "evaluated": domains}}
 
 
 def leave_one_out(flags: Flags, domains: tuple[str, ...], recipe: ClassificationRecipe) -> dict[str, dict]:
-    """All domains but one, evaluated on all images of that one.
+    """Train on all domains but one, and evaluate on all images of that one.
 
-    DomainBed's recipe splits every domain by the trial, learns the larger parts, and is evaluated on the larger part of
-    the domain left out; shapes have no end and keep their splits. Where images of the training domains choose, it is
-    evaluated on what is held out of them as well.
+    DomainBed's recipe splits every domain in two by the trial's seed, trains on the larger parts, and evaluates on the
+    larger part of the domain left out. The embedded shapes, of which any number can be drawn, keep their own splits. If
+    the network is selected on the training domains, it is also evaluated on their held-out parts.
     """
     by_trial = recipe.from_each and not flags.on_shapes
     learned, held, seen = (":in0", ":out0", ":in0") if by_trial else ("", "", "" if flags.on_shapes else ":all")
@@ -153,15 +153,15 @@ def leave_one_out(flags: Flags, domains: tuple[str, ...], recipe: Classification
 
 
 def transfer(flags: Flags, domains: tuple[str, ...], recipe: ClassificationRecipe) -> dict[str, dict]:
-    """All images of one domain, evaluated on all images of another; DANN also learns from these, without their
-    labels."""
+    """Train on all images of one domain, and evaluate on all images of another; DANN also trains on the latter, without
+    their labels."""
     pairs = [
         (source, target)
         for source, target in permutations(domains, 2)
         if source in chosen(flags.source, domains) and target in chosen(flags.target, domains)
     ]
     if not pairs:
-        raise UsageError("--source and --target leave no pair of two domains.")
+        raise UsageError("--source and --target name the same single domain: name two different ones.")
     cases = {}
     for source, target in pairs:
         adapt_to = whole(target) if flags.adapt == "dann" else None
@@ -179,7 +179,7 @@ def short(domain: str) -> str:
 
 
 def whole(domain: str) -> str:
-    """All images of a domain; of a drawn one, which has no end, those of the split that is asked for."""
+    """All images of a domain. Shapes, of which any number can be drawn, keep the split that is asked for."""
     return domain if domain.startswith("shapes") else f"{domain}:all"
 
 
@@ -189,12 +189,12 @@ def chosen(names: list[str], domains: tuple[str, ...]) -> list[str]:
 
 
 def table(results: DataFrame):
-    """Top-1: a row a norm, a column a domain or a pair, and the mean."""
+    """Top-1, with a row for each norm, a column for each domain or pair, and the mean."""
     from experiments.study.tables import table_of
     from experiments.tasks.classification import accuracies
 
     aside = results["setting"].eq("leave-one-out") & results["case"].ne("without-" + results["domain"].map(short))
-    results = results[~aside]  # held-out images of what was learned choose the network, and are no result
+    results = results[~aside]  # held-out images of the training domains only select the network
     transfers = results["setting"] == "transfer"
     columns = results["case"].where(transfers, results["domain"].map(short))
     scores = accuracies(results.assign(column=columns), rows="norm", columns="column")
@@ -205,7 +205,7 @@ def table(results: DataFrame):
 
 
 def with_standard_error(table: Table) -> Table:
-    """The table with the standard error that DomainBed gives: standard deviation (by n) over the square root of n."""
+    """The table with DomainBed's standard error: the standard deviation (divisor n) over the square root of n."""
     cells = table.cells.copy()
     for column in table.columns:
         count = cells[column, "n"]

@@ -1,25 +1,26 @@
-"""What makes a residual network better: how it is trained, or how it is built?
+"""What makes a residual network better: its training or its architecture?
 
-ResNet-RS (Bello et al., NeurIPS 2021), Table 1: ResNet-200 at 256 pixels on ImageNet, one step added at a time. Top-1
-is 79.0 to begin with, 82.2 (+3.2) by training and regularisation alone, 83.4 (+1.2) with squeeze-and-excitation and
-ResNet-D.
+ResNet-RS (Bello et al., NeurIPS 2021), Table 1: ResNet-200 at 256 pixels on ImageNet, with one change added at a time.
+Top-1 is 79.0 for the baseline, 82.2 (+3.2) with better training and regularisation, and 83.4 (+1.2) with
+squeeze-and-excitation and ResNet-D as well.
 
 Eight GPUs, with data/imagenet on disk (not run here):
 
     python experiments/cls_resnet_rs.py --data imagenet --gpus 8 --precision bf16-mixed
 
-The recipes are those of the paper's code for TPUs, under Model Garden's cosine; docs/recipes.md says what is not
-matched.
+The recipes are those of the paper's code for TPUs, with Model Garden's cosine schedule; docs/recipes.md says what
+differs.
 
-A laptop, nothing on disk (the embedded shapes, a ResNet-8 for CIFAR; 18 to 23 minutes a seed on one of two busy cores):
+A laptop, with no data on disk (the embedded shapes, a ResNet-8 for CIFAR):
 
     python experiments/cls_resnet_rs.py --data shapes/photo --seeds 3
 
-Top-1 is 22.7 ± 3.0 to begin with. Training brings 69.1 ± 4.5 points; regularisation takes 28.1 ± 5.3 away, for in
-1,500 steps the network cannot fit what RandAugment and dropout make of its images; architecture, added to that, takes
-13.8 ± 8.2 more.
+It took 18 to 23 minutes a seed on one of two busy cores. Top-1 of the baseline is 22.7 ± 3.0. Training adds 69.1 ± 4.5
+points. Regularisation then costs 28.1 ± 5.3, because 1,500 steps are too few to fit images under RandAugment and
+dropout, and architecture costs another 13.8 ± 8.2.
 
-The closing table has a row a step: top-1, the gain over the step before, the paper's, and the gains' sums by kind.
+The closing table has a row for each step: top-1, the gain over the row before, and the paper's gain. Its last rows are
+the sums of the gains by kind.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING
 from experiments.study.flags import UsageError, one_sentence, parse
 from experiments.tasks.resnet_rs import SMALL_NETWORK, Laptop, ResNetRSFlags, arm_of, finished, folder_name, sized
 
-if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from pandas import DataFrame
 
     from experiments.study.tables import Table
@@ -47,15 +48,15 @@ class Flags(ResNetRSFlags):
 
     def __post_init__(self):
         super().__post_init__()
-        self.refuse(max_steps="training for longer is one of its steps; pass --epochs")
+        self.refuse(max_steps="longer training is one of the steps that it compares; pass --epochs")
         if not re.fullmatch(r"resnetrs\d+", self.backbone or "resnetrs50"):
-            raise UsageError(f"--backbone {self.backbone}: this study ends in a ResNet-RS, such as resnetrs50.")
+            raise UsageError(f"--backbone {self.backbone}: this study needs a ResNet-RS, such as resnetrs50.")
 
 
 WITHOUT_D = {"stem_type": "", "avg_down": False, "replace_stem_pool": False}
 WITHOUT_SE = {"block_args": {}}
 ON_CIFAR = {"avg_down": "averaged_shortcut", "block_args": "squeeze_excitation"}
-"""What some parts of timm's ResNets are called in our CIFAR networks, which have a place for no others."""
+"""Parts of timm's ResNets that our CIFAR networks have too, and their names there."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Step:
     label: str
     kind: str  # training, regularisation or architecture
     paper: float  # top-1 of ResNet-200 at 256 pixels on ImageNet
-    before: dict = field(default_factory=dict)  # what the recipe has until then; of the architecture, a part
-    before_times: dict = field(default_factory=dict)  # until then, a number is so many times the finished recipe's
+    before: dict = field(default_factory=dict)  # the recipe's values before this step; of the architecture, some
+    before_times: dict = field(default_factory=dict)  # values before this step, as factors on the final recipe's
 
 
 BASELINE, BASELINE_TOP1 = "baseline", 79.0
@@ -82,13 +83,15 @@ STEPS = (
     Step("+ SE", "architecture", 82.9, before={"architecture": WITHOUT_SE}),
     Step("+ ResNet-D", "architecture", 83.4, before={"architecture": WITHOUT_D}),
 )
-"""Table 1 of the paper. More epochs overfit there until regularisation follows, dropout until weight decay is lowered.
+"""Table 1 of the paper. There, more epochs lower top-1 until regularisation is added, and dropout does until weight
+decay is lowered.
 
-timm's plain ResNets already have one of ResNet-D's four parts, the stride in a block's 3x3 convolution. A network of
-another width than its own keeps the deep stem in all rows.
+timm's plain ResNets already have one of ResNet-D's four parts, the stride in a block's 3x3 convolution. If the width is
+not the network's own, all rows have the deep stem.
 """
 MILESTONES = (30 / 90, 60 / 90, 80 / 90)
-"""Of the schedule in steps, as shares of its epochs. [unverified] for the paper, as are its baseline's 90 epochs."""
+"""Milestones of the step schedule, as shares of the epochs. [unverified] for the paper, as are its baseline's 90
+epochs."""
 KINDS = {
     "training + regularisation": ("training", "regularisation"),
     "of which training": ("training",),
@@ -122,8 +125,8 @@ def run(flags: Flags) -> DataFrame | None:
 def additive_recipes(recipe: ClassificationRecipe) -> list[tuple[str, str, float, ClassificationRecipe]]:
     """(label, kind, the paper's top-1, recipe) of the baseline and of every step, each adding to the one before.
 
-    The finished recipe has everything; from the last step to the first, what was there before is put back in its place.
-    Steps for which it has nothing to add, as a ResNet-50's has no stochastic depth, are left out.
+    `recipe` is the final one, with all steps. They are undone one by one, from the last to the first. A step that
+    changes nothing is left out: a ResNet-50's recipe, for example, has no stochastic depth.
     """
     rows, stripped = [], recipe
     for step in reversed(STEPS):
@@ -135,26 +138,26 @@ def additive_recipes(recipe: ClassificationRecipe) -> list[tuple[str, str, float
 
 
 def without(recipe: ClassificationRecipe, step: Step) -> ClassificationRecipe:
-    """The recipe with what was there before a step in its place."""
+    """The recipe with one step undone."""
     before = step.before | {name: times * getattr(recipe, name) for name, times in step.before_times.items()}
     if "architecture" in before:
         plain = before["architecture"]
         if recipe.backbone.startswith("cifar_"):
             plain = {ON_CIFAR[part]: False for part in plain if part in ON_CIFAR}
-        elif recipe.width != 1:  # timm does not narrow a plain stem: beside narrow stages it would be another network
+        elif recipe.width != 1:  # timm cannot narrow a plain stem, and a full one would not fit the narrow stages
             plain = {part: value for part, value in plain.items() if part != "stem_type"}
         before["architecture"] = recipe.architecture | plain
     return dataclasses.replace(recipe, **before)
 
 
 def with_milestones(recipe: ClassificationRecipe) -> ClassificationRecipe:
-    """The recipe with milestones at their shares of its epochs, which only a schedule in steps has."""
+    """The recipe with its milestones, which only the step schedule has."""
     milestones = tuple(share * recipe.epochs for share in MILESTONES) if recipe.schedule == "step" else ()
     return dataclasses.replace(recipe, milestones=milestones)
 
 
 def additive_scores(results: DataFrame) -> DataFrame:
-    """One row a step and seed, in points: top-1, its gain over the step before, and the paper's; then sums by kind."""
+    """Top-1, its gain over the step before, and the paper's gain, for each step and seed; then the sums by kind."""
     import pandas as pd
 
     clean = results[(results["part"] == "clean") & (results["measure"] == "top1")]
@@ -175,18 +178,18 @@ def additive_scores(results: DataFrame) -> DataFrame:
 
 
 def additive_table(results: DataFrame) -> Table:
-    """A row a step, and rows of the gains' sums by kind."""
+    """A row for each step, and one for each sum of gains by kind."""
     from experiments.study.tables import table_of
 
     legend = (
-        "top-1 accuracy and its gain over the row before, in points; last, sums of the gains by kind. "
+        "top-1 accuracy in percent and its gain over the row before; the last rows are sums of the gains by kind. "
         f"{PAPERS_GAIN}: ResNet-200 at 256 pixels on ImageNet."
     )
     return table_of(additive_scores(results), legend, corner="step", unranked=frozenset({"gain", PAPERS_GAIN}))
 
 
 def verdict(results: DataFrame) -> str:
-    """One sentence: what training and regularisation bring, and what architecture."""
+    """One sentence: the gain by training and regularisation, and the gain by architecture."""
     gains = additive_scores(results)["gain"].groupby(level=0, sort=False).mean()
     trained, built = gains.get("training + regularisation", float("nan")), gains.get("architecture", float("nan"))
     return f"training and regularisation: {trained:+.1f} points; architecture: {built:+.1f} points"

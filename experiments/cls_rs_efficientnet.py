@@ -1,20 +1,20 @@
-"""Do EfficientNets need the resolutions that they were scaled to?
+"""Do EfficientNets need resolutions as high as compound scaling gives them?
 
-ResNet-RS (Bello et al., NeurIPS 2021), section 7.2: no. At resolutions that grow more slowly than EfficientNet's own
-compound scaling has it, they are as accurate and faster.
+ResNet-RS (Bello et al., NeurIPS 2021), section 7.2: no. If the resolution grows more slowly than in EfficientNet's
+compound scaling, they are as accurate and faster.
 
 Eight GPUs, with data/imagenet on disk (not run here):
 
     python experiments/cls_rs_efficientnet.py --data imagenet --gpus 8 --networks b0 b1 b2 b3 b4 b5 b6 b7
 
-The paper keeps EfficientNets' own hyper-parameters; here they are trained by ResNet-RS's recipe, with RandAugment's
-magnitude growing with the resolution as the paper has it.
+The paper keeps EfficientNet's own hyper-parameters; here all are trained by ResNet-RS's recipe, in which RandAugment's
+magnitude grows with the resolution as in the paper.
 
-A laptop, nothing on disk (the embedded shapes, B0 and B1 at 64 pixels and more):
+A laptop, with no data on disk (the embedded shapes, B0 and B1 at 64 pixels and more):
 
     python experiments/cls_rs_efficientnet.py --data shapes/photo
 
-The closing table has a row a network and resolution: multiply-adds, parameters, measured latency, and top-1.
+The closing table has a row for each network and resolution: multiply-adds, parameters, measured latency and top-1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from experiments.study.flags import UsageError, one_sentence, parse
 from experiments.tasks.resnet_rs import CostFlags, Laptop, arm_of, finished, resized, sized
 
-if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from pandas import DataFrame
 
     from experiments.tasks.classification import Arm
@@ -53,11 +53,11 @@ class Flags(CostFlags):
     """Flags of this study."""
 
     networks: list[str] = field(default_factory=list)
-    """EfficientNets to compare, of b0 b1 b2 b3 b4 b5 b6 b7; by default all, or b0 and b1 on the embedded shapes."""
+    """EfficientNets to compare, of b0 b1 b2 b3 b4 b5 b6 b7; by default all, on the embedded shapes b0 and b1."""
 
     def __post_init__(self):
         super().__post_init__()
-        self.refuse(backbone="pass --networks", width="EfficientNets are taken as they are")
+        self.refuse(backbone="pass --networks", width="EfficientNets keep their own width")
         for network in self.networks:
             if network not in EFFICIENTNETS:
                 raise UsageError(f"--networks {network}: choose from {', '.join(EFFICIENTNETS)}.")
@@ -74,12 +74,12 @@ def run(flags: Flags) -> DataFrame | None:
 
     flags = sized(flags, LAPTOP, networks=["b0", "b1"])
     arms = arms_of(flags, finished(flags, "resnet-rs-152-224", LAPTOP))
-    question = "Do EfficientNets need the resolutions that they were scaled to?"
+    question = "Do EfficientNets need resolutions as high as compound scaling gives them?"
     return run_costs(flags, "cls_rs_efficientnet", question, arms, arm_flags=("networks",))
 
 
 def arms_of(flags: Flags, recipe: ClassificationRecipe) -> dict[str, Arm]:
-    """Each network at its own and at its slow resolution, where they differ; the recipe's is B0's."""
+    """Each network at its own and, if that differs, at its slow resolution; the recipe's resolution is B0's."""
     arms = {}
     for network in flags.networks or (["b0", "b1"] if flags.on_shapes else list(EFFICIENTNETS)):
         *sizes, dropout = EFFICIENTNETS[network]

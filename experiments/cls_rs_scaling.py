@@ -1,22 +1,22 @@
-"""What is worth its time: more layers, more channels or more pixels?
+"""Which scaling gives most accuracy for its latency: more layers, more channels or more pixels?
 
-ResNet-RS (Bello et al., NeurIPS 2021), section 6: it depends on how long one trains. Scale depth where a network can
-overfit, in 350 epochs, else width, in 10; and resolution more slowly than EfficientNet does. Its ResNet-RS follow that:
-78.8 with 50 layers at 160 pixels, 84.4 with 420 at 320, 1.7 to 2.7 times as fast on TPUs as EfficientNets of the same
-accuracy.
+ResNet-RS (Bello et al., NeurIPS 2021), section 6: it depends on the length of the training. Scale depth where a network
+can overfit (350 epochs), else width (10 epochs); and scale resolution more slowly than EfficientNet does. The ResNet-RS
+networks follow these rules: top-1 is 78.8 with 50 layers at 160 pixels and 84.4 with 420 layers at 320 pixels, and on
+TPUs they are 1.7 to 2.7 times as fast as EfficientNets of the same accuracy.
 
 Eight GPUs, with data/imagenet on disk (not run here); the paper's grid:
 
-    python experiments/cls_rs_scaling.py --data imagenet --gpus 8 --depths 26 50 101 200 300 350 400 \
+    python experiments/cls_rs_scaling.py --data imagenet --gpus 8 --depths 26 50 101 200 300 350 400 \\
         --widths 0.25 0.5 1 1.5 2 --sizes 128 160 224 320 448 --strengths 0.5 1 1.5
 
-A laptop, nothing on disk (the embedded shapes):
+A laptop, with no data on disk (the embedded shapes):
 
     python experiments/cls_rs_scaling.py --data shapes/photo
 
-Learning rate (--lrs) and strength of regularisation (--strengths) are picked, for each network, on 2 % of the training
-images that are held out; the best is then trained on all of them. The closing table has a row a network: multiply-adds,
-parameters, measured latency, and top-1.
+For each network, the study chooses the learning rate (--lrs) and the strength of regularisation (--strengths) on a
+held-out 2 % of the training images, then trains with the best ones on all training images. The closing table has a row
+for each network: multiply-adds, parameters, measured latency and top-1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from experiments.study.flags import one_sentence, parse
 from experiments.tasks.resnet_rs import CostFlags, Laptop, arm_of, finished, resized, sized
 
-if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from pandas import DataFrame
 
     from experiments.tasks.classification import Arm
@@ -41,7 +41,7 @@ GRIDS = {
     "real": {"depths": [26, 50, 101], "widths": [0.5, 1.0], "sizes": [128, 160]},
     "smoke": {"depths": [26], "widths": [0.25], "sizes": [32, 40]},
 }
-"""What is compared where the flags do not say it; the paper's whole grid is in the command above."""
+"""Default grids; the command above gives the paper's."""
 STRENGTHS = (0.5, 1.0)
 
 
@@ -52,15 +52,16 @@ class Flags(CostFlags):
     depths: list[int] = field(default_factory=list)
     """Layers to compare, of 26 50 101 152 200 270 300 350 400 420."""
     widths: list[float] = field(default_factory=list)
-    """Widths to compare: channels, times the network's own."""
+    """Widths to compare, as factors on the network's numbers of channels."""
     sizes: list[int] = field(default_factory=list)
-    """Resolutions to compare: pixels of a side."""
+    """Resolutions to compare: height and width of the input in pixels."""
     lrs: list[float] = field(default_factory=list)
-    """Learning rates to pick from; by default the recipe's alone."""
+    """Learning rates to choose from; by default only the recipe's."""
     strengths: list[float] = field(default_factory=list)
-    """Factors on dropout, stochastic depth and RandAugment's magnitude to pick from; by default 0.5 1."""
+    """Strengths of regularisation to choose from: factors on dropout, stochastic depth and RandAugment's magnitude; by
+    default 0.5 1."""
     minival: float = 0.02
-    """Share of the training images that is held out for picking."""
+    """Share of the training images held out for this choice."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -73,22 +74,23 @@ def main() -> None:
 
 
 def run(flags: Flags) -> DataFrame | None:
-    """Pick hyper-parameters for every network, then train and evaluate it; returns the results."""
+    """Choose hyper-parameters for every network, then train and evaluate it; returns the results."""
     from experiments.tasks.costs import run_costs
     from experiments.tasks.minival import begun, picked
 
-    study, question = "cls_rs_scaling", "What is worth its time: more layers, more channels or more pixels?"
+    study = "cls_rs_scaling"
+    question = "Which scaling gives most accuracy for its latency: more layers, more channels or more pixels?"
     flags = sized(flags, LAPTOP, **GRIDS["smoke"])
     candidates = candidates_of(flags, finished(flags, "resnet-rs-50-160", LAPTOP))
     networks = ("depths", "widths", "sizes")
     chosen = picked(flags, study, question, candidates, flags.minival, arm_flags=networks)
     if any(len(group) > 1 for group in candidates.values()) and not begun(flags, study):
-        flags = dataclasses.replace(flags, resume=False)  # it was interrupted while it was picking
+        flags = dataclasses.replace(flags, resume=False)  # it was interrupted before it had chosen all of them
     return run_costs(flags, study, question, chosen, arm_flags=networks)
 
 
 def candidates_of(flags: Flags, recipe: ClassificationRecipe) -> dict[str, dict[str, Arm]]:
-    """Of every network of the grid, an arm for each learning rate and strength of regularisation."""
+    """For every network of the grid, an arm for each learning rate and strength of regularisation."""
     defaults = GRIDS["shapes" if flags.on_shapes else "real"]
     depths, widths, sizes = (getattr(flags, name) or default for name, default in defaults.items())
     groups = {}
@@ -107,9 +109,9 @@ def candidates_of(flags: Flags, recipe: ClassificationRecipe) -> dict[str, dict[
 
 
 def strengthened(recipe: ClassificationRecipe, strength: float) -> ClassificationRecipe:
-    """The recipe with its dropout, stochastic depth and RandAugment's magnitude times a factor."""
+    """The recipe with dropout, stochastic depth and RandAugment's magnitude multiplied by a factor."""
     layers, magnitude = recipe.randaugment
-    lasting = layers, max(3, round(strength * magnitude))  # posterize keeps no bit below 3
+    lasting = layers, max(3, round(strength * magnitude))  # below 3, posterize would keep no bit
     return dataclasses.replace(
         recipe,
         dropout=min(0.9, strength * recipe.dropout),

@@ -1,21 +1,22 @@
-"""Should weight decay be lowered where other regularisers are added?
+"""Should weight decay be lowered when other regularisers are added?
 
-ResNet-RS (Bello et al., NeurIPS 2021), Table 2: yes. Top-1 on held-out training images of ImageNet, under weight decay
-1e-4 and 4e-5: a ResNet-50 has 79.7 and 78.7 without other regularisers, 82.2 and 82.7 with RandAugment, label smoothing
-and dropout; a ResNet-200 82.5 and 81.7 without, 85.3 and 85.5 with those and stochastic depth.
+ResNet-RS (Bello et al., NeurIPS 2021), Table 2: yes. Top-1 on held-out training images of ImageNet, with weight decay
+1e-4 and 4e-5: a ResNet-50 has 79.7 and 78.7 without other regularisers, and 82.2 and 82.7 with RandAugment, label
+smoothing and dropout; a ResNet-200 has 82.5 and 81.7 without, and 85.3 and 85.5 with those and stochastic depth.
 
-Eight GPUs, with data/imagenet on disk (not run here); the first trains ResNet-200 at 256 pixels:
+Eight GPUs, with data/imagenet on disk (not run here); the first command trains ResNet-200 at 256 pixels:
 
     python experiments/cls_rs_weight_decay.py --data imagenet --gpus 8
     python experiments/cls_rs_weight_decay.py --data imagenet --gpus 8 --recipe resnet-rs-50-160
 
-Each network is trained on all training images and evaluated on the validation set.
+Here each network is trained on all training images and evaluated on the validation set.
 
-A laptop, nothing on disk (the embedded shapes, a ResNet-8 for CIFAR):
+A laptop, with no data on disk (the embedded shapes, a ResNet-8 for CIFAR):
 
     python experiments/cls_rs_weight_decay.py --data shapes/photo --seeds 3
 
-The closing table has a row a set of regularisers, a column a weight decay, and what the lowest gains over the highest.
+The closing table gives top-1, with a row for each set of regularisers, a column for each weight decay, and the gain of
+the lowest weight decay over the highest.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 from experiments.study.flags import one_sentence, parse
 from experiments.tasks.resnet_rs import SMALL_NETWORK, Laptop, ResNetRSFlags, arm_of, finished, folder_name, sized
 
-if TYPE_CHECKING:  # these load slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from pandas import DataFrame
 
     from experiments.study.tables import Table
@@ -42,7 +43,7 @@ class Flags(ResNetRSFlags):
     """Flags of this study."""
 
     weight_decays: list[float] = field(default_factory=list)
-    """Weight decays to compare; by default the recipe's and 2.5 times that."""
+    """Weight decays to compare; by default the recipe's and 2.5 times the recipe's."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -50,7 +51,7 @@ class Flags(ResNetRSFlags):
 
 
 REGULARISERS = {"label_smoothing": 0.0, "randaugment": None, "dropout": 0.0, "stochastic_depth": 0.0}
-"""In the order in which Table 2 adds them, with the value of those that are not there yet.
+"""The regularisers in the order in which Table 2 adds them, each with the value that turns it off.
 
 Its top-1 on held-out training images under weight decay 1e-4 and 4e-5; RA RandAugment, LS label smoothing, DO dropout,
 SD stochastic depth: ResNet-50 79.7/78.7 with none, 82.4/82.3 RA-LS, 82.2/82.7 RA-LS-DO; ResNet-200 82.5/81.7 with none,
@@ -69,7 +70,7 @@ def run(flags: Flags) -> DataFrame | None:
 
     flags = sized(flags, LAPTOP)
     arms = arms_of(flags, finished(flags, "resnet-rs-200-256", LAPTOP))
-    question = "Should weight decay be lowered where other regularisers are added?"
+    question = "Should weight decay be lowered when other regularisers are added?"
     return run_arms(flags, "cls_rs_weight_decay", question, arms, weight_decay_table, arm_flags=("weight_decays",))
 
 
@@ -86,7 +87,7 @@ def arms_of(flags: Flags, recipe: ClassificationRecipe) -> dict[str, Arm]:
 
 
 def regularised_recipes(recipe: ClassificationRecipe) -> list[tuple[str, ClassificationRecipe]]:
-    """(label, recipe) without any regulariser but weight decay, then with one more at a time."""
+    """(label, recipe): first with weight decay as the only regulariser, then with one more at a time."""
     rows = [("none", dataclasses.replace(recipe, **REGULARISERS))]
     for name in REGULARISERS:
         changed = dataclasses.replace(rows[-1][1], **{name: getattr(recipe, name)})
@@ -96,7 +97,7 @@ def regularised_recipes(recipe: ClassificationRecipe) -> list[tuple[str, Classif
 
 
 def weight_decay_table(results: DataFrame) -> Table:
-    """Top-1: a row a set of regularisers, a column a weight decay, and what the lowest gains over the highest."""
+    """Top-1, with a row for each set of regularisers, a column for each weight decay, and the gain of the lowest."""
     from experiments.study.tables import table_of
     from experiments.tasks.classification import accuracies
 
@@ -105,7 +106,7 @@ def weight_decay_table(results: DataFrame) -> Table:
     legend = "top-1 accuracy in percent by weight decay; each row adds a regulariser to those above it."
     if len(values) > 1:
         scores["gain"] = scores[values[0]] - scores[values[-1]]
-        legend += f" gain: of {values[0]} over {values[-1]}, in points."
+        legend += f" gain: that with {values[0]} minus that with {values[-1]}."
     return table_of(scores, legend, corner="regularisers")
 
 

@@ -1,11 +1,11 @@
-"""How robust are trained networks, side by side?
+"""How robust are trained networks to shifts of appearance, corruptions, perturbations and translations?
 
-Robustness has many faces, and the papers each looked at one. ImageNet-C and -P (Hendrycks, Dietterich, ICLR 2019): a
-ResNet-50 of 23.85 % clean error has mCE 76.7 and mFR 58.0. Anti-aliased CNNs (Zhang, ICML 2019): blur before
-subsampling raises a ResNet-50's shift consistency from 89.20 to 91.32 % (filter 4), and lowers mFR to 51.2 (filter 5).
-IBN-Net (Pan et al., ECCV 2018): instance norm in the shallow layers loses less under shifts of light and colour.
+Each paper measured one kind of robustness. ImageNet-C and -P (Hendrycks, Dietterich, ICLR 2019): a ResNet-50 of 23.85 %
+clean error has mCE 76.7 and mFR 58.0. Anti-aliased CNNs (Zhang, ICML 2019): blur before subsampling raises a
+ResNet-50's shift consistency from 89.20 to 91.32 % (filter 4), and lowers mFR to 51.2 (filter 5). IBN-Net (Pan et al.,
+ECCV 2018): with instance norm in the shallow layers, accuracy drops less under shifts of light and colour.
 
-Eight GPUs, with data/imagenet on disk; the networks are shared out among the GPUs (not run here):
+Eight GPUs, with data/imagenet on disk (not run here); each GPU evaluates some of the networks:
 
     python experiments/eval_robustness.py torchvision/resnet50 torchvision/alexnet --gpus 8 --workers 64
 
@@ -13,20 +13,20 @@ As published, on the files of ImageNet-C and -P in data/imagenet-c and data/imag
 
     python experiments/eval_robustness.py torchvision/resnet50 --gpus 1 --published
 
-A laptop: whatever a study has left behind, on the data it was trained on (nothing on disk for the embedded shapes):
+A laptop: the networks of a study, on the data that they were trained on (the embedded shapes need no files):
 
     python experiments/cls_imagenet.py --norm bn ibn-a
     python experiments/eval_robustness.py runs/cls_imagenet
 
-All parts together show each network some 360 views of an image: 0.9 s an image on one core for a CIFAR ResNet-20 at
-32 x 32, of which the perturbations take three quarters; --parts and --images take less.
+All parts together evaluate each network on about 360 views of an image. A CIFAR ResNet-20 at 32 x 32 takes 0.9 s an
+image on one core, three quarters of it for the perturbations; --parts and --images make it shorter.
 
-Evaluates every network on clean images, under IBN-Net's appearance shifts, ImageNet-C's corruptions and ImageNet-P's
-perturbations, and by its shift consistency and calibration. Corruptions are generated here, once for all networks that
-see images of one size. mCE, relative mCE and mFR divide by AlexNet's errors on the published files, and so are given
-for these alone, with --published: they need all 1000 classes, at 224 x 224. What is generated here gets plain means,
-under the names "mean error, corrupted" and "flip probability". Ends in one table; OUT gets table.md, results.csv and
-one picture, robustness.png; W&B gets a run a network, of the keys that the dashboard shows.
+The script evaluates every network on clean images, under IBN-Net's appearance shifts, ImageNet-C's corruptions and
+ImageNet-P's perturbations, and by shift consistency and calibration. It generates the corruptions itself, once for all
+networks of one input size. mCE, relative mCE and mFR divide by AlexNet's errors on the published files. They are given
+only for these files (--published), for all 1000 classes at 224 x 224. For generated corruptions and perturbations the
+table gives plain means, called "mean error, corrupted" and "flip probability". OUT then holds table.md, results.csv and
+a figure, robustness.png. W&B gets one run for each network, with the keys that the dashboard shows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from experiments.study.flags import (
     smoke_wandb,
 )
 
-if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # these import torch: --help must not wait for them
     from pandas import DataFrame
 
     from datamodules.classification.domains import ImageDomain
@@ -63,10 +63,10 @@ if TYPE_CHECKING:  # these load torch; a command line that asks for --help need 
 PARTS = ("clean", "shifts", "corruptions", "perturbations", "consistency")
 SMALLER = ("ECE", "mean error, corrupted", "mCE", "relative mCE", "flip probability", "mFR", "top-5 distance")
 HIDDEN = frozenset({"NLL"})
-"""In results.csv alone: the table is wide as it is."""
+"""Columns that are only in results.csv: the table is wide enough."""
 POSITIONAL = {"positional": True, "custom_args": {"metavar": "NETWORK ..."}}
 OFFERED = 200
-"""Images of an embedded set, which has as many as it is asked for."""
+"""Default number of images of an embedded set, of which any number can be drawn."""
 
 
 @dataclass
@@ -74,44 +74,44 @@ class Flags:
     """Flags of this evaluation."""
 
     networks: list[str] = field(default_factory=list, metadata=POSITIONAL)
-    """Checkpoints, folders of studies' runs (all their checkpoints; seeds of one arm are averaged), or names of
-    torchvision's and timm's networks."""
+    """Checkpoints, folders of runs (all their checkpoints; seeds of one arm are averaged), or torchvision and timm
+    names."""
     data: str | None = None
-    """Set to evaluate on; by default what the checkpoints were trained on, and imagenet for names."""
+    """Set to evaluate on; by default the set that the checkpoints were trained on, and imagenet for names."""
     data_root: str = "data"
-    """Folder that holds the real sets, each in a subfolder of its name."""
+    """Folder with the real data sets, each in a subfolder of its name."""
     split: str = "val"
     """Split of the set."""
     images: int | None = None
-    """Evaluate so many images, spread over the classes; by default all, and 200 of an embedded set."""
+    """Number of images, spread over the classes; by default all, and 200 of an embedded set."""
     parts: list[str] = field(default_factory=lambda: list(PARTS))
-    """What to measure, of clean shifts corruptions perturbations consistency."""
+    """What to measure: clean shifts corruptions perturbations consistency."""
     severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
-    """Severities of the corruptions."""
+    """Severities of the corruptions, 1 to 5."""
     frames: int | None = None
-    """Frames of a perturbation; by default as many as ImageNet-P's."""
+    """Number of frames of each perturbation; by default as many as in ImageNet-P."""
     published: bool = False
-    """Evaluate the published files of ImageNet-C and -P in DATA_ROOT/imagenet-c and imagenet-p."""
+    """Evaluate on the published files of ImageNet-C and -P, in DATA_ROOT/imagenet-c and DATA_ROOT/imagenet-p."""
     frost: str | None = None
-    """Folder of ImageNet-C's photographs of frost, frost1.png to frost5.jpg; by default frost is painted."""
+    """Folder with ImageNet-C's photographs of frost, frost1.png to frost5.jpg; by default frost is drawn."""
     weights: str = "imagenet"
-    """Weights of networks that are given by name: imagenet (downloaded) or none."""
+    """Weights of networks that are named: imagenet (downloaded) or none."""
     batch_size: int = 128
-    """Images that go through a network at once; changes no result."""
+    """Images per batch; it does not change the results."""
     gpus: int | None = None
-    """GPUs, 0 for the CPU; by default one where there is one. Several share the networks out among them."""
+    """GPUs; 0 evaluates on the CPU. By default one GPU if there is one. With several, each evaluates some networks."""
     workers: int | None = None
-    """Loader processes, which corrupt the images; by default half the cores, at most 8."""
+    """Data loader processes, which also corrupt the images; by default half the cores, at most 8."""
     seed: int = 0
     """Seed of corruptions and crops."""
     out: str = "runs/eval_robustness"
-    """Folder for the table, the results and the picture."""
+    """Folder for the table, the results and the figure."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
+    """Python files that register your own norms, if a network has them (docs/own-norm.md)."""
     wandb: str = "auto"
-    """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
+    """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
     smoke: bool = False
-    """A small untrained network on a few embedded shapes, to see in seconds that everything fits together."""
+    """Evaluate a small untrained network on a few embedded shapes: a test, in seconds, that everything runs."""
 
     def __post_init__(self):
         register_plugins(self)
@@ -125,9 +125,9 @@ class Flags:
         if self.weights not in ("imagenet", "none"):
             raise UsageError(f"--weights {self.weights}: choose imagenet or none.")
         if self.published and self.frames is not None:
-            raise UsageError("--frames shortens what is generated here: leave it out with --published.")
+            raise UsageError("--frames is for generated perturbations: leave it out with --published.")
         if self.published and self.frost is not None:
-            raise UsageError("--frost is for what is generated here: leave it out with --published.")
+            raise UsageError("--frost is for generated corruptions: leave it out with --published.")
         check_wandb(self.wandb)
         if not self.networks and not self.smoke:
             raise UsageError("name a network to evaluate: a checkpoint, a run's folder, or a torchvision or timm name.")
@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def run(flags: Flags) -> DataFrame:
-    """Evaluate the networks; returns tidy results: arm, its columns, seed, part, condition, severity, measure,
+    """Evaluate the networks; returns results in long form: arm, its columns, seed, part, condition, severity, measure,
     value."""
     import pandas as pd
 
@@ -150,13 +150,13 @@ def run(flags: Flags) -> DataFrame:
     flags = smoked(flags) if flags.smoke else flags
     out = Path(flags.out)
     if (out / "results.csv").exists() and not flags.smoke:
-        raise UsageError(f"{out} holds an evaluation already: pass another --out, or move it away.")
+        raise UsageError(f"{out} already holds an evaluation: pass another --out, or move it away.")
     if (out / "arms.json").exists():
-        raise UsageError(f"--out {out} holds a study's run, whose files an evaluation would replace: choose another.")
+        raise UsageError(f"--out {out} holds a study's run, whose files this would overwrite: choose another.")
     accelerator, gpus = devices(flags)
     networks, domain = gathered(flags)
     check_fit(flags, networks, domain)
-    lock = begun(out)
+    lock = locked_folder(out)
     for i, network in enumerate(networks):
         network.evaluated.net.to(f"cuda:{i % gpus}" if accelerator == "gpu" else "cpu")
     photographs = frost_photographs(flags.frost) if flags.frost else None
@@ -185,8 +185,8 @@ def run(flags: Flags) -> DataFrame:
     return results
 
 
-def begun(out: Path) -> RunLock:
-    """Take a folder for the evaluation, before the hours that it may last.
+def locked_folder(out: Path) -> RunLock:
+    """Make the folder of the evaluation and lock it. It comes first, since the evaluation may take hours.
 
     Raises:
         UsageError: it cannot be written, or another process writes to it.
@@ -200,7 +200,7 @@ def begun(out: Path) -> RunLock:
 
 
 def smoked(flags: Flags) -> Flags:
-    """The flags of a few seconds' run; parts and the like stay."""
+    """The flags of a smoke run; parts and the like stay."""
     changed = {"data": "shapes", "images": 4, "workers": 0, "frames": 3, "severities": [1, 5], "published": False}
     out = f"{flags.out}-smoke" if flags.out == Flags(smoke=True).out else flags.out
     networks = flags.networks or ["cifar_resnet8"]
@@ -208,10 +208,11 @@ def smoked(flags: Flags) -> Flags:
 
 
 def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
-    """The networks, in the order they were asked for, and the images to evaluate them on.
+    """The networks, in the order of the command line, and the images to evaluate them on.
 
     Raises:
-        UsageError: one of them cannot be had, or the networks were trained on different sets and --data is not given.
+        UsageError: one of them is missing or cannot be rebuilt, or they were trained on different sets and --data is
+            not given.
     """
     from datamodules.classification.joined import unlike_classes
     from experiments.tasks.evaluated_networks import classifiers, is_path, named_network, told_apart
@@ -221,7 +222,7 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
     if len(sets) > 1 and flags.data is None:
         said = ", ".join(f"{network.source} on {data}" for data, network in sets.items())
         raise UsageError(
-            f"the networks were trained on different sets ({said}): say by --data which to evaluate them on."
+            f"the networks were trained on different sets ({said}): name the set to evaluate them on by --data."
         )
     data = flags.data or next(iter(sets), "imagenet")
     refuse_seen(data, [network for found in trained.values() for network in found])
@@ -237,20 +238,20 @@ def gathered(flags: Flags) -> tuple[list[Network], ImageDomain]:
 
 
 def refuse_seen(data: str, networks: list[Network]) -> None:
-    """A network that learned all images of a domain has none there to be evaluated on."""
+    """Refuse a domain of which a network was trained on all images."""
     from experiments.study.trained.networks import learned_whole
 
     for network in networks:
         learned = learned_whole(network.trained_on or "", data)
         if learned:
             raise UsageError(
-                f"{network.source} has learned all images of {', '.join(learned)}: "
-                "say by --data what else to evaluate it on, such as another domain, NAME:all."
+                f"{network.source} was trained on all images of {', '.join(learned)}: "
+                "name another set to evaluate it on by --data, such as another domain, NAME:all."
             )
 
 
 def opened(flags: Flags, data: str, size: int) -> ImageDomain:
-    """The images to evaluate on; an embedded set is drawn at the size that the networks cut their crops from."""
+    """The images to evaluate on. An embedded set is drawn at the size from which the networks' crops are cut."""
     from datamodules.classification.domains import open_images
     from datamodules.image_files import DataError, MissingDataError
 
@@ -261,14 +262,12 @@ def opened(flags: Flags, data: str, size: int) -> ImageDomain:
     except DataError as error:
         raise UsageError(f"--data {data}: {error}") from error
     if domain.of_videos:
-        raise UsageError(
-            f"--data {data} holds videos: --data imagenet --published evaluates on them, among other files."
-        )
+        raise UsageError(f"--data {data} holds videos: --data imagenet --published evaluates on them.")
     return domain
 
 
 class PublishedFiles:
-    """Opens ImageNet-C's and -P's own files by name, and remembers what they hold."""
+    """Opens the published files of ImageNet-C and -P by name, and keeps their labels."""
 
     def __init__(self, flags: Flags):
         self.flags, self.labels = flags, {}
@@ -283,14 +282,14 @@ class PublishedFiles:
 
 
 def check_fit(flags: Flags, networks: list[Network], domain: ImageDomain) -> None:
-    """Whether the networks can be evaluated on these images, and as the flags say."""
+    """Refuse networks that cannot be evaluated on these images, or not as the flags ask."""
     from datamodules.classification.joined import unlike_classes
 
     sizes = {network.evaluated.resize or network.evaluated.size for network in networks}
     if len(sizes) > 1 and not domain.on_disk:
         said = ", ".join(f"{n.arm} {n.evaluated.resize or n.evaluated.size}" for n in networks)
         raise UsageError(
-            f"{domain.name} is drawn at one size, and the networks want several ({said}): evaluate them apart."
+            f"{domain.name} is drawn at one size, but the networks need several ({said}): evaluate them apart."
         )
     for network in networks:
         unlike = unlike_classes(network.evaluated.classes, domain.classes)
@@ -311,10 +310,11 @@ def check_fit(flags: Flags, networks: list[Network], domain: ImageDomain) -> Non
 def closing_table(
     flags: Flags, networks: list[Network], domain: ImageDomain, rows: list[dict], files: PublishedFiles | None = None
 ) -> Table:
-    """A row an arm, a column a measure, mean and spread over the seeds.
+    """A row for each arm, a column for each measure, with mean and standard deviation over the seeds.
 
     Args:
-        files: what was evaluated in place of corruptions generated here; None: these, which get no mCE and no mFR.
+        files: the published files that were evaluated; None if corruptions were generated, for which there is no mCE
+            and no mFR.
     """
     import pandas as pd
 
@@ -348,11 +348,11 @@ def closing_table(
 
 
 FLIPS = {"flip probability", "mFR", "top-5 distance"}
-"""Columns in which a network that always says the same is perfect."""
+"""Columns in which a network that always predicts the same class is perfect."""
 
 
 def at_chance(networks: list[Network], rows: list[dict]) -> tuple[list[str], float]:
-    """The arms whose clean top-1 is no better than guessing under any seed, and what guessing is worth."""
+    """The arms whose clean top-1 is no better than chance with any seed, and the top-1 of chance."""
     from experiments.study.chance import LUCK
 
     clean = {row["network"]: row["value"] for row in rows if (row["part"], row["measure"]) == ("clean", "top1")}
@@ -362,11 +362,11 @@ def at_chance(networks: list[Network], rows: list[dict]) -> tuple[list[str], flo
 
 
 def legend(flags: Flags, domain: ImageDomain, images: int, columns: list[str], files: Collection[int] = ()) -> str:
-    """How to read the table; `files` are the numbers of published files evaluated in one condition."""
-    but = " but for the top-5 distance" if "top-5 distance" in columns else ""
-    notes = [f"{images} images of {domain.name} ({flags.split}); per cent{but}" + "{spread}."]
-    made = "ImageNet-C's and -P's own files" if files else "generated here"
-    panes = "" if files else ", frost from photographs" if flags.frost else ", frost painted"
+    """How to read the table; `files` are the numbers of images that the published files have in one condition."""
+    but = " except the top-5 distance" if "top-5 distance" in columns else ""
+    notes = [f"{images} images of {domain.name} ({flags.split}); in percent{but}" + "{spread}."]
+    made = "the published files of ImageNet-C and -P" if files else "generated here"
+    panes = "" if files else ", frost from photographs" if flags.frost else ", frost drawn"
     some = f" ({min(files)} to {max(files)} in a condition)" if {*files} - {images} else ""
     severities = "" if len(flags.severities) == 5 else f" at severity {', '.join(map(str, sorted(flags.severities)))}"
     if {"mean error, corrupted", "mCE"} & {*columns}:
@@ -376,12 +376,12 @@ def legend(flags: Flags, domain: ImageDomain, images: int, columns: list[str], f
     if "mCE" in columns:
         notes.append(" mCE and relative mCE: AlexNet is 100.")
     if "mFR" in columns:
-        notes.append(" mFR: AlexNet is 100, by second-hand figures of AlexNet that are unverified.")
+        notes.append(" mFR: AlexNet is 100; AlexNet's numbers are second-hand and unverified.")
     return "".join(notes)
 
 
 def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
-    """Leave the evaluation in its folder, and print the table."""
+    """Write table, flags, results and figure into the folder, and print the table."""
     import yaml
 
     from experiments.reporting.arm_styles import arm_styles
@@ -391,18 +391,18 @@ def write(flags: Flags, out: Path, results: DataFrame, table: Table) -> None:
     write_whole(out / "table.json", table.to_json() + "\n")
     config = dataclasses.asdict(flags) | {"command": shlex.join(["python", *sys.argv])}
     write_whole(out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    write_whole(out / "results.csv", partial(results.to_csv, index=False))  # last: it says that there is an evaluation
+    write_whole(out / "results.csv", partial(results.to_csv, index=False))  # last: `run` takes it as "finished"
     columns = results.drop_duplicates("arm").set_index("arm")[["norm", "backbone", "antialias"]]
     styles = arm_styles(columns.to_dict("index")).styles
     figure = draw_robustness(results, styles)
     for suffix in ("png", "svg"):
         write_whole(out / f"robustness.{suffix}", partial(figure.savefig, format=suffix, dpi=150))
     table.print()
-    print(f"table, results and picture: {out}")
+    print(f"table, results and figure: {out}")
 
 
 def to_wandb(flags: Flags, out: Path, networks: list[Network], results: DataFrame) -> None:
-    """A run for each network, with its results and the numbers that studies log of what they `--evaluate`."""
+    """Log a run for each network, with its results under the keys that studies use for `--evaluate`."""
     from experiments.study.trained.network_outcome import log_network
 
     settings = {"images": flags.images, "split": flags.split}

@@ -1,10 +1,10 @@
-"""How good are trained networks on any set, also on one that nobody thought of when they were trained?
+"""How accurate are trained networks on any data set, also on one that their study did not use?
 
-A laptop, what studies have left behind, on what the networks were evaluated on at the end of their training:
+A laptop: the networks of a study, on the sets on which the study evaluated them:
 
     python experiments/evaluate.py runs/seg_gta2city
 
-On other sets, and more networks beside them (the embedded ones need nothing on disk):
+On other sets, and with other networks (the embedded sets need no files):
 
     python experiments/evaluate.py runs/seg_gta2city more/model.ckpt --target streets-night streets-fog
     python experiments/evaluate.py runs/cls_imagenet --target shapes/sketch --parts clean corruptions consistency
@@ -13,14 +13,14 @@ A GPU, with data/cityscapes and data/bdd100k on disk:
 
     python experiments/evaluate.py runs/seg_gta2city --target cityscapes bdd100k --gpus 1 --workers 8
 
-Takes checkpoints of studies and folders of their runs, segmentation networks or classification networks; each is
-rebuilt from its checkpoint alone, and sees the sets as its recipe says. A set has to be labelled as the network was
-trained; classes are matched by their names. Classification networks may be evaluated further, by `--parts`: on
-IBN-Net's appearance shifts, ImageNet-C's corruptions, ImageNet-P's perturbations, by shift consistency and calibration
-(eval_robustness.py sets torchvision's and timm's networks beside them, and takes ImageNet-C's own files).
+The script takes checkpoints of studies and folders of their runs, of segmentation or of classification networks. It
+rebuilds each network from its checkpoint alone, and preprocesses images as the network's recipe does. A set must have
+the classes of the network, which are matched by name. `--parts` evaluates classification networks further: on IBN-Net's
+appearance shifts, ImageNet-C's corruptions and ImageNet-P's perturbations, and by shift consistency and calibration.
+(eval_robustness.py also takes torchvision's and timm's networks, and the published files of ImageNet-C and -P.)
 
-Ends in one table, a row an arm, mean and spread over its seeds. OUT gets table.md, table.json, results.csv with a row a
-value, config.yaml and examples; W&B gets a run a network.
+The closing table has a row for each arm, with mean and standard deviation over its seeds. OUT then holds table.md,
+table.json, results.csv with one value per row, config.yaml and examples. W&B gets one run for each network.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from experiments.study.flags import (
     smoke_wandb,
 )
 
-if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # these import torch: --help must not wait for them
     import pytorch_lightning as pl
     from pandas import DataFrame
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:  # these load torch; a command line that asks for --help need 
     from experiments.study.trained.task import TrainedTask
 
 PARTS = ("clean", "calibration", "shifts", "corruptions", "perturbations", "consistency")
-QUESTION = "Trained networks, evaluated from their checkpoints: how good are they on these sets?"
+QUESTION = "How accurate are these trained networks, evaluated from their checkpoints?"
 POSITIONAL = {"positional": True, "custom_args": {"metavar": "CHECKPOINT ..."}}
 
 
@@ -63,40 +63,39 @@ class Flags:
     """Flags of this evaluation."""
 
     networks: list[str] = field(default_factory=list, metadata=POSITIONAL)
-    """Checkpoints, or folders of studies' runs: all their arms and seeds; seeds of one arm are averaged."""
+    """Checkpoints, or folders of runs, of which all arms and seeds are evaluated. Seeds of one arm are averaged."""
     target: list[str] = field(default_factory=list)
-    """Sets to evaluate on, NAME or NAME:SPLIT; by default those that each network was evaluated on when it had been
-    trained."""
+    """Sets to evaluate on, NAME or NAME:SPLIT; by default those on which each network's study evaluated it."""
     data_root: str = "data"
-    """Folder that holds the real sets, each in a subfolder of its name."""
+    """Folder with the real data sets, each in a subfolder of its name."""
     parts: list[str] = field(default_factory=lambda: ["clean"])
-    """What to measure, of clean calibration shifts corruptions perturbations consistency."""
+    """What to measure: clean calibration shifts corruptions perturbations consistency."""
     images: int | None = None
-    """Images of each set; by default all, and of an embedded set as many as at the end of the training."""
+    """Number of images of each set; by default all, and of an embedded set as many as in the network's study."""
     severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
-    """Severities of the corruptions."""
+    """Severities of the corruptions, 1 to 5."""
     frames: int | None = None
-    """Frames of a perturbation; by default as many as ImageNet-P's."""
+    """Number of frames of each perturbation; by default as many as in ImageNet-P."""
     seed: int = 0
     """Seed of corruptions and crops."""
     batch_size: int | None = None
-    """Images that go through a network at once; by default as in the networks' own evaluation."""
+    """Images per batch; by default as in the network's study."""
     precision: str = "32-true"
-    """Lightning's word: 32-true, bf16-mixed, 16-mixed or 64-true."""
+    """Lightning's precision: 32-true, bf16-mixed, 16-mixed or 64-true."""
     gpus: int | None = None
-    """1 for a GPU, 0 for the CPU; by default a GPU where there is one."""
+    """1 evaluates on a GPU, 0 on the CPU; by default on a GPU if there is one."""
     workers: int | None = None
-    """Loader processes; by default half the cores, at most 8."""
+    """Data loader processes; by default half the cores, at most 8."""
     out: str = "runs/evaluate"
     """Folder for the table, the results and the examples."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
+    """Python files that register your own norms, if a network has them (docs/own-norm.md)."""
     wandb: str = "auto"
-    """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
+    """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
     resume: bool = False
-    """Go on with the evaluation in OUT: networks that have their results keep them."""
+    """Continue the evaluation in OUT: networks that have results there are not evaluated again."""
     smoke: bool = False
-    """A few images and, where none is given, an untrained network, to see in seconds that everything fits together."""
+    """Evaluate a few images, of an untrained network if none is named: a test, in seconds, that everything runs."""
 
     def __post_init__(self):
         register_plugins(self)
@@ -121,7 +120,8 @@ def main() -> None:
 
 
 def run(flags: Flags) -> DataFrame:
-    """Evaluate the networks; returns tidy results: arm, its columns, seed, domain, part, condition, measure, value."""
+    """Evaluate the networks; returns results in long form: arm, its columns, seed, domain, part, condition, measure,
+    value."""
     from pytorch_lightning.callbacks import RichProgressBar
 
     from experiments.study.settings import loader_workers
@@ -139,7 +139,7 @@ def run(flags: Flags) -> DataFrame:
     task = task_of(kind.task)
     refused = [part for part in flags.parts if part not in task.parts]
     if refused:
-        raise UsageError(f"--parts {refused[0]}: {kind.task} networks are evaluated on {', '.join(task.parts)} alone.")
+        raise UsageError(f"--parts {refused[0]}: for {kind.task} networks choose from {', '.join(task.parts)}.")
     opened = [(network, task.data(network.module, flags.target, flags)) for network in networks]
     folder = make_folder(flags, networks)
     left = [(network, data) for network, data in opened if not folder.is_finished(network.arm, network.seed)]
@@ -161,7 +161,7 @@ def evaluate_all(
     folder: RunFolder,
     networks: Sequence[tuple[Trained, pl.LightningDataModule]],
 ) -> None:
-    """Evaluate networks, each on its sets, and leave what was found of each in the folder."""
+    """Evaluate each network on its sets, and write its results into the folder."""
     import pandas as pd
 
     from experiments.study.trained.network_outcome import log_network
@@ -172,7 +172,7 @@ def evaluate_all(
     for network, data in networks:
         if "clean" in flags.parts:
             trainer.validate(network.module, data, verbose=False)
-            tell(network)
+            print_scores(network)
         placed(trainer, network.module)  # Lightning has moved it to the CPU
         rows[network.source] = network.module.results() if "clean" in flags.parts else []
         with in_precision(trainer):
@@ -191,8 +191,8 @@ def evaluate_all(
             log_network(flags.wandb, folder.path, about, pd.DataFrame(found), network.module.headline, shown)
 
 
-def tell(network: Trained) -> None:
-    """A line that stays in a log: what a network comes to on each set."""
+def print_scores(network: Trained) -> None:
+    """Print one line with the network's score on each set."""
     from lightning_modules.measures import measure_of
 
     measure = measure_of(network.module.headline)
@@ -202,10 +202,10 @@ def tell(network: Trained) -> None:
 
 
 def gathered(flags: Flags) -> list[Trained]:
-    """The networks, in the order they were asked for.
+    """The networks, in the order of the command line.
 
     Raises:
-        UsageError: one of them cannot be had, or they are of several tasks.
+        UsageError: one of them is missing or cannot be rebuilt, or they are of several tasks.
     """
     from experiments.study.trained.networks import Trained, as_folder, trained_networks
     from experiments.study.trained.task import task_of
@@ -221,7 +221,7 @@ def gathered(flags: Flags) -> list[Trained]:
 
 
 def make_folder(flags: Flags, networks: Sequence[Trained]) -> RunFolder:
-    """The folder of the evaluation, in the form of a study's run."""
+    """The folder of the evaluation, with the same files as a study's run."""
     from experiments.study.run_folder import RunFolder
 
     class EvaluationFolder(RunFolder):
@@ -235,11 +235,11 @@ def make_folder(flags: Flags, networks: Sequence[Trained]) -> RunFolder:
 
 
 FURTHER = ("ece", "error", "flip", "top5_distance", "consistency", "drop")
-"""Measures that results may hold beside those of the modules."""
+"""Measures that results may hold besides those of the modules."""
 
 
 def smoked(flags: Flags) -> Flags:
-    """The flags of a few seconds' run; networks, sets and parts stay."""
+    """The flags of a smoke run; networks, sets and parts stay."""
     out = f"{flags.out}-smoke" if flags.out == Flags(smoke=True).out else flags.out
     changed = {"images": 4, "workers": 0, "frames": 3, "severities": [1, 5]}
     return dataclasses.replace(flags, out=out, wandb=smoke_wandb(flags), **changed)

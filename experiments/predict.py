@@ -1,17 +1,17 @@
-"""What does a trained network make of these pictures?
+"""Which classes does a trained network predict on your images?
 
     python experiments/predict.py runs/seg_gta2city/bn-seed0 holiday/ --out predictions --overlay
     python experiments/predict.py runs/cls_imagenet/bn-seed0/checkpoints/model.ckpt cat.jpg dog.png --out predictions
 
-Takes one checkpoint of a study, which is rebuilt from the file alone, and PNG or JPEG files of any size, or folders of
-them with their subfolders. The network sees each picture as its recipe says: resized, whole or by sliding windows.
+The script takes one checkpoint of a study, and PNG or JPEG images of any size or folders of them (with subfolders). It
+rebuilds the network from the checkpoint alone, and preprocesses images as the network's recipe does.
 
-A segmentation network leaves OUT/labels/NAME.png, label maps of the pictures' own size: PNG files of palette indices,
-which are the class ids, in the colours of the label space; OUT/classes.csv names them. --overlay adds the pictures
-under these colours in OUT/overlays. A classification network leaves OUT/predictions.csv: image, class and probability,
-and the next four classes with theirs.
+For a segmentation network it writes label maps, OUT/labels/NAME.png, each of its image's size: PNG files whose palette
+indices are the class ids, in the colours of the label space. OUT/classes.csv names the classes. --overlay also writes
+the images blended with these colours to OUT/overlays. For a classification network it writes OUT/predictions.csv: each
+image with its five most probable classes and their probabilities.
 
-What cannot be read is told of at the end; all other pictures have their predictions then.
+If an image cannot be read, the others are still predicted, and the script ends with an error that names it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from experiments.study.flags import PRECISIONS, UsageError, check_numbers, one_sentence, parse, register_plugins
 
-if TYPE_CHECKING:  # loads torch; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports torch: --help must not wait for it
     from lightning_modules.study_module import StudyModule
 
 POSITIONAL = {"positional": True, "custom_args": {"metavar": "CHECKPOINT IMAGES"}}
@@ -34,23 +34,23 @@ class Flags:
     """Flags of this script."""
 
     inputs: list[str] = field(default_factory=list, metadata=POSITIONAL)
-    """A checkpoint or the folder of one training, and then pictures and folders of pictures."""
+    """A checkpoint or the folder of one training, then images or folders of images."""
     out: str = "runs/predict"
-    """Folder for what is predicted."""
+    """Folder for the predictions."""
     overlay: bool = False
-    """Of a segmentation network, the pictures under their classes' colours as well."""
+    """For a segmentation network, also write the images blended with their classes' colours."""
     batch_size: int | None = None
-    """Pictures that a classification network sees at once, by default 64; pictures are segmented one by one."""
+    """Images per batch of a classification network, by default 64; a segmentation network takes one at a time."""
     precision: str = "32-true"
-    """Lightning's word: 32-true, bf16-mixed, 16-mixed or 64-true."""
+    """Lightning's precision: 32-true, bf16-mixed, 16-mixed or 64-true."""
     gpus: int | None = None
-    """1 for a GPU, 0 for the CPU; by default a GPU where there is one."""
+    """1 predicts on a GPU, 0 on the CPU; by default on a GPU if there is one."""
     workers: int | None = None
-    """Loader processes, which read the pictures; by default half the cores, at most 8."""
+    """Data loader processes; by default half the cores, at most 8."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
+    """Python files that register your own norms, if the network has them (docs/own-norm.md)."""
     smoke: bool = False
-    """An untrained network and, where no picture is given, two that are drawn, to see that everything fits together."""
+    """Use an untrained network, and two drawn images if none is named: a test, in seconds, that everything runs."""
 
     def __post_init__(self):
         register_plugins(self)
@@ -58,7 +58,7 @@ class Flags:
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
         if len(self.inputs) < 2 and not self.smoke:
-            raise UsageError("name a checkpoint, and then the pictures or their folders.")
+            raise UsageError("name a checkpoint, and then the images or their folders.")
 
 
 def main() -> None:
@@ -67,10 +67,10 @@ def main() -> None:
 
 
 def run(flags: Flags) -> Path:
-    """Predict every picture that can be read; returns the folder of what was written.
+    """Predict every image that can be read; returns the folder of the predictions.
 
     Raises:
-        UsageError: something was not as it has to be, or pictures could not be read; the others have been written then.
+        UsageError: a flag or a file is wrong. If it is images that cannot be read, the others' predictions are written.
     """
     from experiments.study.settings import loader_workers
     from experiments.study.trained.pictures import Reading, pictures_in
@@ -83,11 +83,11 @@ def run(flags: Flags) -> Path:
     reading = Reading(pictures_in(flags.inputs[0 if flags.smoke else 1 :]), flags.workers)
     begin(out, flags.smoke)
     written = task_of(module.task).predict(module, reading, out, flags)
-    print(f"{len(reading) - len(reading.unreadable)} pictures predicted; {written}")
+    print(f"{len(reading) - len(reading.unreadable)} images predicted; {written}")
     if reading.unreadable:
         others = len(reading.unreadable) - 1
         more = f" (and {others} more could not be read)" if others else ""
-        raise UsageError(f"{reading.unreadable[0].rstrip('.')}{more}; what the others gave is in {out}.")
+        raise UsageError(f"{reading.unreadable[0].rstrip('.')}{more}; the predictions of the others are in {out}.")
     return out
 
 
@@ -95,7 +95,7 @@ def network(flags: Flags) -> StudyModule:
     """The network that the flags name.
 
     Raises:
-        UsageError: it cannot be had, or a folder holds several.
+        UsageError: it is missing or cannot be rebuilt, or a folder holds several.
     """
     from experiments.study.trained.networks import checkpoint_files, trained_network
     from experiments.study.trained.task import task_of
@@ -109,14 +109,14 @@ def network(flags: Flags) -> StudyModule:
 
 
 def begin(out: Path, again: bool) -> None:
-    """Make the folder for what is predicted.
+    """Make the folder for the predictions.
 
     Raises:
-        UsageError: it holds predictions already, which are not overwritten, or cannot be written.
+        UsageError: it already holds predictions, which are not overwritten, or it cannot be written.
     """
     there = [name for name in ("labels", "overlays", "predictions.csv") if (out / name).exists()]
     if there and not again:
-        raise UsageError(f"{out / there[0]} is there already: pass another --out, or move it away.")
+        raise UsageError(f"{out / there[0]} exists already: pass another --out, or move it away.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,7 +124,7 @@ def begin(out: Path, again: bool) -> None:
 
 
 def smoked(flags: Flags) -> Flags:
-    """The flags of a few seconds' run, its pictures drawn where none is given."""
+    """The flags of a smoke run, with two drawn images if none is named."""
     out = f"{flags.out}-smoke" if flags.out == Flags(smoke=True).out else flags.out
     return dataclasses.replace(flags, out=out, workers=0, inputs=flags.inputs or [str(drawn(Path(out)))])
 

@@ -1,18 +1,18 @@
-"""Turn what a study left in its run folder into report.html: one file to read, to send, to keep.
+"""Write report.html, one self-contained page, from the folder of a study's run.
 
     python experiments/report.py runs/seg_gta2city
 
-Reads config.yaml, arms.json, table.json, examples/ and what the single trainings have left, whichever of them there
-are, of any study; a run that was stopped half-way, or is under way, gets a report of what it had done. The page needs
-no network.
+It reads config.yaml, arms.json, table.json, examples/ and the folders of the trainings, and works for every study.
+Files may be missing: the report of a run that was stopped, or is still training, shows the trainings that have results.
+The page loads nothing from the internet.
 
     python experiments/report.py runs/streets runs/streets-augmented
 
-of several runs writes each one's report, and beside their folders side-by-side.html, one page for all of them.
+With several runs it writes the report of each, and side-by-side.html, one page for all, in their parent folder.
 
     python experiments/report.py runs/seg_gta2city --gates gates.png
 
-draws the gates as they were last recorded, of all arms on one sheet, for a text.
+With --gates it also draws the gates of all arms, as last recorded, in one figure for a paper.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ def main() -> None:
 def run() -> None:
     """Write what the command line asks for."""
     parser = argparse.ArgumentParser(
-        description="Write report.html, one self-contained page, into a run's folder; for several runs, each its own, "
-        "and beside them side-by-side.html, one page for all."
+        description="Write report.html, one self-contained page, into a run's folder. With several runs, also write "
+        "side-by-side.html, one page for all, into their parent folder."
     )
     parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="folder of a run, such as runs/seg_gta2city")
-    parser.add_argument("--gates", type=Path, metavar="FILE", help="draw the gates of a run's arms into a picture, too")
+    parser.add_argument("--gates", type=Path, metavar="FILE", help="also draw the gates of the run's arms in this file")
     parser.add_argument(
         "--plugin",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="files of the run's own norms, for how these are drawn",
+        help="Python files that register the run's own norms, which say how their lines are drawn",
     )
     flags = parser.parse_args()
     load_plugins(flags.plugin)
     if flags.gates and len(flags.run) > 1:
-        parser.error("--gates draws those of one run: name one.")
+        parser.error("--gates draws the gates of one run: name only one.")
     written, failed = [], False
     for run in dict.fromkeys(flags.run):
         try:

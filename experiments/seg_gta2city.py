@@ -9,18 +9,19 @@ Eight GPUs, with data/gta5 and data/cityscapes on disk (not run here):
 
     python experiments/seg_gta2city.py --gpus 8 --weights imagenet --norm bn ibn-a ibn-b sn bin --sync-norm
 
-in RobustNet's protocol (docs/robustnet.md), ResNet-50; --recipe robustnet-r101 is its ResNet-101.
+This is RobustNet's protocol with a ResNet-50 (docs/robustnet.md); --recipe robustnet-r101 is that with a ResNet-101.
 
-A laptop, nothing on disk (the embedded street scenes):
+A laptop, with no data on disk (the embedded street scenes):
 
     python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
-Three seeds of five norms, without colour augmentation, took 64 minutes on one of two cores; the drop to the mean of
-targets was 17.9 +- 0.7 points under bn, 17.7 +- 1.1 ibn-a, 12.4 +- 0.5 ibn-b, 13.2 +- 2.3 sn and 17.4 +- 0.9 bin.
+Three seeds of five norms, without colour augmentation, took 64 minutes on one of two cores. The drop from the source to
+the mean of the targets was 17.9 +- 0.7 points with bn, 17.7 +- 1.1 with ibn-a, 12.4 +- 0.5 with ibn-b, 13.2 +- 2.3 with
+sn and 17.4 +- 0.9 with bin.
 
-Trains a network for each norm and seed on the source, evaluates it on the source and on every target, and ends in one
-table: mIoU on each, the drop, mean and spread over the seeds. Everything lands in OUT: table.md, report.html,
-results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and examples.
+The study trains one network for each norm and seed on the source, and evaluates it on the source and on every target.
+Its closing table gives mIoU on each domain and the drop, as mean and standard deviation over the seeds. OUT then holds
+table.md, report.html, results.csv, metrics.csv, gates.parquet, divergence.csv, checkpoints and examples.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 QUESTION = (
-    "A segmentation network learns one street domain and is evaluated on others. "
-    "Which norm loses least on the way, and what did its layers learn?"
+    "A segmentation network is trained on one domain of street scenes and evaluated on others. "
+    "With which norm does its accuracy drop least, and what did its layers learn?"
 )
 
 
@@ -45,10 +46,10 @@ class Flags(SegmentationFlags):
     """Flags of this study."""
 
     source: str = "gta5"
-    """Domain to train on, of gta5 cityscapes bdd100k bdd100k-drivable synthia mapillary camvid streets-game
-    streets-city streets-night streets-fog."""
+    """Domain to train on: gta5 cityscapes bdd100k bdd100k-drivable synthia mapillary camvid, or the embedded
+    streets-game streets-city streets-night streets-fog."""
     target: list[str] = field(default_factory=lambda: ["cityscapes"])
-    """Domains to be evaluated on besides the source; NAME:SPLIT evaluates on another split than val."""
+    """Domains to evaluate on besides the source; NAME:SPLIT takes another split than val."""
     norm: list[str] = field(default_factory=lambda: ["bn", "ibn-a", "ibn-b", "sn", "bin"])
     """Norms to compare, of NORMS."""
 
@@ -60,7 +61,7 @@ def main() -> None:
 
 def run(flags: Flags) -> DataFrame | None:
     """Train and evaluate every norm and seed; returns the results in long form."""
-    from experiments.tasks.segmentation import Arm, run_arms  # loads torch: --help must not wait for it
+    from experiments.tasks.segmentation import Arm, run_arms  # imports torch: --help must not wait for it
 
     arms = [Arm(name=norm, columns={"norm": norm}, norm=norm) for norm in flags.norm]
     return run_arms(flags, "seg_gta2city", QUESTION, arms)

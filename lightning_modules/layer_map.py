@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # matplotlib loads slowly, and --help does not need it
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from matplotlib.figure import Figure
 
 

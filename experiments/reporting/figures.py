@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from experiments.reporting.arm_styles import LineStyle
 
-if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -26,10 +26,10 @@ PICTURE_WIDTH = 320
 """Pixels to which wider predictions are reduced."""
 
 NARROW = 4.3
-"""Inches to which wide figures shrink for phones, the least at which their titles and legends still fit."""
+"""Width in inches of wide figures for phones: the smallest at which titles and legends fit."""
 
 INK = "#3d4650"
-"""Text in the figures."""
+"""Colour of the text in figures."""
 
 MARKERS = 7
 """Markers along a line: enough to follow it, too few to hide it."""
@@ -38,7 +38,7 @@ MARKERS = 7
 def draw_drops(
     scores: DataFrame, ranked: list[str], styles: dict[str, LineStyle], title: str, headline: Measure
 ) -> Figure:
-    """A bar an arm: its drop, mean over seeds, and a dot for each seed; the first of `ranked` at the bottom."""
+    """A bar for each arm's mean drop and a dot for each seed's; the first of `ranked` is at the bottom."""
     from experiments.tasks.domain_drop import DROP
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
@@ -62,7 +62,7 @@ def draw_heights(
     title: str,
     headline: Measure,
 ) -> Figure:
-    """A line an arm, from its headline on the source (dot) to the mean of its targets (ring); a tick is one target."""
+    """A line for each arm, from its score on the source (dot) to the mean of its targets (ring); a tick is a target."""
     from experiments.tasks.domain_drop import DROP, TARGETS
 
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
@@ -80,7 +80,7 @@ def draw_heights(
 
 
 def draw_column(table: Table, column: str, styles: dict[str, LineStyle], reach: tuple[float, float]) -> Figure:
-    """A dot a row of a closing table, in one of its columns, its standard deviation as a line; the first row on top.
+    """One column of a closing table: a dot for each row, its standard deviation as a line; the first row is on top.
 
     `reach` is what the axis has to hold.
     """
@@ -109,7 +109,7 @@ def draw_curves(
     measure: Measure | None = None,
     top: float | None = None,
 ) -> Figure:
-    """A column of the metrics against the step: a thin line a seed, a bold line an arm.
+    """A column of the metrics against the step: a thin line for each seed, a bold line for each arm.
 
     Args:
         measure: of which the column is; says how values are shown.
@@ -118,7 +118,7 @@ def draw_curves(
     figure, ax = _figure(4.5, 2.5, title)
     rows = metrics.dropna(subset=[column])
     scale = 1 if measure is None else measure.scale
-    width = max(1, (rows["step"].max() + 1) / 100)  # averaged over a hundredth of the run: a loss a step is a smear
+    width = max(1, (rows["step"].max() + 1) / 100)  # average over a hundredth of the run: losses of steps are noisy
     binned = rows["step"].floordiv(width) if rows.groupby(["arm", "seed"]).size().max() > 120 else rows["step"]
     rows = rows.assign(bin=binned)
     for i, (arm, part) in enumerate(rows.groupby("arm", sort=False)):
@@ -131,13 +131,13 @@ def draw_curves(
         _line(ax, styles[arm], i, steps[common.index], common.mean(axis=1))
     if top is not None:
         ax.set_ylim(0, top)
-    ax.set_xlim(0, 1.03 * max(1, metrics["step"].max()))  # of the whole run, so that all curves have one time
+    ax.set_xlim(0, 1.03 * max(1, metrics["step"].max()))  # the whole run's, so that all panels have one axis
     ax.set_xlabel("step")
     return figure
 
 
 def draw_divergence(rows: DataFrame, title: str, styles: dict[str, LineStyle], limits: tuple[float, float]) -> Figure:
-    """Feature divergence between the source and one target against depth, a line an arm, on a logarithmic axis."""
+    """Feature divergence between the source and one target against depth on a logarithmic axis, a line for each arm."""
     import numpy as np
 
     figure, ax = _figure(4.5, 2.7, title)
@@ -189,7 +189,12 @@ def picture_uri(file: Path, photograph: bool) -> str | None:
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all of which Pillow raises of damage
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ):  # from damaged files
         return None
     if image.width > PICTURE_WIDTH:
         size = (PICTURE_WIDTH, max(1, round(image.height * PICTURE_WIDTH / image.width)))
@@ -214,14 +219,14 @@ def _line(ax: Axes, style: LineStyle, place: int, x, y, markevery=None) -> None:
 
 
 def _pale(colour: str) -> tuple[float, ...]:
-    """The colour on white, let through by less than a half; the grid behind it must not show."""
+    """A lighter, opaque tint of the colour, through which the grid does not show."""
     from matplotlib.colors import to_rgb
 
     return tuple(1 - 0.45 * (1 - part) for part in to_rgb(colour))
 
 
 def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """A figure of that many inches with one quiet panel."""
+    """A figure of that many inches with one panel without a frame."""
     from matplotlib.figure import Figure
 
     from lightning_modules.gates.figures import quiet
@@ -234,7 +239,7 @@ def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 
 
 def _row_axis(ax: Axes, names: list[str], label: str) -> None:
-    """Names up the axis, and lines along which to read a figure."""
+    """Put the names on the vertical axis, and draw vertical grid lines."""
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.grid(False, axis="y")

@@ -1,4 +1,4 @@
-"""The gates of a run on the terminal: a bar a layer, split as the layer splits its trust.
+"""The gates of a run on the terminal: a bar for each layer, divided by the shares of its statistics.
 
 In colour a bar has the colours of the norms that its parts belong to, and their initials; where there is no colour, in
 a log or a pipe, it is made of the initials.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from experiments.reporting.run import read_frame
 from lightning_modules.gates.panels import NEAR, Panel, called, finite, last_recorded, panels
 
-if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from collections.abc import Mapping
 
     from pandas import DataFrame, Series
@@ -20,22 +20,22 @@ if TYPE_CHECKING:  # pandas and rich load slowly; a command line that asks for -
     from rich.text import Text
 
 LINES = 20
-"""Lines for an arm; the layers of deeper networks share them, neighbours together."""
+"""Most lines for an arm; in deeper networks, neighbouring layers share a line."""
 
 ARMS = 4
-"""Arms that are shown; the report has the others."""
+"""Most arms that are shown; the report has the others."""
 
 WIDTH = 24
 """Characters of a bar, where the terminal has 80 columns or more."""
 
 NAME = 20
-"""Characters of a layer's name, of which the end counts."""
+"""Most characters of a layer's name; its end is shown."""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-"""For labels all of whose own letters are taken."""
+"""For labels whose own letters are all used already."""
 
 DARK = 90
-"""Brightness, of 255, of colours on which white letters are read better."""
+"""Brightness, of 255, below which letters are white."""
 
 
 def print_gates(run: Path, console: Console | None = None) -> None:
@@ -83,7 +83,7 @@ def _print_arm(arm: str, gates: DataFrame, console: Console) -> None:
 
 
 def bar(shares: Mapping | Series, width: int, letters: Mapping[str, str], colours: Mapping[str, str] | None) -> Text:
-    """A bar of `width` characters, split as `shares`, from label to number, say.
+    """A bar of `width` characters, divided by `shares` (from label to number).
 
     Args:
         colours: of the labels; None where the terminal has none.
@@ -104,7 +104,7 @@ def bar(shares: Mapping | Series, width: int, letters: Mapping[str, str], colour
 
 
 def letters_of(labels: list[str]) -> dict[str, str]:
-    """A letter for each label: its first that no other has taken."""
+    """A letter for each label: its first one that no other label uses."""
     letters: dict[str, str] = {}
     for label in labels:
         free = [letter for letter in (label + LETTERS).upper() if letter not in letters.values()]
@@ -118,7 +118,7 @@ def shortened(layer: str) -> str:
 
 
 def _sides(panel: Panel) -> str:
-    """How many channels have chosen a side."""
+    """How many channels are near each end of the gate."""
     if not panel.by_channel:
         return ""
     sides = 100 * panel.sides().mean()  # each layer counts alike, as in the report: of wide ones some were recorded

@@ -1,4 +1,4 @@
-"""The gates of an arm across its layers, epoch by epoch: what the page draws, and its slider moves.
+"""The gates of an arm across its layers, epoch by epoch, as the page draws them for its slider.
 
 The page draws the last epoch itself, so that it stands without a script as well; the slider redraws it from `data`.
 """
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.gates.panels import NEAR, RIDGE_BINS, Panel, called, finite, panels, ridges, short, stages
 
-if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
 MOST_FRAMES = 25
-"""Epochs that the slider stops at; of a longer training so many, evenly spread."""
+"""Most epochs that the slider shows; of a longer training, so many at even distances."""
 
 WHOLE = 1000
 """Shares are in thousandths: whole numbers keep the page small."""
@@ -39,7 +39,7 @@ class Slide:
     title: str
     labels: list[tuple[str, str]]  # what the parts of a bar are, and their colours; for a ridge, what is counted
     frames: list[list[list[int]]]
-    shares: list[list[int]]  # what the legend says of each frame, in per cent of the layers, or of their channels
+    shares: list[list[int]]  # for each frame, the legend's numbers in percent of the layers or of their channels
     ridged: bool
     colour: str  # of ridges
     ends: tuple[str, ...]  # of a ridge's axis
@@ -104,7 +104,7 @@ def slides(arm: str, gates: DataFrame, budget: int) -> Slides:
     """
     gates = finite(gates)
     if gates.empty:
-        raise ValueError("no gates to show: none is there, or none is finite.")
+        raise ValueError("no gates to show: there are none, or none is finite.")
     drawn = panels(gates.assign(arm=arm))
     numbers = sum(
         RIDGE_BINS * panel.rows["depth"].nunique() if panel.by_channel else panel.shares().size for panel in drawn
@@ -141,17 +141,17 @@ def _sentences(panel: Panel) -> Iterator[str]:
         low, high = (f"{name}'s moments" if name != label else label for name, label in named)
         uses = "" if panel.labels == ("0", "1") else f": 1 where a channel uses {high}, 0 where {low}"
         yield (
-            f"How {panel.title} is spread over the channels of each layer, from the input at the top to the output"
+            f"Distribution of {panel.title} over the channels of each layer, from the input (top) to the output"
             f"{uses}{note}."
         )
-        yield "A ridge is as high as the square root of the share of channels, so that a few show, too."
+        yield "The height of a ridge is the square root of the share of channels, so that small shares are visible."
     elif len(panel.labels) == 1:
-        yield f"The gate {panel.title} of each layer, averaged over seeds, and in the legend over layers{note}."
+        yield f"The gate {panel.title} of each layer, averaged over seeds; the legend gives the mean over layers{note}."
     else:
         *most, last = (f"{name} ({short(label)})" if name != label else label for name, label in named)
         yield (
-            f"How each layer divides its trust between {', '.join(most)} and {last}; averaged over seeds, and in the "
-            f"legend over layers{note}."
+            f"The shares with which each layer uses the statistics of {', '.join(most)} and {last}, averaged over "
+            f"seeds; the legend gives their means over layers{note}."
         )
 
 

@@ -1,4 +1,4 @@
-"""report.html: what a study left in its run folder, as one file to read, to send, to keep.
+"""report.html: a study's run folder as one self-contained page.
 
 Reads config.yaml, arms.json, table.json, examples/ and what the single trainings have left, whichever of them there
 are, of any study; a run that was stopped half-way, or is under way, gets a report of what it had done. The page needs
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lightning_modules.examples import ExampleFiles
 
 PICTURE_BYTES = 1_600_000
-"""What the embedded predictions may weigh together, in base64; a report is to be sent by mail."""
+"""Most bytes (base64) of all embedded predictions, so that a report can be sent by mail."""
 
 
 def write_report(run: Path) -> Path:
@@ -186,7 +186,7 @@ NAMED = 6
 
 
 def unfinished(run: Run) -> str:
-    """What the page says at its top of a run that has not come to its end; "" of one that has."""
+    """The note at the top of the page if the run is not finished, else ""."""
     begun = [f"{name} (last logged at step {step})" for name, step in run.unfinished.items() if step is not None]
     waiting = [name for name, step in run.unfinished.items() if step is None]
     parts = [
@@ -196,30 +196,30 @@ def unfinished(run: Run) -> str:
     ]
     if not parts:
         return ""
-    return f"This run had not come to its end when this page was made; {'; '.join(parts)}. --resume goes on with it."
+    return f"This run was not finished when this page was written; {'; '.join(parts)}. --resume continues it."
 
 
 def damaged(run: Run) -> str:
-    """What the page says at its top of files that cannot be used; "" where all are whole."""
+    """The note at the top of the page on damaged files; "" if there are none."""
     names = run.damaged
     if not names:
         return ""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"Damaged, and therefore left out: {', '.join(names[:NAMED])}{more}."
+    return f"Damaged and therefore left out: {', '.join(names[:NAMED])}{more}."
 
 
 def failed(run: Run) -> str:
-    """What the page says at its top of trainings that failed; "" where there is none."""
+    """The note at the top of the page on failed trainings; "" if there are none."""
     some = [str(failure) for failure in run.failed[:NAMED]]
     if not some:
         return ""
     more = f"; and {len(run.failed) - NAMED} more" if len(run.failed) > NAMED else ""
-    kept = "What had ended an epoch keeps its last checkpoint, which is finite."
-    return f"Failed, and so without a result: {'; '.join(some)}{more}. {kept}"
+    kept = "Those that finished an epoch keep their last checkpoint, which is finite."
+    return f"Failed, without a result: {'; '.join(some)}{more}. {kept}"
 
 
 def _result(run: Run) -> dict | None:
-    """The closing table as the page shows it."""
+    """The closing table as the template takes it."""
     from experiments.tasks.domain_drop import DROP, POINTS, TARGETS, verdict
 
     if run.table is None:
@@ -240,7 +240,7 @@ def _result(run: Run) -> dict | None:
 
 
 def _sections(run: Run) -> list[Section]:
-    """The chapters between the result and the predictions, without those that the study does not have."""
+    """The chapters between the result and the predictions that this study has."""
     result = drop_section if run.compares_domains else table_section
     made = (_chapter(make, run) for make in (result, training_section, gate_section, divergence_section))
     return [chapter for chapter in made if chapter is not None]
@@ -248,20 +248,20 @@ def _sections(run: Run) -> list[Section]:
 
 CHAPTERS = {
     "drop_section": "The drop",
-    "table_section": "The result as a picture",
+    "table_section": "The result as a figure",
     "training_section": "Training",
     "gate_section": "What the gates learned",
-    "divergence_section": "Inside the network",
+    "divergence_section": "Feature divergence between the domains",
 }
 
 
 def _chapter(make: Callable[[Run], Section | None], run: Run) -> Section | None:
-    """A chapter; where the folder's tables are whole but hold what cannot be drawn, a line that says so."""
+    """A chapter, or a sentence that says that its data cannot be drawn."""
     try:
         return make(run)
-    except Exception as error:  # one chapter must not cost the reader all others
+    except Exception as error:  # the other chapters must still be written
         print(f"report: {run.path}: {CHAPTERS[make.__name__]}: {error!r}", file=sys.stderr)
-        return Section(CHAPTERS[make.__name__], absent="What the folder holds for this chapter cannot be drawn.")
+        return Section(CHAPTERS[make.__name__], absent="The data of this chapter cannot be drawn.")
 
 
 def _title(run: Run) -> tuple[str, str]:
@@ -275,7 +275,7 @@ def _title(run: Run) -> tuple[str, str]:
 
 
 def _columns(arms: dict[str, dict]) -> tuple[list[str], list[list[str]]] | None:
-    """What the arms are, as a table: headings and rows; None where their names say it all."""
+    """The arms and their columns as a table (headings and rows); None if their names say everything."""
     columns = list(dict.fromkeys(column for known in arms.values() for column in known))
     if all(arm == known.get("norm") for arm, known in arms.items()) and columns in ([], ["norm"]):
         return None
@@ -287,7 +287,7 @@ def _columns(arms: dict[str, dict]) -> tuple[list[str], list[list[str]]] | None:
 
 
 def _class_colours(config: dict) -> dict[str, str]:
-    """What the colours of pictures mean, where the study says it: names, and colours as "#rrggbb"."""
+    """The names of the colours in example pictures, if the study gives them, and the colours as "#rrggbb"."""
     found = config.get("colours")
     found = found if isinstance(found, dict) else {}
     return {str(name): str(colour) for name, colour in found.items() if re.fullmatch("#[0-9a-f]{6}", str(colour))}

@@ -1,4 +1,4 @@
-"""The picture of several networks' robustness side by side.
+"""The figure that compares the robustness of several networks.
 
 The frame is tidy, one row a value: arm, seed, part, condition, severity, measure, value, as `eval_robustness.py` writes
 them to results.csv. Plain matplotlib, without pyplot.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # matplotlib and pandas load in a second or two; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -58,8 +58,8 @@ def draw_robustness(results: DataFrame, styles: dict[str, LineStyle]) -> Figure:
 def _accuracies(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
     """Clean and shifted top-1, consistency, calibration: a strip of panels. Height in inches, 0 for nothing to draw."""
     top1 = results[results["part"].isin(("clean", "shifts")) & (results["measure"] == "top1")]
-    panels = [(top1, "top-1 accuracy, per cent")] if len(top1) else []
-    for measure, title in (("consistency", "shift consistency, per cent"), ("ece", "calibration error, per cent")):
+    panels = [(top1, "top-1 accuracy, in percent")] if len(top1) else []
+    for measure, title in (("consistency", "shift consistency, in percent"), ("ece", "calibration error, in percent")):
         rows = results[results["measure"] == measure]
         panels += [(rows, title)] if len(rows) else []
     if part is None or not panels:
@@ -78,12 +78,12 @@ def _flips(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
         return 2.6 if len(rows) else 0.0
     ax = part.subplots()
     _marks(ax, rows, styles)
-    _dress(ax, "predictions that change from frame to frame, per cent (smaller is better)")
+    _dress(ax, "predictions that change from frame to frame, in percent (smaller is better)")
     return 2.6
 
 
 def _errors(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
-    """Small multiples, a corruption each and the mean of them last; error against severity."""
+    """Error against severity: a panel for each corruption, and a last one for their mean."""
     rows = results[results["part"] == "corruptions"]
     if rows.empty:
         return 0.0
@@ -91,7 +91,7 @@ def _errors(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
     height = 1.65 * -(-(len(names) + 1) // COLUMNS) + 0.3
     if part is None:
         return height
-    part.suptitle("error by severity of the corruption, per cent (smaller is better)", fontsize=10, color=INK)
+    part.suptitle("error by severity of the corruption, in percent (smaller is better)", fontsize=10, color=INK)
     axes = part.subplots(-(-(len(names) + 1) // COLUMNS), COLUMNS, sharex=True, sharey=True)
     grid = axes.flat
     for ax, name in zip(grid, [*names, None], strict=False):
@@ -106,7 +106,7 @@ def _errors(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
 
 
 def _marks(ax: Axes, rows: DataFrame, styles: dict[str, LineStyle]) -> None:
-    """A mark for each network over each condition, side by side."""
+    """A marker for each network in each condition, side by side."""
     conditions, arms = list(dict.fromkeys(rows["condition"])), [arm for arm in styles if arm in set(rows["arm"])]
     step = 0.7 / max(len(arms), 1)
     for i, arm in enumerate(arms):
@@ -126,7 +126,8 @@ def _marks(ax: Axes, rows: DataFrame, styles: dict[str, LineStyle]) -> None:
 
 
 def _curves(ax: Axes, rows: DataFrame, styles: dict[str, LineStyle]) -> None:
-    """Mean over conditions and seeds against severity, a line a network, and a band of the seeds' deviation."""
+    """Mean over conditions and seeds against severity: a line for each network, with a band of the seeds' standard
+    deviation."""
     for arm, style in styles.items():
         of_it = rows[rows["arm"] == arm]
         if of_it.empty:

@@ -1,4 +1,4 @@
-"""The chapters of a report that are figures: what each shows of a run, and how it is to be read."""
+"""The chapters of a report that are figures, with the captions that say how to read them."""
 
 from __future__ import annotations
 
@@ -29,27 +29,26 @@ if TYPE_CHECKING:
 
 
 LIKE = 3
-"""Columns of a table share an axis where the largest number of one is less than this many times that of the next."""
-
+"""Columns of a table share an axis if their largest numbers differ by less than this factor."""
 
 SLIDER_BYTES = 600_000
-"""What the gates' sliders may take of a page."""
+"""Bytes of a page that the gates' sliders may take."""
 
 
 @dataclass
 class Drawing:
-    """Figures that share a caption. They stand side by side; a wide one has a line to itself."""
+    """Figures with one caption, side by side or, where they are wide, one below the other."""
 
     caption: str
-    images: list[tuple[str, str]]  # (data URI, what it shows in a few words)
+    images: list[tuple[str, str]]  # (data URI, alternative text)
     heading: str = ""
-    narrow: str = ""  # data URI of a wide figure as a phone shows it
-    slides: Slides | None = None  # the gates, which the page draws itself
+    narrow: str = ""  # data URI of a wide figure's narrow version, for phones
+    slides: Slides | None = None  # gates, which the page's script draws
 
 
 @dataclass
 class Section:
-    """A chapter of the page: its drawings, or one line on why there are none."""
+    """A chapter of the page: its figures, or one sentence on why there are none."""
 
     title: str
     drawings: list[Drawing] = field(default_factory=list)
@@ -57,27 +56,27 @@ class Section:
 
 
 def drop_section(run: Run) -> Section:
-    """What is lost between source and targets, and from which heights."""
+    """The drop from source to targets, and the scores on both."""
     from experiments.tasks.domain_drop import DROP, has_domains, seed_scores
 
     section, headline = Section("The drop"), run.headline
     results = run.results.dropna(subset=["value"]) if has_domains(run.results) and headline else None
     scores = None if results is None else seed_scores(results, headline).dropna(subset=[DROP])
     if scores is None or scores.empty:
-        section.absent = "No network that has learned anything has been evaluated on the source and on every target."
+        section.absent = "No network that is better than chance was evaluated on the source and on every target."
         return section
     ranked = scores.groupby("arm")[DROP].mean().sort_values(ascending=False).index
     targets = results.loc[results["role"] == "target", "domain"].unique()
     styles = {arm: run.arm_styles.of_row(arm) for arm in ranked}
-    lost = draw_drops(scores, ranked, styles, "what is lost", headline)
-    heights = draw_heights(scores, ranked, styles, targets, "from where to where", headline)
+    lost = draw_drops(scores, ranked, styles, "drop", headline)
+    heights = draw_heights(scores, ranked, styles, targets, "source and targets", headline)
     amount = f"points of {headline.label}" if headline.is_share else headline.label
     section.drawings = [
         Drawing(
-            f"What is lost: {amount} from the source to the mean of the targets, least on top; a bar is the mean "
-            "over seeds, a dot one seed. Where the dots of two arms overlap, their order may be chance. From where to "
-            "where: the filled dot is the source, the ring the mean of the targets, each tick one target. A short line "
-            "far to the left lost little because it had little.",
+            f"Drop: {amount} lost from the source to the mean of the targets, smallest on top. A bar is the mean over "
+            "seeds, a dot is one seed. If the dots of two arms overlap, their order may be chance. Source and targets: "
+            "the filled dot is the source, the ring is the mean of the targets, each tick is one target. An arm far to "
+            "the left with a short line has a small drop only because it is inaccurate on the source.",
             [
                 (svg_uri(lost), "bars: the drop of each arm"),
                 (svg_uri(heights), f"{headline.label} on source and targets, arm by arm"),
@@ -88,7 +87,7 @@ def drop_section(run: Run) -> Section:
 
 
 def table_section(run: Run) -> Section | None:
-    """The closing table as a figure; None where no column tells two rows apart."""
+    """The closing table as a figure; None if all rows are equal in every column."""
     table = run.table
     telling = [] if table is None else [column for column in table.columns if _tells(table, column)]
     if not telling:
@@ -100,20 +99,20 @@ def table_section(run: Run) -> Section | None:
         reach = _reach(table, next(axis for axis in axes if column in axis))
         images.append((svg_uri(draw_column(table, column, styles, reach)), f"{column}, row by row"))
     spread = table.cells.xs("sd", axis=1, level=1).notna().any(axis=None)
-    dot = "the mean over seeds, its line one standard deviation to either side" if spread else "the one seed"
-    shared = " Columns of like numbers share an axis." if len(axes) < len(telling) else ""
-    caption = f"The table, column by column: a dot is {dot}. Axes fit their numbers and need not begin at zero.{shared}"
-    return Section("The result as a picture", [Drawing(caption, images)])
+    dot = "the mean over seeds, and its line is one standard deviation to either side" if spread else "one seed"
+    shared = " Columns with numbers of similar size share an axis." if len(axes) < len(telling) else ""
+    caption = f"The table, one figure per column. A dot is {dot}. Axes need not begin at zero.{shared}"
+    return Section("The result as a figure", [Drawing(caption, images)])
 
 
 def _tells(table: Table, column: str) -> bool:
-    """Whether a figure of the column would show a difference."""
+    """Whether the rows differ in this column, at the digits shown."""
     return len({table.text(column, mean) for mean in table.cells[column, "mean"].dropna()}) > 1
 
 
 def _axes(table: Table, columns: list[str]) -> list[list[str]]:
-    """The columns by the axis they share: those that are best in the same direction and alike in size, so that what
-    changes from column to column can be seen."""
+    """Group the columns that share an axis: those with the same better direction and numbers of similar size. Changes
+    from column to column are then visible."""
     size = table.cells.xs("mean", axis=1, level=1).abs().max()
     axes = [[column] for column in columns if column in table.unranked]
     for smaller in (False, True):
@@ -127,7 +126,7 @@ def _axes(table: Table, columns: list[str]) -> list[list[str]]:
 
 
 def _reach(table: Table, columns: list[str]) -> tuple[float, float]:
-    """The least and the largest number of some columns, with a standard deviation to either side."""
+    """The limits of an axis for some columns: smallest and largest mean, with a standard deviation to either side."""
     import numpy as np
 
     means, sds = (table.cells[[(column, part) for column in columns]].to_numpy() for part in ("mean", "sd"))
@@ -136,7 +135,7 @@ def _reach(table: Table, columns: list[str]) -> tuple[float, float]:
 
 
 def training_section(run: Run) -> Section:
-    """Loss, and what networks were evaluated by on each domain, against the step."""
+    """Training loss and the headline measures on each domain, against the step."""
     section = Section("Training")
     if run.metrics is None:
         section.absent = "metrics.csv is missing or empty."
@@ -149,31 +148,30 @@ def training_section(run: Run) -> Section:
                 panel = f"{title}, {group}" if group else title
                 figure = draw_curves(rows, column, panel, run.arm_styles.styles, measure, top)
                 images.append((svg_uri(figure), f"{panel} during training"))
-    caption = "Against the optimiser's step: a thin line a seed, a bold line the mean of those that got to the end."
+    caption = "Against the optimiser's step. A thin line is one seed, a bold line is the mean of the finished seeds."
     if _evaluated_once(run):
-        caption += " Networks were evaluated once, at the end: that is in the table alone."
+        caption += " The networks were evaluated only once, at the end: see the table."
     elif run.compares_domains:
         caption += (
-            " A target's curve that sinks while the source's still climbs is a network that fits its source's "
+            " If a target's curve falls while the source's still rises, the network overfits to the source's "
             "appearance."
         )
     if left_out := len(run.arm_styles.left_out):
-        caption += f" The first {MOST} of {len(run.arms)} are shown; metrics.csv holds the other {left_out}."
+        caption += f" The first {MOST} of {len(run.arms)} arms are shown; metrics.csv holds the other {left_out}."
     section.drawings = [Drawing(caption, images)] if images else []
     if not images and _evaluated_once(run):
         section.absent = (
-            "The networks were evaluated once, at the end, which the table tells; the training was too short for a "
-            "loss "
-            "to be logged."
+            "The networks were evaluated only once, at the end: see the table. The training was too short to log a "
+            "loss."
         )
     elif not images:
-        told_by = " or a ".join(measure.label for measure in run.headlines) or "measure of what was learned"
-        section.absent = f"metrics.csv holds neither a loss nor a {told_by}."
+        headlines = " or a ".join(measure.label for measure in run.headlines) or "measure of accuracy"
+        section.absent = f"metrics.csv holds neither a loss nor a {headlines}."
     return section
 
 
 def _curves(run: Run) -> Iterator[tuple[str, str, Measure | None, float | None]]:
-    """The columns of the metrics to draw: title, measure, and where the axis ends (None: where the curve does)."""
+    """The columns of the metrics to draw: column, title, measure, and the end of the axis (None: fitted)."""
     measured = run.metrics.dropna(axis=1, how="all").columns
     if "train/loss" in measured:
         yield "train/loss", "training loss", None, None
@@ -182,20 +180,20 @@ def _curves(run: Run) -> Iterator[tuple[str, str, Measure | None, float | None]]
         columns = {column: domain for column, domain in named.items() if column in measured}
         most = run.metrics[[*columns]].max().max()
         top = max(1.05 * measure.scale * most, 1) if measure.is_share else None
-        for column, domain in columns.items():  # one scale for all domains: the drop can be seen
+        for column, domain in columns.items():  # one scale for all domains, so that the drop is visible
             yield column, f"{domain}: {measure.label}", measure, top
 
 
 def _evaluated_once(run: Run) -> bool:
-    """Whether a table says all that there is of the networks' evaluations, so that their curves would be dots."""
-    told_by = {measure.name for measure in run.headlines}
-    measured = [column for column in run.metrics if column.rpartition("/")[2] in told_by]
+    """Whether every network was evaluated only once, so that its curves would be single points."""
+    headlines = {measure.name for measure in run.headlines}
+    measured = [column for column in run.metrics if column.rpartition("/")[2] in headlines]
     counts = run.metrics.groupby(["arm", "seed"])[measured].count()
     return run.table is not None and bool(measured) and counts.max(axis=None) < 2
 
 
 def gate_section(run: Run) -> Section | None:
-    """Which statistics the switchable norms settled on, and on what way; None where no norm has gates."""
+    """The gates after and during the training; None if no norm has gates."""
     from experiments.reporting.gate_slides import caption, slides
     from lightning_modules.gates.figures import draw_gate_movement
     from lightning_modules.gates.panels import finite, panels, sampled
@@ -206,8 +204,8 @@ def gate_section(run: Run) -> Section | None:
         section.absent = _why_no_gates(run)
         return section if section.absent else None
     moved = (
-        "The way there, in the first, middle and last third of the layers; a thin line is one seed. What still slopes "
-        "at the end had not settled."
+        "Gates during the training, averaged over the first, middle and last third of the layers; a thin line is one "
+        "seed. A line that is not flat at the end has not converged."
     )
     arms, said = list(recorded["arm"].unique()), set()
 
@@ -219,9 +217,7 @@ def gate_section(run: Run) -> Section | None:
     for arm in arms[:MOST]:
         gates = recorded[recorded["arm"] == arm]
         some = sampled(gates)
-        note = (
-            f" Of a layer of more than {some} channels, {some} that are spread over it stand for all." if some else ""
-        )
+        note = f" For layers of more than {some} channels, {some} evenly spaced channels are shown." if some else ""
         shown = slides(arm, gates, SLIDER_BYTES // min(len(arms), MOST))
         section.drawings.append(Drawing(once(caption(panels(gates)) + note), [], arm, slides=shown))
         if gates["epoch"].nunique() > 1:
@@ -233,7 +229,7 @@ def gate_section(run: Run) -> Section | None:
 
 
 def _why_no_gates(run: Run) -> str:
-    """Why there are no gates to show; "" where nobody would look for any."""
+    """Why there are no gates to show; "" if no norm has any."""
     if not any(NORMS[norm].gates for norm in {columns.get("norm") for columns in run.arms.values()} if norm in NORMS):
         return ""
     if run.gates is None:
@@ -242,12 +238,12 @@ def _why_no_gates(run: Run) -> str:
 
 
 LEAST_DIVERGENCE = 0.05
-"""Nats a channel, below which two domains look the same to a layer; the figure's axis ends there."""
+"""Divergence in nats per channel that counts as none; the figure's axis ends there."""
 
 
 def divergence_section(run: Run) -> Section | None:
-    """How far apart source and targets are inside the networks; None where it was not to be measured."""
-    section = Section("Inside the network: how far apart the domains are")
+    """Feature divergence between source and targets, layer by layer; None if the study does not measure it."""
+    section = Section("Feature divergence between the domains")
     if run.divergence is None and "divergence" not in run.measures:
         return None
     if run.divergence is None or not (run.divergence["mean"] > 0).any():
@@ -265,10 +261,10 @@ def divergence_section(run: Run) -> Section | None:
                 figure = draw_divergence(lines, title, run.arm_styles.styles, (low / 1.5, high * 1.5))
                 images.append((svg_uri(figure), f"feature divergence by depth, {title}"))
     caption = (
-        "Symmetric Kullback-Leibler divergence of the channels' mean activations, source against target, averaged over "
-        "the channels of a layer (IBN-Net, section 3.1); seeds averaged on this logarithmic scale. Lower: the layer "
-        "sees less of what sets the domains apart. Look for where a norm's line leaves the others. Behind an instance "
-        "norm every image has the same mean, its bias, so that output falls off the figure: look at what follows it."
+        "Symmetric Kullback-Leibler divergence between the channels' mean activations on the source and on the target, "
+        "averaged over the channels of a layer (IBN-Net, section 3.1) and, on the logarithmic scale, over seeds. The "
+        "lower it is, the less the layer's features depend on the domain. After an instance norm the mean of a channel "
+        "is its bias for every image; the divergence is then zero and lies below the axis."
     )
     section.drawings = [Drawing(caption, images)]
     return section

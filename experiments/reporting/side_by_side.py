@@ -47,21 +47,21 @@ def joined(runs: list[Run]) -> Run:
 
 
 def run_names(paths: list[Path]) -> list[str]:
-    """The last parts of the paths, as many as tell them apart."""
+    """The last parts of the paths, as many as make them different."""
     parts = [path.resolve().parts for path in paths]
     if len(parts) < 2 or len(set(parts)) < len(parts):
-        raise ValueError("side by side stand two runs or more, each of them once.")
+        raise ValueError("name two runs or more, each of them once.")
     count = next(n for n in range(1, 100) if len({part[-n:] for part in parts}) == len(parts))
     return ["/".join(part[-count:]) for part in parts]
 
 
 def label(run: str, name: str) -> str:
-    """What a thing of a run is called beside those of other runs."""
+    """The name of something of a run on the page of several runs."""
     return f"{run} · {name}"
 
 
 def config(configs: dict[str, dict]) -> dict:
-    """What the runs' config.yaml say: once where they agree, and run by run where they differ."""
+    """The runs' config.yaml as one: a value once if they agree, and run by run if they differ."""
     merged = {}
     for key in dict.fromkeys(key for each in configs.values() for key in each):
         values = {name: each.get(key) for name, each in configs.items()}
@@ -80,7 +80,7 @@ def config(configs: dict[str, dict]) -> dict:
 
 
 def pictures(runs: list[Run], shown: list[list[tuple[str, list]]]) -> list[tuple[str, list]]:
-    """Each domain's examples from the pages of single runs, those of one scene in one row.
+    """Each domain's examples from the pages of the single runs, with those of one image in one row.
 
     Args:
         shown: for each run what `prediction_pictures` found.

@@ -1,9 +1,8 @@
-"""Networks that have learned nothing: what loses nothing because it has nothing must not win.
+"""Networks at chance, which have no drop because they have learned nothing, and so must not count as the best.
 
-Chance is what can be had without looking at the images; a task's results say it in rows of the measure `chance`. In
-top-1 it is 1 / classes; up to a fifth more counts as chance, since a guesser has luck on a few hundred images. In mIoU
-it is 1 / classes as well: whoever calls every pixel the same has one class right and, however frequent it is, an IoU of
-1 in it at most and of 0 in the others.
+Chance is the score of a constant or random prediction; a task's results give it in rows of the measure `chance`. In
+top-1 it is 1 / classes; up to a fifth more counts as chance, since random predictions vary on a few hundred images. In
+mIoU it is 1 / classes, too: if all pixels get one class, its IoU is 1 at most, and that of all other classes is 0.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.measures import CHANCE, headline_of, measure_of
 
-if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
     from experiments.study.tables import Table
     from lightning_modules.measures import Measure
 
 LUCK = measure_of("top1").luck
-"""Times chance that a guesser's top-1 may come to."""
+"""Factor on chance up to which a top-1 counts as chance."""
 
 
 def guessing(results: DataFrame, headline: Measure | None = None) -> DataFrame:
@@ -52,13 +51,13 @@ def guessing(results: DataFrame, headline: Measure | None = None) -> DataFrame:
 
 
 def headline_in(results: DataFrame) -> Measure | None:
-    """The measure that results are told by, where nobody has said it."""
+    """The headline measure of results for which none is given."""
     name = headline_of(results["measure"].unique()) if "measure" in results else None
     return None if name is None else measure_of(name)
 
 
 def without_guessers(table: Table, results: DataFrame, headline: Measure | None = None) -> Table:
-    """The table in which rows of which every training learned nothing are compared in nothing."""
+    """The table in which rows whose trainings are all at chance are never the best."""
     found = guessing(results, headline)
     rows = list(map(str, table.cells.index))
     column = next((c for c in results if set(rows) <= {*results[c].dropna().astype(str)}), None)
@@ -73,11 +72,12 @@ def without_guessers(table: Table, results: DataFrame, headline: Measure | None 
 def compared_in_nothing(
     table: Table, unlearned: list[str], chance: float, losses: Iterable[str] | None = None
 ) -> Table:
-    """The table in which some rows are best at nothing, have no losses, and are named below.
+    """The table in which some rows are never the best, have no losses, and are named in the legend.
 
     Args:
         unlearned: names of rows. chance: in [0, 1].
-        losses: columns in which a network that always says the same is perfect; by default those where less is better.
+        losses: columns in which a network that always predicts the same class is perfect; by default those where
+            smaller is better.
     """
     if not unlearned:
         return table
@@ -86,7 +86,7 @@ def compared_in_nothing(
     for lost in table.smaller if losses is None else losses:
         for part in ("mean", "sd"):
             cells.iloc[places, cells.columns.get_loc((lost, part))] = float("nan")
-    told = f"At chance ({100 * chance:.1f}), so that nothing was learned: {', '.join(unlearned)}; compared in nothing."
+    note = f"At chance ({100 * chance:.1f}) and left out of the comparison: {', '.join(unlearned)}."
     return dataclasses.replace(
-        table, cells=cells, unlearned=frozenset(unlearned), legend=f"{table.legend} {told}".strip()
+        table, cells=cells, unlearned=frozenset(unlearned), legend=f"{table.legend} {note}".strip()
     )

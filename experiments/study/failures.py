@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from datamodules.whole_file import write_whole
 from experiments.study.run_parts import RESULT, part_folder
 
-if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
     from experiments.study.tables import Table

@@ -1,4 +1,4 @@
-"""Command lines from dataclasses: each field is a flag, and the line of prose under it is the flag's help."""
+"""Command lines from dataclasses: each field is a flag, and the docstring under it is the flag's help text."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar, get_type_hints
 
 import yaml
 from simple_parsing import ArgumentParser, DashVariant, SimpleHelpFormatter
-from simple_parsing import flag as flag  # for the studies: what they import first is `experiments`, which minds Ctrl-C
+from simple_parsing import flag as flag  # studies import it from here: `experiments` must come first, to handle Ctrl-C
 
 from experiments.study.bounds import SEEDS, Bounds, check_bounds, fitting
 from experiments.study.endings import UsageError, fail, one_sentence
@@ -19,7 +19,7 @@ from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 from normshift.registry import NORMS
 
 ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "colours", "trainings")
-"""What a run's config.yaml says beside its flags."""
+"""Keys of a run's config.yaml that are not flags."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -33,36 +33,36 @@ class RunFlags:
     """Flags that every study has."""
 
     data_root: str = "data"
-    """Folder that holds the real sets, each in a subfolder of its name."""
+    """Folder with the real data sets, each in a subfolder of its name."""
     gpus: int | None = None
-    """GPUs on each machine, 0 for the CPU; by default one where there is one."""
+    """GPUs on each machine; 0 trains on the CPU. By default one GPU if there is one."""
     nodes: int = 1
-    """Machines, started by SLURM or torchrun."""
+    """Number of machines; SLURM or torchrun starts the processes."""
     precision: str = "32-true"
-    """Lightning's word: 32-true, bf16-mixed, 16-mixed or 64-true."""
+    """Lightning's precision: 32-true, bf16-mixed, 16-mixed or 64-true."""
     batch_size: int | None = None
-    """Images a step, over all processes; by default the recipe's."""
+    """Images per step, over all processes; by default the recipe's."""
     epochs: int | None = None
-    """Passes over the source, or over the recipe's steps an epoch; by default the recipe's steps count."""
+    """Epochs to train; by default the recipe's number of steps decides."""
     max_steps: int | None = None
-    """Training steps; by default the recipe's."""
+    """Optimiser steps to train; by default the recipe's."""
     seed: int = 0
     """First seed."""
     seeds: int = 1
-    """Repeats, with seeds SEED, SEED + 1, ...; the closing table gives mean and standard deviation."""
+    """Number of seeds: SEED, SEED + 1, ... The closing table gives mean and standard deviation."""
     workers: int | None = None
-    """Loader processes for each GPU; by default half the cores, at most 8."""
+    """Data loader processes for each GPU; by default half the cores, at most 8."""
     out: str = "runs/NAME"
-    """Folder of the run, NAME being the study's."""
+    """Folder of the run; NAME stands for the study's name."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register norms of your own (docs/own-norm.md), which --norm then takes."""
+    """Python files that register your own norms, for --norm (docs/own-norm.md)."""
     wandb: str = "auto"
-    """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
+    """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
     resume: bool = False
-    """Go on with the run in OUT: what is finished stays, what was interrupted continues from its last epoch's
-    checkpoint, with samples drawn anew."""
+    """Continue the run in OUT. Finished trainings are kept; an interrupted one continues from the checkpoint of its
+    last epoch, with a new order of samples."""
     smoke: bool = False
-    """A few steps on tiny embedded data, to see in seconds that everything fits together."""
+    """Train a few steps on tiny embedded data: a test, in seconds, that everything runs."""
 
     def __post_init__(self):
         register_plugins(self)
@@ -72,14 +72,14 @@ class RunFlags:
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
         if self.epochs is not None and self.max_steps is not None:
-            raise UsageError("--epochs and --max-steps say the same thing twice: pass one of them.")
+            raise UsageError("--epochs and --max-steps both set the length of the training: pass one of them.")
         if not self.out.strip():
-            raise UsageError("--out: name a folder; . is the one that you are in.")
+            raise UsageError("--out: name a folder; . is the current one.")
         check_wandb(self.wandb)
 
 
 def register_plugins(flags) -> None:
-    """Run the files of --plugin, before anything is checked: what they register is known from then on."""
+    """Run the files of --plugin. It comes before all checks, so that these know the norms that the files register."""
     if flags.plugin:
         from experiments.study.plugins import load_plugins
 
@@ -88,14 +88,14 @@ def register_plugins(flags) -> None:
 
 
 def check_numbers(flags, **other: Bounds) -> None:
-    """Refuse what is out of `experiments.study.bounds`. Args: other: bounds that are one script's own."""
+    """Refuse numbers outside their bounds (`experiments.study.bounds`); `other` holds bounds of one script's own."""
     wrong = check_bounds(flags, **other)
     if wrong:
         raise UsageError(wrong)
 
 
 def out_folder(flags: RunFlags, study: str) -> Path:
-    """OUT, with the study's name for NAME: a smoke run has one of its own, and so has each trial of a W&B sweep."""
+    """OUT with NAME replaced by the study's name, to which a smoke run and each trial of a W&B sweep add their own."""
     trial = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
     return Path(flags.out.replace("NAME", "-".join([study, *["smoke"] * flags.smoke, *[trial] * (trial is not None)])))
 
@@ -106,20 +106,20 @@ def check_wandb(mode: str) -> None:
 
 
 def check_weights(weights: str) -> None:
-    """Refuse weights to start from that are no word for some and no checkpoint file."""
+    """Refuse a --weights that is neither none nor imagenet nor a checkpoint file."""
     if weights not in ("none", "imagenet") and (fault := fault_of_path(weights)):
         fault = "no such file" if fault == ABSENT else f"it {fault}"
         raise UsageError(f"--weights {weights}: {fault}; pass none, imagenet or a checkpoint.")
 
 
 def smoke_wandb(flags) -> str:
-    """What a smoke run does with W&B: nothing, unless it was said."""
+    """The W&B mode of a smoke run: disabled, unless --wandb was passed."""
     return "disabled" if flags.wandb == "auto" else flags.wandb
 
 
 class _Parser(ArgumentParser):
     def format_help(self) -> str:
-        for action in self._actions:  # a norm is named in its own file alone
+        for action in self._actions:  # help texts say NORMS, so that a new norm's name needs no edit here
             action.help = (action.help or "").replace("NORMS", " ".join(NORMS))
         return super().format_help().replace("Flags ['flags']:", "flags:")
 
@@ -128,9 +128,9 @@ class _Parser(ArgumentParser):
 
 
 def parse(flags: type[Flags], doc: str, arguments: list[str] | None = None) -> Flags:
-    """Flags from the command line, over those of `--config FILE` where it is given, over the defaults.
+    """Read the flags: the command line overrides `--config FILE`, which overrides the defaults.
 
-    Exits with one sentence and status 2 on anything that does not fit.
+    On a wrong flag it prints one sentence and exits with status 2.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
@@ -149,7 +149,7 @@ def parse(flags: type[Flags], doc: str, arguments: list[str] | None = None) -> F
 
 
 CONFIG_BYTES = 1_000_000
-"""More than this is no run's config.yaml."""
+"""A larger file is refused as a config.yaml."""
 
 
 def _from_file(flags: type[Flags], path: str) -> Flags:
@@ -169,7 +169,7 @@ def _from_file(flags: type[Flags], path: str) -> Flags:
 
 
 def _read_config(path: str) -> dict:
-    """What a YAML file holds; a device or a pipe is not read, which might never end."""
+    """Read a YAML file. Devices and pipes are refused, because reading them might never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UsageError(f"--config {path} is no regular file: pass a run's config.yaml.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.measures import Measure, find_measure, measures_from_plain
 
-if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
 RESULT = "result.json"

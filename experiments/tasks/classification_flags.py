@@ -1,4 +1,4 @@
-"""The flags that every classification study has, and the recipe that they choose. Loads no torch."""
+"""The flags that every classification study has, and the recipe that they choose. It does not import torch."""
 
 from __future__ import annotations
 
@@ -14,45 +14,48 @@ class ClassificationFlags(RunFlags):
     """Flags that every classification study has."""
 
     data: str = "shapes"
-    """Set to train on: imagenet, cifar10, cifar100, office-home, pacs, domainnet, one domain of a set (pacs/photo), or
-    shapes, which are drawn here and need nothing on disk."""
+    """Data set to train on: imagenet, cifar10, cifar100, office-home, pacs, domainnet, one domain of a set
+    (pacs/photo), or shapes, the embedded set, which needs no files."""
     norm: list[str] = field(default_factory=lambda: ["bn", "sn", "bin"])
     """Norms to compare, of NORMS."""
     sync_norm: bool = False
-    """Take batch statistics over all processes, in bn, sn, bin and IBN's bn half alike."""
+    """Compute batch statistics over all processes, in every norm that has them (bn, sn, bin and IBN's BN half)."""
     recipe: str = "auto"
-    """How it is trained (docs/recipes.md says what each recipe follows); auto: laptop on shapes, else the paper's. The
-    flags below override parts of it."""
+    """Training recipe (docs/recipes.md lists them); auto is laptop on shapes, else the paper's. The flags below
+    override parts of it."""
     backbone: str | None = None
-    """A torchvision or timm name, or a CIFAR network such as cifar_resnet20."""
+    """Name of a torchvision or timm network, or of a CIFAR network such as cifar_resnet20; by default the recipe's."""
     weights: str = "none"
-    """What to start from: none, imagenet (downloaded) or a checkpoint file, also the papers'."""
+    """Initial weights: none, imagenet (downloaded) or a checkpoint file, also one that a paper's authors published."""
     image_size: int | None = None
-    """Pixels of a side that the network sees."""
+    """Height and width of the network's input in pixels."""
     crop: str | None = None
-    """How training crops are cut: resized (area and shape drawn), padded (CIFAR's), random or centre."""
+    """How training crops are cut: resized (random area and aspect ratio), padded (as for CIFAR), random or centre."""
     width: float | None = None
-    """Channels of the network, times its own."""
+    """Factor on the network's numbers of channels."""
     lr: float | None = None
-    """Learning rate at the recipe's reference batch size; other batch sizes scale it linearly."""
+    """Learning rate at the recipe's reference batch size; it is scaled linearly with the batch size."""
     weight_decay: float | None = None
     """Weight decay."""
     mixup: float | None = None
-    """Alpha of mixup's Beta distribution, 0 for none; with cutmix as well, either is drawn for each batch."""
+    """Alpha of mixup's Beta distribution; 0 turns mixup off. With cutmix as well, each batch gets one of the two at
+    random."""
     cutmix: float | None = None
-    """Alpha of cutmix's, 0 for none."""
+    """Alpha of CutMix's Beta distribution; 0 turns CutMix off."""
     ema_decay: float | None = None
-    """Decay of the averaged weights and buffers that are evaluated, 0 for none."""
+    """Decay of the exponential moving average of the weights, which is then the network that is evaluated; 0 turns it
+    off."""
     ema_statistics: str | None = None
-    """Running statistics of the averaged network: averaged like its weights, as ResNet-RS has it, or reestimated over
+    """Running statistics of the averaged network: averaged like its weights (as in ResNet-RS), or reestimated on
     training images before each evaluation; by default the recipe's."""
     selection: str | None = None
-    """Which evaluation counts: last, best (on the images it is given for, as some papers report) or training-domains
-    (on held-out images of the training domains, where domains are left out); by default the recipe's."""
+    """Which evaluation is reported: last; best, chosen on the evaluation images themselves, as in some papers; or
+    training-domains, chosen on held-out images of the training domains (setting leave-one-out). By default the
+    recipe's."""
     small_images: bool = False
-    """Give a ResNet a 3x3 stem without pooling, for images of 32 pixels or so."""
+    """Give a ResNet a 3x3 stem without pooling, for images of about 32 pixels."""
     images: int | None = None
-    """Training images of the embedded shapes; a quarter as many are evaluated on."""
+    """Number of training images of the embedded shapes; the evaluation uses a quarter as many."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,7 +78,8 @@ class ClassificationFlags(RunFlags):
 
 
 def chosen_recipe(flags: ClassificationFlags, published: str) -> ClassificationRecipe:
-    """The recipe that the flags name (`published` where they leave it open), with the parts that they override."""
+    """The recipe that the flags name, with the parts that they override. `published` is what auto means on real
+    data."""
     name = flags.recipe if flags.recipe != "auto" else "laptop" if flags.on_shapes else published
     if name not in CLASSIFICATION_RECIPES:
         raise UsageError(f"--recipe {name}: choose from auto, {', '.join(CLASSIFICATION_RECIPES)}.")
@@ -87,14 +91,14 @@ def chosen_recipe(flags: ClassificationFlags, published: str) -> ClassificationR
     for part in ("resize", "train_squash"):
         if "image_size" in given and getattr(recipe, part):
             given[part] = round(given["image_size"] * getattr(recipe, part) / recipe.image_size)
-    if recipe.crop == "random" and not flags.on_shapes:  # drawn images alone have the size that crops are cut from
+    if recipe.crop == "random" and not flags.on_shapes:  # images on disk are of many sizes, some smaller than the crop
         given = {"crop": "resized"} | given
     recipe = dataclasses.replace(recipe, **given)
     return recipe.lasting(flags.epochs) if flags.epochs else recipe
 
 
 def _check_setting(flags: ClassificationFlags, name: str, recipe: ClassificationRecipe) -> None:
-    """Refuse a recipe that is another library's protocol outside the setting that it is one of."""
+    """Refuse a recipe of another library's protocol outside the setting for which that protocol was made."""
     said = getattr(flags, "setting", None), getattr(flags, "adapt", None) == "dann"
     if recipe.setting and said != (recipe.setting, recipe.adapts):
         adapt = " --adapt dann" if recipe.adapts else " without --adapt"
@@ -106,7 +110,7 @@ def _check_setting(flags: ClassificationFlags, name: str, recipe: Classification
 
 
 def smoked(flags: ClassificationFlags, **parts) -> ClassificationFlags:
-    """The flags of a few seconds' run on a few small shapes; norms, backbone and the like stay."""
+    """The flags of a smoke run: a few small shapes, a few seconds. Norms, backbone and the like stay."""
     changed = {"data": "shapes", "recipe": "smoke", "weights": "none", "images": 64, "workers": 0}
     changed |= {"batch_size": flags.batch_size and min(flags.batch_size, 16), "wandb": smoke_wandb(flags)}
     return dataclasses.replace(flags, **changed | parts)

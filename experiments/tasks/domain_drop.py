@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from experiments.study.tables import Table, table_of
 from lightning_modules.measures import Measure
 
-if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
 TARGETS = "mean of targets"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.study.flags import UsageError
 from experiments.study.trained.networks import checkpoint_files, distinct, trained_network
 
-if TYPE_CHECKING:  # these load torch; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # these import torch: --help must not wait for them
     from torch import nn
 
     from datamodules.classification.domains import ImageDomain

@@ -19,7 +19,7 @@ from lightning_modules.gates.panels import (
     tidy,
 )
 
-if TYPE_CHECKING:  # matplotlib and pandas load slowly, and --help does not need them
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame, Series

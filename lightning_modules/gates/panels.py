@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from normshift.registry import NORMS, GateSpec, gate_spec
 
-if TYPE_CHECKING:  # pandas loads slowly, and --help does not need it
+if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from pandas import DataFrame
 
     from normshift import Gate

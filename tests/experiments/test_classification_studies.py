@@ -65,7 +65,7 @@ def test_a_table_of_norms_and_blur(tmp_path):
     assert set(tracked.arm) == {"sn", "sn-blur3"} and set(tracked.seed) == {0, 1}
     metrics = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert {"train/loss", "shapes/top1", "shapes/top5"} <= set(metrics)
-    assert "What do a norm" in (tmp_path / "run" / "report.html").read_text()
+    assert "How do the norm, anti-aliasing" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_run_goes_on_with_more_norms(tmp_path, capsys):
@@ -302,14 +302,14 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
         ("cls_imagenet", "--teacher x.ckpt", r"--teacher and --unlabelled go together"),
         ("cls_imagenet", "--evaluate noise", r"--evaluate noise: choose from shifts"),
         ("cls_batch_size", "--settings 8by32", r"--settings 8by32: write PROCESSESxIMAGES"),
-        ("cls_batch_size", "--batch-size 8", r"--batch-size: here the settings say it"),
-        ("cls_batch_size", "--sync-norm", r"a norm sees its own process' images alone"),
+        ("cls_batch_size", "--batch-size 8", r"--batch-size: in this study --settings sets it"),
+        ("cls_batch_size", "--sync-norm", r"each process normalises its own images"),
         (
             "cls_imagenet",
             "--ema-decay 0.9999 --images 400 --norm bn",
             r"would be 100 % its first step's weights after 4\d",
         ),
-        ("cls_imagenet", "--unlabelled pacs:val --teacher README.md", r"comes from a train split"),
+        ("cls_imagenet", "--unlabelled pacs:val --teacher README.md", r"training uses the train split"),
         ("cls_office_home", "--setting all", r"--setting all: choose mixed, leave-one-out or transfer"),
         ("cls_office_home", "--adapt dann", r"goes with --setting transfer"),
         ("cls_office_home", "--recipe tll-dann --setting transfer", r"--setting transfer --adapt dann"),

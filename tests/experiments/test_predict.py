@@ -107,9 +107,9 @@ def test_what_cannot_be_read_is_told_of_and_the_others_are_written(segmenter, tm
     (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:200])
     line = f"{segmenter[0]} {tmp_path / 'in'} {QUIET} --out {tmp_path / 'out'}"
     said = refused(predict, capsys, line)
-    assert "b.png is cut short" in said and f"what the others gave is in {tmp_path / 'out'}" in said
+    assert "b.png is cut short" in said and f"the predictions of the others are in {tmp_path / 'out'}" in said
     assert sorted(file.name for file in (tmp_path / "out" / "labels").iterdir()) == ["a.png", "c.png"]
-    assert "labels is there already: pass another --out" in refused(predict, capsys, line)
+    assert "labels exists already: pass another --out" in refused(predict, capsys, line)
 
 
 def test_mistakes_are_said_in_one_sentence(segmenter, tmp_path, capsys):
@@ -118,7 +118,7 @@ def test_mistakes_are_said_in_one_sentence(segmenter, tmp_path, capsys):
     picture(tmp_path / "x.png")
     (tmp_path / "empty").mkdir()
     for line, said in (
-        (f"{segmenter[0]}", "name a checkpoint, and then the pictures"),
+        (f"{segmenter[0]}", "name a checkpoint, and then the images"),
         (f"{segmenter[0]} {tmp_path / 'nowhere'}", "nowhere: there is no such file or folder"),
         (f"{segmenter[0]} {tmp_path / 'empty'}", "holds no picture"),
         (f"{tmp_path / 'run'} {tmp_path / 'x.png'}", "holds 2 networks: name one of them, such as"),

@@ -51,7 +51,7 @@ def test_report_is_whole_and_self_contained(run):
     assert "sees &lt;best&gt; at night?" in html
     assert str(run.parent) not in html
     assert list(sections(page)) == [
-        "Result", "The drop", "Training", "What the gates learned", "Inside the network: how far apart the domains are",
+        "Result", "The drop", "Training", "What the gates learned", "Feature divergence between the domains",
         "Predictions", "In detail", "How it was run",
     ]  # fmt: skip
     assert "27.5 ± 3.5" in sections(page)["Result"]
@@ -113,7 +113,7 @@ def test_run_killed_without_a_word(tmp_path):
     page = write_report(tmp_path / "run")
     note = re.sub("<.*?>", "", re.search(r'role="note">(.*?)</p>', page.read_text())[1])
     assert "not finished: sn-b32-seed0 (last logged at step 4); nothing logged yet: bn-b2-seed0, " in note
-    assert "bn-b32-seed0" not in note and note.count("seed") == 7 and note.endswith("--resume goes on with it.")
+    assert "bn-b32-seed0" not in note and note.count("seed") == 7 and note.endswith("--resume continues it.")
     html = sections(page)
     assert "table.json is missing" in html["Result"] and "<img" in html["Training"]
     assert "sn-b32: mean" in html["What the gates learned"] and "sn-b2: mean" not in html["What the gates learned"]
@@ -138,7 +138,7 @@ def test_evaluations_at_the_end_alone_are_left_to_the_table(run):
 
 
 def test_the_caption_says_where_some_channels_stand_for_all(run):
-    note = "64 that are spread over it stand for all"
+    note = "64 evenly spaced channels are shown"
     assert note not in sections(write_report(run))["What the gates learned"]
     wide = gates("bin", layers=2, channels=64)
     wide["label"] = (4 * wide["label"].astype(int)).astype(str)  # of 256
@@ -262,13 +262,13 @@ def classifiers(path: Path, arms: dict = CLASSIFIERS, scores=(0.9, 0.92, 0.5, 0.
 def test_report_of_classifiers(tmp_path):
     page = write_report(classifiers(tmp_path / "sizes"))
     html = sections(page)
-    assert list(html) == ["Result", "The result as a picture", "Training", "What the gates learned", "How it was run"]
+    assert list(html) == ["Result", "The result as a figure", "Training", "What the gates learned", "How it was run"]
     assert "<h1>Does it fall as batches shrink?</h1>" in page.read_text()
     assert '<p class="question">A network is trained' in page.read_text()
     assert "91.0 ± 1.4" in html["Result"] and "<b>88.0 ± 0.0</b>" in html["Result"]
     assert "<b>11" not in html["Result"] and "Top-1 in per cent ± standard deviation" in html["Result"]
     assert "verdict" not in html["Result"] and "Without a result" not in html["Result"]
-    assert alternatives(html["The result as a picture"]) == [
+    assert alternatives(html["The result as a figure"]) == [
         "2 images, row by row", "32 images, row by row"
     ]  # fmt: skip
     assert alternatives(html["Training"]) == [
@@ -315,7 +315,7 @@ def test_columns_of_like_numbers_share_an_axis(tmp_path):
     frame = pd.DataFrame(list(scores.values()), index, ["32", "2", "images/s", "error", "parameters"])
     table = table_of(frame, "", smaller=frozenset({"error"}), unranked=frozenset({"parameters"}))
     (run / "table.json").write_text(table.to_json())
-    large, small, rate, error, parameters = axes(sections(write_report(run))["The result as a picture"])
+    large, small, rate, error, parameters = axes(sections(write_report(run))["The result as a figure"])
     assert large == small and "50" in large and "90" in large
     assert "3000" in rate and "4000" in rate and error[-1] == "90.0" and "50" not in error and parameters[-1] == "25"
 
@@ -330,8 +330,8 @@ def test_classifiers_without_gates_have_no_chapter_on_them(tmp_path):
         folder.finish(arm, 0, {"results": [measured(score) | {"depth": int(arm)}]})
     folder.gather(1, lambda results: table_of(results.set_index(["arm", "seed"])[["value"]], ""))
     html = sections(write_report(tmp_path / "run"))
-    assert list(html) == ["Result", "The result as a picture", "Training", "How it was run"]
-    assert "metrics.csv is missing" in html["Training"] and "<img" in html["The result as a picture"]
+    assert list(html) == ["Result", "The result as a figure", "Training", "How it was run"]
+    assert "metrics.csv is missing" in html["Training"] and "<img" in html["The result as a figure"]
     assert list(read_run(tmp_path / "run").arms) == ["50", "101"]  # and no third, called 50.0
 
 

@@ -155,7 +155,7 @@ def test_a_configuration_is_read_back(finished, tmp_path):
         ("--norm", r"--norm: name one norm or more"),
         ("--max-steps many", r"invalid int value: 'many'"),
         ("--max-step 3", r"unrecognized arguments: --max-step 3"),
-        ("--max-steps 3 --epochs 3", r"say the same thing twice"),
+        ("--max-steps 3 --epochs 3", r"both set the length of the training"),
         ("--recipe imagenet", r"--recipe imagenet: choose from auto, robustnet, laptop"),
         ("--source streets-game --target streets-fog --weights nowhere.pth", r"nowhere\.pth: no such file"),
         (

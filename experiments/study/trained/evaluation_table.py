@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # pandas loads slowly; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
     from experiments.study.tables import Table

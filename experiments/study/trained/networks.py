@@ -14,7 +14,7 @@ from experiments.study.endings import UsageError
 from experiments.study.run_parts import readable
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
-if TYPE_CHECKING:  # loads torch; a command line that asks for --help need not wait
+if TYPE_CHECKING:  # imports torch: --help must not wait for it
     import pytorch_lightning as pl
 
 Named = TypeVar("Named")

@@ -141,7 +141,7 @@ def test_what_is_whole_is_shown_and_what_is_not_is_named(file, state, spoil, who
     page = looked_at(run)
     assert "<h2>Result</h2>" in page or "no run folder" in page or "--resume" in page
     if state in ("garbage", "zeros", "a folder", "cut") and (file, state) not in LESS:
-        assert re.search(rf"Damaged, and therefore left out: {file}", re.sub("</?(span|wbr)[^>]*>", "", page))
+        assert re.search(rf"Damaged and therefore left out: {file}", re.sub("</?(span|wbr)[^>]*>", "", page))
 
 
 LESS = {
@@ -202,5 +202,5 @@ def test_the_command_shows_what_it_can_and_names_the_rest(whole, tmp_path, monke
     assert stopped.value.code == 1
     printed = capsys.readouterr()
     assert printed.out.strip() == str(run / "report.html")
-    assert "Damaged, and therefore left out: gates.parquet." in printed.err
+    assert "Damaged and therefore left out: gates.parquet." in printed.err
     assert printed.err.count("is no run folder") == 2 and "Traceback" not in printed.err

@@ -155,8 +155,8 @@ def test_a_training_that_fails_fails_alone(tmp_path, capsys):
     table = (tmp_path / "run" / "table.md").read_text()
     assert "| r18-bn | 1, 1 failed |" in table and f"Failed: r18-bn, seed 4: {WHY}." in table
     html = re.sub("</?span.*?>", "", (tmp_path / "run" / "report.html").read_text())
-    assert f"Failed, and so without a result: r18-bn, seed 4: {WHY}" in html and "1, 1 failed" in html
-    assert "had not come to its end" not in html
+    assert f"Failed, without a result: r18-bn, seed 4: {WHY}" in html and "1, 1 failed" in html
+    assert "was not finished" not in html
     tables = read_folder(tmp_path / "run")  # what notebooks read
     assert len(tables.results) == 3 and set(tables.arms) == {"r18-bn", "r18-sn"}
 

@@ -156,4 +156,4 @@ def test_an_arm_that_fails_fails_alone(tmp_path):
     assert set(results.arm) == {"bn-0.1"}
     table = (tmp_path / "table.md").read_text()
     assert "0, 1 failed" in table and "Failed: bn-1e+12, seed 0" in table
-    assert "Failed, and so without a result" in (tmp_path / "report.html").read_text()
+    assert "Failed, without a result" in (tmp_path / "report.html").read_text()

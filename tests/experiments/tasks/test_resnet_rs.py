@@ -16,9 +16,9 @@ STUDIES = ("cls_resnet_rs", "cls_rs_weight_decay", "cls_rs_scaling", "cls_rs_eff
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("cls_resnet_rs --max-steps 9", "--max-steps does not go with this study: training for longer is one of its"),
+        ("cls_resnet_rs --max-steps 9", "--max-steps does not go with this study: longer training is one of the"),
         ("cls_resnet_rs --depths 26", "unrecognized arguments: --depths 26"),
-        ("cls_resnet_rs --backbone resnet50", "--backbone resnet50: this study ends in a ResNet-RS"),
+        ("cls_resnet_rs --backbone resnet50", "--backbone resnet50: this study needs a ResNet-RS"),
         ("cls_rs_weight_decay --weight-decay 1", "--weight-decay does not go with this study: it compares several"),
         ("cls_rs_weight_decay --latency-batch 4", "unrecognized arguments: --latency-batch 4"),
         ("cls_rs_scaling --backbone resnet50", "--backbone does not go with this study: pass --depths."),
@@ -27,7 +27,7 @@ STUDIES = ("cls_resnet_rs", "cls_rs_weight_decay", "cls_rs_scaling", "cls_rs_eff
         ("cls_rs_scaling --widths 0", "--widths 0: it must be 0.05 or more."),
         ("cls_rs_scaling --depths 27 --images 800", "ResNet-RS has depths 26, 50"),
         ("cls_rs_efficientnet --networks b9", "--networks b9: choose from b0, b1"),
-        ("cls_rs_efficientnet --width 2", "--width does not go with this study: EfficientNets are taken as they are."),
+        ("cls_rs_efficientnet --width 2", "--width does not go with this study: EfficientNets keep their own width."),
         *(
             (f"{study} {line}", sentence)
             for study in STUDIES
