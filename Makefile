@@ -10,7 +10,7 @@ SHAPES = --seeds 3 --out runs/shapes-
 
 .PHONY: demo test test-slow lint docs table shapes gates notebooks setup
 
-demo: setup  ## the main job on data it makes itself: a table, and runs/demo-*/report.html
+demo: setup  ## the segmentation study on the embedded streets: a table, and runs/demo-*/report.html
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 	@echo "Next, for a study of your own:  source $(VENV)/bin/activate  and then  python experiments/seg_gta2city.py --help"
 
@@ -41,7 +41,7 @@ shapes: setup  ## the tables of the embedded shapes in docs/results.md: five cla
 	$(RUN) experiments/cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 4 $(SHAPES)batch
 	$(RUN) experiments/cls_resnet_rs.py --data shapes/photo $(SHAPES)additive
 
-gates: setup  ## the picture of the gates in README
+gates: setup  ## the picture of the gates in docs/results.md
 	$(RUN) experiments/cls_cifar.py --norm sn bin --backbone cifar_resnet20 --epochs 12 --out runs/gates
 	$(RUN) experiments/report.py runs/gates --gates runs/gates/gates.png
 

@@ -22,9 +22,7 @@ FILES = (
     *sorted((ROOT / "docs").glob("*.md")),
 )
 PAGES = {path: path.read_text() for path in FILES}
-SCRIPTS = sorted(
-    file.stem for file in (ROOT / "experiments").glob("*.py") if re.match(r"seg_|cls_|eval|predict", file.stem)
-)
+SCRIPTS = sorted({file.stem for file in (ROOT / "experiments").glob("*.py")} - {"__init__", "dashboard", "report"})
 STUDIES = {name: importlib.import_module(f"experiments.{name}") for name in SCRIPTS}
 TEXTS = [*PAGES.values(), *((ROOT / "experiments" / f"{name}.py").read_text() for name in (*SCRIPTS, "dashboard"))]
 COMMANDS = [
