@@ -254,9 +254,18 @@ def _agreed(trainer: pl.Trainer, layer: str | None) -> str | None:
 
 @contextmanager
 def _silent(module: pl.LightningModule) -> Iterator[None]:
-    """Switch a module's logging off, to repeat a step."""
-    module.log = module.log_dict = lambda *_, **__: None
+    """Let a module run its training step again: nothing is logged and, under manual optimisation, nothing changes."""
+    optimizers = [] if module.automatic_optimization else _several(module.optimizers())
+    silenced = [(module, "log"), (module, "log_dict"), (module, "manual_backward")]
+    silenced += [(optimizer, "step") for optimizer in optimizers]
+    for owner, name in silenced:
+        setattr(owner, name, lambda *_, **__: None)
     try:
         yield
     finally:
-        del module.log, module.log_dict
+        for owner, name in silenced:
+            delattr(owner, name)
+
+
+def _several(one_or_more: object) -> list:
+    return one_or_more if isinstance(one_or_more, list) else [one_or_more]

@@ -87,8 +87,10 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
     data, module = task.data(arm, run), task.module(arm, run)
     callbacks = [*task.callbacks(arm, run), GateTracker(part, columns), HalvesTracker()]
     about = columns | task.settings(arm, run)
-    pace, turns = task.pace(arm, run), module.batches_per_step
-    trainer = make_trainer(run, part, pace, callbacks, about, task.headline, turns)
+    pace, several = task.pace(arm, run), not module.automatic_optimization
+    trainer = make_trainer(
+        run, part, pace, callbacks, about, task.headline, module.batches_per_step, several_losses=several
+    )
     train(trainer, module, data, run.resume)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU

@@ -82,6 +82,7 @@ def make_trainer(
     about: dict,
     measure: str,
     batches_per_step: int = 1,
+    several_losses: bool = False,
 ) -> pl.Trainer:
     """A trainer that logs to FOLDER/metrics.csv and to W&B, and keeps FOLDER/checkpoints/last.ckpt.
 
@@ -90,6 +91,7 @@ def make_trainer(
         about: the arm's settings, for W&B.
         measure: the one that an evaluation's line in the log tells.
         batches_per_step: the module's (`StudyModule`).
+        several_losses: a training step goes backward more than once, or not through all of the module's parameters.
     """
     if rank_zero_only.rank == 0:
         set_aside(folder / "metrics.csv")
@@ -98,8 +100,7 @@ def make_trainer(
         accelerator=run.accelerator,
         devices=run.devices,
         num_nodes=run.nodes,
-        # one process may evaluate further for hours, while the others wait
-        strategy=DDPStrategy(timeout=timedelta(days=1)) if run.world > 1 else "auto",
+        strategy=_together(several_losses) if run.world > 1 else "auto",
         precision=run.precision,
         max_epochs=math.ceil(pace.max_steps / pace.epoch_steps),
         limit_train_batches=pace.epoch_steps * pace.accumulate * batches_per_step,
@@ -112,6 +113,11 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module shares samples out itself, and evaluates none twice
     )
+
+
+def _together(several_losses: bool) -> DDPStrategy:
+    """Processes with a share of each batch; one may evaluate further for hours, while the others wait."""
+    return DDPStrategy(timeout=timedelta(days=1), find_unused_parameters=several_losses)
 
 
 def _own_callbacks(folder: Path, pace: Pace, measure: str) -> list[pl.Callback]:

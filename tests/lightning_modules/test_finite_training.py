@@ -93,6 +93,41 @@ def test_a_loss_that_is_not_finite_names_step_and_layer(step, tmp_path):
     assert all(torch.equal(*pair) for pair in zip(before, module.parameters(), strict=True))  # the step is not taken
 
 
+class Adversarial(Small):
+    """Two networks, `first` to `last` and `critic`, whose optimisers step one after the other in a batch."""
+
+    def __init__(self, accident):
+        super().__init__(accident)
+        self.critic, self.automatic_optimization = nn.Linear(1, 1), False
+
+    def training_step(self, batch: Tensor, _: int) -> None:
+        self.begun.append(self.global_step)
+        made = self(batch)
+        for optimizer, shown, sign in zip(self.optimizers(), (made.detach(), made), (1, -1), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(sign * self.critic(shown).mean())
+            optimizer.step()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        own = [p for name, p in self.named_parameters() if not name.startswith("critic")]
+        return [torch.optim.SGD(parameters, lr=0.01) for parameters in (self.critic.parameters(), own)]
+
+
+def test_under_manual_optimisation_a_loss_names_step_and_layer_and_changes_nothing(tmp_path):
+    module = Adversarial(at(2, lambda x: x * float("inf")))  # `global_step` counts both optimisers: the second batch
+    before = None
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, module, *_) -> None:
+            nonlocal before
+            before = [parameter.detach().clone() for parameter in module.parameters()]
+
+    with pytest.raises(NotFiniteError, match=r"at step 3 the loss is not finite, first in the output of norm"):
+        train(module, tmp_path, Watch())
+    assert module.begun == [0, 2, 2]  # the last of them to find the layer
+    assert all(torch.equal(*pair) for pair in zip(before, module.parameters(), strict=True))
+
+
 def test_a_gradient_that_is_not_finite_names_the_parameter_where_it_began(tmp_path):
     """Behind `last`, on the way back, it is in the norm's parameters first, and in those of `first` after them."""
     module = Small(at(3, BrokenGradient.apply))
