@@ -526,7 +526,7 @@ REFUSED = {
     "nothing to anti-alias": lambda: behind(nn.ReLU()),
     "nothing to anti-alias: ": lambda: nn.Sequential(nn.Conv2d(3, 4, 7, 2)),
     "anti-aliased already: it blurs in '1.blur'": lambda: antialias(behind(nn.MaxPool2d(2))),
-    "first convs of stride 1, 2 and 4; that of '0' is .16, 16.": lambda: nn.Sequential(nn.Conv2d(3, 4, 16, 16)),
+    "first convs of stride 1, 2 and 4; '0' has .16, 16.": lambda: nn.Sequential(nn.Conv2d(3, 4, 16, 16)),
     "beside the activation behind 'conv', in the forward of 'the network', a Shared": Shared,
     "cannot follow the forward of 'the network', a Branching": Branching,
     "slicing with a step in the forward of 'the network', a Sliced": Sliced,
@@ -534,7 +534,7 @@ REFUSED = {
     "'1', a Conv3d of stride": lambda: behind(nn.Conv3d(1, 1, 3, 2)),
     "'1', a BlurPool2d of stride 2": lambda: behind(timm.layers.BlurPool2d(4)),
     "cannot blur '1': it returns indices": lambda: behind(nn.MaxPool2d(2, return_indices=True)),
-    "the size that '1' gives": lambda: behind(nn.MaxPool2d(2, 2, 1, ceil_mode=True)),
+    "the ceil_mode of '1'": lambda: behind(nn.MaxPool2d(2, 2, 1, ceil_mode=True)),
     "'1' is AvgPool2d.kernel_size=8": lambda: behind(nn.AvgPool2d(8)),
     "of '1', a Sequential, calls it 2 times": lambda: behind(twice(nn.Conv2d(4, 4, 3, 2))),
 }
