@@ -527,7 +527,7 @@ REFUSED = {
     "nothing to anti-alias: ": lambda: nn.Sequential(nn.Conv2d(3, 4, 7, 2)),
     "anti-aliased already: it blurs in '1.blur'": lambda: antialias(behind(nn.MaxPool2d(2))),
     "first convs of stride 1, 2 and 4; '0' has .16, 16.": lambda: nn.Sequential(nn.Conv2d(3, 4, 16, 16)),
-    "beside the activation behind 'conv', in the forward of 'the network', a Shared": Shared,
+    "the blur behind 'conv', because its activation, in the forward of 'the network', a Shared": Shared,
     "cannot follow the forward of 'the network', a Branching": Branching,
     "slicing with a step in the forward of 'the network', a Sliced": Sliced,
     "call of max_pool2d in the forward of '1', a Pooling": lambda: behind(Pooling(), nn.MaxPool2d(2)),
