@@ -1,4 +1,4 @@
-"""Where the blurs go, what stays as it was, and that a shift by one pixel then changes less."""
+"""The positions of blurs, what does not change, and that outputs then depend less on a shift by one pixel."""
 
 import contextlib
 import copy
@@ -120,7 +120,7 @@ def pictures(n=4, size=64):
 
 
 def feature_map(model, x):
-    """What the network pools globally."""
+    """The input of the network's global pooling."""
     if hasattr(model, "forward_features"):
         return model.forward_features(x)
     if isinstance(model, densenet.DenseNet):
@@ -145,7 +145,7 @@ def strides(model):
 
 
 def blurs(model):
-    """Where each blur stands: its neighbour's name -> (side, channels, stride)."""
+    """The position of each blur: its neighbour's name -> (side, channels, stride)."""
     found = {n: m for n, m in model.named_modules() if isinstance(m, BlurPool2d)}
     return {n: (m.channels, m.stride, m.filter_size) for n, m in found.items()}
 
@@ -607,7 +607,7 @@ def circular_world():
 
 @torch.no_grad()
 def change_by_a_shift(model, x):
-    """Relative distance between the pooled features of images and of the same images one pixel on."""
+    """Relative distance between the pooled features of images and of the same images shifted by one pixel."""
     with circular_world():
         here, there = (feature_map(model, image).mean((2, 3)) for image in (x, x.roll((1, 1), (2, 3))))
     return ((here - there).norm() / here.norm()).item()

@@ -1,4 +1,4 @@
-"""IBN-b rewrites a block's forward: only where that is the same forward but for the new norm; and wrapped networks."""
+"""IBN-b rewrites a block's forward only if nothing but the new norm changes; and wrapped networks."""
 
 import copy
 

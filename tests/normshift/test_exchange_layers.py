@@ -1,4 +1,4 @@
-"""What a layer has and what hangs on it comes along when it is exchanged, or nothing is done and one sentence said."""
+"""Everything that belongs to a layer is carried over when it is replaced; otherwise an error, and no change."""
 
 import copy
 import gc
@@ -69,7 +69,7 @@ def same_function(model, how, x):
 
 
 def refused(model, exchange, match):
-    """The exchange raises, and the model is what it was, object by object."""
+    """The exchange raises an error, and the model has the same objects as before."""
     modules, tensors = dict(model.named_modules()), [*model.parameters(), *model.buffers()]
     hooks = {name: len(m._forward_hooks) for name, m in modules.items()}
     with pytest.raises(ValueError, match=match) as error:
