@@ -1,10 +1,10 @@
-"""What anti-aliasing costs: time of forward and backward, and memory kept in between, against the plain network.
+"""The cost of anti-aliasing: time of forward and backward pass, and memory kept between them; plain network = 1.
 
     python benchmarks/antialiasing.py
 
-The plain network and its anti-aliased copies take turns within each round, so that whatever else the machine does falls
-on all of them alike. Each ratio is that of neighbours in one round; the median and the lowest and highest are printed.
-Memory is what autograd keeps for the backward pass, without parameters, each storage once; on a GPU also the peak.
+Each round runs the plain network and its anti-aliased copies in turn, so that other load on the machine affects all of
+them equally. Ratios are between runs of the same round; the median, lowest and highest are printed. Memory is what
+autograd keeps for the backward pass, without parameters, each storage counted once; on a GPU also the peak.
 """
 
 import argparse
@@ -47,9 +47,9 @@ def main() -> None:
         peaks: dict[int, int] = {}
         for measured in range(flags.rounds + 1):
             for size, network in arms.items():
-                taken, peaks[size] = one_pass(network, images)
-                if measured:  # the first one also warms up
-                    seconds[size].append(taken)
+                elapsed, peaks[size] = one_pass(network, images)
+                if measured:  # the first round is a warm-up
+                    seconds[size].append(elapsed)
         for size in arms:
             ratios = [s / p for s, p in zip(seconds[size], seconds[0], strict=True)]
             spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def one_pass(network: nn.Module, images: torch.Tensor) -> tuple[float, int]:
-    """Seconds of a forward and backward pass, and on a GPU its peak of memory in bytes."""
+    """Seconds of a forward and backward pass, and its peak of GPU memory in bytes (0 on a CPU)."""
     on_gpu = images.is_cuda
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -69,14 +69,14 @@ def one_pass(network: nn.Module, images: torch.Tensor) -> tuple[float, int]:
     network(images).sum().backward()
     if on_gpu:
         torch.cuda.synchronize()
-    taken = time.perf_counter() - started
+    elapsed = time.perf_counter() - started
     peak = torch.cuda.max_memory_allocated() - before if on_gpu else 0
     network.zero_grad(set_to_none=True)
-    return taken, peak
+    return elapsed, peak
 
 
 def kept_by(network: nn.Module, images: torch.Tensor) -> int:
-    """Bytes that autograd keeps for the backward pass, without the network's own and the images."""
+    """Bytes that autograd keeps for the backward pass, without parameters, buffers and images."""
     return bytes_kept(lambda: network(images), (*network.parameters(), *network.buffers(), images))
 
 

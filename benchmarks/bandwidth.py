@@ -1,18 +1,18 @@
-"""What a norm's traffic takes by itself: torch's plainest passes over memory, which do nothing else.
+"""The time for a norm's memory traffic alone: torch's simplest passes over memory, without the norm's arithmetic.
 
-No norm with statistics of its own can do with less than these passes, n being the bytes of the activation:
+A norm that computes statistics needs at least these passes, where n is the size of the activation in bytes:
 
     forward    read x for its moments                          n read
                read x, write y                                 n read, n written
     backward   read x and dy for the gradients of moments      2 n read
                read x and dy, write dx                         2 n read, n written
 
-The floor is these four (in evaluation the first two), one after the other, over buffers that are there already: it
-allocates nothing and computes next to nothing. Batch norm in evaluation, alone, needs the second pass only. It is a
-yardstick and no law: what lies in a cache between two passes, or is written past the caches, can come out below it.
+The floor is the time of these four passes (in evaluation of the first two), one after the other, over existing buffers,
+without allocation and almost without computation. (Batch norm in evaluation needs only the second pass.) A norm can be
+faster than the floor if data stay in a cache between two passes, or are written around the caches.
 
-Which operation reads fastest differs between machines, libraries and sizes, so several are tried and the fastest is
-taken. All work on float32 buffers of as many bytes: narrow types are a matter of bytes here, not of arithmetic.
+The fastest operation for reading differs between machines, libraries and sizes, so several are tried. All passes use
+float32 buffers with the activation's number of bytes, also for 16-bit activations.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from torch import Tensor
 from paired import Candidate, seconds_a_call
 
 PASSES = {"train": 8, "eval": 3}
-"""Bytes read and written, in bytes of the activation."""
+"""Bytes read and written, as multiples of the activation's size."""
 
 READS: dict[str, Callable[..., object]] = {
     "dot": lambda *buffers: torch.dot(buffers[0], buffers[-1]),
@@ -34,7 +34,7 @@ READS: dict[str, Callable[..., object]] = {
 
 
 def floor(size: int, mode: str, device: str) -> Candidate:
-    """The passes over an activation of `size` bytes, with the fastest way to read."""
+    """The passes over an activation of `size` bytes, with the fastest operation for reading."""
     x, dy, y, dx = (torch.randn(max(1, size // 4), device=device) for _ in range(4))
     read_one, read_two = fastest_read(device, x), fastest_read(device, x, dy)
 
@@ -59,7 +59,7 @@ def fastest_read(device: str, *buffers: Tensor, tries: int = 5) -> Callable[...,
 
 
 def copy_bandwidth(size: int, device: str, tries: int = 9) -> float:
-    """Bytes read and written in a second by copying `size` bytes, the median of several tries."""
+    """Bytes read and written per second when `size` bytes are copied; the median of several tries."""
     source, target = (torch.randn(size // 4, device=device) for _ in range(2))
     candidate = Candidate(lambda: target.copy_(source))
     times = sorted(seconds_a_call(candidate, 3, device) for _ in range(tries))

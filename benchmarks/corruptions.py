@@ -1,11 +1,11 @@
-"""Our corruptions against the PyPI package `imagecorruptions`: time, and the change each makes to an image.
+"""Compares our corruptions with the PyPI package `imagecorruptions`: time, and the change of the image.
 
     pip install --no-deps imagecorruptions && pip install scikit-image
     python benchmarks/corruptions.py --images FOLDER_OF_PHOTOGRAPHS
 
-Both corrupt the same images, in turn, on one thread; times are of the processor, the median over images. The change is
-what comes out minus what went in, in grey levels of 0 to 255: the mean of its size, the standard deviation of its size
-over all values of all images, and its mean. The package is not needed for anything else.
+Both corrupt the same images in turn, with one thread. Times are CPU times, the median over images. The change is output
+minus input, in grey levels of 0 to 255; printed are the mean and standard deviation of its absolute value over all
+values of all images, and its mean. The package is needed only for this benchmark.
 """
 
 import argparse
@@ -24,20 +24,20 @@ from datamodules.worlds.streets.world import Streets
 
 TOLERANCE = 0.10
 BROKEN = ("glass_blur", "gaussian_blur")
-"""These call scikit-image in a way that it dropped, and only run here because we translate: no part of the totals."""
+"""The package calls scikit-image with an argument that no longer exists; `their_package` helps. Not in the totals."""
 
 OTHER = ("elastic_transform",)
-"""Here it is ImageNet-C's own operation, there another one of the same name: compared only where it is asked for."""
+"""Ours is ImageNet-C's operation, theirs another one of the same name; compared only if named with --names."""
 
 SLOW = ("glass_blur",)
-"""Theirs takes more than a second: compared on every eighth image."""
+"""Theirs needs more than a second; compared on every eighth image."""
 CHANCE = ("motion_blur", "snow", "frost", "fog", "spatter")
-"""Here one angle or one texture decides about a whole image: compared on several draws of each."""
+"""One random angle or texture affects the whole image, so several random draws of each image are compared."""
 
 
 @dataclass
 class Changes:
-    """Times in ms, and moments of the change, of one corruption at one severity."""
+    """Times in ms, and moments of the change, for one corruption and severity."""
 
     times: list[float] = field(default_factory=list)
     moments: list[tuple[float, float, float]] = field(default_factory=list)
@@ -48,13 +48,13 @@ class Changes:
         self.moments.append((np.abs(change).mean(), np.square(change).mean(), change.mean()))
 
     def summary(self) -> tuple[float, float, float]:
-        """Mean size, standard deviation of the size, mean."""
+        """Mean and standard deviation of the absolute change, and mean of the change."""
         size, square, signed = np.mean(self.moments, axis=0)
         return size, np.sqrt(square - size**2), signed
 
 
 def their_package() -> types.ModuleType:
-    """`imagecorruptions`, with what it uses and newer numpy, setuptools and scikit-image lack."""
+    """`imagecorruptions`, with replacements for what newer numpy, setuptools and scikit-image have removed."""
     import importlib.util
 
     folder = Path(importlib.util.find_spec("imagecorruptions").origin).parent
@@ -73,7 +73,7 @@ def their_package() -> types.ModuleType:
 
 
 def photographs(folder: Path | None, size: int, limit: int) -> list[np.ndarray]:
-    """Images (size, size, 3): the folder's, resized by their shorter side to 8/7 of it and cut in the middle."""
+    """Images (size, size, 3): the folder's, with the shorter side resized to 8/7 of `size`, then centre-cropped."""
     if folder is None:
         return [Streets("city", "val", limit, (size, size))[index][0] for index in range(limit)]
     suffixes = {".jpg", ".jpeg", ".png"}
@@ -91,7 +91,7 @@ def photographs(folder: Path | None, size: int, limit: int) -> list[np.ndarray]:
 def compared(
     images: list[np.ndarray], names: list[str], draws: int, theirs
 ) -> dict[tuple[str, int], tuple[Changes, Changes]]:
-    """(corruption, severity) -> ours, theirs."""
+    """The changes for each (corruption, severity): ours, theirs."""
     found = {(name, severity): (Changes(), Changes()) for name in names for severity in SEVERITIES}
     np.random.seed(0)
     for index, image in enumerate([images[0], *images]):
@@ -104,7 +104,7 @@ def compared(
                 halfway = time.process_time()
                 published = theirs.corrupt(image, severity=severity, corruption_name=name)
                 ended = time.process_time()
-                if index:  # the first round fills caches
+                if index:  # the first round is a warm-up
                     our.add(1000 * (halfway - started), image, corrupted)
                     their.add(1000 * (ended - halfway), image, published)
     return found
@@ -127,12 +127,12 @@ def print_times(found, names) -> None:
 
 
 def print_changes(found) -> None:
-    """A row for each corruption and severity; * where ours is more than the tolerance from theirs."""
+    """Print a row for each corruption and severity; * marks differences of more than the tolerance."""
     print(f"\n{'corruption':18} s | mean size: ours theirs   diff | spread: ours theirs   diff | mean: ours theirs")
     for (name, severity), (our, their) in found.items():
         (size, spread, signed), (size_, spread_, signed_) = our.summary(), their.summary()
         size_off, spread_off = size / size_ - 1, spread / spread_ - 1
-        # the mean is often near 0: it is held against the size of the change
+        # the mean is often near 0, so its difference is divided by the mean absolute change
         flags = "".join(
             flag
             for flag, off in (("size ", size_off), ("spread ", spread_off), ("mean", (signed - signed_) / size_))
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of photographs; without it, embedded street scenes")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--limit", type=int, default=100, help="images to use")
-    parser.add_argument("--draws", type=int, default=8, help="draws for each image of what hangs on one draw")
+    parser.add_argument("--draws", type=int, default=8, help="random draws per image, for corruptions that need them")
     alike = [name for name in (*CORRUPTIONS, *EXTRA_CORRUPTIONS) if name not in OTHER]
     parser.add_argument("--names", nargs="+", default=alike, help="corruptions to compare")
     flags = parser.parse_args()

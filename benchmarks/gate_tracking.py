@@ -1,14 +1,14 @@
-"""What tracking the gates costs: of a training step, of an epoch's end, and on disk.
+"""The cost of tracking gates: in a training step, at the end of an epoch, and on disk.
 
     python benchmarks/gate_tracking.py
 
-Blocks of training steps with the tracker and without take turns, so that whatever else the machine does falls on both
-alike; the median of neighbours' ratios is printed with the lowest and highest. In a block with the tracker it logs one
-point of all curves to an offline W&B run, as it does every ten steps and 400 times in a training at most. The tracker's
-own time is also taken directly, since a fraction of a percent drowns in a machine's noise. Then the end of an epoch,
-with and without pictures, and the size of a hundred epochs.
+Blocks of training steps with and without the tracker alternate, so that other load on the machine affects both equally;
+the median, lowest and highest ratio of neighbours are printed. In a block with the tracker, it logs one point of all
+curves to an offline W&B run, as it does every ten steps and at most 400 times in a training. The time of the tracker
+alone is measured too, because its share of a step is smaller than the noise of the ratios. Then the end of an epoch is
+timed, with and without pictures, and the file size after a hundred epochs measured.
 
-On a CPU times are the process's own, on a GPU they are the clock's and include waiting for the device.
+Times are CPU time of the process on a CPU; on a GPU they are wall-clock time and include waiting for the device.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def row(norm: str, network: nn.Module, folder: Path, flags: argparse.Namespace) 
         trainer.global_step += 1
         points.append(seconds(lambda: tracker.on_train_batch_end(trainer, network), clock))
         tracked.append(clock() - started)
-    trainer.current_epoch = 6  # one whose end draws no pictures
+    trainer.current_epoch = 6  # no pictures are drawn at its end
     end = seconds(lambda: tracker.on_train_epoch_end(trainer, network), clock)
     trainer.current_epoch = 9
     drawn = seconds(lambda: tracker.on_train_epoch_end(trainer, network), clock)
@@ -89,7 +89,7 @@ def row(norm: str, network: nn.Module, folder: Path, flags: argparse.Namespace) 
 
 
 def block(network: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, steps: int) -> float:
-    """Seconds of so many training steps."""
+    """Seconds for a number of training steps."""
 
     def train() -> None:
         for _ in range(steps):
@@ -113,7 +113,7 @@ def seconds(work: Callable[[], None], clock: Callable[[], float]) -> float:
 
 
 def megabytes(network: nn.Module, folder: Path) -> float:
-    """Size of gates.parquet after a hundred epochs of gates that wander at random, which compress worst."""
+    """Size of gates.parquet after a hundred epochs with random walks as gates, which compress badly."""
     reader, numbers = GateReader(network), np.random.default_rng(0)
     record, values = GateRecord(reader.slots, {"norm": "sn", "seed": 0}), reader.read().numpy()
     for epoch in range(101):

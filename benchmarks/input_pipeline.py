@@ -1,15 +1,15 @@
-"""How fast images are made ready for training, beside torchvision's reference pipeline and beside decoding alone.
+"""The speed of our training transforms, compared with torchvision's reference pipeline and with decoding alone.
 
     python benchmarks/input_pipeline.py
     python benchmarks/input_pipeline.py --images data/imagenet/val
 
-Classification: read and decode a JPEG, cut a random part of it, resize it to 224 x 224, flip, normalise. Segmentation:
-read and decode an image of 2048 x 1024 and its label, scale by 0.5 to 2, cut 768 x 768, flip, jitter colours, blur,
-normalise. Both references are torchvision's transforms v2 on what PIL decodes. Without --images the JPEGs are street
-scenes of 500 x 375, which it draws and writes to a temporary folder.
+Classification: read and decode a JPEG, crop a random part, resize it to 224 x 224, flip, normalise. Segmentation: read
+and decode an image of 2048 x 1024 and its label, scale by 0.5 to 2, crop 768 x 768, flip, jitter colours, blur,
+normalise. Both references decode with PIL and use torchvision's transforms v2. Without --images, the JPEGs are embedded
+street scenes of 500 x 375, written to a temporary folder.
 
-One process and one thread; the pipelines take turns every few images, so that whatever else the machine does falls on
-all of them alike. Times are of the processor; a ratio is the median over rounds, with the least and the greatest.
+One process with one thread runs all pipelines, which alternate every few images, so that other load on the machine
+affects them equally. Times are CPU times; ratios are the median over rounds, with the lowest and highest.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from datamodules.segmentation.transforms import MEAN, STD, TrainTransform
 from datamodules.worlds.streets.world import Streets
 
 BLOCK = 16
-"""Images that a pipeline takes before it is the next one's turn: in training, too, its code stays in the caches."""
+"""Images before the next pipeline's turn; several, because in training a pipeline's code stays in the caches too."""
 
 Pipeline = Callable[[Path], object]
 
 
 def classification(size: int) -> dict[str, Pipeline]:
-    """Pipelines from a JPEG file to a training image."""
+    """Pipelines from a JPEG file to a training image, by name."""
     reference = v2.Compose(
         [
             v2.RandomResizedCrop(size, antialias=True),
@@ -60,7 +60,7 @@ def classification(size: int) -> dict[str, Pipeline]:
 
 
 def segmentation(crop: int) -> dict[str, Pipeline]:
-    """Pipelines from an image and its label, both PNG, to a training pair."""
+    """Pipelines from an image and its label, both PNG, to a training pair, by name."""
     joint = v2.Compose(
         [
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
@@ -98,7 +98,7 @@ def label_of(path: Path) -> Path:
 
 
 def write_jpegs(folder: Path, count: int) -> list[Path]:
-    """Street scenes of 500 x 375, as most of ImageNet's photographs are."""
+    """Write street scenes of 500 x 375, the size of most of ImageNet's photographs."""
     paths = [folder / f"{index}.jpg" for index in range(count)]
     for path, (image, _) in zip(paths, Streets("city", "train", count, (375, 500)), strict=True):
         Image.fromarray(image).save(path, quality=90)
@@ -106,7 +106,7 @@ def write_jpegs(folder: Path, count: int) -> list[Path]:
 
 
 def write_streets(folder: Path, count: int) -> list[Path]:
-    """Street scenes of Cityscapes' size, with their labels."""
+    """Write street scenes of Cityscapes' size, with their labels."""
     paths = [folder / f"{index}.png" for index in range(count)]
     for path, (image, label) in zip(paths, Streets("city", "train", count, (1024, 2048)), strict=True):
         Image.fromarray(image).save(path)
@@ -115,7 +115,7 @@ def write_streets(folder: Path, count: int) -> list[Path]:
 
 
 def measure(pipelines: dict[str, Pipeline], paths: Sequence[Path], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds an image, by pipeline and round."""
+    """Milliseconds per image, by pipeline and round."""
     found: dict[str, list[float]] = {name: [] for name in pipelines}
     for round_ in range(rounds + 1):
         spent = dict.fromkeys(pipelines, 0.0)
@@ -125,7 +125,7 @@ def measure(pipelines: dict[str, Pipeline], paths: Sequence[Path], rounds: int) 
                 for path in paths[first : first + BLOCK]:
                     pipeline(path)
                 spent[name] += time.process_time() - started
-        if round_:  # the first one warms up
+        if round_:  # the first round is a warm-up
             for name, seconds in spent.items():
                 found[name].append(1000 * seconds / len(paths))
     return found
@@ -144,12 +144,12 @@ def show(title: str, found: dict[str, list[float]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=Path, help="folder of JPEG files, searched to its depths")
-    parser.add_argument("--count", type=int, default=100, help="how many images take part")
-    parser.add_argument("--streets", type=int, default=4, help="how many street scenes take part")
+    parser.add_argument("--images", type=Path, help="folder of JPEG files, searched with its subfolders")
+    parser.add_argument("--count", type=int, default=100, help="number of JPEG images")
+    parser.add_argument("--streets", type=int, default=4, help="number of street scenes for segmentation")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--size", type=int, default=224, help="side of what comes out of the classification pipeline")
-    parser.add_argument("--crop", type=int, default=768, help="side of what comes out of the segmentation pipeline")
+    parser.add_argument("--size", type=int, default=224, help="output side of the classification pipelines")
+    parser.add_argument("--crop", type=int, default=768, help="output side of the segmentation pipelines")
     flags = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What autograd keeps between a forward and its backward pass."""
+"""The memory that autograd keeps between forward and backward pass."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def bytes_kept(forward: Callable[[], object], own: Iterable[Tensor]) -> int:
-    """Bytes that autograd keeps for the backward pass of `forward()`, each storage once, without those of `own`."""
+    """Bytes that autograd keeps for the backward pass of `forward()`, without `own`; each storage counts once."""
     known = {tensor.untyped_storage().data_ptr() for tensor in own}
     kept = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage  # held, so that its address is not used again
+            kept[storage.data_ptr()] = storage  # kept alive, so that its address is not used again
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

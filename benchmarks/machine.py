@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: the flags that choose of it, and what a figure must say about it."""
+"""The machine that a benchmark runs on: flags for device and threads, and its description for the record."""
 
 import argparse
 import datetime
@@ -13,25 +13,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = ("torchvision", "triton", "timm", "segmentation-models-pytorch")
-"""Whose versions are recorded beside torch's, where they are installed."""
+"""Packages whose versions are recorded, if they are installed."""
 
 KEEPING = "glibc.malloc.trim_threshold=1099511627776:glibc.malloc.mmap_threshold=4294967296"
-"""Read by glibc when a process starts."""
+"""Settings that glibc reads when a process starts."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one")
-    parser.add_argument("--threads", type=positive, metavar="N", help="on the CPU; all cores, if not given")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="by default cuda if available")
+    parser.add_argument("--threads", type=positive, metavar="N", help="number of CPU threads; by default all cores")
     parser.add_argument(
         "--keep-memory",
         action="store_true",
-        help="on the CPU: freed memory stays with the process, as jemalloc and tcmalloc have it, and is not faulted in "
-        "again page by page (glibc)",
+        help="on the CPU: glibc keeps freed memory in the process, as jemalloc and tcmalloc do, so that reusing it "
+        "causes no page faults",
     )
     parser.add_argument("--rounds", type=positive, metavar="N", help="samples of each candidate")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of candidates, and of all values")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and the machine to it")
-    parser.add_argument("--quick", action="store_true", help="a trial: small, few rounds, its figures mean nothing")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the candidates' order and of all values")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and the machine to this file")
+    parser.add_argument("--quick", action="store_true", help="a short test run whose results mean nothing")
 
 
 def positive(text: str) -> int:
@@ -42,12 +42,12 @@ def positive(text: str) -> int:
 
 
 def prepare(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
-    """Settle device, threads and seed; what cannot be had is said before anything is measured."""
+    """Set device, threads and seed; exits with an error message if a flag cannot be satisfied."""
     if flags.json and (flags.json.is_dir() or not flags.json.parent.is_dir()):
         parser.error(f"--json {flags.json}: that is a folder, or in none that exists")
     if flags.keep_memory and "GLIBC_TUNABLES" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"GLIBC_TUNABLES": KEEPING})
-    import torch  # late: --help and wrong flags need not wait for it
+    import torch  # here, so that --help does not wait for it
 
     if flags.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here; leave the flag out to measure on the CPU")
@@ -59,7 +59,7 @@ def prepare(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
 
 @contextmanager
 def limits_in_words() -> Iterator[None]:
-    """Say in one sentence what a machine cannot do: too little memory, a type that an operation of torch lacks."""
+    """Exit with one sentence if there is too little memory, or torch lacks an operation for a type."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError and NotImplementedError are among these
@@ -72,7 +72,7 @@ def limits_in_words() -> Iterator[None]:
 
 
 def description(flags: argparse.Namespace) -> dict:
-    """Date, machine, versions and flags, as they go into a record."""
+    """Date, machine, versions and flags, for a record."""
     import torch
 
     found = {
@@ -80,7 +80,7 @@ def description(flags: argparse.Namespace) -> dict:
         "machine": {
             "processor": _processor(),
             "cores": len(os.sched_getaffinity(0)),
-            "load": round(os.getloadavg()[0], 2),  # other work, just before
+            "load": round(os.getloadavg()[0], 2),  # other load, before the benchmark
             "capability": torch.backends.cpu.get_cpu_capability(),
             "gpu": torch.cuda.get_device_name() if flags.device == "cuda" else None,
         },
@@ -92,7 +92,7 @@ def description(flags: argparse.Namespace) -> dict:
 
 
 def heading(record: dict) -> str:
-    """The same in a line to print above a table."""
+    """The description in one line, to print above a table."""
     machine, versions = record["machine"], record["versions"]
     where = f"{machine['gpu']}, " if machine["gpu"] else ""
     where += f"{machine['processor']}, {machine['cores']} cores, --threads {record['threads']}"
@@ -128,10 +128,10 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Of the code measured, with a + where files differ from it."""
+    """The commit of the measured code, with a + if files differ from it."""
     command = ("git", "describe", "--always", "--dirty=+", "--exclude=*")
     try:
-        told = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return told.stdout.strip() or None
+    return described.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""Norm layers at work on single activations, made into candidates for timing, and timed."""
+"""Times norm layers on single activations."""
 
 import argparse
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from paired import Candidate, interleaved, ratios, spread
 REFERENCE, AGAIN, FLOOR = ("bn", "reference"), ("bn", "again"), ("floor", "")
 KERNELS = {"ours": "auto", "plain": "torch"}
 COPIED = {"cpu": 2**28, "cuda": 2**30}
-"""Bytes that are copied to learn the bandwidth: far more than any cache holds."""
+"""Bytes that are copied to measure the bandwidth; far more than the caches."""
 
 Key = tuple[str, str]  # norm, form
 Shape = tuple[int, int, int]  # channels, height, width
@@ -26,7 +26,7 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 @dataclass(frozen=True)
 class Setting:
-    """What all candidates have in common but the shape."""
+    """What all candidates have in common, except the shape."""
 
     device: str
     dtype: str
@@ -41,38 +41,38 @@ class Setting:
 
 
 @dataclass
-class Workplace:
-    """One shape's activation, all that is timed on it, and what each of that keeps, in sizes of the activation."""
+class Comparison:
+    """All candidates for one shape."""
 
-    size: int
+    size: int  # bytes of the activation
     candidates: dict[Key, Candidate]
-    kept: dict[Key, float]
+    kept: dict[Key, float]  # memory for the backward pass, as a multiple of `size`
 
 
 def measured(setting: Setting, flags: argparse.Namespace) -> list[dict]:
-    """A row for each shape and candidate, as the record has it."""
+    """The results for the record, a row for each shape and candidate."""
     copied = copy_bandwidth(2**24 if flags.quick else COPIED[setting.device], setting.device)
-    places = {shape: workplace(shape, setting, flags.norms, flags.forms) for shape in flags.shapes}
-    groups = {shape: place.candidates for shape, place in places.items()}
+    comparisons = {shape: comparison(shape, setting, flags.norms, flags.forms) for shape in flags.shapes}
+    groups = {shape: one.candidates for shape, one in comparisons.items()}
     seconds = interleaved(groups, flags.rounds, flags.min_ms / 1000, setting.device, flags.seed)
     rows = []
     for shape, found in seconds.items():
         for (norm, form), own in found.items():
             relative, times = ratios(own, found[REFERENCE]), [1000 * value for value in own]
             middle = spread(times)
-            traffic = PASSES[setting.mode] * places[shape].size
+            traffic = PASSES[setting.mode] * comparisons[shape].size
             rows.append(
                 {"norm": norm, "form": form, "shape": "x".join(map(str, shape))}
                 | asdict(setting)
                 | {"milliseconds": middle._asdict(), "ratio": spread(relative)._asdict()}
-                | {"kept": places[shape].kept.get((norm, form))}
+                | {"kept": comparisons[shape].kept.get((norm, form))}
                 | {"share_of_copy_bandwidth": traffic / (middle.median / 1000) / copied}
                 | {"samples_ms": times, "ratios": relative}
             )
     return rows
 
 
-def workplace(shape: Shape, setting: Setting, norms: list[str], forms: list[str]) -> Workplace:
+def comparison(shape: Shape, setting: Setting, norms: list[str], forms: list[str]) -> Comparison:
     x, dy = setting.activation(shape), setting.activation(shape)
     size = x.numel() * x.element_size()
     layers = {REFERENCE: nn.BatchNorm2d(shape[0]), AGAIN: nn.BatchNorm2d(shape[0])}
@@ -87,14 +87,14 @@ def workplace(shape: Shape, setting: Setting, norms: list[str], forms: list[str]
         if setting.mode == "train":
             with around():
                 kept[key] = bytes_kept(partial(layer, x), (*layer.parameters(), *layer.buffers())) / size
-    return Workplace(size, candidates, kept)
+    return Comparison(size, candidates, kept)
 
 
 def layers_of(norm: str, channels: int, forms: list[str]) -> dict[Key, nn.Module]:
-    """A norm's layer in each of the forms; our batch norm has no published one, which would be the reference."""
+    """A norm's layer in each of the forms; batch norm has no "published" form, because that is the reference."""
     ours = BatchNorm(channels) if norm == "bn" else NORMS[norm](channels)
     if norm == "bin":
-        nn.init.constant_(ours.rho, 0.5)  # at work, not at its start, where one half weighs nothing
+        nn.init.constant_(ours.rho, 0.5)  # its initial value of 1 would ignore instance norm
     found = {"ours": ours, "plain": ours, "published": published(ours)}
     return {(norm, form): found[form] for form in forms if found[form] is not None}
 

@@ -1,8 +1,8 @@
-"""What our norm layers are held against: themselves in plain torch, and the norms as they were published.
+"""The layers that ours are compared with: our own in plain torch, and the norms as published.
 
-The published forms are the papers' formulas, term by term, as public implementations have them: whole activations are
-normalised by broadcasting, and everything in between is autograd's to keep. They have our layers' parameters under our
-names, and agree with our layers up to rounding.
+The published forms compute the papers' formulas term by term, like public implementations: whole activations are
+normalised by broadcasting, and autograd keeps all intermediate results. They have the parameters of our layers, with
+the same names, and agree with our layers up to rounding.
 """
 
 import os
@@ -20,7 +20,7 @@ VARIABLE = "NORMSHIFT_KERNELS"
 
 @contextmanager
 def kernels(choice: str) -> Iterator[None]:
-    """Have our layers use these kernels: "auto", or "torch" for plain torch."""
+    """Set the kernels of our layers: "auto", or "torch" for plain torch."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = choice
     try:
@@ -34,7 +34,7 @@ def kernels(choice: str) -> Iterator[None]:
 class PublishedSwitchNorm2d(nn.Module):
     """Switchable Normalization (Luo et al., ICLR 2019, eq. 3-5), of IN, LN and BN.
 
-    The variance is the biased one, as in the paper; the authors' code takes the unbiased one, at the same cost.
+    The variance is biased, as in the paper; in the authors' code it is unbiased, at the same cost.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -80,23 +80,15 @@ class PublishedBatchInstanceNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        of_batch = F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight * self.rho,
-            self.bias,
-            self.training,
-            self.momentum,
-            self.eps,
-        )
-        # not F.instance_norm, which refuses maps of one position: DeepLab has some
+        averages, weight = (self.running_mean, self.running_var), self.weight * self.rho
+        of_batch = F.batch_norm(x, *averages, weight, self.bias, self.training, self.momentum, self.eps)
+        # F.instance_norm refuses maps of one position, which DeepLab has
         of_instance = torch.instance_norm(x, None, None, None, None, True, 0.0, self.eps, True)
         return (of_batch + of_instance * _on_maps(self.weight * (1 - self.rho))).to(x.dtype)
 
 
 class PublishedIBN2d(nn.Module):
-    """IBN-a's layer (IBN-Net, Pan et al., ECCV 2018, fig. 3a): the channels are cut in two and put together again."""
+    """IBN-a's layer (IBN-Net, Pan et al., ECCV 2018, fig. 3a): the channels are split, normalised and concatenated."""
 
     def __init__(self, num_features: int, half: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
@@ -110,7 +102,7 @@ class PublishedIBN2d(nn.Module):
 
 
 def published(layer: nn.Module) -> nn.Module | None:
-    """The published form of one of our layers, with a copy of its state; None where there is none."""
+    """The published form of one of our layers, with a copy of its state; None if there is none."""
     if isinstance(layer, SwitchNorm) and layer.statistics == ("in", "ln", "bn") and not layer.correction:
         peer = PublishedSwitchNorm2d(layer.num_features, layer.eps, layer.momentum)
     elif isinstance(layer, BatchInstanceNorm):
@@ -127,7 +119,7 @@ def published(layer: nn.Module) -> nn.Module | None:
 
 
 def publish(network: nn.Module) -> nn.Module:
-    """Put the published form in the place of each of our layers that has one; changes `network` and returns it."""
+    """Replace each of our layers by its published form, if it has one; changes `network` and returns it."""
     for name, child in network.named_children():
         peer = published(child)
         if peer is None:

@@ -1,18 +1,19 @@
-"""What a norm layer costs: forward and backward over the activations of a ResNet-50, against torch's batch norm.
+"""The cost of a norm layer on the activations of a ResNet-50, compared with torch's batch norm.
 
     python benchmarks/norms.py
     python benchmarks/norms.py --dtypes float32 bfloat16 --layouts channels-last --mode eval
     python benchmarks/norms.py --device cuda --dtypes bfloat16 --json norms.json
 
-Each norm runs in three forms: ours; ours in plain torch (NORMSHIFT_KERNELS=torch); and as published, the papers'
-formulas term by term. Beside them stand the floor, which is what moving the same bytes takes in torch's plainest passes
-(see bandwidth.py), and a second nn.BatchNorm2d, whose distance from 1 says how far to trust the rest.
+Each norm runs in three forms: ours; ours in plain torch (NORMSHIFT_KERNELS=torch); and as published, which computes the
+paper's formula term by term. Also timed are the floor, which only moves the same bytes (see bandwidth.py), and a second
+nn.BatchNorm2d, whose deviation from 1 shows the accuracy of the measurement.
 
-All of them take turns in one process, in a random order in each round. Every time is divided by nn.BatchNorm2d's of
-the same round, shape, layout and type; medians over the rounds are printed, quartiles in brackets. A summary's figure
-is the geometric mean over the shapes, taken round by round. What is kept for the backward pass counts each storage
-once, without the parameters, in sizes of the activation: batch norm keeps 1, the activation itself. The share of copy
-bandwidth is that of the floor's traffic in the time taken; what fits into a cache can be above 100 %.
+All candidates alternate in one process, in a random order in each round. Every time is divided by that of
+nn.BatchNorm2d in the same round, for the same shape, layout and type. Medians over the rounds are printed, with
+quartiles in brackets. The summary has the geometric means over the shapes, computed for each round. Memory kept for the
+backward pass counts each storage once, without parameters, as a multiple of the activation: batch norm keeps 1, the
+activation itself. The share of the copy bandwidth is the floor's traffic divided by the time; with data in caches it
+can exceed 100 %.
 """
 
 import argparse
@@ -31,14 +32,14 @@ RESNET50 = (
     (64, 112, 112), (64, 56, 56), (256, 56, 56), (128, 56, 56), (128, 28, 28), (512, 28, 28), (256, 28, 28),
     (256, 14, 14), (1024, 14, 14), (512, 14, 14), (512, 7, 7), (2048, 7, 7),
 )  # fmt: skip
-"""(channels, height, width) of what the norms of torchvision's ResNet-50 see of an image of 224 pixels, each once."""
+"""The distinct shapes (channels, height, width) of norm inputs in torchvision's ResNet-50, for images of 224 pixels."""
 
 QUICK = {"shapes": [(64, 14, 14), (32, 7, 7)], "batch_size": 2, "rounds": 2, "min_ms": 1.0}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = parsed(arguments)
-    from norm_passes import Setting, measured  # torch comes with it
+    from norm_passes import Setting, measured  # imports torch
 
     record = {"benchmark": "norms"} | machine.description(flags) | {"rows": [], "summary": []}
     print(f"{machine.heading(record)}; {flags.rounds} rounds, batch {flags.batch_size}, {flags.mode} mode", flush=True)
@@ -58,8 +59,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=NORMS, metavar="NORM", help=", ".join(NORMS))
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, metavar="FORM", help=", ".join(FORMS))
-    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="CxHxW", help="the 12 of a ResNet-50, if not given")
-    parser.add_argument("--batch-size", type=machine.positive, metavar="N", help="32, on a GPU 64, if not given")
+    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="CxHxW", help="by default the 12 of a ResNet-50")
+    parser.add_argument("--batch-size", type=machine.positive, metavar="N", help="by default 32, on a GPU 64")
     parser.add_argument(
         "--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, metavar="LAYOUT", help=", ".join(LAYOUTS)
     )
@@ -67,7 +68,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--dtypes", nargs="+", choices=DTYPES, default=DTYPES[:1], metavar="TYPE", help=", ".join(DTYPES)
     )
     parser.add_argument("--mode", choices=("train", "eval"), default="train", help="eval: the forward pass alone")
-    parser.add_argument("--min-ms", type=_milliseconds, metavar="MS", help="that a sample takes at least; 20")
+    parser.add_argument("--min-ms", type=_milliseconds, metavar="MS", help="shortest time of a sample; by default 20")
     machine.add_flags(parser)
     flags = parser.parse_args(arguments)
     machine.prepare(parser, flags)
@@ -98,7 +99,7 @@ def _milliseconds(text: str) -> float:
 
 
 def summarized(rows: list[dict]) -> list[dict]:
-    """A row for each candidate of a setting: its ratios' geometric mean over the shapes, round by round."""
+    """A row for each candidate of a setting, with the geometric means of its ratios over the shapes, for each round."""
     found = []
     for norm, form in dict.fromkeys((row["norm"], row["form"]) for row in rows):
         own = [row for row in rows if (row["norm"], row["form"]) == (norm, form)]
@@ -121,7 +122,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def print_norm(norm: str, rows: list[dict], summary: list[dict]) -> None:
-    """A table of one norm in one setting: a line for each shape, and one for their geometric mean."""
+    """Print a table of one norm in one setting: a line for each shape, and one for their geometric mean."""
     forms = [form for form in FORMS if any((row["norm"], row["form"]) == (norm, form) for row in rows)]
     if not forms:
         return

@@ -1,8 +1,8 @@
-"""Timing candidates against one another on a machine that does not hold still.
+"""Compares the times of candidates on a machine with varying load.
 
-Candidates take turns within each round, in a random order, so that whatever else the machine does falls on all of them
-alike. A ratio is that of two samples of one round; what is reported is the median of the rounds' ratios and their
-quartiles. Work on a GPU is timed by its own events, between two of which nothing else runs.
+Candidates run in turn within each round, in a random order, so that other load affects all of them equally. Ratios are
+between samples of the same round; the results are the median and quartiles of the rounds' ratios. Work on a GPU is
+timed by CUDA events.
 """
 
 import math
@@ -19,7 +19,7 @@ Group = TypeVar("Group", bound=Hashable)
 Key = TypeVar("Key", bound=Hashable)
 
 WARM_UP = 2
-"""Calls that are not timed: the first ones compile, choose algorithms and fetch memory."""
+"""Number of first calls that are not timed, because they compile, choose algorithms and allocate memory."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Candidate:
     """Something to be timed."""
 
     call: Callable[[], object]
-    around: Callable[[], AbstractContextManager] = nullcontext  # entered once a sample, outside of the time taken
+    around: Callable[[], AbstractContextManager] = nullcontext  # entered for each sample, outside of the timed part
 
 
 class Spread(NamedTuple):
@@ -49,24 +49,27 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(own: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Round by round."""
+    """The ratio of both times in each round."""
     return [a / b for a, b in zip(own, reference, strict=True)]
 
 
 def geometric_means(rows: Sequence[Sequence[float]]) -> list[float]:
-    """Of the rows, round by round."""
+    """The geometric mean over the rows, for each round."""
     return [math.exp(statistics.fmean(map(math.log, column))) for column in zip(*rows, strict=True)]
 
 
 def interleaved(
     groups: dict[Group, dict[Key, Candidate]], rounds: int, at_least: float, device: str, seed: int = 0
 ) -> dict[Group, dict[Key, list[float]]]:
-    """Seconds a call, by group, candidate and round; progress goes to stderr.
+    """Seconds per call, by group, candidate and round; progress is printed to stderr.
 
     Args:
-        groups: what is compared within itself. A round visits every group, so that means over groups are of one time.
-        at_least: seconds that a sample should take; short calls are repeated until it does.
+        groups: candidates are compared within a group. Every round runs all groups, so that means over groups can be
+            computed for each round.
+        rounds: number of rounds.
+        at_least: the shortest time of a sample in seconds; short calls are repeated.
         device: "cpu" or "cuda".
+        seed: seed of the random order.
     """
     order, started = random.Random(seed), time.perf_counter()
     _say(f"warming up {sum(map(len, groups.values()))} candidates")
@@ -87,12 +90,12 @@ def interleaved(
 
 
 def repeats_to_fill(candidate: Candidate, at_least: float, device: str) -> int:
-    """Calls that make a sample of at least so many seconds, once the candidate is warm."""
+    """The number of calls for a sample of at least so many seconds, after warming up."""
     for _ in range(WARM_UP):
         one = seconds_a_call(candidate, 1, device)
     if one >= at_least:
         return 1
-    few = min(10, math.ceil(at_least / one))  # one short call is too coarse to tell
+    few = min(10, math.ceil(at_least / one))  # the time of one short call is inaccurate
     return max(1, math.ceil(at_least / seconds_a_call(candidate, few, device)))
 
 
@@ -109,7 +112,7 @@ def _on_cpu(call: Callable[[], object], repeats: int) -> float:
 
 
 def _on_gpu(call: Callable[[], object], repeats: int) -> float:
-    import torch  # late: who only counts, or asks for --help, need not wait for it
+    import torch  # here, so that --help does not wait for it
 
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()

@@ -1,11 +1,11 @@
-"""How long it takes to read many run folders: all that is in them one by one, and what is asked for of all at once.
+"""The time for reading many run folders: `read_runs` on all at once, compared with reading each folder completely.
 
     python benchmarks/reading_runs.py --folders 1000
 
-One run of four segmentation networks is made up in a temporary directory, written through `RunFolder` as a study
-writes it, and copied. The plain way is how runs were read before: each folder whole, YAML by PyYAML's parser in
-Python, tables by pandas, metrics melted. It is timed on fewer folders, whose times are scaled up. Rounds of both ways
-take turns; medians are printed with the lowest and highest. Files are in the page cache: the disk is not measured.
+An artificial run of four segmentation networks is written to a temporary directory through `RunFolder`, like a study's,
+and copied. "The plain way" reads each folder completely: YAML with PyYAML's parser in Python, tables with pandas, and
+`melt` for metrics. It is timed on fewer folders, and its time is scaled up. Both ways alternate in rounds; medians are
+printed with the lowest and highest. Files are in the page cache, so the disk is not measured.
 """
 
 import argparse
@@ -36,7 +36,7 @@ TABLES = ("results", "configs", "metrics", "gates", "divergence")
 
 @dataclass
 class Flags:
-    """As many flags as a study has."""
+    """About as many flags as a study has."""
 
     norm: tuple[str, ...] = NORMS
     seed: int = 0
@@ -64,15 +64,15 @@ def main() -> None:
         ways["open, all tables"] = lambda: whole(read_runs(pattern))
         times = {name: [] for name in ways}
         for _ in range(flags.rounds):
-            for name in random.sample(list(ways), len(ways)):  # whatever else the machine does falls on all alike
+            for name in random.sample(list(ways), len(ways)):  # other load affects all equally
                 begin = time.perf_counter()
                 ways[name]()
                 times[name].append(time.perf_counter() - begin)
     times["the plain way"] = [seconds * len(runs) / flags.plain for seconds in times["the plain way"]]
     print(f"| {flags.folders} folders of {len(NORMS)} networks | seconds | times as fast |\n| --- | ---: | ---: |")
-    for name, taken in times.items():
-        ratios = [before / now for before, now in zip(times["the plain way"], taken, strict=True)]
-        print(f"| {name} | {spread(taken, 2)} | {spread(ratios, 1)} |")
+    for name, seconds in times.items():
+        ratios = [before / now for before, now in zip(times["the plain way"], seconds, strict=True)]
+        print(f"| {name} | {spread(seconds, 2)} | {spread(ratios, 1)} |")
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -84,7 +84,7 @@ def whole(tables: RunTables) -> list[pd.DataFrame]:
 
 
 def made(folder: Path, count: int) -> list[Path]:
-    """So many folders of finished runs."""
+    """Create `count` folders of finished runs."""
     first, dice = folder / "run0000", np.random.default_rng(0)
     run = RunFolder(first, Flags(), "Which?", {}, {norm: {"norm": norm} for norm in NORMS}, headline="miou")
     for norm in NORMS:
@@ -97,7 +97,7 @@ def made(folder: Path, count: int) -> list[Path]:
 
 
 def fill(run: RunFolder, norm: str, dice: np.random.Generator) -> None:
-    """What a training of 160 steps leaves, with an evaluation every epoch."""
+    """Write the files of a training of 160 steps with an evaluation in every epoch."""
     part = run.part(norm, 0)
     part.mkdir()
     recipe = {f"part_{i}": [None, True, i / 3, "text"][i % 4] for i in range(60)} | {"crop": (96, 192)}
@@ -128,7 +128,7 @@ def fill(run: RunFolder, norm: str, dice: np.random.Generator) -> None:
 
 
 def plain(run: Path) -> list[pd.DataFrame]:
-    """A run's tables as they were read before there was `read_runs`."""
+    """All tables of a run, read without `read_runs`."""
 
     class Loader(yaml.SafeLoader):
         pass

@@ -1,9 +1,9 @@
-"""How fast the shapes are drawn: images a second on one core, by style and size.
+"""The speed of drawing the embedded shapes: images per second on one core, by style and size.
 
     python benchmarks/shapes.py
 
-Styles take turns in short blocks, so that whatever else the machine does falls on all of them alike; the median block
-and the slowest and fastest are printed, and the rate of a set in which the four styles come equally often.
+Styles alternate in short blocks, so that other load on the machine affects all of them equally. The median, slowest and
+fastest blocks are printed, and the rate of a set with equal shares of the four styles.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
                 started = time.process_time()
                 for index in range(BLOCK * block, BLOCK * (block + 1)):
                     world[index]
-                if block:  # the first one also makes the textures
+                if block:  # the first block also creates the textures
                     seconds[style].append((time.process_time() - started) / BLOCK)
         rounds = [statistics.mean(took) for took in zip(*seconds.values(), strict=True)]
         for style, took in {**seconds, "all styles": rounds}.items():

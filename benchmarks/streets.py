@@ -1,9 +1,9 @@
-"""How fast the embedded streets are drawn: images a second on one core, by appearance.
+"""The speed of drawing the embedded streets: images per second on one core, by appearance.
 
     python benchmarks/streets.py
 
-Appearances take turns in short blocks, so that whatever else the machine does falls on all of them alike; the median
-block and the slowest and fastest are printed, and each appearance's cost relative to `game`.
+Appearances alternate in short blocks, so that other load on the machine affects all of them equally. The median,
+slowest and fastest blocks are printed, and each appearance's cost relative to `game`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
             started = time.process_time()
             for index in range(50 * block, 50 * (block + 1)):
                 world[index]
-            if block:  # the first one also makes the textures
+            if block:  # the first block also creates the textures
                 rates[name].append(50 / (time.process_time() - started))
     print("appearance   images/s (slowest-fastest)   cost relative to game")
     for name, found in rates.items():

@@ -1,4 +1,4 @@
-"""Networks in training, made into candidates for timing, and timed."""
+"""Times training steps of networks."""
 
 import argparse
 from collections.abc import Callable
@@ -17,17 +17,19 @@ from paired import Candidate, interleaved, ratios, seconds_a_call, spread
 REFERENCE, AGAIN = ("bn", "reference"), ("bn", "again")
 KERNELS = {"ours": "auto", "plain": "torch"}
 AT_LEAST = {"cpu": 0.0, "cuda": 0.3}
-"""Seconds of a sample: on a GPU several steps, of which one is launched while another runs, as in training."""
+"""The shortest time of a sample in seconds; on a GPU several steps, queued while others run, as in training."""
 
 Key = tuple[str, str]  # norm, form
 
 
 class TrainingStep:
-    """A network that trains on one batch, again and again.
+    """A network that is trained repeatedly on one batch.
 
     Args:
-        loss: of the network, on its batch.
-        dtype: autocast's; float32 leaves it out. float16 comes with a gradient scaler, as it does in training.
+        network: the network.
+        loss: computes the network's loss on its batch.
+        device: "cpu" or "cuda".
+        dtype: type of autocast; float32: no autocast; float16: with a gradient scaler, as in training.
     """
 
     def __init__(self, network: nn.Module, loss: Callable[[], Tensor], device: str, dtype: str):
@@ -49,8 +51,8 @@ class TrainingStep:
 
 
 def measured(name: str, batch_size: int, size: int, flags: argparse.Namespace) -> list[dict]:
-    """A row for each candidate of one network, as the record has it."""
-    torch.backends.cudnn.benchmark = True  # as in training: one size of images
+    """The results of one network for the record, a row for each candidate."""
+    torch.backends.cudnn.benchmark = True  # as in training, because all images have one size
     images = torch.randn(batch_size, 3, size, size, device=flags.device)
     images = images.to(memory_format=_memory_format(flags))
     steps = steps_of(name, images, flags)
@@ -72,7 +74,7 @@ def measured(name: str, batch_size: int, size: int, flags: argparse.Namespace) -
 
 
 def steps_of(name: str, images: Tensor, flags: argparse.Namespace) -> dict[Key, TrainingStep]:
-    """The batch norm network twice, and every norm in the forms that were asked for."""
+    """The batch norm network twice, and every norm in the chosen forms."""
     prepared = partial(_step, make=MAKERS[name], images=images, flags=flags)
     steps = {REFERENCE: prepared("bn")}
     steps[AGAIN] = steps[REFERENCE]
@@ -85,14 +87,14 @@ def steps_of(name: str, images: Tensor, flags: argparse.Namespace) -> dict[Key, 
 
 
 def _step(norm: str, make, images: Tensor, flags: argparse.Namespace, change=lambda network: network) -> TrainingStep:
-    torch.manual_seed(flags.seed)  # the same weights and labels for all
+    torch.manual_seed(flags.seed)  # all candidates have the same weights and labels
     network, loss = make(norm, images)
     network = change(network).to(flags.device, memory_format=_memory_format(flags)).train()
     return TrainingStep(network, loss, flags.device, flags.dtype)
 
 
 def resnet50(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """torchvision's, and its cross entropy on random labels."""
+    """torchvision's ResNet-50, and its cross entropy with random labels."""
     from torchvision.models import resnet50 as make
 
     network = convert(make(), norm)
@@ -101,7 +103,7 @@ def resnet50(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]
 
 
 def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """segmentation-models-pytorch's DeepLabV3+, ResNet-50, and the studies' loss on random labels, auxiliary too."""
+    """segmentation-models-pytorch's DeepLabV3+ with ResNet-50, and the studies' full loss with random labels."""
     from datamodules.segmentation.domains import Domain
     from datamodules.segmentation.labels import STREET
     from lightning_modules.segmentation.module import SegmentationModule
@@ -119,13 +121,13 @@ MAKERS = {"resnet50": resnet50, "deeplabv3plus": deeplabv3plus}
 
 
 def _memory(candidate: Candidate, step: TrainingStep, images: Tensor) -> tuple[int, int | None]:
-    """Bytes kept for the backward pass, and on a GPU the step's peak above what lies there between steps."""
+    """Bytes kept for the backward pass and, on a GPU, the step's peak above the memory that is used between steps."""
     own = (*step.network.parameters(), *step.network.buffers(), images)
     with candidate.around():
         kept = bytes_kept(step.forward, own)
     if not images.is_cuda:
         return kept, None
-    seconds_a_call(candidate, 1, "cuda")  # momentum is there from now on
+    seconds_a_call(candidate, 1, "cuda")  # creates the optimiser's momentum buffers
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

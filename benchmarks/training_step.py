@@ -1,20 +1,20 @@
-"""What a norm costs in training: whole steps of ResNet-50 and DeepLabV3+ under each norm, against batch norm.
+"""The cost of a norm in training: whole steps of ResNet-50 and DeepLabV3+ with each norm, compared with batch norm.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --networks resnet50 --norms sn bin --peers
     python benchmarks/training_step.py --device cuda --dtype bfloat16 --layout channels-last --json steps.json
 
-A step is forward, loss, backward and SGD with momentum, on one batch of noise that lies on the device. resnet50 is
-torchvision's, with cross entropy over 1000 classes; deeplabv3plus is what the segmentation studies train (ResNet-50,
-output stride 16, auxiliary head, 19 classes). --dtype is autocast's. With --peers also our layers in plain torch
-(NORMSHIFT_KERNELS=torch), and the norms as published.
+A step is forward pass, loss, backward pass and SGD with momentum, on one batch of noise that is on the device already.
+resnet50 is torchvision's, with cross entropy over 1000 classes; deeplabv3plus is the network of the segmentation
+studies (ResNet-50, output stride 16, auxiliary head, 19 classes). --dtype is the type of autocast. --peers adds our
+layers in plain torch (NORMSHIFT_KERNELS=torch) and the norms as published.
 
-Steps of all networks take turns in one process, in a random order in each round. Every time is divided by the batch
-norm network's of the same round; medians over the rounds are printed, quartiles in brackets. That network takes part
-twice: the second one's distance from 1 says how far to trust the rest.
+Steps of all networks alternate in one process, in a random order in each round. Every time is divided by that of the
+batch norm network in the same round; medians over the rounds are printed, with quartiles in brackets. The batch norm
+network is timed twice: the second result's deviation from 1 shows the accuracy of the measurement.
 
-Memory: what autograd keeps for the backward pass, without parameters, buffers and images, each storage once, on any
-device; and on a GPU the step's peak above what lies there between steps, in torch's count of what is allocated.
+Memory is what autograd keeps for the backward pass, without parameters, buffers and images, each storage counted once;
+on a GPU also the step's peak above the memory that is used between steps, as torch's allocator counts it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BATCHES = {"cpu": {"resnet50": 8, "deeplabv3plus": 4}, "cuda": {"resnet50": 64, 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = parsed(arguments)
-    from training_networks import measured  # torch comes with it
+    from training_networks import measured  # imports torch
 
     record = {"benchmark": "training_step"} | machine.description(flags) | {"rows": []}
     print(f"{machine.heading(record)}; {flags.rounds} rounds, {flags.layout}, {flags.dtype}", flush=True)
@@ -52,11 +52,15 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     named = {"nargs": "+", "choices": NETWORKS, "default": NETWORKS, "metavar": "NETWORK"}
     parser.add_argument("--networks", **named, help=", ".join(NETWORKS))
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=NORMS, metavar="NORM", help=", ".join(NORMS))
-    parser.add_argument("--peers", action="store_true", help="also ours in plain torch, and the published forms")
-    parser.add_argument("--batch-size", type=machine.positive, metavar="N", help="8 and 4, on a GPU 64 and 16")
-    parser.add_argument("--size", type=_size, metavar="PIXELS", help="of the images, a multiple of 32; 224 and 256")
+    parser.add_argument("--peers", action="store_true", help="also time ours in plain torch, and the published forms")
+    parser.add_argument(
+        "--batch-size", type=machine.positive, metavar="N", help="by default 8 and 4, on a GPU 64 and 16"
+    )
+    parser.add_argument(
+        "--size", type=_size, metavar="PIXELS", help="image side, a multiple of 32; default: 224 and 256"
+    )
     parser.add_argument("--layout", choices=("contiguous", "channels-last"), default="contiguous")
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="other than float32: under autocast")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="types other than float32 use autocast")
     machine.add_flags(parser)
     flags = parser.parse_args(arguments)
     if flags.batch_size == 1 and ("deeplabv3plus" in flags.networks or flags.size == 32):

@@ -1,9 +1,9 @@
-"""How fast the Triton kernels' passes are on a GPU, with their tile sizes and with one of these changed at a time.
+"""The speed of the Triton kernels on a GPU, with their own tile sizes and with one size changed at a time.
 
     python benchmarks/triton_sizes.py --json sizes.json
 
-Prints, for each layout and change, the share of the copy bandwidth that each pass reaches: the geometric mean over
-shapes of a ResNet-50 at batch 64. The cache is emptied before each launch. Kernels are compiled beforehand, in several
+For each layout and change, it prints the share of the copy bandwidth that each pass reaches: the geometric mean over
+shapes of a ResNet-50 at batch size 64. The cache is emptied before each launch. Kernels are compiled before, in several
 processes.
 """
 
@@ -37,7 +37,7 @@ CHANGES: dict[str, dict] = {
 }
 SHAPES = ((64, 112, 112), (256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7))
 MAPS = {"moments": 1, "scale_shift": 2, "reductions": 2, "input_gradient": 3}
-"""Maps that each pass reads and writes."""
+"""The number of maps that each pass reads and writes."""
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
@@ -68,14 +68,14 @@ def main() -> None:
 
 
 def compiled(flags: argparse.Namespace, change: str) -> None:
-    """Run every kernel of one change once, which leaves it in Triton's cache."""
+    """Run every kernel of one change once, so that it is in Triton's cache."""
     for layout in LAYOUTS:
         for _, _, work, _ in passes(flags, layout, change):
             work()
 
 
 def passes(flags: argparse.Namespace, layout: str, change: str) -> Iterator[tuple[str, str, Callable, int]]:
-    """Shape, pass, its work and the bytes of one map."""
+    """Yields the shape, the name of the pass, a function that runs it, and the bytes of one map."""
     kernels = changed(CHANGES[change])
     for channels, height, width in SHAPES:
         values = torch.randn(
@@ -95,7 +95,7 @@ def passes(flags: argparse.Namespace, layout: str, change: str) -> Iterator[tupl
 
 
 def changed(change: dict):
-    """The kernels' module with other sizes."""
+    """The kernels' module, with changed sizes."""
     from normshift.backends import triton_kernels as kernels
 
     original = {"TILE": 4096, "DEPTH": 4, "CHANNELS": 64, "PIECE": 1024, "PROGRAMS": 2048}

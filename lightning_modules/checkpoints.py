@@ -49,8 +49,8 @@ def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any
         network_weights(checkpoint)
         return own.load_from_checkpoint(file, map_location="cpu", weights_only=True).eval()
     except Exception as error:  # a wrong recipe, name or tensor may raise anything
-        said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-        raise ValueError(f"{file} does not hold the network that it says it does: {said}.") from error
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise ValueError(f"{file} does not hold the network that it says it does: {reason}.") from error
 
 
 def class_of(file: str | Path, hyper_parameters: Mapping) -> type:

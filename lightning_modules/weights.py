@@ -50,14 +50,14 @@ def read_checkpoint(path: str) -> Any:
 
 def _in_words(error: Exception) -> str:
     """torch's error for a file that it cannot read, as a sentence."""
-    said = str(error)
-    code = re.search(r"GLOBAL (\S+)", said)
+    text = str(error)
+    code = re.search(r"GLOBAL (\S+)", text)
     if code:
         return (
             f"it holds {code[1]}, and reading that would run code, which is not done; where you trust the file, save "
             'its tensors alone: torch.save({"state_dict": ...}, FILE)'
         )
-    first = " ".join((said.splitlines() or [""])[0].split())[:200].rstrip(".") or type(error).__name__
+    first = " ".join((text.splitlines() or [""])[0].split())[:200].rstrip(".") or type(error).__name__
     return "it is damaged, or of another kind" + ("" if "weights_only" in first else f" ({first})")
 
 

@@ -137,7 +137,7 @@ def _steps(flow: "_Flow", name: str, module: nn.Module) -> Iterator[Step]:
     else:
         kept = (2, 2) if module is flow.stem else (1, 1)
         if module is flow.stem and not {_stride(module)} <= {(2, 2), (4, 4)}:
-            raise ValueError(f"antialias knows first convs of stride 1, 2 and 4; that of {name!r} is {module.stride}.")
+            raise ValueError(f"antialias supports first convs of stride 1, 2 and 4; {name!r} has {module.stride}.")
         if _stride(module) != kept:
             yield partial(_make_dense, conv=module, kept=kept, position=flow.position(name, module))
 
@@ -213,7 +213,7 @@ def _max_blur(name: str, pool: nn.MaxPool2d) -> Callable[[int], MaxBlurPool2d]:
     settings = _pair(pool.padding), _pair(pool.kernel_size), _pair(pool.dilation), _stride(pool)
     for padding, kernel, dilation, stride in zip(*settings, strict=True):
         if pool.ceil_mode and padding + stride > dilation * (kernel - 1) + 1:  # torch leaves out windows of padding
-            raise ValueError(f"antialias does not know the size that {name!r} gives: {pool}.")
+            raise ValueError(f"antialias does not support the ceil_mode of {name!r} with this padding: {pool}.")
     return partial(MaxBlurPool2d, pool)
 
 
@@ -392,8 +392,8 @@ class _Flow:
         if module is not None:
             return _BlurPosition(module, behind=True, channels=channels)
         raise ValueError(
-            f"antialias finds no module of its own to blur beside the activation behind {name!r}, in the forward of "
-            f"{owner or 'the network'!r}, a {type(container).__name__}: make that activation a module that runs once."
+            f"antialias finds no module for the blur behind {name!r}, because its activation, in the forward of "
+            f"{owner or 'the network'!r}, a {type(container).__name__}, is not a module that runs once: make it one."
         )
 
     def _role(self, owner: str, node: fx.Node) -> str | None:

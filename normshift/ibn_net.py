@@ -157,9 +157,9 @@ def _sum_of(block: nn.Module, name: str) -> tuple[fx.Graph, fx.Node, nn.Module]:
     """A block's graph, its last addition, and its last norm."""
     where = f"{name!r}, a {type(block).__name__}"
     if "forward" in vars(block):
-        raise ValueError(f"ibn-b cannot change {where}: its forward was exchanged on this one object.")
+        raise ValueError(f"ibn-b cannot change {where}: its forward was replaced on this one object.")
     if not any(channels_of(m) and hasattr(m, "eps") for m in block.children()):
-        raise ValueError(f"ibn-b cannot change {where}: it has no norm layer of its own to take after.")
+        raise ValueError(f"ibn-b cannot change {where}: none of its children is a norm layer.")
     modes = {id(m): m.training for m in block.modules()}
     codes = {}
     try:
@@ -173,7 +173,7 @@ def _sum_of(block: nn.Module, name: str) -> tuple[fx.Graph, fx.Node, nn.Module]:
         for module in block.modules():
             module.training = modes[id(module)]
     if codes[True] != codes[False]:
-        raise ValueError(f"ibn-b cannot change {where}: its forward is another one in training than in evaluation.")
+        raise ValueError(f"ibn-b cannot change {where}: its forward differs between training and evaluation.")
     if not _additions(graph):
         raise ValueError(f"ibn-b cannot change {where}: it finds no addition in its forward.")
     last_norm = [m for m in block.children() if channels_of(m) and hasattr(m, "eps")][-1]

@@ -167,7 +167,7 @@ class BatchNormView(_BatchNorm):
         """The layer that this is a view of."""
         layer = self.__dict__["_layer"]()
         if layer is None:
-            raise ReferenceError("this view's norm layer is gone: ask the network's modules() anew.")
+            raise ReferenceError("this view's norm layer is gone: call the network's modules() again.")
         return layer
 
     def forward(self, x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def update_statistics(
     process, as in training.
 
     Args:
-        model: any network, changed in place. It runs without its `torch.compile`d code.
+        model: any network, changed in place. It runs eagerly, without code from `torch.compile`.
         loader: batches. A batch is an input, a tuple or list whose first entry is one, or a dict whose entries are
             passed to the forward's arguments of the same name. Tensors are moved to the model's device.
         batches: the largest number of batches to use; by default all.

@@ -39,10 +39,10 @@ def progress_bar(
 class _Log:
     def __init__(self, total: float, word: str):
         self.word = word
-        self.total, self.done, self.said, self.started = total, 0.0, 0.0, time.monotonic()
+        self.total, self.done, self.printed, self.started = total, 0.0, 0.0, time.monotonic()
 
     def __call__(self, word: str, done: float) -> None:
         self.done += done / self.total
-        if self.done >= min(self.said + EVERY, 1 - 1e-9):
-            self.said = self.done
+        if self.done >= min(self.printed + EVERY, 1 - 1e-9):
+            self.printed = self.done
             print(f"{self.word} {100 * self.done:.0f} % ({word}), {time.monotonic() - self.started:.0f} s", flush=True)

@@ -76,7 +76,7 @@ def _triton() -> ModuleType | None:
         triton_kernels.moments(torch.zeros(1, 1, 2, 2, device="cuda"))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        warnings.warn(f"normshift's Triton kernels do not run here: its norms take plain torch. {reason}", stacklevel=2)
+        warnings.warn(f"normshift's Triton kernels do not run here: its norms use plain torch. {reason}", stacklevel=2)
         return None
     return triton_kernels
 

@@ -112,7 +112,7 @@ class NetworkOfNorms:
     def _refuse_wrapped(self, name: str, old: nn.Module, new: nn.Module) -> None:
         around = self.model.get_submodule(name.rpartition(".")[0])
         if type(around).__name__ == "OptimizedModule":
-            raise ValueError(f"{name!r} is compiled by itself and would run on: exchange it first, compile it then.")
+            raise ValueError(f"{name!r} is compiled, and the compiled code would keep it: convert first, then compile.")
         wrapper = next((m for m in self.modules.values() if type(m).__name__ == "FullyShardedDataParallel"), None)
         if wrapper is None:
             before = {id(p) for p in old.parameters()}

@@ -66,8 +66,8 @@ def successor(
     after = behind(old)
     if after is None:
         raise ValueError(
-            f"{where}, a {type(old).__name__}, has a forward of its own, of which convert and synchronize cannot tell "
-            "what it does beside its norm: make that a module of its own behind the norm, or leave the layer out."
+            f"{where}, a {type(old).__name__}, has a forward of its own, and convert and synchronize cannot tell what "
+            "it does besides the norm: put that into a separate module behind the norm, or leave the layer out."
         )
     _refuse_lost_group(old, new, where)
     _carry_settings(old, new)
@@ -84,7 +84,7 @@ def _refuse_unready(old: nn.Module, where: str) -> None:
     if isinstance(old, LazyModuleMixin):
         raise ValueError(f"{where} has no channels yet: run a batch through the model first.")
     if not channels_of(old):
-        raise ValueError(f"{where}, a {type(old).__name__}, is no norm layer that says its channels.")
+        raise ValueError(f"{where}, a {type(old).__name__}, is not a norm layer with a known number of channels.")
     for part in (old, *halves(old)):
         made = [key for key in ("weight", "bias") if isinstance(vars(part).get(key), Tensor)]
         if made or parametrize.is_parametrized(part):
@@ -99,7 +99,7 @@ def _refuse_lost_group(old: nn.Module, new: nn.Module, where: str) -> None:
     """Refuse a process group: torch's layers may synchronise over some processes, this library's use all."""
     ours = any(hasattr(part, "sync") for part in (new, *halves(new)))
     if ours and getattr(old, "process_group", None) is not None:
-        raise ValueError(f"{where} synchronises over a process group of its own, which its successor could not.")
+        raise ValueError(f"{where} synchronises over its own process group, which this library does not support.")
 
 
 def halves(layer: nn.Module) -> tuple[nn.Module, ...]:

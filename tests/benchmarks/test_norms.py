@@ -1,4 +1,4 @@
-"""The benchmark of norm layers runs, and its record has what it should; no test looks at a time."""
+"""The benchmark of norm layers runs, and its record is complete; no test checks a time."""
 
 import json
 
@@ -81,7 +81,7 @@ def test_a_device_that_is_not_there_is_answered_in_a_sentence(capsys):
 
 
 def test_the_floor_moves_the_bytes_it_says(monkeypatch):
-    """Counted by what its operations are given: reads of inputs, writes of outputs."""
+    """Bytes counted from the arguments of its operations: inputs are read, outputs written."""
     moved, size = [], 4096
     for name in READS:
         monkeypatch.setitem(READS, name, lambda *buffers: moved.append(sum(b.nbytes for b in buffers)))

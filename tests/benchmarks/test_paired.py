@@ -1,4 +1,4 @@
-"""Ratios, means and turns, by hand."""
+"""Ratios, means and the order of candidates, compared with results by hand."""
 
 from contextlib import contextmanager
 

@@ -1,4 +1,4 @@
-"""The benchmark of training steps runs, and its record has what it should; no test looks at a time."""
+"""The benchmark of training steps runs, and its record is complete; no test checks a time."""
 
 import json
 import subprocess

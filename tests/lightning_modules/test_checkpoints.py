@@ -1,4 +1,4 @@
-"""A checkpoint of ours is complete: the network comes back from it alone, and to the last bit."""
+"""Our checkpoints are complete: the network can be rebuilt from the file alone, bit by bit."""
 
 import dataclasses
 import inspect
@@ -27,7 +27,7 @@ PETS = LabelSpace("pets", ("cat", "dog"), ((1, 2, 3), (4, 5, 6)))
 
 
 def saved(module, file):
-    """A module's checkpoint as a study leaves it, the running statistics no longer those of a new network."""
+    """A module's checkpoint as written by a study, with running statistics that differ from a new network's."""
     for layer in norm_layers(module).values():
         for value in layer.buffers():
             if value.is_floating_point():
@@ -157,7 +157,7 @@ def test_published_weights_are_not_fetched_again(tmp_path, monkeypatch):
 
 
 def changed(of, file, hyper_parameters):
-    """A checkpoint with other hyper-parameters (None takes one out)."""
+    """A checkpoint with changed hyper-parameters (None removes one)."""
     checkpoint = torch.load(saved(of, file), weights_only=True)
     for key, value in hyper_parameters.items():
         checkpoint["hyper_parameters"].pop(key)

@@ -1,4 +1,4 @@
-"""Every kind of training goes by the study's clock as a plain one with one optimiser does."""
+"""Every kind of training uses the study's clock in the same way as a training with one optimiser."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Plain(StudyModule):
 
     @property
     def batches(self) -> int:
-        """Of the loader, for a step."""
+        """Batches of the loader in one step."""
         return self.accumulate * self.batches_per_step
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,13 +70,13 @@ class Plain(StudyModule):
 
 
 class Accumulating(Plain):
-    """Gradients of two batches make a step."""
+    """The gradients of two batches are one step."""
 
     accumulate = 2
 
 
 class TwoPlayers(Plain):
-    """A generator and its critic, a step each in every batch; Lightning counts two."""
+    """Generator and critic each take a step in every batch; Lightning counts two."""
 
     def __init__(self, stop: int | None = None):
         super().__init__(stop)
@@ -98,7 +98,7 @@ class TwoPlayers(Plain):
 
 
 class TakingTurns(TwoPlayers):
-    """A batch for the critic, one for the generator: together one step."""
+    """One batch for the critic and one for the generator are one step together."""
 
     batches_per_step = 2
 
@@ -108,7 +108,7 @@ class TakingTurns(TwoPlayers):
 
 
 class ByHand(TwoPlayers):
-    """Accumulates by itself: both take a step in every third batch."""
+    """Accumulates gradients by itself: both optimisers step in every third batch."""
 
     batches_per_step = 3
 
@@ -118,13 +118,13 @@ class ByHand(TwoPlayers):
 
 
 class OneInTurns(Plain):
-    """One optimiser, whose steps take turns; two are one of the study's."""
+    """One optimiser with alternating steps; two of them are one step of the study."""
 
     batches_per_step = 2
 
 
 class WhenItLikes(TwoPlayers):
-    """Three steps of the critic for one of the generator, counted by a rule of its own."""
+    """Three steps of the critic for one of the generator, counted by an overridden rule."""
 
     batches_per_step = 4
 

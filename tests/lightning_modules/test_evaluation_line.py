@@ -1,4 +1,4 @@
-"""The line that an evaluation leaves in the log."""
+"""The line that an evaluation prints to the log."""
 
 from types import SimpleNamespace
 

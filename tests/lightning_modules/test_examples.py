@@ -1,4 +1,4 @@
-"""Examples: of a network whose answers are known, written, read, and as W&B is shown them."""
+"""Examples of a network with known predictions: written, read, and for W&B."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from lightning_modules.predictions import classification_examples
 
 
 class Brightness(nn.Module):
-    """Calls dark images class 0 and bright ones class 1, surer the further they are from grey."""
+    """Predicts class 0 for dark images and 1 for bright ones, with more confidence far from grey."""
 
     device = torch.device("cpu")
 
@@ -26,7 +26,7 @@ class Brightness(nn.Module):
 
 
 def domain(name: str, levels: list[int]) -> SimpleNamespace:
-    """Images of one grey level each, of which every second is called bright."""
+    """Images of one grey level each; every second has the label bright."""
     samples = [(np.full((20, 20, 3), level, np.uint8), i % 2) for i, level in enumerate(levels)]
     return SimpleNamespace(name=name, samples=samples, classes=("dark", "bright"))
 
@@ -70,7 +70,7 @@ def flat(level: int) -> np.ndarray:
 
 
 def test_pictures_and_words_come_back_as_they_were_written(tmp_path):
-    """A caption of a picture, a picture of a caption, and pictures alone: every task's examples fit."""
+    """Captioning, image generation from text, and image to image: examples of every task work."""
     found = [
         Example("street:val", 0, flat(10), flat(20), flat(30)),
         Example("clip", 0, flat(40), "a dog runs", flat(50), "note"),

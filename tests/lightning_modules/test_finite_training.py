@@ -1,4 +1,4 @@
-"""Trainings that leave the finite numbers, each in another place: the step and the place are named."""
+"""Trainings with numbers that are not finite, in different places: the error names step and place."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ STEPS = 6
 
 
 class BrokenGradient(torch.autograd.Function):
-    """The identity, whose gradient has no number."""
+    """The identity, with NaN as gradient."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class BrokenGradient(torch.autograd.Function):
 
 
 class Small(pl.LightningModule):
-    """Three layers, of which `accident(step, x)` changes what comes out of the second."""
+    """Three layers; `accident(step, x)` changes the output of the second."""
 
     def __init__(self, accident=lambda step, x: x, *, evaluated=lambda x: x):
         super().__init__()

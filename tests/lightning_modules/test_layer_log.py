@@ -1,4 +1,4 @@
-"""The keys of layers' curves, how many of them W&B shows, and the picture of all."""
+"""The keys of layers' curves, how many of them W&B shows, and the picture."""
 
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -31,7 +31,7 @@ def test_means_leave_out_layers_without_the_measure():
 
 @pytest.mark.parametrize("norm", ["sn", "bin", "ibn"])
 def test_fifty_layers_make_few_panels(norm):
-    """A panel is a key that is logged and not hidden: W&B's own way of making them."""
+    """W&B creates a panel for each key that is logged and not hidden."""
     if norm == "ibn":
         log = LayerLog("ibn", [(i, f"layer1.{i}.bn1") for i in range(50)], MEASURES)
     else:

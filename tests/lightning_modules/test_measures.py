@@ -1,4 +1,4 @@
-"""Measures: how values are shown, which way is better, and what is said of one that nobody knows."""
+"""Measures: how values are shown, which direction is better, and the error for unknown ones."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ from lightning_modules.measures import (
 
 @pytest.fixture
 def own(monkeypatch) -> Measure:
-    """A measure of a user's own task: a distance, of which less is better."""
+    """A measure of a user's own task: a distance, where lower is better."""
     monkeypatch.setattr(measures, "_REGISTRY", registered())
     return register_measure(Measure("fid", "FID", "", better="lower", scale=1, digits=2))
 

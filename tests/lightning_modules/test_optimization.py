@@ -1,4 +1,4 @@
-"""Every schedule and warm-up against its formula at every step, and what the optimisers of all recipes hold."""
+"""Every schedule and warm-up compared with its formula at every step, and the optimisers of all recipes."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ from lightning_modules.training_recipe import TrainingRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainingRecipe):
-    """All that a new task's recipe has to say besides names."""
+    """Everything that a new task's recipe needs besides names."""
 
     max_steps: int = 1000
     warmup_steps: int = 0
@@ -193,7 +193,7 @@ SGD = {
 
 
 def tiny(name: str, **parts):
-    """A recipe on a small network; what trains it is the recipe's own."""
+    """A recipe with a small network; its training settings are the recipe's."""
     sizes = {"backbone": "cifar_resnet8", "width": 0.25, "image_size": 16, "resize": None, "small_images": False}
     return dataclasses.replace(CLASSIFICATION_RECIPES[name], **sizes, **parts)
 
@@ -281,7 +281,7 @@ def test_a_restarted_schedule_goes_on_with_the_same_rates(schedule):
 
 
 def stepped(configured: dict, steps: int) -> list[float]:
-    """The rates of so many steps."""
+    """The learning rates of the first steps."""
     optimizer, schedule, rates = configured["optimizer"], configured["lr_scheduler"]["scheduler"], []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -291,7 +291,7 @@ def stepped(configured: dict, steps: int) -> list[float]:
 
 
 class Rates(pl.Callback):
-    """The rate that each optimiser step was made with."""
+    """The learning rate of each optimiser step."""
 
     def __init__(self):
         self.rates = []

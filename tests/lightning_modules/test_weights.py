@@ -1,4 +1,4 @@
-"""Files given as checkpoints: what is none, what is wrapped, and what a checkpoint of ours keeps of its training."""
+"""Files passed as checkpoints: wrong files, wrapped networks, and the settings in our own checkpoints."""
 
 import argparse
 import copy
@@ -36,7 +36,7 @@ def state():
 
 
 def written(make):
-    """A file whose contents `make` gives as bytes."""
+    """A file with the bytes that `make` returns."""
     return lambda file: file.write_bytes(make(file))
 
 
@@ -211,7 +211,7 @@ def test_lightnings_average_is_what_is_loaded(tmp_path):
 
 
 def kept(module, file, **changes):
-    """A checkpoint of a module, with other hyper-parameters (None takes one out)."""
+    """A checkpoint of a module with changed hyper-parameters (None removes one)."""
     trainer = pl.Trainer(**QUIET)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(file, weights_only=True)

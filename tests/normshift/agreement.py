@@ -1,4 +1,4 @@
-"""Layers held against their formulas in float64, by the largest element."""
+"""Compares layers with their formulas in float64, relative to the largest element."""
 
 import torch
 
@@ -6,7 +6,7 @@ from tests.normshift.written_out import state_of, written_out
 
 
 def close(actual, expected, tolerance):
-    """Within `tolerance` of the largest element."""
+    """Assert that the difference is within `tolerance` of the largest element."""
     assert actual.shape == expected.shape
     scale = expected.double().abs().max().clamp_min(1e-12)
     error = (actual.double() - expected.double()).abs().max()
@@ -14,7 +14,7 @@ def close(actual, expected, tolerance):
 
 
 def run(layer, x, seed):
-    """Output and gradients of a layer: by "x" and by every parameter."""
+    """Output of a layer, and gradients with respect to "x" and every parameter."""
     x = x.detach().requires_grad_()
     y = layer(x)
     y.backward(seed.to(y.dtype))
@@ -22,7 +22,7 @@ def run(layer, x, seed):
 
 
 def run_written_out(layer, x, seed):
-    """The same by the formula, in float64; to be called before the layer has moved its running averages."""
+    """The same from the formula in float64; call it before the layer updates its running averages."""
     x, state = x.detach().double().requires_grad_(), state_of(layer)
     y = written_out(layer, x, state)
     wanted = {"x": x} | {name: state[name] for name, _ in layer.named_parameters()}

@@ -11,7 +11,7 @@ def seed():
 
 @pytest.fixture(params=["torch", "compiled"])
 def backend(request, monkeypatch):
-    """Plain torch and the compiled kernels in turn, for the layers, too."""
+    """Runs a test with plain torch and with the compiled kernels, also for the layers."""
     if request.param == "torch":
         monkeypatch.setenv("NORMSHIFT_KERNELS", "torch")
         return reference

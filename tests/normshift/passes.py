@@ -1,4 +1,4 @@
-"""A backend's passes against their formulas in float64, on any layout and type of activation."""
+"""Compares a backend's passes with their formulas in float64, for any layout and type of activation."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Where the blurs go, what stays as it was, and that a shift by one pixel then changes less."""
+"""The positions of blurs, what does not change, and that outputs then depend less on a shift by one pixel."""
 
 import contextlib
 import copy
@@ -120,7 +120,7 @@ def pictures(n=4, size=64):
 
 
 def feature_map(model, x):
-    """What the network pools globally."""
+    """The input of the network's global pooling."""
     if hasattr(model, "forward_features"):
         return model.forward_features(x)
     if isinstance(model, densenet.DenseNet):
@@ -145,7 +145,7 @@ def strides(model):
 
 
 def blurs(model):
-    """Where each blur stands: its neighbour's name -> (side, channels, stride)."""
+    """The position of each blur: its neighbour's name -> (side, channels, stride)."""
     found = {n: m for n, m in model.named_modules() if isinstance(m, BlurPool2d)}
     return {n: (m.channels, m.stride, m.filter_size) for n, m in found.items()}
 
@@ -526,15 +526,15 @@ REFUSED = {
     "nothing to anti-alias": lambda: behind(nn.ReLU()),
     "nothing to anti-alias: ": lambda: nn.Sequential(nn.Conv2d(3, 4, 7, 2)),
     "anti-aliased already: it blurs in '1.blur'": lambda: antialias(behind(nn.MaxPool2d(2))),
-    "first convs of stride 1, 2 and 4; that of '0' is .16, 16.": lambda: nn.Sequential(nn.Conv2d(3, 4, 16, 16)),
-    "beside the activation behind 'conv', in the forward of 'the network', a Shared": Shared,
+    "first convs of stride 1, 2 and 4; '0' has .16, 16.": lambda: nn.Sequential(nn.Conv2d(3, 4, 16, 16)),
+    "the blur behind 'conv', because its activation, in the forward of 'the network', a Shared": Shared,
     "cannot follow the forward of 'the network', a Branching": Branching,
     "slicing with a step in the forward of 'the network', a Sliced": Sliced,
     "call of max_pool2d in the forward of '1', a Pooling": lambda: behind(Pooling(), nn.MaxPool2d(2)),
     "'1', a Conv3d of stride": lambda: behind(nn.Conv3d(1, 1, 3, 2)),
     "'1', a BlurPool2d of stride 2": lambda: behind(timm.layers.BlurPool2d(4)),
     "cannot blur '1': it returns indices": lambda: behind(nn.MaxPool2d(2, return_indices=True)),
-    "the size that '1' gives": lambda: behind(nn.MaxPool2d(2, 2, 1, ceil_mode=True)),
+    "the ceil_mode of '1'": lambda: behind(nn.MaxPool2d(2, 2, 1, ceil_mode=True)),
     "'1' is AvgPool2d.kernel_size=8": lambda: behind(nn.AvgPool2d(8)),
     "of '1', a Sequential, calls it 2 times": lambda: behind(twice(nn.Conv2d(4, 4, 3, 2))),
 }
@@ -607,7 +607,7 @@ def circular_world():
 
 @torch.no_grad()
 def change_by_a_shift(model, x):
-    """Relative distance between the pooled features of images and of the same images one pixel on."""
+    """Relative distance between the pooled features of images and of the same images shifted by one pixel."""
     with circular_world():
         here, there = (feature_map(model, image).mean((2, 3)) for image in (x, x.roll((1, 1), (2, 3))))
     return ((here - there).norm() / here.norm()).item()

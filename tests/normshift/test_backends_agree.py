@@ -109,7 +109,7 @@ def layer_of(case):
 
 
 def outcome(layer, x, dy, case):
-    """Everything that comes of a step: output, gradients, running averages."""
+    """All results of a step: output, gradients, running averages."""
     layer, x = copy.deepcopy(layer), x.detach().requires_grad_(not case.x_is_frozen)
     y = layer(x)
     if y.requires_grad:

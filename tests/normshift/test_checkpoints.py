@@ -1,4 +1,4 @@
-"""Published checkpoints: the papers' key names and shapes, written out key by key, into converted networks."""
+"""Published checkpoints, with the papers' key names and shapes, are loaded into converted networks."""
 
 import re
 
@@ -16,7 +16,7 @@ BATCH = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def resnet(**options):
-    """One block and then two: enough for every stage to have a first and a last one."""
+    """Stages of one and two blocks, so that first and last blocks differ."""
     return torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=3, **options)
 
 
@@ -101,7 +101,7 @@ def with_dots(name):
 
 
 def holds(model, state, rename=lambda key: key):
-    """Every value of a checkpoint is in the model, and none besides."""
+    """The model has exactly the values of the checkpoint."""
     own = model.state_dict()
     expected = {rename(key): value for key, value in state.items()}
     counters = {key for key in own if key.endswith("num_batches_tracked")}

@@ -1,4 +1,4 @@
-"""Networks through torch's compiler, exporter and function transforms, against themselves in eager mode."""
+"""Networks in torch's compiler, exporter and function transforms, compared with eager mode."""
 
 import copy
 
@@ -110,7 +110,7 @@ def test_a_compiled_layer_takes_rho_as_clamped():
 @pytest.mark.filterwarnings("ignore:.*deprecated", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("make", [SwitchNorm2d, BatchInstanceNorm2d, IBN2d])
 def test_traces(make, tmp_path):
-    """Deprecated by torch, but what is drawn of a network by TensorBoard, and some deployments, still come by it."""
+    """Deprecated by torch, but TensorBoard's graphs and some deployments still use it."""
     layer, x = randomize(make(4)).eval(), torch.randn(2, 4, 5, 5)
     torch.jit.save(torch.jit.trace(layer, x), tmp_path / "traced.pt")
     other = torch.randn(3, 4, 5, 5)

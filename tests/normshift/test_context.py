@@ -1,4 +1,4 @@
-"""Formulas that know more than moments: the images' domains, the mode, a random draw, the layer's name."""
+"""Formulas that use the context: the images' domains, the training flag, random numbers, the layer's name."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ CHANNELS = 4
 
 
 def page_code() -> str:
-    """The norm with a weight for each domain, as docs/own-norm.md has it."""
+    """The norm of docs/own-norm.md with a weight for each domain."""
     page = (Path(__file__).parents[2] / "docs" / "own-norm.md").read_text()
     return next(code for code in re.findall(r"```python\n(.+?)```", page, re.DOTALL) if "DomainNorm" in code)
 
@@ -42,7 +42,7 @@ class NoisyNorm(AffineNorm):
 
 
 class NamedFormula(NoisyFormula):
-    """One that leaves a layer's scale alone by its name."""
+    """A norm that depends on the layer's name."""
 
     def __call__(self, moments, batch, weight, bias):
         scale = weight * torch.rsqrt(moments.var + self.eps)
@@ -160,7 +160,7 @@ def test_layers_are_told_their_names():
 
 
 class spec:
-    """A norm that is registered for a while."""
+    """A norm that is registered during one test."""
 
     def __init__(self, name, layer):
         self.spec = NormSpec(name, f"test norm {name}", layer)

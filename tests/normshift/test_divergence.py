@@ -1,4 +1,4 @@
-"""Feature divergence against Gaussian Kullback-Leibler divergences worked out apart from it."""
+"""Feature divergence compared with separately computed Kullback-Leibler divergences of Gaussians."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A batch of no images, as detectors send it: torch's norms let it through, and so do these."""
+"""Empty batches, which occur in detectors, pass through as in torch's norms."""
 
 import copy
 
@@ -50,7 +50,7 @@ every_layer = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LA
 
 
 def passes_through(layer, x, call=None):
-    """Forward and backward: shape, layout, type; gradients are there and 0; nothing is averaged."""
+    """Forward and backward: shape, layout and type fit, gradients are 0, running averages do not change."""
     before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
     x = x.requires_grad_()
     y = (layer if call is None else call)(x)
@@ -163,7 +163,7 @@ def same(actual, expected):
 
 @pytest.mark.slow
 def test_an_empty_share_takes_part(tmp_path):
-    """The other process gets what it gets alone; both have the same averages. Where all are empty, nothing happens."""
+    """The other process computes the same as alone; both get the same averages. If all are empty, nothing changes."""
     mp.spawn(worker, (str(tmp_path),), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for key in found[0]:

@@ -1,4 +1,4 @@
-"""What holds for every layer in every backend: its choice, gradients of gradients, memory, and torch's habits."""
+"""What holds for every layer in every backend: choice of backend, second derivatives, memory, torch's conventions."""
 
 import copy
 import os
@@ -70,7 +70,7 @@ def test_compiled_kernels_take_annotated_tensors(backend):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="they run here")
 def test_triton_that_cannot_run_leaves_it_to_plain_torch():
-    with pytest.warns(UserWarning, match="normshift's Triton kernels do not run here: its norms take plain torch"):
+    with pytest.warns(UserWarning, match="normshift's Triton kernels do not run here: its norms use plain torch"):
         assert backends._triton.__wrapped__() is None
 
 
@@ -308,7 +308,7 @@ def test_second_derivatives_of_vectors_are_right(make):
 
 
 def gradient_penalty(call, x, parameters):
-    """Gradients of the squared norm of a loss's gradient, with those by the parameters in it."""
+    """Gradients of the squared norm of a loss's gradient, which includes that with respect to the parameters."""
     inputs = [x, *parameters]
     first = torch.autograd.grad(
         call(x).square().mul(torch.arange(x.numel()).view(x.shape)).sum(), inputs, create_graph=True

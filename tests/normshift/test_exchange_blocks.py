@@ -1,4 +1,4 @@
-"""IBN-b rewrites a block's forward: only where that is the same forward but for the new norm; and wrapped networks."""
+"""IBN-b rewrites a block's forward only if nothing but the new norm changes; and wrapped networks."""
 
 import copy
 
@@ -51,7 +51,7 @@ def straight(block, x):
 
 
 WAYS = {
-    dropping: "its forward is another one in training than in evaluation",
+    dropping: "its forward differs between training and evaluation",
     branching: "cannot follow the forward of 'layer1.0', a Block",
     straight: "it finds no addition in its forward",
 }
@@ -66,7 +66,7 @@ def test_a_block_that_cannot_be_rewritten_is_refused_before_anything_is_exchange
 def test_a_forward_exchanged_on_one_object_is_not_lost():
     model = Network(plain)
     model.layer1[0].forward = lambda x: x
-    refused(model, lambda model: convert(model, "ibn-b"), "its forward was exchanged on this one object")
+    refused(model, lambda model: convert(model, "ibn-b"), "its forward was replaced on this one object")
 
 
 def test_tracing_leaves_each_modules_mode():

@@ -1,4 +1,4 @@
-"""Anti-aliasing and folding of layers with something of their own: the same function, or a sentence."""
+"""Anti-aliasing and folding of layers with forwards of their own: the same output, or an error."""
 
 import copy
 from collections import OrderedDict
@@ -26,7 +26,7 @@ def images(*shape):
 
 
 class Hard(nn.Conv2d):
-    """Its forward does not ask for its stride."""
+    """Its forward ignores its stride."""
 
     def forward(self, x):
         return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)

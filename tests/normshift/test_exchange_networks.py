@@ -1,4 +1,4 @@
-"""Other people's networks are the same functions after an exchange, whatever the order of exchanges."""
+"""Other libraries' networks compute the same after an exchange, in any order of exchanges."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""Networks written down for others to run: ONNX, and programs and traces that load where this library is not."""
+"""Exported networks: ONNX, and programs and traces that load without this library."""
 
 import copy
 import subprocess

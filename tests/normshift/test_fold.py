@@ -1,4 +1,4 @@
-"""Folded networks give what they gave before; what cannot be folded stays, and the report says why."""
+"""Folded networks compute the same as before; norms that cannot be folded stay, and the report says why."""
 
 import copy
 import functools
@@ -297,7 +297,7 @@ class Net(nn.Module):
 
 
 def changed(change, net=None):
-    """A network with something done to it."""
+    """A network after a change."""
     net = Net(lambda m, x: m.bn(m.conv(x))) if net is None else net
     change(net)
     return net

@@ -1,4 +1,4 @@
-"""The formulas' gradients, derived by hand and compiled as loops, against autograd's in float64."""
+"""The formulas' gradients, derived by hand and compiled, compared with autograd's in float64."""
 
 import pytest
 import torch
@@ -112,7 +112,7 @@ def test_loops_of_any_size(needs_loops, images, channels):
 
 @formulas
 def test_unused_statistics_have_no_gradient(formula):
-    """What a formula says it does not need of each image is 0 in its gradient, too."""
+    """If a formula says that it does not use an image's moments, their gradient is 0."""
     moments, batch, parameters, *seeds = case(formula, 3, 1.0)
     own = formula.own_moments(6, training=False)
     for name, gradient in zip(("mean", "var"), formula.gradient(moments, batch, parameters, *seeds), strict=False):

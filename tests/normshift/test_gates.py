@@ -1,4 +1,4 @@
-"""What gates() tells, and how parameter_groups() has gates trained."""
+"""The results of gates(), and how parameter_groups() trains gates."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Plain torch's passes and the compiled ones against their formulas in float64, on whatever a layer may be given."""
+"""Plain torch's and the compiled passes compared with their formulas in float64, for all kinds of inputs."""
 
 import pytest
 import torch

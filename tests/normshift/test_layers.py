@@ -1,4 +1,4 @@
-"""Every layer against its paper's formula, written out in float64, and against torch's own layers."""
+"""Every layer compared with its paper's formula in float64, and with torch's own layers."""
 
 import copy
 import gc

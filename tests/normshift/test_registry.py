@@ -1,4 +1,4 @@
-"""What the names of norms stand for, and what joins them."""
+"""The registered norms, and how norms are added."""
 
 import re
 import subprocess
@@ -79,7 +79,7 @@ def test_a_spec_says_what_its_layers_have(name):
 
 @pytest.fixture
 def plain():
-    """A norm of a user's, registered for a while."""
+    """A user's norm that is registered during one test."""
     layer = type("PlainNorm", (AffineNorm,), {"formula": lambda self: NORMS["in"](self.num_features).formula()})
     yield register_norm(NormSpec("plain", "a plain norm", layer))
     del NORMS._known["plain"]

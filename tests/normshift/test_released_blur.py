@@ -1,4 +1,4 @@
-"""Released anti-aliased checkpoints: the networks built module by module as they are published, beside ours."""
+"""Released anti-aliased checkpoints: networks built like the published ones, compared with ours."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""BIN's gate stays in [0, 1], whatever trains it or writes to it."""
+"""BIN's gate stays in [0, 1], with every optimiser and after every write."""
 
 import copy
 import pickle
@@ -31,7 +31,7 @@ def in_unit_interval(layer):
 
 
 def train(model, optimizer, steps=3):
-    """As somebody's training loop does, who has never heard of rho; checks it after every step."""
+    """A training loop without code for rho; checks rho after every step."""
     layer = next(m for m in model.modules() if isinstance(m, BatchInstanceNorm2d))
     target = torch.randn(4, 2, 5, 5)
     x = torch.randn(4, 3, 5, 5) * torch.rand(4, 3, 1, 1)

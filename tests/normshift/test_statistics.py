@@ -1,4 +1,4 @@
-"""Running statistics: by torch's and Lightning's tools, which look for torch's batch norms, and by the library."""
+"""Running statistics by torch's and Lightning's tools, which search for torch's batch norms, and by the library."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""Exchanging the norms of other people's networks, and what must stay as it was."""
+"""Exchanging the norms of other libraries' networks, and what must not change."""
 
 import copy
 import functools

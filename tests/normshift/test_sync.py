@@ -37,7 +37,7 @@ def case(layer, split):
 
 
 def step(model, x, seed):
-    """Forward and backward twice; everything that there is to compare."""
+    """Two forward and backward passes; returns all results."""
     for _ in range(2):
         model.zero_grad()
         x = x.detach().requires_grad_()
@@ -90,7 +90,7 @@ def worker(rank, folder):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each of the two processes got; they are started once for all the tests here."""
+    """The results of the two processes, which are started once for all tests here."""
     folder = tmp_path_factory.mktemp("sync")
     mp.spawn(worker, args=(str(folder),), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]

@@ -1,4 +1,4 @@
-"""Every backbone family under every norm, anti-aliased or not; what builds by name, and what is refused."""
+"""Every backbone family with every norm, anti-aliased or not; which names build a network, and which are refused."""
 
 import copy
 import itertools
@@ -219,7 +219,7 @@ def test_small_images_keep_their_size_up_to_the_second_stage(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "mobilenet_v2", "alexnet"])
 def test_complexity_is_the_published(name):
-    """torchvision prints parameters and 1e9 multiply-adds at 224 beside its weights."""
+    """torchvision lists parameters and 1e9 multiply-adds at 224 with its weights."""
     published = next(iter(torchvision.models.get_model_weights(name))).meta
     with torch.device("meta"):
         network = build_backbone(f"torchvision/{name}", 1000)
@@ -254,7 +254,7 @@ def test_complexity_counts_blurs_and_dense_convolutions_under_every_norm(norm):
 
 @pytest.fixture
 def published(monkeypatch):
-    """torchvision's download of ResNet-18, replaced by weights that are known."""
+    """Replaces torchvision's download of ResNet-18 by known weights."""
     torch.manual_seed(3)
     state, asked = torchvision.models.resnet18().state_dict(), []
 
@@ -339,7 +339,7 @@ def test_what_cannot_be_is_said_in_words(name, settings, says):
 
 
 def test_stochastic_depth_by_stage():
-    """(k + 1) / (stages + 1) of the rate in all blocks of stage k, the first one's too."""
+    """All blocks of stage k, also the first, have (k + 1) / (stages + 1) of the rate."""
     net = build_backbone("resnetrs50", 10, width=0.25, stochastic_depth=0.1, stochastic_depth_by="stage")
     rates = [{round(block.drop_path.drop_prob, 12) for block in getattr(net, f"layer{k}")} for k in (1, 2, 3, 4)]
     assert rates == [{0.04}, {0.06}, {0.08}, {0.1}]

@@ -1,4 +1,4 @@
-"""The CIFAR networks against the papers: parameters, shapes of stages, shortcuts, stochastic depth, initialisation."""
+"""The CIFAR networks compared with the papers: parameters, shapes, shortcuts, stochastic depth, initialisation."""
 
 import functools
 import math
@@ -161,7 +161,7 @@ def test_option_a_keeps_every_second_pixel_and_appends_zeros():
 
 
 def test_squeeze_excitation_and_the_averaged_shortcut_by_hand():
-    """The block's residual times a factor for each channel, and ResNet-D's shortcut, where the shape changes."""
+    """The block's residual is multiplied by a factor for each channel; ResNet-D's shortcut changes the shape."""
     options = {"squeeze_excitation": True, "averaged_shortcut": True}
     block = cifar_network("cifar_resnet8", 10, **options).layer2[0].double().eval()
     for norm in (block.bn1, block.bn2, block.downsample[-1]):
@@ -202,7 +202,7 @@ def test_an_option_changes_its_part_alone(option):
 
 
 def test_pre_activation_by_hand():
-    """Where the shape changes, both paths start behind the norm and ReLU; nothing stands behind the addition."""
+    """If the shape changes, both paths start after norm and ReLU; nothing follows the addition."""
     network = cifar_network("cifar_preresnet8", 10).double().eval()
     with torch.no_grad():
         for same, block in ((True, network.layer1[0]), (False, network.layer2[0])):

@@ -1,4 +1,4 @@
-"""Domain-adversarial training against its formulas."""
+"""Domain-adversarial training compared with its formulas."""
 
 import dataclasses
 import math
@@ -61,7 +61,7 @@ def test_the_gradient_is_reversed_and_the_value_is_not():
 
 
 def test_in_the_first_step_the_network_learns_classes_alone():
-    """The reversal starts at 0, so only the class loss moves the network; the discriminator learns at once."""
+    """The reversal starts at 0: first, the network learns from the class loss alone; the discriminator learns."""
     module = made()
     net = made().net.train()
     before = {key: value.clone() for key, value in module.named_parameters()}
@@ -129,7 +129,7 @@ def test_transfer_learning_librarys_reversal_counts_steps(at, strength):
 
 
 def test_transfer_learning_librarys_second_step_written_out():
-    """Both losses, the reversal of step 1, Nesterov momentum and rates by part, against two steps by hand."""
+    """Both losses, the reversal of step 1, Nesterov momentum and learning rates, compared with two steps by hand."""
     torch.manual_seed(0)
     module = DomainAdversarialModule(TLL, "bn", ("a", "b"), ["x"])
     twin = DomainAdversarialModule(TLL, "bn", ("a", "b"), ["x"])
@@ -162,7 +162,7 @@ def test_transfer_learning_librarys_second_step_written_out():
 
 
 def test_domainbeds_turns_written_out():
-    """Two turns of each half by two Adam optimisers of their own, as DomainBed has them."""
+    """Two steps of network and discriminator each, with separate Adam optimisers, as in DomainBed."""
     parts = {"backbone": "cifar_resnet8", "width": 0.25, "image_size": 16, "resize": None, "squash": False}
     recipe = dataclasses.replace(CLASSIFICATION_RECIPES["domainbed-dann"], **parts, batch_size=2, lr_batch=2, lr=1e-3)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""How classification trains and is evaluated, against torchmetrics-free arithmetic."""
+"""Training and evaluation of classification, compared with arithmetic without torchmetrics."""
 
 import dataclasses
 
@@ -110,7 +110,7 @@ def test_unknown_names_say_what_there_is():
 
 
 class Evaluations(pl.Callback):
-    """What the module said and weighed at each evaluation."""
+    """The module's results and weights at each evaluation."""
 
     def __init__(self):
         self.scores, self.weights = [], []
@@ -124,7 +124,7 @@ class Evaluations(pl.Callback):
 
 @pytest.mark.parametrize("select_on", [("one",), ("two", "three")])
 def test_the_best_evaluation_counts_and_its_weights_come_back(select_on, tmp_path):
-    """Interrupted in between, and resumed: the best of both halves."""
+    """A training is interrupted and resumed; the best evaluation of both parts is selected."""
     torch.manual_seed(0)
     names, recipe = ["one", "two", "three"], dataclasses.replace(RECIPE, lr=3.0)
     watch, loaders = Evaluations(), [loader(31, seed) for seed in (1, 2, 3)]

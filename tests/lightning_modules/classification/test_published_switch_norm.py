@@ -1,4 +1,4 @@
-"""Switchable Normalization's published ResNets, v1 and v2, written out beside ours: the same function."""
+"""Switchable Normalization's published ResNets, v1 and v2, compute the same as ours."""
 
 import copy
 import re

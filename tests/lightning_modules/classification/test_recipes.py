@@ -1,4 +1,4 @@
-"""The recipes against their papers, and one optimiser step of each against the same step written out by hand."""
+"""The recipes compared with their papers, and one optimiser step of each with the same step by hand."""
 
 import dataclasses
 import math
@@ -55,7 +55,7 @@ def batches() -> DataLoader:
 
 
 def tiny(name: str, **parts) -> ClassificationRecipe:
-    """A recipe on a network and images that a test can afford; everything that trains is the recipe's own."""
+    """A recipe with a small network and small images; all training settings are the recipe's."""
     sizes = {"backbone": "cifar_resnet8", "width": 0.25, "image_size": 16, "resize": None, "small_images": False}
     return dataclasses.replace(CLASSIFICATION_RECIPES[name], **sizes, **parts)
 
@@ -123,7 +123,7 @@ def test_published_lengths_in_steps():
 
 
 def test_resnet_rs_sees_the_published_part_of_an_evaluation_image():
-    """The extra pixels of the code's table, around the middle 7/8."""
+    """The additional pixels in the code's table, around the middle 7/8."""
     for size, extra in {160: 23, 192: 27, 224: 32, 256: 37, 320: 46}.items():
         recipes = [recipe for name, recipe in CLASSIFICATION_RECIPES.items() if name.endswith(f"-{size}")]
         assert recipes and {recipe.resize for recipe in recipes} == {size + extra}

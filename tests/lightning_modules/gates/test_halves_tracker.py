@@ -1,4 +1,4 @@
-"""What is said of IBN's halves, against numpy and by real trainings of a network of a few weights."""
+"""The measures of IBN's halves, compared with numpy and in real trainings of a tiny network."""
 
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -56,7 +56,7 @@ class Small(pl.LightningModule):
 
 
 class Recorder(WandbLogger):
-    """A W&B logger whose run only remembers what it is given."""
+    """A W&B logger whose run only stores what is logged."""
 
     run = MagicMock()
 
@@ -119,7 +119,7 @@ def test_resume_goes_on_with_the_picture(tmp_path, monkeypatch):
 
 
 def test_where_weights_are_averaged_the_average_is_looked_at_as_it_is_evaluated(tmp_path, monkeypatch):
-    """Of an average that moves to zero the two halves let nothing through; neither it nor its modes are changed."""
+    """If the averaged weights become zero, both halves return zero; the average and its modes do not change."""
     seen = []
 
     def to_zero(averages, current, updates) -> None:

@@ -1,4 +1,4 @@
-"""Whatever gates a layer announces are drawn by all: figures, page and terminal."""
+"""Figures, report and terminal draw all gates that a layer announces."""
 
 from io import StringIO
 from pathlib import Path
@@ -21,7 +21,7 @@ LAYERS = 4
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    """An arm whose norm nobody here knows: one gate a layer, shares, values that are no shares, channels' own."""
+    """An arm with an unknown norm: one gate per layer, shares, values that are not shares, gates of channels."""
     dice, rows = np.random.default_rng(0), []
     for epoch, depth in np.ndindex(3, LAYERS):
         place = {"arm": "mine-8", "norm": "mine", "seed": 0, "epoch": epoch, "step": 5 * epoch, "depth": depth}

@@ -1,4 +1,4 @@
-"""gates.parquet stays small, and what it keeps is exact."""
+"""gates.parquet stays small, and its values are exact."""
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def test_state_survives_a_round_trip(tmp_path):
 
 @pytest.mark.parametrize("norm", ["sn", "bin"])
 def test_a_hundred_epochs_of_a_resnet101_are_below_five_megabytes(norm, tmp_path):
-    """With gates that move all the time and at random, which compress worst."""
+    """Gates that change randomly all the time compress badly."""
     with torch.device("meta"):
         network = convert(torchvision.models.resnet101(), norm)
     reader = GateReader(network)

@@ -1,4 +1,4 @@
-"""What GateTracker leaves behind, after real trainings of a network of a few weights."""
+"""The files and logs of GateTracker after real trainings of a tiny network."""
 
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -44,7 +44,7 @@ class Small(pl.LightningModule):
 
 @pytest.fixture(autouse=True)
 def blank_pictures(monkeypatch):
-    """Drawing takes longer than these trainings; what is drawn is tested elsewhere."""
+    """Drawing would take longer than these trainings; figures are tested elsewhere."""
     monkeypatch.setattr(gate_tracker, "draw_gates", lambda frame: Figure((1, 1)))
     monkeypatch.setattr(layer_log, "draw_layer_map", lambda *_: Figure((1, 1)))
 
@@ -194,7 +194,7 @@ def test_network_without_gates_leaves_no_trace(tmp_path):
 
 
 class Recorder(WandbLogger):
-    """A W&B logger whose run only remembers what it is given."""
+    """A W&B logger whose run only stores what is logged."""
 
     run = MagicMock()
 
@@ -208,7 +208,7 @@ NAMES = {"net.1": "000_1", "net.4": "001_4", "net.7": "002_7"}
 
 
 def logged(run: MagicMock) -> list[dict]:
-    """What the tracker logged; Lightning logs as well."""
+    """What the tracker has logged, without what Lightning has."""
     calls = [call.args[0] for call in run.log.call_args_list]
     return [call for call in calls if any("gates/" in key for key in call)]
 
@@ -298,7 +298,7 @@ def test_wandb_gets_nothing_from_a_network_without_gates(tmp_path, monkeypatch):
 
 
 def test_wandb_takes_gates_that_have_hardly_moved(tmp_path, monkeypatch):
-    """A range that holds no 32 floating-point numbers cannot be cut into 32 bins of its own."""
+    """A range with fewer than 32 floating-point numbers cannot be divided into 32 bins."""
     monkeypatch.setattr(Recorder, "run", MagicMock())
     module = Small()
     next(layer for layer in module.modules() if isinstance(layer, BatchInstanceNorm2d)).rho.data[0] -= 1e-7

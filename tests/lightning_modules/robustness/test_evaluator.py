@@ -57,7 +57,7 @@ class Images:
 
 
 class Brightest(nn.Module):
-    """The class is the channel with the highest mean, over the whole image or at one pixel."""
+    """Predicts the channel with the highest mean, over the whole image or at one pixel."""
 
     def __init__(self, pixel=None, scale=1.0):
         super().__init__()
@@ -208,7 +208,7 @@ def test_crop_is_what_training_evaluates_by(size, resize, shape):
 
 
 def positions(size):
-    """An image that says where each of its pixels was."""
+    """An image whose values are the positions of its pixels."""
     rows, columns = np.mgrid[:size, :size]
     return np.stack([rows, columns, rows * 0], -1).astype(np.uint8)
 
@@ -232,7 +232,7 @@ def test_two_crops_of_eight_images_in_a_row_are_cut_alike():
 
 
 def test_sequences_are_cut_from_a_larger_picture():
-    """ImageNet-P's: shorter side 256, the middle 224; frame 20 of `translate` is the picture at rest."""
+    """As in ImageNet-P: shorter side 256, centre crop 224; frame 20 of `translate` is not shifted."""
     image = np.random.default_rng(0).integers(0, 256, (256, 300, 3), np.uint8)
     clip = views.sequence(views.EvaluationCrop(224, 232), "translate", None, seed=0)(image, 3)
     assert clip.shape == (41, 224, 224, 3)

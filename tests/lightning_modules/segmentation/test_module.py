@@ -75,7 +75,7 @@ def test_results_say_which_classes_their_mean_is_over():
 
 
 def test_results_are_a_row_a_value():
-    """By hand: 0.5 of one class, whose mean is 0.5; 0.25 and 0 of two, whose mean is 0.125 and whose chance is 1/2."""
+    """By hand: one class with IoU 0.5, mean 0.5; two classes with 0.25 and 0, mean 0.125 and chance 1/2."""
     net = module(domains=[SOURCE, Domain("synthia", [], STREET, SYNTHIA_EVALUATED, {})])
     net.evaluation = [{0: 0.5}, {0: 0.25, 9: 0.0}]
     rows = [(row["domain"], row["role"], row["measure"], row["value"]) for row in net.results()]
@@ -140,7 +140,7 @@ def test_a_batch_without_a_known_pixel_costs_nothing():
 
 @pytest.mark.parametrize("norm", ["sn", "bin", "ibn-a", "ibn-b", "in", "gn"])
 def test_one_image_trains_through_aspps_pooling_branch(norm):
-    """The pooling branch normalises a 1x1 map; with one image, batch norm has one value there and refuses."""
+    """The pooling branch normalises a 1x1 map; with one image, batch norm has one value there and raises an error."""
     net = module(norm, norm_in="both")
     if norm.startswith("ibn"):
         convert(net.net.decoder, "sn")
@@ -193,7 +193,7 @@ def test_encoder_weights_come_from_a_published_checkpoint(tmp_path):
 
 
 def test_squeeze_and_excitation_of_the_published_networks_loads(tmp_path):
-    """IBN-Net's SE layers are linear, without biases, and called se.fc.0 and se.fc.2."""
+    """IBN-Net's SE layers are linear layers without biases, named se.fc.0 and se.fc.2."""
     recipe = dataclasses.replace(SMOKE, backbone="seresnet18")
     donor = module("ibn-a", recipe=recipe).net.encoder.model.state_dict()
     published = {}

@@ -1,4 +1,4 @@
-"""RobustNet's networks against its published layers: parameters by part, dilations, shapes, names, the function."""
+"""RobustNet's networks compared with the published layers: parameters, dilations, shapes, names, outputs."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def module(recipe, norm="bn", **options) -> SegmentationModule:
 
 
 def sized(recipe, norm="bn") -> SegmentationModule:
-    """The published size, without its numbers: shapes and settings alone."""
+    """The network in its published size, with shapes and settings but without values."""
     with torch.device("meta"):
         return module(recipe, norm)
 
@@ -112,7 +112,7 @@ def functional(state: dict, features: list[torch.Tensor], rates=(6, 12, 18)) -> 
 
 
 def shuffled_norms(net: nn.Module) -> nn.Module:
-    """Batch norms with weights and averages that are no 0 and 1."""
+    """Give batch norms weights and averages other than 0 and 1."""
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             for tensor in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
@@ -186,7 +186,7 @@ DEEP = {"conv1.0": "layer0.0", "conv1.1": "layer0.1", "conv1.3": "layer0.3", "co
 
 
 def released(net: SegmentationModule, stem: dict) -> dict:
-    """A network's tensors as RobustNet's files name them."""
+    """A network's tensors, with the names in RobustNet's files."""
     found = {}
     for key, value in net.net.encoder.model.state_dict().items():
         owner, _, leaf = key.rpartition(".")
