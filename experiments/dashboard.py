@@ -1,28 +1,28 @@
-"""A W&B workspace and a report of all runs in a project: domain gap, gates, batch sizes, robustness.
+"""Make a W&B workspace and a W&B report of all runs in a project: domain gap, gates, batch sizes, robustness.
 
-Once runs are there (`wandb sync` sends offline ones):
+When the project has runs (`wandb sync` uploads offline ones), this makes a new workspace and a new report, and prints
+their addresses. Older ones are kept:
 
     python experiments/dashboard.py --project normshift
 
-builds both anew and prints where they are; a workspace that is there already stays. Without network or login, the same
-specification as a file:
+Without network or login, this writes the same specification to a file:
 
     python experiments/dashboard.py --project normshift --dry-run dashboard.json
 
-Panels name the keys that studies log (`experiments.study.wandb_runs.outcome`, `lightning_modules.layer_log`), which are
-the same whatever the domains are called. The curves of single layers are hidden from W&B's automatic panels; here they
-are.
+Panels show the keys that studies log (`experiments.study.wandb_runs.outcome`, `lightning_modules.layer_log`), which do
+not depend on the domains' names. They include the curves of single layers, which W&B's automatic panels do not show.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from experiments.study.flags import UsageError, check_numbers, one_sentence, parse
+from experiments.study.flags import UsageError, check_numbers, one_sentence, parse, register_plugins
+from normshift.registry import NORMS
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 TITLE = "NormShift"
 STEP = "trainer/global_step"
-LABELS = ("in", "ln", "bn")
 
 
 @dataclass
@@ -38,13 +37,16 @@ class Flags:
     """Flags of the dashboard."""
 
     project: str = ""
-    """The W&B project, NAME or ENTITY/NAME."""
+    """The W&B project: NAME or ENTITY/NAME."""
     layers: int = 20
-    """Norm layers that get panels of their own, counted from the input; a ResNet-18 has 20, a ResNet-50 53."""
+    """Number of norm layers with their own panels, counted from the input; a ResNet-18 has 20, a ResNet-50 53."""
+    plugin: list[str] = field(default_factory=list)
+    """Python files that register your own norms, whose gates then get panels too (docs/own-norm.md)."""
     dry_run: str | None = None
-    """Write the specification to this file as JSON, and leave W&B alone."""
+    """Write the specification to this JSON file, and do not contact W&B."""
 
     def __post_init__(self):
+        register_plugins(self)
         check_numbers(self)
         entity, slash, name = self.project.rpartition("/")
         if not name or "/" in entity or (slash and not entity):
@@ -56,7 +58,7 @@ class Part(NamedTuple):
 
     name: str
     text: str
-    panels: Callable[[Flags], list]  # made anew for each: a panel belongs to one page
+    panels: Callable[[Flags], list]  # called for each page, since a panel belongs to one page
     is_open: bool = True
 
 
@@ -64,7 +66,7 @@ def domain_gap(flags: Flags) -> list:
     import wandb_workspaces.reports.v2 as wr
 
     return [
-        bar("final/drop", "what is lost from source to targets"),
+        bar("final/drop", "drop from source to targets"),
         bar("final/source", "on the source"),
         bar("final/target", "on the targets, mean"),
         bar("final/divergence", "feature divergence between source and targets, mean of layers"),
@@ -74,15 +76,29 @@ def domain_gap(flags: Flags) -> list:
     ]
 
 
+def gate_measures() -> dict[tuple[str, str], list[str]]:
+    """What is logged of the gates of every registered norm: from statistic and title to measures, such as "mean/bn"."""
+    from lightning_modules.gates.tracker import GateMeasures  # imports torch
+    from normshift.gate_reader import GateReader
+
+    norms, measures = {}, {}
+    for norm, spec in NORMS.items():
+        headings = {gate.statistic: gate.heading for gate in spec.gates}
+        slots = GateReader(spec(8, dims=max(spec.dims))).slots
+        for statistic in dict.fromkeys(slot.statistic for slot in slots):
+            kind = statistic, headings.get(statistic, statistic)
+            norms.setdefault(kind, []).append(norm)
+            names = GateMeasures([slot for slot in slots if slot.statistic == statistic]).names
+            measures[kind] = list(dict.fromkeys([*measures.get(kind, []), *names]))
+    return {(kind[0], f"{kind[1]} of {', '.join(norms[kind])}"): names for kind, names in measures.items()}
+
+
 def gates_over_time(flags: Flags) -> list:
-    shares = {"mean": "SN's mean", "var": "SN's variance"}
     return [
         *(
-            line(f"{title}: shares, mean of layers", *(f"gates/{statistic}/{label}" for label in LABELS))
-            for statistic, title in shares.items()
+            line(f"{title}: mean of layers", *(f"gates/{measure}" for measure in measures))
+            for (_, title), measures in gate_measures().items()
         ),
-        line("BIN's rho: share of channels near 0 and near 1", "gates/rho/near_0", "gates/rho/near_1"),
-        line("BIN's rho: mean", "gates/rho/mean"),
         line("IBN's halves: standard deviation", "ibn/in_std", "ibn/bn_std"),
         line("IBN's halves: mean", "ibn/in_mean", "ibn/bn_mean"),
         line("IBN's BN half: share of the variance between images", "ibn/bn_between_images"),
@@ -97,29 +113,28 @@ def gates_by_layer(flags: Flags) -> list:
         "ibn/map": "IBN's halves, layer by epoch",
         "gates/across_layers": "gates across the layers",
     }
-    measures = {
-        "gates/mean/bn": "SN's mean: BN's share",
-        "gates/mean/in": "SN's mean: IN's share",
-        "gates/var/bn": "SN's variance: BN's share",
-        "gates/var/in": "SN's variance: IN's share",
-        "gates/rho/near_0": "BIN's rho: share of channels near 0",
-        "gates/rho/near_1": "BIN's rho: share of channels near 1",
-        "ibn/bn_between_images": "IBN's BN half: share of the variance between images",
+    titles = {
+        f"gates/{measure}": f"{title}: {measure.partition('/')[2]}"
+        for (_, title), measures in gate_measures().items()
+        for measure in measures
     }
+    titles["ibn/bn_between_images"] = "IBN's BN half: share of the variance between images"
     pictures = [wr.MediaBrowser(title=title, media_keys=[key], num_columns=1) for key, title in maps.items()]
-    return pictures + [layer_lines(f"{title}, a line a layer", f"layers/{key}/.*") for key, title in measures.items()]
+    return pictures + [
+        layer_lines(f"{title}, a line for each layer", f"layers/{key}/.*") for key, title in titles.items()
+    ]
 
 
 def single_layers(flags: Flags) -> list:
-    """The mixtures' curves of one layer together."""
+    """A panel for each layer and kind of gate, with the curves of all its measures."""
+    patterns = {
+        title: f"layers/gates/{statistic}/({'|'.join(measure.partition('/')[2] for measure in measures)})"
+        for (statistic, title), measures in gate_measures().items()
+    }
     return [
-        layer_lines(f"layer {depth}: {title}", f"layers/{measure}/{depth:03d}_.*")
+        layer_lines(f"layer {depth}: {title}", f"{pattern}/{depth:03d}_.*")
         for depth in range(flags.layers)
-        for measure, title in (
-            ("gates/mean/.*", "SN's mean"),
-            ("gates/var/.*", "SN's variance"),
-            ("gates/rho/(mean|near_0|near_1)", "BIN's rho"),
-        )
+        for title, pattern in patterns.items()
     ]
 
 
@@ -167,17 +182,17 @@ def robustness(flags: Flags) -> list:
 
 SECTIONS = [
     Part(
-        "Domain gap", "What every norm keeps on the source and on the targets, and what it loses between.", domain_gap
+        "Domain gap", "Accuracy of each norm on the source and on the targets, and the drop between them.", domain_gap
     ),
-    Part("Gates over time", "Which statistics the switchable norms turn to, averaged over layers.", gates_over_time),
+    Part("Gates over time", "Which statistics the norms with gates use, averaged over layers.", gates_over_time),
     Part(
         "Gates by layer", "The same layer by layer; the number in a layer's name counts from the input.", gates_by_layer
     ),
-    Part("Gates of single layers", "The curves of one layer together.", single_layers, is_open=False),
-    Part("Batch-size study", "What is left of a norm when fewer images are normalised together.", batch_sizes),
+    Part("Gates of single layers", "The gates of one layer in one panel.", single_layers, is_open=False),
+    Part("Batch-size study", "Accuracy of each norm when fewer images are normalised together.", batch_sizes),
     Part(
         "Robustness",
-        "Accuracy under shifts, corruptions, perturbations; needs runs with `--evaluate`, or of eval_robustness.py.",
+        "Accuracy under shifts, corruptions and perturbations, of runs with `--evaluate` or of eval_robustness.py.",
         robustness,
     ),
 ]
@@ -221,11 +236,11 @@ def run(flags: Flags) -> None:
     except (wandb.Error, OSError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"W&B did not take the dashboard: {' '.join(str(error).split())}") from error
+        raise UsageError(f"W&B refused the dashboard: {' '.join(str(error).split())}") from error
 
 
 def pages(flags: Flags, entity: str) -> tuple[Workspace, Report]:
-    """The workspace and the report, not yet saved. `entity` owns a project that is named without one."""
+    """The workspace and the report, not yet saved. `entity` is that of a project that is named without one."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces import expr
@@ -241,7 +256,7 @@ def pages(flags: Flags, entity: str) -> tuple[Workspace, Report]:
     )
     blocks = [wr.TableOfContents()]
     for part in SECTIONS:
-        if part.panels is single_layers:  # a page to read is not the place for sixty small panels
+        if part.panels is single_layers:  # sixty small panels are too many for a report
             continue
         runs = wr.Runset(name="by norm", groupby=["config.norm"])  # of the report's own project
         blocks += [wr.H2(part.name), wr.P(part.text), wr.PanelGrid(runsets=[runs], panels=part.panels(flags))]
@@ -250,7 +265,7 @@ def pages(flags: Flags, entity: str) -> tuple[Workspace, Report]:
 
 
 def bar(key: str, title: str):
-    """One number at the end of every run, by norm."""
+    """One number from the end of every run, grouped by norm."""
     import wandb_workspaces.reports.v2 as wr
 
     grouped = {"groupby": wr.Config("norm"), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}

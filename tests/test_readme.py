@@ -28,7 +28,7 @@ TEXTS = [*PAGES.values(), *((ROOT / "experiments" / f"{name}.py").read_text() fo
 COMMANDS = [
     (name, arguments)
     for text in TEXTS
-    for name, arguments in re.findall(r"^ *python experiments/(\w+)\.py(.*)$", text.replace("\\\n", ""), re.MULTILINE)
+    for name, arguments in re.findall(r"^ *python experiments/(\w+)\.py(.*)$", re.sub(r"\\+\n", "", text), re.MULTILINE)
 ]
 
 

@@ -1,7 +1,7 @@
-"""The numbers that flags take, the same in every script that has a flag of that name, and what else values must be.
+"""Bounds of numeric flags, which are the same in every script that has a flag of that name, and types of values.
 
-What is not named in `BOUNDS` is between -LARGEST and LARGEST. Upper bounds are far above what anybody trains with: they
-keep a slip of the finger from filling the memory or the table of processes.
+A flag that is not in `BOUNDS` lies between -LARGEST and LARGEST. Upper bounds are far above useful values: they only
+keep a typing error from filling the memory or starting thousands of processes.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def flag(name: str) -> str:
 
 
 def plain(number: float) -> str:
-    """A bound as a reader wants it: 4294967295, 0.05, 1e-12."""
+    """A bound in readable form: 4294967295, 0.05, 1e-12."""
     return str(int(number)) if float(number).is_integer() and abs(number) < LARGEST else f"{number:g}"
 
 
@@ -116,11 +116,11 @@ def _long(value) -> bool:
 
 
 def fitting(value: Any, kind: Any) -> Any:
-    """A value of a config.yaml as its flag has it: lists become tuples where those are wanted, whole numbers and texts
-    such as "1e-3" (which YAML takes for one) floats.
+    """Convert a value of a config.yaml to its flag's type: lists to tuples, and integers and texts such as "1e-3"
+    (which YAML reads as text) to floats.
 
     Raises:
-        TypeError: it does not fit; says what was expected.
+        TypeError: it does not have that type; the message says what was expected.
     """
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):

@@ -1,4 +1,4 @@
-"""How a script ends where it cannot do what it was asked for: in one sentence, and with a status of its own."""
+"""How a script ends on an error that the user can correct: with one sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from experiments.study.stops import exit_if_stopped
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done; one sentence that says what can."""
+    """The flags ask for something that cannot be done; the message is one sentence that says what can."""
 
 
 class TrainingsFailed(RuntimeError):
-    """Some of a study's trainings failed; what came of the others is written. Ends a script with status `FAILED`."""
+    """Some of a study's trainings failed; the results of the others are written. The script ends with status
+    `FAILED`."""
 
 
 FAILED = 3
-"""Exit status of a study of which a training has failed. (2: it could not be started as it was asked for.)"""
+"""Exit status of a study with a failed training. (2: its flags or data are wrong.)"""
 
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn what a user can mend into one sentence and exit status 2: wrong flags, data that is not in order, files that
-    cannot be read or written, memory that does not suffice. After Ctrl-C and SIGTERM the status is theirs; where
-    trainings failed it is 3."""
+    """Turn errors that a user can correct into one sentence and exit status 2: wrong flags, damaged data, files that
+    cannot be read or written, too little memory. After Ctrl-C and SIGTERM the status is that of the signal; after
+    failed trainings it is 3."""
     try:
         yield
         exit_if_stopped()
@@ -38,7 +39,7 @@ def one_sentence() -> Iterator[None]:
     except KeyboardInterrupt:  # where the signal's handler is not ours
         sys.exit(128 + signal.SIGINT)
     except BaseException as error:
-        exit_if_stopped()  # whatever was raised then was raised by the stop, such as a worker's end
+        exit_if_stopped()  # the stop caused the error, for example by ending a worker
         sentence = mendable(error)
         if sentence is None:
             raise
@@ -46,15 +47,15 @@ def one_sentence() -> Iterator[None]:
 
 
 def mendable(error: BaseException) -> str | None:
-    """An error as a sentence that says what is to be mended; None where the fault is the program's."""
-    kinds = {base.__name__ for base in type(error).__mro__}  # by name: they are from modules that load slowly
-    said = told(error)
+    """An error as a sentence that says what to correct; None if it is an error of the program."""
+    kinds = {base.__name__ for base in type(error).__mro__}  # by name: their modules import slowly
+    said = message_of(error)
     if isinstance(error, UsageError):
         return str(error)
     if "DataError" in kinds:
         return said
     if isinstance(error, OSError):
-        full = f"there is no room to write ({said}): make some; what is written so far stays."
+        full = f"the disk is full ({said}): make room; the files written so far are kept."
         return full if error.errno in FULL else f"{said.rstrip('.')}."
     if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds or "can't allocate memory" in str(error):
         return f"the memory does not suffice ({said[:200].rstrip('.')}): pass smaller sizes, or fewer --workers."
@@ -62,11 +63,11 @@ def mendable(error: BaseException) -> str | None:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a full disk says, or one's share of it."""
+"""Error numbers of a full disk, an exceeded quota and an exceeded file size."""
 
 
-def told(error: BaseException) -> str:
-    """What an error says. Out of a loader's worker that stands at the end of a traceback, behind the error's name."""
+def message_of(error: BaseException) -> str:
+    """An error's message. From a loader's worker it is the end of a traceback, after the error's name."""
     text = str(error)
     if text.startswith("Caught ") and "Traceback" in text:
         names = list(re.finditer(r"^[\w.]*Error: ", text, re.MULTILINE))
@@ -75,7 +76,7 @@ def told(error: BaseException) -> str:
 
 
 def fail(sentence: str, status: int = 2) -> NoReturn:
-    """Print one line, in which a name's line breaks and other unprintable characters are written out, and exit."""
+    """Print one line, in which unprintable characters (such as line breaks in a file's name) are escaped, and exit."""
     letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in sentence)
     print(f"error: {''.join(letters)}", file=sys.stderr)
     sys.exit(status)

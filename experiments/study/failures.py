@@ -1,7 +1,7 @@
-"""Trainings that failed: what is kept of each, and how tables tell of them.
+"""Failed trainings: the file that records each, and how tables show them.
 
-A training fails where it leaves the finite numbers. `OUT/ARM-seedN/failed.json` then says at which step and where; its
-last finite checkpoint stays beside it. The study goes on with its other arms, and ends with status 3.
+A training fails when a loss, weight or gradient is not finite. `OUT/ARM-seedN/failed.json` then says at which step and
+where, and the last finite checkpoint is kept. The study continues with its other arms, and ends with status 3.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from experiments.study.tables import Table
 
 FAILED_FILE = "failed.json"
-"""The file whose presence, without a result, says that a training has failed."""
+"""A training with this file and without a result has failed."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Failure:
 
 
 def write_failure(part: Path, error: Exception) -> None:
-    """Keep in a training's folder that it failed."""
+    """Record in a training's folder that it failed."""
     details = {"why": str(error)} | {name: getattr(error, name, None) for name in ("step", "what", "layer")}
     part.mkdir(parents=True, exist_ok=True)
     write_whole(part / FAILED_FILE, json.dumps(details, indent=1))
 
 
 def read_failure(run: Path, arm: str, seed: int) -> Failure | None:
-    """What is kept of a training that failed; None of one that did not."""
+    """The failure of a training; None if it did not fail."""
     part = part_folder(run, arm, seed)
     if (part / RESULT).exists():
         return None
@@ -66,10 +66,10 @@ def read_failures(run: Path, arms: Iterable[str], seeds: Iterable[int]) -> list[
 
 
 def with_gaps(results: DataFrame, failures: list[Failure], arms: dict[str, dict]) -> DataFrame:
-    """The results with rows for the failed trainings as well, whose numbers are missing.
+    """The results with added rows for the failed trainings, whose numbers are missing.
 
-    So a study's table has a place for them. The rows are those of a like training: of the arm under another seed, else
-    of another arm.
+    With them the study's table has rows for these trainings. They are copied from the same arm with another seed, or
+    else from another arm.
     """
     import pandas as pd
 
@@ -89,10 +89,10 @@ def with_gaps(results: DataFrame, failures: list[Failure], arms: dict[str, dict]
 
 
 def marked(table: Table | None, failures: list[Failure], arms: dict[str, dict]) -> Table | None:
-    """The table with its failed trainings counted beside their rows and told of below; rows for those without one.
+    """The table with failed trainings counted in their rows and named in the legend; arms without a row get one.
 
     Args:
-        table: None where no training has a result.
+        table: None if no training has a result.
     """
     import pandas as pd
 
@@ -111,5 +111,5 @@ def marked(table: Table | None, failures: list[Failure], arms: dict[str, dict]) 
     cells = table.cells.set_axis(rows).reindex([*rows, *(row for row in counts if row not in rows)])
     for column in table.columns:
         cells[column, "n"] = cells[column, "n"].fillna(0)
-    told = " ".join(f"Failed: {failure}." for failure in failures)
-    return dataclasses.replace(table, cells=cells, failed=counts, legend=f"{table.legend} {told}".strip())
+    note = " ".join(f"Failed: {failure}." for failure in failures)
+    return dataclasses.replace(table, cells=cells, failed=counts, legend=f"{table.legend} {note}".strip())

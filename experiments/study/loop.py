@@ -1,8 +1,8 @@
-"""The one loop of all studies: every arm under every seed is trained and evaluated; then come table, gates and report.
+"""The loop of all studies: train and evaluate every arm with every seed, then write table, gates and report.
 
-A run that is cut short, by a crash, Ctrl-C or SIGTERM, leaves a report of what there is; after kill -9,
-`python experiments/report.py RUN` makes it. A training that leaves the finite numbers ends alone: its arm is marked as
-failed, the others go on, and the study ends with status 3.
+A run that a crash, Ctrl-C or SIGTERM stops writes a report of its results so far; after kill -9,
+`python experiments/report.py RUN` writes it. If values of a training are not finite, that training is marked as failed,
+the others continue, and the study ends with status 3.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ def run_study(
     """Train and evaluate every arm under every seed, and end in the study's table.
 
     Args:
-        arms: in the order of the tables; of those of one name the last counts.
-        question: what the study asks, for the report.
-        arm_flags: flags that choose the arms and nothing else, to which a resumed run may add.
+        arms: in the order of the tables; of arms with one name the last is used.
+        question: the study's question, for the report.
+        arm_flags: flags that only choose the arms; a resumed run may add to them.
 
     Returns:
         The results in long form; None on all processes but the first.
 
     Raises:
-        UsageError: something cannot be done as it was asked for; nothing has been trained.
-        TrainingsFailed: one or more of the trainings left the finite numbers; table and report are written.
+        UsageError: the flags ask for something that cannot be done; nothing has been trained.
+        TrainingsFailed: values of one or more trainings were not finite; table and report are written.
     """
     if not arms:
-        raise UsageError("nothing is left to compare: a list that chooses the arms is empty.")
+        raise UsageError("there is nothing to compare: a list that chooses the arms is empty.")
     by_name = {arm.name: arm for arm in task.prepare(arms, run)}
     task.check(list(by_name.values()), run)
     columns = {name: arm.columns for name, arm in by_name.items()}
@@ -81,7 +81,7 @@ def run_study(
 
 
 def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings) -> None:
-    """Train one arm under one seed, evaluate it, and leave its part of the run in the folder."""
+    """Train one arm with one seed, evaluate it, and write its results into the folder."""
     part, columns = folder.part(arm.name, seed), {"arm": arm.name, **arm.columns, "seed": seed}
     arm = task.of_seed(arm, seed)
     data, module = task.data(arm, run), task.module(arm, run)
@@ -106,7 +106,7 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
 def evaluated(
     task: Task, module: StudyModule, data: pl.LightningDataModule, arm: Arm, run: RunSettings
 ) -> dict[str, list[dict]]:
-    """All results of a network by table: those of its last evaluation, and what the task evaluates further."""
+    """All results of a network by table: those of its last evaluation and of `Task.evaluate_further`."""
     further = task.evaluate_further(module, data, arm, run)
     return further | {"results": [*module.results(), *further.get("results", [])]}
 
@@ -117,10 +117,10 @@ def train_arms(
     table: Callable[[DataFrame], Table | None],
     started: float,
 ) -> DataFrame | None:
-    """Train whatever is not finished yet, and print and write what comes of it.
+    """Train everything that is not finished yet, and print and write the results.
 
     Args:
-        train_one: trains and evaluates one arm under one seed, which are its arguments.
+        train_one: trains and evaluates one arm with one seed, which are its arguments.
         table: makes the closing table of the results.
         started: when the study began, in seconds since the epoch.
 
@@ -128,19 +128,19 @@ def train_arms(
         The results; None on all processes but the first.
 
     Raises:
-        TrainingsFailed: one or more of the trainings left the finite numbers; table and report are written.
+        TrainingsFailed: values of one or more trainings were not finite; table and report are written.
     """
 
     def gather(table: Callable[[DataFrame], Table | None]) -> DataFrame:
         results = folder.gather((time.time() - started) / 60, lambda results: closing_table(folder, results, table))
-        if not len(results):  # nothing but failures
+        if not len(results):  # all trainings failed
             folder.write_table(closing_table(folder, results, table))
         return results
 
     def so_far(results: DataFrame) -> Table | None:
         try:
             return table(results)
-        except (KeyError, IndexError, ValueError):  # a table may need rows that there are not yet
+        except (KeyError, IndexError, ValueError):  # a table may need rows that are still missing
             return None
 
     try:
@@ -148,7 +148,7 @@ def train_arms(
             failures = _train_all(folder, train_one, lambda: gather(so_far))
     except BaseException as reason:
         if not rank_zero_only.rank:
-            _leave_what_there_is(folder, lambda: gather(so_far), reason)
+            _write_results_so_far(folder, lambda: gather(so_far), reason)
         raise
     results = None
     if not rank_zero_only.rank:
@@ -161,18 +161,18 @@ def train_arms(
         print(f"report: {write_report(folder.path)}")
     if failures:
         _wait_for_each_other()
-        raise TrainingsFailed(_told(folder, failures))
+        raise TrainingsFailed(_failure_message(folder, failures))
     return results
 
 
 def _wait_for_each_other() -> None:
-    """Several processes end together: torchrun stops the others, and so the report, when one ends with a status."""
+    """Wait for all processes: when one ends with a status, torchrun stops the others, also the one that reports."""
     if processes.is_initialized():
         processes.barrier()
 
 
 def _train_all(folder: RunFolder, train_one: Callable[[str, int], None], gather: Callable) -> list[Failure]:
-    """Train what is neither finished nor failed; returns what has failed, now or before."""
+    """Train everything that is neither finished nor failed; returns the failures, of this run and of earlier ones."""
     failures: list[Failure] = []
     for seed in folder.seeds:
         for arm in folder.arms:
@@ -188,39 +188,39 @@ def _train_all(folder: RunFolder, train_one: Callable[[str, int], None], gather:
                     failure = Failure(arm, seed, str(error))
                     if not rank_zero_only.rank:
                         write_failure(folder.part(arm, seed), error)
-                        print(f"failed: {failure}; the other trainings go on", file=sys.stderr, flush=True)
+                        print(f"failed: {failure}; the other trainings continue", file=sys.stderr, flush=True)
                 if not rank_zero_only.rank:
-                    gather()  # should the run be killed without a word
+                    gather()  # in case the run is killed later
             failures += [failure] if failure else []
     return failures
 
 
 def closing_table(folder: RunFolder, results: DataFrame, table: Callable[[DataFrame], Table | None]) -> Table | None:
-    """The study's table of the results, with what has failed and what has learned nothing."""
+    """The study's table of the results, with failed trainings and networks at chance marked."""
     failures, closing = read_failures(folder.path, folder.arms, folder.seeds), None
     if len(results):
         if failures:
             try:
                 closing = table(with_gaps(results, failures, folder.arms))
-            except (KeyError, IndexError, ValueError):  # the study has no place for what is missing
+            except (KeyError, IndexError, ValueError):  # the study's table cannot be made with missing values
                 closing = None
         closing = table(results) if closing is None else closing
         closing = closing and without_guessers(closing, results, folder.headline)
     return marked(closing, failures, folder.arms)
 
 
-def _told(folder: RunFolder, failures: list[Failure]) -> str:
+def _failure_message(folder: RunFolder, failures: list[Failure]) -> str:
     parts = ", ".join(folder.part(failure.arm, failure.seed).name for failure in failures)
     return (
         f"{len(failures)} of the trainings failed: {'; '.join(map(str, failures))}. Table and report are in "
-        f"{folder.path}. --resume does not train again what has failed; remove {parts} first to have it so."
+        f"{folder.path}. --resume does not repeat failed trainings; to repeat them, remove {parts} first."
     )
 
 
-def _leave_what_there_is(folder: RunFolder, gather: Callable[[], DataFrame], reason: BaseException) -> None:
+def _write_results_so_far(folder: RunFolder, gather: Callable[[], DataFrame], reason: BaseException) -> None:
     try:
         gather()
-        print(f"stopped; report of what there is: {write_report(folder.path)}", file=sys.stderr, flush=True)
-    except Exception as error:  # the reason why the run stopped must not be hidden behind it
-        if not isinstance(reason, OSError):  # a full disk, which is to be said once
+        print(f"stopped; report of the results so far: {write_report(folder.path)}", file=sys.stderr, flush=True)
+    except Exception as error:  # it must not hide the reason for which the run stopped
+        if not isinstance(reason, OSError):  # a full disk is reported once, by its own error
             print(f"stopped; no report could be made: {error!r}", file=sys.stderr, flush=True)

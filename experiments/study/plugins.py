@@ -1,4 +1,4 @@
-"""A user's own Python files, `--plugin FILE.py`, which register norms that a study then takes by name."""
+"""A user's own Python files, `--plugin FILE.py`, which register norms that `--norm` then accepts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from experiments.study.endings import UsageError
 
 
 def load_plugins(paths: Iterable[str]) -> None:
-    """Run each file once in this process, as the module `plugin_NAME`; a file that was run before stays as it is.
+    """Run each file once in this process, as the module `plugin_NAME`; a file that was run before is not run again.
 
     Raises:
-        UsageError: a file is missing or no Python file, raises an error (it says in which line), registers nothing, or
-            has the name of another one.
+        UsageError: a file is missing, is no Python file, raises an error (the message says in which line), registers
+            nothing, or has the same name as another one.
     """
     for path in map(Path, paths):
         name, before = f"plugin_{path.stem}", _norms()
@@ -54,7 +54,7 @@ def _run(path: Path, name: str) -> None:
 
 
 def _line(error: Exception, path: Path) -> int | None:
-    """Where in the file an error comes from."""
+    """The line of the file from which an error comes."""
     if isinstance(error, SyntaxError):
         return error.lineno
     lines = [

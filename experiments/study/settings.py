@@ -1,4 +1,4 @@
-"""A study's flags, resolved once at its start: machine, folders, seeds. All that follows reads them here."""
+"""A study's flags, resolved once at its start: machine, folders, seeds. Later code reads them here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RunSettings:
     flags: RunFlags  # as they go to config.yaml
     study: str  # its name, of the script and of its folder in runs/
     out: Path
-    fresh: bool  # empty `out` first, as for a smoke run, which nobody goes on with
+    fresh: bool  # empty `out` first, as for a smoke run
     resume: bool
     smoke: bool
     seeds: range
@@ -27,7 +27,7 @@ class RunSettings:
     devices: int  # GPUs, or processes on the CPU, on each machine
     nodes: int  # machines
     workers: int  # loader processes for each training process
-    precision: str  # Lightning's word
+    precision: str  # as Lightning names it
     data_root: str
     wandb: str  # auto, online, offline or disabled
     started: float  # when the study began, in seconds since the epoch
@@ -39,10 +39,10 @@ class RunSettings:
 
 
 def resolved(flags: RunFlags, study: str) -> RunSettings:
-    """What a study's flags come to on this machine.
+    """Resolve a study's flags on this machine.
 
     Raises:
-        UsageError: more GPUs are asked for than the machine has, or a precision that the CPU has not.
+        UsageError: the flags ask for more GPUs than the machine has, or for a precision that the CPU does not support.
     """
     accelerator, count = devices(flags)
     return RunSettings(
@@ -68,10 +68,10 @@ def devices(flags) -> tuple[str, int]:
     """Accelerator and devices for each machine. On the CPU, torchrun may start several processes.
 
     Args:
-        flags: have `gpus` and, where it matters, `precision`.
+        flags: with `gpus` and, if the script has it, `precision`.
 
     Raises:
-        UsageError: more GPUs are asked for than the machine has, or a precision that the CPU has not.
+        UsageError: the flags ask for more GPUs than the machine has, or for a precision that the CPU does not support.
     """
     there = torch.cuda.device_count()
     started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun has started on this machine

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM end a script with the status that a shell knows them by, 130 and 143, whenever they come.
+"""Ctrl-C and SIGTERM end a script at any time, with the statuses that shells use for them, 130 and 143.
 
-Both are raised as SystemExit. Lightning makes status 1 of a KeyboardInterrupt, and ignores every further one.
+Both are raised as SystemExit. Lightning would turn a KeyboardInterrupt into status 1, and ignore every further one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _received: list[int] = []
 
 
 def exit_on_signals() -> None:
-    """From now on both signals end this process; those it forks leave Ctrl-C, which reaches them as well, to it."""
+    """From now on both signals end this process. Its child processes, which also get Ctrl-C, ignore it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, _stop)
@@ -24,8 +24,8 @@ def exit_on_signals() -> None:
 
 @contextmanager
 def signals_exit() -> Iterator[None]:
-    """Within it both signals end the process, and what follows a stop that something has swallowed does so, too."""
-    if threading.current_thread() is not threading.main_thread():  # where Python takes no handlers
+    """Within it both signals end the process, even if some library has swallowed the SystemExit."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only in the main one
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -44,7 +44,7 @@ def signals_exit() -> Iterator[None]:
 
 
 def stopped() -> int | None:
-    """The status of the signal that has come, if one has: whatever was raised since then was raised by the stop."""
+    """The exit status of the signal that was received, if any. Errors after it are caused by the stop."""
     return 128 + _received[0] if _received else None
 
 
@@ -58,7 +58,7 @@ def _stop(number: int, _) -> None:
     _received.append(number)
     if not again:
         sys.exit(128 + number)
-    if number == signal.SIGINT:  # whoever presses Ctrl-C a second time does not want to wait; files are whole
+    if number == signal.SIGINT:  # after a second Ctrl-C do not wait; no file is half written
         _leave_at_once()
 
 

@@ -1,7 +1,6 @@
-"""The table a study ends with: a row for each thing compared, a column for each measure, mean and spread over seeds.
+"""The closing table of a study: mean and standard deviation over seeds, in rows and columns that the study chooses.
 
-What the rows and columns are is the study's choice. The same table is printed, written to `table.md` and, as numbers,
-to `table.json`, from where the report reads it.
+The same table is printed, written to `table.md`, and written as numbers to `table.json`, which the report reads.
 """
 
 from __future__ import annotations
@@ -21,36 +20,37 @@ if TYPE_CHECKING:  # slow imports: --help must not wait for them
 MISSING = "–"
 
 STATISTICS = ("mean", "sd", "n")
-"""What a cell holds: mean and standard deviation over the seeds, and how many seeds there are."""
+"""Parts of a cell: mean and standard deviation over the seeds, and the number of seeds."""
 
 Row = tuple[str, list[tuple[str, bool]]]
-"""A row's name and its cells: each a text, and whether it is the best of its column. The first says how many seeds."""
+"""A row's name and its cells: each a text, and whether it is the best of its column. The first cell is the number of
+seeds."""
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A closing table: numbers, and what is to be known to show them.
+    """A closing table: its numbers, and how they are shown.
 
     Raises:
-        ValueError: where `smaller`, `unranked` or `digits` name what is no column.
+        ValueError: `smaller`, `unranked` or `digits` names something that is not a column.
     """
 
     cells: DataFrame
     """Index: the rows' names. Columns of two levels: the column's name, and under it "mean", "sd" and "n"."""
     legend: str
-    """How to read the table: units, spread, what is missing."""
+    """How to read the table: units, standard deviation, what is missing."""
     corner: str = "norm"
     """Heading of the first column, which holds the rows' names."""
     smaller: frozenset[str] = frozenset()
     """Columns in which the smallest is best."""
     unranked: frozenset[str] = frozenset()
-    """Columns that have no best, such as parameters; where their seeds agree, they are shown without a spread."""
+    """Columns without a best value, such as parameters; if their seeds agree, no standard deviation is shown."""
     digits: Mapping[str, int] = field(default_factory=dict)
     """Decimals of a column; 1 where not given."""
     failed: Mapping[str, int] = field(default_factory=dict)
     """How many trainings of a row failed."""
     unlearned: frozenset[str] = frozenset()
-    """Rows that learned nothing: they are best at nothing."""
+    """Rows at chance, which are never the best."""
 
     def __post_init__(self):
         unknown = {*self.smaller, *self.unranked, *self.digits} - {*self.columns}
@@ -71,7 +71,8 @@ class Table:
         return [self.corner, "seeds", *self.columns]
 
     def rows(self) -> Iterator[Row]:
-        """Each row with its cells as text. Cells that print alike are best together; a lone row is best at nothing."""
+        """Each row with its cells as text. Cells with the same text are equally good; a single row is never the
+        best."""
         best = {column: self._best(column) for column in self.columns}
         for name, row in self.cells.iterrows():
             cells = [(self._seeds(str(name), {int(row[column, "n"]) for column in best} - {0}), False)]
@@ -106,7 +107,7 @@ class Table:
             printed.add_row(escape(name), *(f"[bold green]{text}[/]" if best else text for text, best in close))
         console = console or Console()
         printed.width = console.measure(printed, options=console.options.update(width=1000)).maximum
-        console.print(printed, crop=False)  # whatever the terminal's width: a number cut short would be a wrong number
+        console.print(printed, crop=False)  # also on a narrow terminal: a cropped number would be wrong
 
     def to_json(self) -> str:
         """The table as JSON text; what is not measured is null."""
@@ -121,7 +122,7 @@ class Table:
 
     @classmethod
     def from_json(cls, text: str) -> Table:
-        """The table that `to_json` wrote. Raises ValueError where the text is none."""
+        """The table that `to_json` wrote. Raises ValueError if the text is not such a table."""
         import pandas as pd
 
         try:
@@ -131,7 +132,7 @@ class Table:
             sets = {name: frozenset(read.get(name, ())) for name in ("smaller", "unranked", "unlearned")}
             about = {"digits": read["digits"], "failed": read.get("failed", {})}
             table = cls(cells, str(read["legend"]), str(read["corner"]), **sets, **about)
-            table.markdown()  # numbers of seeds, digits and the like are what they must be
+            table.markdown()  # fails if numbers of seeds, digits and the like are invalid
             if not table.columns and not table.failed:
                 raise KeyError("columns")
             return table
@@ -139,12 +140,12 @@ class Table:
             raise ValueError(f"this is no closing table: {error!r}.") from error
 
     def _seeds(self, name: str, counts: set[int]) -> str:
-        """How many seeds a row's cells have, and how many more failed."""
+        """The number of seeds of a row's cells, and of failed ones."""
         seeds = f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(max(counts, default=0))
         return f"{seeds}, {self.failed[name]} failed" if name in self.failed else seeds
 
     def _best(self, column: str) -> str | None:
-        """The text of the column's best mean; None where nothing is to be compared."""
+        """The text of the column's best mean; None if there is nothing to compare."""
         means = self.cells[column, "mean"].dropna()
         means = means[~means.index.astype(str).isin(self.unlearned)]
         if column in self.unranked or len(means) < 2:
@@ -158,21 +159,21 @@ class Table:
 
 
 def table_of(scores: DataFrame, legend: str, *, measures: Mapping[str, Measure] | None = None, **settings) -> Table:
-    """The table of what every seed scored.
+    """The table of the scores of all seeds.
 
     Args:
-        scores: index of two levels, the row's name and the seed; one column a table column, in the units shown. NaN
-            where something was not measured.
-        legend: how to read the table. "{spread}" in it becomes " ± standard deviation over seeds", or ", one seed"; a
-            legend without it gets a sentence on the spread. Where a cell is missing, a sentence says so.
-        measures: what a column shows, which says whether less is better and how many decimals are shown.
-        settings: `corner`, `smaller`, `unranked` and `digits` of `Table`, for columns that are no measure's.
+        scores: index of two levels, the row's name and the seed; a column for each column of the table, in the units
+            shown. NaN means not measured.
+        legend: how to read the table. "{spread}" in it becomes " ± standard deviation over seeds", or ", one seed"; if
+            it is missing, a sentence is added. If a cell is missing, another sentence says so.
+        measures: the measure of each column, which says whether smaller is better and how many decimals are shown.
+        settings: `corner`, `smaller`, `unranked` and `digits` of `Table`, for columns that are not a measure's.
 
     Returns:
-        The table, rows in their order in `scores`. The standard deviation is the sample's (n - 1), NaN for one seed.
+        The table, with rows in the order of `scores`. The standard deviation is the sample's (n - 1), NaN for one seed.
 
     Raises:
-        ValueError: where `scores` has two lines for one row and seed.
+        ValueError: `scores` has two lines for one row and seed.
     """
     import pandas as pd
 

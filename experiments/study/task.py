@@ -1,4 +1,4 @@
-"""What a task gives, and what its arms are. `README.md` in this folder is the contract in words, with an example."""
+"""The base classes of tasks and arms. `README.md` in this folder says how to write a task, with an example."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Arm:
     """One of the things that a study compares. A task's own arms add what the task needs to train them."""
 
-    name: str  # also of a folder: letters, digits and _+=,@.- alone
-    columns: dict  # what tells it from the other arms: texts, numbers or None, in front of every row of its tables
+    name: str  # also a folder's name: only letters, digits and _+=,@.-
+    columns: dict  # what distinguishes it from other arms: texts, numbers or None; the first columns of all tables
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Pace:
 
 class Task(ABC):
     """How a kind of network is trained and evaluated. `experiments.study.loop.run_study` calls the methods in the order
-    in which they stand here; those that are not abstract may be left as they are.
+    of this class; those that are not abstract have defaults.
 
-    Wherever something cannot be done as the user asked for it, a method raises UsageError: one sentence that says what
-    can be done instead.
+    If something cannot be done as the user asked for it, a method raises UsageError with one sentence that says what
+    the user can do instead.
     """
 
     headline: str
-    """The measure that the arms are first compared by."""
+    """The main measure by which arms are compared."""
     measures: tuple[str, ...]
-    """Names of all measures in the results (`lightning_modules.measures`); `drop` and `divergence` where there are."""
+    """Names of all measures of the results (`lightning_modules.measures`), and `drop` and `divergence` if any."""
     about: ClassVar[dict] = {}
     """Further settings for the run's config.yaml."""
 
@@ -59,7 +59,7 @@ class Task(ABC):
         return arms
 
     def check(self, arms: Sequence[Arm], run: RunSettings) -> None:
-        """Build every network once before the first is trained: what cannot be built must not stop a run half-way."""
+        """Build every network once before the first training, so that an impossible one does not stop the run later."""
         with torch.random.fork_rng(devices=[]):
             for arm in arms:
                 try:
@@ -68,15 +68,15 @@ class Task(ABC):
                     raise UsageError(str(error)) from error
 
     def check_data(self, run: RunSettings) -> None:  # noqa: B027  nothing to do is right for many
-        """Look at the data themselves. It may take minutes, and so comes last before the first training."""
+        """Check the data. It may take minutes, and is therefore the last step before the first training."""
 
     def of_seed(self, arm: Arm, seed: int) -> Arm:
-        """The arm under one seed, where that changes more than random draws: which images are held out, for example."""
+        """The arm for one seed, if the seed changes more than random draws: which images are held out, for example."""
         return arm
 
     @abstractmethod
     def data(self, arm: Arm, run: RunSettings) -> pl.LightningDataModule:
-        """What the arm learns, and what it is evaluated on."""
+        """The data on which the arm is trained and evaluated."""
 
     @abstractmethod
     def module(self, arm: Arm, run: RunSettings) -> StudyModule:
@@ -91,30 +91,30 @@ class Task(ABC):
         """How long the arm is trained."""
 
     def settings(self, arm: Arm, run: RunSettings) -> dict:
-        """The arm's settings, for W&B; its name, columns and seed join them."""
+        """The arm's settings for W&B; its name, columns and seed are added to them."""
         return {}
 
     def callbacks(self, arm: Arm, run: RunSettings) -> list[pl.Callback]:
-        """Lightning callbacks of the task's own, such as averaged weights; the trackers of gates come after them."""
+        """The task's own Lightning callbacks, such as weight averaging; the trackers of gates come after them."""
         return []
 
     def evaluate_further(
         self, module: StudyModule, data: pl.LightningDataModule, arm: Arm, run: RunSettings
     ) -> dict[str, list[dict]]:
-        """Evaluate what the module's own evaluation does not.
+        """Evaluate the network on more than its own evaluation does.
 
         Returns:
-            Rows by the table that they join: "results" in long form (corruptions, latency), "divergence".
+            New rows by table: "results" in long form (corruptions, latency), "divergence".
         """
         return {}
 
     def examples(self, module: StudyModule, data: pl.LightningDataModule) -> list[Example]:
-        """What the network makes of a few images of every domain."""
+        """The network's predictions for a few images of every domain."""
         return []
 
     @abstractmethod
     def table(self, results: DataFrame) -> Table | None:
         """The closing table of the results in long form, whose columns begin with arm, the arms' columns and seed.
 
-        It is also asked for while arms are missing: KeyError, IndexError and ValueError then mean "not yet".
+        It is also called while results are missing: KeyError, IndexError and ValueError then mean "not yet".
         """

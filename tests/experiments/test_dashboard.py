@@ -69,13 +69,18 @@ def test_every_key_of_the_dashboard_is_logged(runs, specification):
 
 
 def test_a_layers_panel_shows_its_three_curves(runs, specification):
-    logged = {key for call in offline_runs.history(runs["plain/sn-seed0"]) for key in call}
     _, patterns, _ = named(specification)
-    for depth in range(LAYERS):
-        for statistic in ("mean", "var"):
-            (pattern,) = (p for p in patterns if re.fullmatch(rf"layers/gates/{statistic}/\.\*/{depth:03d}_\.\*", p))
-            found = {key.split("/")[3] for key in logged if re.fullmatch(pattern, key)}
-            assert found == {"in", "ln", "bn"}
+    shares = {"in", "ln", "bn"}
+    for name, statistic, measures in (
+        ("plain/sn-seed0", "mean", shares),
+        ("plain/sn-seed0", "var", shares),
+        ("evaluated/bin-seed0", "rho", {"mean", "near_0", "near_1"}),
+    ):
+        logged = {key for call in offline_runs.history(runs[name]) for key in call}
+        for depth in range(LAYERS):
+            start, end = f"layers/gates/{statistic}/(", f")/{depth:03d}_.*"
+            (pattern,) = (p for p in patterns if p.startswith(start) and p.endswith(end))
+            assert {key.split("/")[3] for key in logged if re.fullmatch(pattern, key)} == measures
 
 
 def test_sections_and_place(specification):
@@ -164,7 +169,7 @@ def test_without_login_one_sentence_says_so(capsys, monkeypatch, tmp_path):
         raise wandb.errors.CommError("the network\nis down")
 
     monkeypatch.setattr(wandb, "Api", unreachable)
-    assert "did not take the dashboard: the network is down" in refused(capsys, Flags(project="normshift"))
+    assert "refused the dashboard: the network is down" in refused(capsys, Flags(project="normshift"))
 
 
 @pytest.mark.parametrize("project", ["", "a/b/c", "/a", "a/"])

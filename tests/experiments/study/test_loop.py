@@ -180,7 +180,7 @@ def test_what_has_failed_is_not_trained_again_before_it_is_removed(tmp_path, cap
     with pytest.raises(TrainingsFailed):
         run.run()
     run.failing, run.done = set(), []
-    with pytest.raises(TrainingsFailed, match=r"--resume does not train again .* remove r18-bn-seed3 first"):
+    with pytest.raises(TrainingsFailed, match=r"--resume does not repeat .* remove r18-bn-seed3 first"):
         run.run(resume=True)
     assert run.done == []
     shutil.rmtree(tmp_path / "run" / "r18-bn-seed3")

@@ -4,7 +4,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.image_files import DataError
-from experiments.study.endings import UsageError, one_sentence, told
+from experiments.study.endings import UsageError, message_of, one_sentence
 
 
 class Refusing(Dataset):
@@ -56,4 +56,4 @@ def test_there_is_always_a_sentence(text, capsys):
 def test_other_errors_are_ours_to_mend():
     with pytest.raises(ZeroDivisionError), one_sentence():
         raise ZeroDivisionError
-    assert told(DataError("whole.")) == "whole."
+    assert message_of(DataError("whole.")) == "whole."
