@@ -39,8 +39,20 @@ def gates(model: nn.Module) -> list[Gate]:
 
 
 def announced(layer: nn.Module) -> list[GateParameter]:
-    """A layer's gates: whatever kind it is of, it says them itself."""
-    return layer.gates() if isinstance(layer, Norm) else []
+    """A layer's gates: whatever kind it is of, it says them itself.
+
+    Raises:
+        ValueError: what it announces is no parameter, but a tensor made of one: its values would be read once and stay
+            as they were, and its learning rate would be the weights'.
+    """
+    found = layer.gates() if isinstance(layer, Norm) else []
+    for gate in found:
+        if not isinstance(gate.parameter, nn.Parameter):
+            raise ValueError(
+                f"{type(layer).__name__}: gate {gate.statistic!r} is no nn.Parameter: announce the parameter itself, "
+                "and by read= how its values are read."
+            )
+    return found
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,8 @@ class GateReader:
         slots: what stands where in the values, in order of depth; empty where a network has no gates.
 
     Raises:
-        ValueError: a layer announces other than one label for each value of a gate.
+        ValueError: a layer announces what is no parameter, or other than one label for each value of a gate. `read`
+            raises it where a gate's own function returns another shape than it was given.
     """
 
     def __init__(self, model: nn.Module):
@@ -106,8 +119,18 @@ class GateReader:
         pieces = [p.float() if one_device else p.float().cpu() for p in self._parameters]
         values = torch.cat(pieces if self._flat else [piece.flatten() for piece in pieces]).cpu()
         for function, where in self._read:
-            values[where] = function(values[where])  # (gates, labels)
+            given = values[where]  # (gates, labels)
+            found = function(given)
+            if found.shape != given.shape:
+                raise ValueError(
+                    f"gate {self._statistic(int(where.flatten()[0]))!r}: read= maps values (gates, labels) to the same "
+                    f"shape; given {tuple(given.shape)}, it returned {tuple(found.shape)}."
+                )
+            values[where] = found
         return values
+
+    def _statistic(self, place: int) -> str:
+        return next(slot.statistic for slot in self.slots if place in range(slot.start, slot.slice.stop))
 
     def gates(self) -> list[Gate]:
         """The same as records, each a view of what was read."""

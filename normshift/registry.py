@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+
+DASHES = ("solid", "dashed", "dotted", "dash-dot")
+
+MARKERS = frozenset("ov^<>8spP*hH+xXDd|_.,1234")
+"""Matplotlib's markers of one character."""
+
+PLACEMENTS = ("everywhere", "ibn-a", "ibn-b")
+
 
 @dataclass(frozen=True)
 class GateSpec:
@@ -30,12 +39,19 @@ class GateSpec:
         ends: of gates that each channel has one of (BIN's rho; those that their layer gives no labels): names of the
             statistics that a channel uses at 0 and at 1, such as ("in", "bn").
         note: for the report, such as where it starts.
+
+    Raises:
+        ValueError: `ends` is no pair of names.
     """
 
     statistic: str
     title: str = ""
     ends: tuple[str, str] = ("0", "1")
     note: str = ""
+
+    def __post_init__(self):
+        if isinstance(self.ends, str) or len(self.ends) != 2 or not all(isinstance(end, str) for end in self.ends):
+            raise ValueError(f"gate {self.statistic!r}: ends are two names, such as ('in', 'bn'); got {self.ends!r}.")
 
     @property
     def heading(self) -> str:
@@ -56,13 +72,16 @@ class NormSpec:
         settings: further arguments of `layer`.
         dims: spatial dimensions of the maps that it exists for.
         paper: authors, venue and year of the paper that proposed it.
-        placement: "everywhere", or the name of IBN-Net's scheme, which `convert` carries out.
+        placement: "everywhere", or the name of IBN-Net's scheme ("ibn-a" or "ibn-b"), which `convert` carries out.
         needs_batch: training fails on one image of one position, for want of a batch.
         synchronized: takes batch statistics over all processes by itself, and on GPUs only.
         gates: how each kind of gate that its layers announce is drawn; gates that are missing here are drawn plainly.
-        colour: of its line in figures; without one it takes what is free.
+        colour: of its line in figures, such as "#117733"; without one it takes what is free.
         dash: "solid", "dashed", "dotted" or "dash-dot".
-        marker: of its line, as matplotlib has them.
+        marker: of its line, one of matplotlib's of one character.
+
+    Raises:
+        ValueError: one of these is not what it has to be.
     """
 
     name: str
@@ -82,6 +101,23 @@ class NormSpec:
     def __post_init__(self):
         if not NAME.fullmatch(self.name):
             raise ValueError(f"a norm's name is lower-case letters and digits, such as my-norm; got {self.name!r}.")
+        named = isinstance(self.layer, str) and self.layer.count(":") == 1
+        if not named and (isinstance(self.layer, str) or not callable(self.layer)):
+            raise ValueError(f"norm {self.name!r}: layer makes a layer, or is 'module:name'; got {self.layer!r}.")
+        if not self.dims or not {*self.dims} <= {1, 2, 3}:
+            raise ValueError(f"norm {self.name!r}: dims are some of 1, 2 and 3; got {self.dims!r}.")
+        self._check_style()
+
+    def _check_style(self) -> None:
+        """A figure is drawn at the end of a training, which is late to find a colour that does not exist."""
+        if self.colour is not None and not COLOUR.fullmatch(self.colour):
+            raise ValueError(f"norm {self.name!r}: a colour is written as '#117733'; got {self.colour!r}.")
+        known = {"placement": PLACEMENTS, "dash": DASHES, "marker": sorted(MARKERS)}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"norm {self.name!r}: {name} is one of {' '.join(values)}; got {getattr(self, name)!r}."
+                )
 
     def __call__(self, num_features: int, dims: int = 2) -> nn.Module:
         """A fresh layer of `num_features` channels for `dims` spatial dimensions."""
@@ -104,6 +140,7 @@ class Norms(Mapping[str, NormSpec]):
         files = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
         self._files = {stem.replace("_", "-"): f"{package}.{stem}" for stem in files}
         self._known: dict[str, NormSpec] = {}
+        self._owners: dict[str, str] = {}  # the module that has registered each
 
     def __getitem__(self, name: str) -> NormSpec:
         if name not in self._known and name in self._files:
@@ -119,18 +156,18 @@ class Norms(Mapping[str, NormSpec]):
     def __len__(self) -> int:
         return len({*self._files, *self._known})
 
-    def add(self, spec: NormSpec) -> None:
-        """Raises ValueError where another norm has the name."""
+    def add(self, spec: NormSpec, caller: str) -> None:
+        """Raises ValueError where another norm has the name: of another module than `caller`, or with a layer of
+        another."""
         before = self._known.get(spec.name)
-        foreign = self._files.get(spec.name, "") not in ("", *sys.modules)  # one of ours, whose file has not been read
-        if foreign or (before and _module(before) != _module(spec)):
-            what = self[spec.name].what
-            raise ValueError(f"there is a norm {spec.name!r} already, {what}: give yours another name.")
-        self._known[spec.name] = spec
+        owner = self._owners[spec.name] if before else self._files.get(spec.name, caller)
+        if owner != caller or (before and _module(before) != _module(spec)):
+            raise ValueError(f"there is a norm {spec.name!r} already, {self[spec.name].what}: give yours another name.")
+        self._known[spec.name], self._owners[spec.name] = spec, caller
 
 
 def _module(spec: NormSpec) -> str:
-    """The module that a norm's layer is from: a notebook's cell that runs again registers its norm anew."""
+    """The module that a norm's layer is from."""
     return spec.layer if isinstance(spec.layer, str) else getattr(spec.layer, "__module__", "")
 
 
@@ -142,14 +179,15 @@ def register_norm(spec: NormSpec) -> NormSpec:
     """Let a norm be one of `NORMS`: `convert`, `--norm`, gates, figures and `fold` then know it.
 
     A class of layers that says no `norm_name` of its own gets the norm's name, under which its gates are recorded.
+    The module that has registered a norm may do so again, as a notebook's cell does that runs again.
 
     Returns:
         The same.
 
     Raises:
-        ValueError: another norm has that name already.
+        ValueError: another module has registered a norm of that name.
     """
-    NORMS.add(spec)
+    NORMS.add(spec, sys._getframe(1).f_globals.get("__name__", ""))
     if isinstance(spec.layer, type) and hasattr(spec.layer, "norm_name") and "norm_name" not in vars(spec.layer):
         spec.layer.norm_name = spec.name
     return spec
