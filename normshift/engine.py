@@ -59,8 +59,11 @@ class Formula:
             own = Moments(mean, var, moments.positions)
             if batch:
                 batch, rest = batch._replace(mean=rest[0], var=rest[1]), rest[2:]
-            pairs = zip(self(own, batch, *rest), (dscale, dshift), strict=True)
-            outputs, seeds = zip(*((v.expand_as(seed), seed) for v, seed in pairs if v.requires_grad), strict=True)
+            both = zip(self(own, batch, *rest), (dscale, dshift), strict=True)
+            pairs = [(v.expand_as(seed), seed) for v, seed in both if v.requires_grad]
+        if not pairs:  # scale and shift are constants
+            return [None] * (4 + len(parameters))
+        outputs, seeds = zip(*pairs, strict=True)
         found: list[Tensor | None] = list(torch.autograd.grad(outputs, leaves, seeds, allow_unused=True))
         return found if batch else [*found[:2], None, None, *found[2:]]
 
