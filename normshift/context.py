@@ -19,12 +19,12 @@ _for_all_passes = False
 
 
 class DiffersError(ValueError):
-    """A formula asks for what differs between forward passes where it is evaluated for all of them."""
+    """A formula that is evaluated once for all forward passes uses something that differs between them."""
 
 
 @contextmanager
 def for_all_passes() -> Iterator[None]:
-    """Within it formulas may ask for nothing that differs between forward passes in one mode: `DiffersError`."""
+    """Within the block, a formula that uses random numbers or domains raises `DiffersError`."""
     global _for_all_passes
     before, _for_all_passes = _for_all_passes, True
     try:

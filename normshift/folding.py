@@ -238,7 +238,7 @@ def _why_it_stays(norm: nn.Module) -> str | None:
 
 
 def _why_not_fixed(norm: nn.Module) -> str | None:
-    """What a formula asks for in evaluation that differs between forward passes."""
+    """What a norm's formula uses in evaluation that differs between forward passes; None where there is nothing."""
     if not isinstance(norm, Norm):
         return None
     try:

@@ -97,7 +97,7 @@ class NormSpec:
         if dims not in self.dims:
             known = " and ".join(f"{d}d" for d in self.dims)
             raise ValueError(f"{self.what} exists for {known} maps, not for {dims}d ones.")
-        layer = self._made_by(dims)(num_features, **self.settings)
+        layer: Any = self._made_by(dims)(num_features, **self.settings)
         if hasattr(layer, "norm_name"):  # several norms may share a class, and a function's layers have no other name
             layer.norm_name = self.name
         return layer

@@ -120,7 +120,7 @@ def _alike(old: nn.Module, new: nn.Module) -> bool:
 
 
 def _own_settings(layer: Norm) -> list[str]:
-    """Names of the numbers, words and the like that a user's class of layers is set by."""
+    """Names of the attributes that hold a layer's own settings: numbers, texts and tuples."""
     known = SETTINGS | {"num_features", "training"}
     plain = (bool, int, float, str, tuple, type(None))
     return [key for key, v in vars(layer).items() if key not in known and key[0] != "_" and isinstance(v, plain)]
