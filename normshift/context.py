@@ -2,7 +2,8 @@
 
 A layer creates a new formula in each forward pass, so a formula can hold what belongs to this pass alone: the training
 flag, the images' domains, random numbers. The backward pass and second derivatives use the same formula object, and so
-the same random numbers.
+the same random numbers. Activation checkpointing creates a new one: it gets the same random numbers from torch's own
+generator, and others from a layer's generator.
 """
 
 from __future__ import annotations
@@ -14,6 +15,22 @@ import torch
 from torch import Tensor
 
 _domains: Tensor | None = None
+_for_all_passes = False
+
+
+class DiffersError(ValueError):
+    """A formula that is evaluated once for all forward passes uses something that differs between them."""
+
+
+@contextmanager
+def for_all_passes() -> Iterator[None]:
+    """Within the block, a formula that uses random numbers or domains raises `DiffersError`."""
+    global _for_all_passes
+    before, _for_all_passes = _for_all_passes, True
+    try:
+        yield
+    finally:
+        _for_all_passes = before
 
 
 class Context:
@@ -34,6 +51,7 @@ class Context:
 
         They are drawn once for each name `what`: a formula that is evaluated again for its gradient gets the same ones.
         """
+        _refuse("its formula draws random numbers")
         if what not in self._drawn:
             drawn = torch.rand(like.shape, generator=self._generator, dtype=like.dtype, device=like.device)
             self._drawn[what] = drawn
@@ -45,6 +63,7 @@ class Context:
         Raises:
             ValueError: there is no `batch_domains` around the pass, or it has not one domain for each image.
         """
+        _refuse("its formula asks for each image's domain")
         if self._domains is None:
             raise ValueError(
                 "this norm wants each image's domain: run the network within normshift.batch_domains(ids)."
@@ -54,12 +73,17 @@ class Context:
         return self._domains.to(like.device)
 
 
+def _refuse(what: str) -> None:
+    if _for_all_passes:
+        raise DiffersError(what)
+
+
 @contextmanager
 def batch_domains(ids: Tensor | Sequence[int]) -> Iterator[None]:
     """Tell all norms, within the `with` block, which domain each image of the batch is from.
 
-    The backward pass may run outside of the block. The setting is global: networks that run in several threads at once
-    cannot have different domains.
+    The backward pass may run outside of the block, except with activation checkpointing, which runs the forward pass
+    again. The setting is global: networks that run in several threads at once cannot have different domains.
 
     Args:
         ids: one integer for each image, (N,).

@@ -20,6 +20,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from normshift.antialiasing import _blur_input, _blur_output
+from normshift.context import DiffersError, for_all_passes
 from normshift.engine import Moments
 from normshift.exchange.dataflow import LINEAR_MAPS, Flow, Source, observed, traced
 from normshift.exchange.norm_places import held_in_attributes
@@ -233,6 +234,18 @@ def _why_it_stays(norm: nn.Module) -> str | None:
         return "it has no running statistics"
     if nn.parameter.is_lazy(_statistics(norm).running_mean):
         return "it has not seen a batch yet"
+    return _why_not_fixed(_statistics(norm))
+
+
+def _why_not_fixed(norm: nn.Module) -> str | None:
+    """What a norm's formula uses in evaluation that differs between forward passes; None where there is nothing."""
+    if not isinstance(norm, Norm):
+        return None
+    try:
+        with for_all_passes(), torch.no_grad():
+            _fixed(norm, torch.float32)
+    except DiffersError as error:
+        return str(error)
     return None
 
 

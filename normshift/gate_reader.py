@@ -177,14 +177,13 @@ def parameter_groups(
         Groups with "name", "params", "lr" and "weight_decay", for any torch optimiser. Parameters that do not require
         gradients are left out, and so are empty groups.
     """
-    gates = [gate for layer in model.modules() for gate in announced(layer)]
-    gated = {id(gate.parameter) for gate in gates}
-    rest = [p for p in model.parameters() if id(p) not in gated]
+    gates = {id(gate.parameter): gate for layer in model.modules() for gate in announced(layer)}  # shared ones once
+    rest = [p for p in model.parameters() if id(p) not in gates]
     biases = {id(layer.bias) for layer in model.modules() if _has_kernel(layer)}
     decays = {True: decay_norms if decay_biases is None else decay_biases, False: decay_norms}
     vectors = [p for p in rest if p.ndim <= 1 and not decays[id(p) in biases]]
     kept = {id(p) for p in vectors}
-    slow, fast = ([gate.parameter for gate in gates if gate.fast == kind] for kind in (False, True))
+    slow, fast = ([gate.parameter for gate in gates.values() if gate.fast == kind] for kind in (False, True))
     groups: list[dict] = [
         {"name": "weights", "params": [p for p in rest if id(p) not in kept], "lr": lr, "weight_decay": weight_decay},
         {"name": "norms_and_biases", "params": vectors, "lr": lr, "weight_decay": 0.0},

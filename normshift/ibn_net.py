@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
-from normshift.layers import IBN2d, InstanceNorm2d
+from normshift.layers import IBN2d
 from normshift.record import channels_of
-from normshift.registry import NORMS
+from normshift.registry import NORMS, NormSpec
 
 LayerFactory = Callable[..., nn.Module]
 
@@ -38,26 +38,26 @@ class ResidualNetwork:
     stages: list[list[str]]  # the blocks of layer1, layer2, ...
 
 
-def placement(model: nn.Module, scheme: str, norms: Iterable[str]) -> Placement:
+def placement(model: nn.Module, spec: NormSpec, norms: Iterable[str]) -> Placement:
     """What IBN-Net's scheme changes in a network, whose structure is recognised by the names of its modules.
 
     Args:
-        scheme: "ibn-a" or "ibn-b".
+        spec: the norm to place; `spec.placement` is the scheme.
         norms: names of the network's norm layers.
 
     Raises:
         ValueError: the network is neither residual nor (for "ibn-a") a DenseNet.
     """
-    norms = list(norms)
+    scheme, norms = spec.placement, list(norms)
     residual = _residual_network(model)
     if residual and scheme == "ibn-a":
-        return Placement({f"{block}.bn1": NORMS["ibn-a"] for stage in residual.stages[:3] for block in stage})
+        return Placement({f"{block}.bn1": spec for stage in residual.stages[:3] for block in stage})
     if residual:
         stem = [name for name in norms if any(name == part or name.startswith(part + ".") for part in residual.stem)]
-        return Placement({name: NORMS["ibn-b"] for name in stem}, [stage[-1] for stage in residual.stages[:2]])
+        return Placement({name: spec for name in stem}, [stage[-1] for stage in residual.stages[:2]])
     dense = [f"{name}.norm1" for name in _dense_layers(model)]
     if dense and scheme == "ibn-a":
-        return Placement({name: _four_tenths for name in dense})
+        return Placement({name: _four_tenths if spec is NORMS["ibn-a"] else spec for name in dense})
     known = "residual networks (layer1, layer2, ... of blocks with bn1)"
     known += " and DenseNets" if scheme == "ibn-a" else ""
     here = f"{', '.join(norms[:6]) or 'none'}{', ...' if norms[6:] else ''}"
@@ -122,8 +122,8 @@ def _additions(graph: fx.Graph) -> list[fx.Node]:
     return [n for n in graph.nodes if n.target in _ADDITIONS or (n.op == "call_method" and n.target in ("add", "add_"))]
 
 
-def normalize_sum(model: nn.Module, name: str) -> None:
-    """Add an affine instance norm behind the last addition of the residual block `name`, as its child `IN`.
+def normalize_sum(model: nn.Module, name: str, spec: LayerFactory) -> None:
+    """Add a norm (IBN-b: an instance norm) behind the last addition of the residual block `name`, as its child `IN`.
 
     The block's forward is traced and rewritten, so this works for torchvision's and timm's blocks, basic and
     bottleneck, with or without SE. The block's other children keep their names. A block with a child `IN` is unchanged.
@@ -134,7 +134,7 @@ def normalize_sum(model: nn.Module, name: str) -> None:
     graph, total, last_norm = _sum_of(block, name)
     convs = [m for m in block.children() if isinstance(m, nn.Conv2d)]  # in pre-activation blocks a norm comes first
     channels = convs[-1].out_channels if convs else channels_of(last_norm)
-    block.IN = _like(last_norm, InstanceNorm2d(channels, eps=last_norm.eps))
+    block.IN = _like(last_norm, spec(channels))
     with graph.inserting_after(total):
         normalized = graph.call_module("IN", (total,))
     total.replace_all_uses_with(normalized, delete_user_cb=lambda user: user is not normalized)
@@ -190,6 +190,7 @@ def _rewritten(block: nn.Module, graph: fx.Graph) -> fx.GraphModule:
 
 
 def _like(norm: nn.Module, new: nn.Module) -> nn.Module:
+    new.eps = norm.eps
     reference = next((t for t in (*norm.parameters(), *norm.buffers()) if t.is_floating_point()), None)
     if reference is not None:
         new.to(reference.device, reference.dtype)

@@ -69,7 +69,7 @@ class Norm(nn.Module):
     correction: int = 0
     module_name: str = ""  # the layer's name in its network; set by `name_layers`
     generator: torch.Generator | None = None  # for a formula's random numbers; None: torch's default generator
-    norm_name: str = ""  # the name under which gates are recorded; set by `register_norm`
+    norm_name: str = ""  # the name under which gates are recorded; set by `NormSpec`, `register_norm`
     published_names: ClassVar[Mapping[str, str]] = {}  # parameter names in published checkpoints -> in this class
 
     def __init__(self, num_features: int, eps: float = 1e-5):

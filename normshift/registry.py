@@ -27,6 +27,7 @@ MARKERS = frozenset("ov^<>8spP*hH+xXDd|_.,1234")
 """Matplotlib's markers of one character."""
 
 PLACEMENTS = ("everywhere", "ibn-a", "ibn-b")
+"""Where `convert` puts a norm's layers: in place of every norm, or as one of IBN-Net's schemes has it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class NormSpec:
         settings: further arguments of `layer`.
         dims: the numbers of spatial dimensions that the norm supports.
         paper: authors, venue and year of the paper that proposed it.
-        placement: "everywhere", or IBN-Net's scheme ("ibn-a", "ibn-b"), which `convert` applies.
+        placement: one of `PLACEMENTS`.
         needs_batch: whether training fails on a single image with one position, because the norm uses the batch.
         synchronized: whether its layers pool batch statistics over all processes by themselves, on GPUs only.
         gates: how each kind of gate of its layers is shown; kinds that are missing here get a default style.
@@ -128,7 +129,10 @@ class NormSpec:
         if dims not in self.dims:
             known = " and ".join(f"{d}d" for d in self.dims)
             raise ValueError(f"{self.what} exists for {known} maps, not for {dims}d ones.")
-        return self._made_by(dims)(num_features, **self.settings)
+        layer: Any = self._made_by(dims)(num_features, **self.settings)
+        if hasattr(layer, "norm_name"):  # several norms may share a class, and a function's layers have no other name
+            layer.norm_name = self.name
+        return layer
 
     def _made_by(self, dims: int) -> Callable[..., nn.Module]:
         if not isinstance(self.layer, str):
@@ -175,7 +179,8 @@ class Norms(Mapping[str, NormSpec]):
 
 def _module(spec: NormSpec) -> str:
     """The module that defines a norm's layer."""
-    return spec.layer if isinstance(spec.layer, str) else getattr(spec.layer, "__module__", "")
+    layer = getattr(spec.layer, "func", spec.layer)  # of a functools.partial
+    return layer if isinstance(layer, str) else getattr(layer, "__module__", "")
 
 
 NORMS = Norms(Path(__file__).with_name("norms"), "normshift.norms")

@@ -68,12 +68,12 @@ def convert(model: nn.Module, norm: str, *, where: Where = None, inplace: bool =
         chosen = _chosen(model, norms | blocks, where)
         plan = ibn_net.Placement({n: spec for n in chosen if n in norms}, [n for n in chosen if n in blocks])
     else:
-        plan = ibn_net.placement(model, spec.placement, norms)
+        plan = ibn_net.placement(model, spec, norms)
     for name in plan.blocks:
         ibn_net.check_sum(model, name)  # before anything is changed
     model = exchange(model, plan.layers)
     for name in plan.blocks:
-        ibn_net.normalize_sum(model, name)
+        ibn_net.normalize_sum(model, name, spec)
     return model
 
 

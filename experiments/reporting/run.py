@@ -142,7 +142,7 @@ def read_run(path: Path) -> Run:
     damaged = [name for name, what in (found | frames).items() if what is None and _filled(path / name)]
     damaged += _damaged_parts(path, arms, seeds)
     failed = read_failures(path, arms, seeds)
-    unfinished = _unfinished(path, arms, seeds, frames["metrics.csv"])
+    unfinished = _unfinished(path, _trainings(config, arms, seeds), frames["metrics.csv"])
     for failure in failed:
         unfinished.pop(part_folder(path, failure.arm, failure.seed).name, None)
     declared = [headline] if headline else []
@@ -185,8 +185,14 @@ def _seeds(path: Path, config: dict) -> list[int]:
     return sorted({int(end) for end in ends if end.isdigit()})
 
 
-def _unfinished(path: Path, arms: dict, seeds: list[int], metrics: DataFrame | None) -> dict[str, int | None]:
-    folders = {(arm, seed): part_folder(path, arm, seed) for seed in seeds for arm in arms}
+def _trainings(config: dict, arms: dict, seeds: list[int]) -> list[tuple[str, int]]:
+    """The arms and seeds that are to have results; of an evaluation those of its networks."""
+    named = readable(lambda: [(str(arm), int(seed)) for arm, seed in config["trainings"]])
+    return [(arm, seed) for seed in seeds for arm in arms] if named is None else named
+
+
+def _unfinished(path: Path, trainings: list[tuple[str, int]], metrics: DataFrame | None) -> dict[str, int | None]:
+    folders = {(arm, seed): part_folder(path, arm, seed) for arm, seed in trainings}
     if not any(folder.exists() for folder in folders.values()):
         return {}  # a folder that was tidied up, or has nothing yet, does not say what came of its trainings
     last = {} if metrics is None else metrics.groupby(["arm", "seed"])["step"].max().to_dict()

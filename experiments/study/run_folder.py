@@ -80,7 +80,8 @@ class RunFolder:
     ):
         self.path, self.arms = path, arms
         self.headline = None if headline is None else measure_of(headline)
-        self._measures = {"headline": headline, "measures": measures_to_plain(measures)}
+        named = dict.fromkeys([*measures, *([] if headline is None else [headline])])
+        self._measures = {"headline": headline, "measures": measures_to_plain(named)}
         used_keys = {name for columns in arms.values() for name in columns} & LOGGED
         if used_keys:
             raise ValueError(

@@ -191,10 +191,11 @@ class SegmentationModule(StudyModule):
     def _set_norm(self, norm: str, norm_in: str) -> None:
         if norm_in not in ("encoder", "decoder", "both"):
             raise ValueError(f"norm_in is encoder, decoder or both, not {norm_in!r}.")
-        if norm in NORMS and NORMS[norm].placement != "everywhere":
+        placement = NORMS[norm].placement if norm in NORMS else "everywhere"
+        if placement != "everywhere":
             if norm_in == "decoder":
                 raise ValueError(f"{norm} is a placement of layers in an encoder: it cannot go into the decoder alone.")
-            positions = self.architecture.ibn_b_positions(self.net.encoder) if norm == "ibn-b" else None
+            positions = self.architecture.ibn_b_positions(self.net.encoder) if placement == "ibn-b" else None
             convert(self.net.encoder, norm, where=positions)
             return
         if norm_in != "decoder":

@@ -24,7 +24,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SETTINGS = {
     "affine", "track_running_stats", "eps", "momentum", "sync", "process_group", "num_groups", "num_channels", "dims",
     "ndims", "statistics", "groups", "correction", "ratio", "instance_first", "first", "module_name",
-    "generator", "_compiled_call_impl",
+    "norm_name", "generator", "_compiled_call_impl",
 }  # fmt: skip
 """Attributes that are settings of one kind of layer and are not carried over to another."""
 
@@ -113,8 +113,17 @@ def _alike(old: nn.Module, new: nn.Module) -> bool:
         return not isinstance(new, nn.SyncBatchNorm)
     if isinstance(old, _InstanceNorm) and old.running_mean is not None:  # ours cannot use averages in evaluation
         return type(new).__name__.startswith("InstanceNorm")
-    settings = ("statistics", "groups", "num_groups", "ratio", "instance_first")
+    settings = ["statistics", "groups", "num_groups", "ratio", "instance_first"]
+    if isinstance(new, Norm) and vars(old).get("norm_name") != new.norm_name:  # two norms may share a class
+        settings += _own_settings(new)
     return isinstance(old, type(new)) and all(getattr(old, s, None) == getattr(new, s, None) for s in settings)
+
+
+def _own_settings(layer: Norm) -> list[str]:
+    """Names of the attributes that hold a layer's own settings: numbers, texts and tuples."""
+    known = SETTINGS | {"num_features", "training"}
+    plain = (bool, int, float, str, tuple, type(None))
+    return [key for key, v in vars(layer).items() if key not in known and key[0] != "_" and isinstance(v, plain)]
 
 
 def _set_dims(new: nn.Module, known: int | None, dims: int | None) -> None:

@@ -1,6 +1,7 @@
 """Formulas that use the context: the images' domains, the training flag, random numbers, the layer's name."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,24 @@ def test_layers_are_told_their_names():
     assert model.layer1[0].bn1.context().name == "layer1.0.bn1"
     model(torch.randn(2, 3, 32, 32)).square().sum().backward()
     assert model.layer1[0].bn1.weight.grad is None and model.layer1[0].bn2.weight.grad is not None
+
+
+class FixedDomainFormula(PAGE["DomainFormula"]):
+    def own_moments(self, channels, training):
+        return slice(0, channels if training else 0)
+
+
+class FixedDomainNorm(DomainNorm):
+    def formula(self):
+        return FixedDomainFormula(self.eps, self.context())
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_depends_on_the_domain_is_not_folded(inside):
+    model = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.BatchNorm2d(CHANNELS)).eval()
+    with spec("fixed-domain-bn", FixedDomainNorm), batch_domains([1]) if inside else nullcontext():
+        _, report = normshift.fold(convert(model, "fixed-domain-bn"))
+    assert [norm.stays for norm in report.norms] == ["its formula asks for each image's domain"]
 
 
 class spec:

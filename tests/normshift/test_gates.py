@@ -166,3 +166,11 @@ def test_what_decays_is_chosen_by_kind(settings, undecayed):
         if settings.get("decay_norms") is False and "decay_biases" not in settings and kinds[name] == "bias":
             expected = 0.5  # biases follow the norms
         torch.testing.assert_close(p.detach(), torch.full_like(p, expected), msg=name)
+
+
+def test_a_gate_that_two_layers_share_is_in_one_group_once():
+    first, second = BatchInstanceNorm2d(3), BatchInstanceNorm2d(3)
+    second.rho = first.rho
+    groups = parameter_groups(nn.Sequential(first, second), lr=0.1, weight_decay=0.0)
+    ids = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(ids) == len(set(ids)) == 5

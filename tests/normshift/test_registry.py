@@ -1,5 +1,6 @@
 """The registered norms, and how norms are added."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -166,3 +167,83 @@ def test_labels_must_fit_their_gate():
 
     with pytest.raises(ValueError, match="gate 'odd' has 3 values and 2 labels"):
         gates(Wrong(3))
+
+
+class PowerFormula(normshift.Formula):
+    """`weight * var^-power`, or a constant 1 where the power is 0."""
+
+    def __init__(self, power):
+        self.power = power
+
+    def __call__(self, moments, batch, weight, bias):
+        if not self.power:
+            return torch.ones_like(moments.mean), torch.zeros_like(moments.mean)
+        return weight * (moments.var + 1e-5) ** -self.power, bias
+
+
+class PowerNorm(AffineNorm):
+    def __init__(self, num_features, power=0.5):
+        super().__init__(num_features)
+        self.power, self.logits = power, nn.Parameter(torch.zeros(num_features))
+
+    def formula(self):
+        return PowerFormula(self.power)
+
+    def gates(self):
+        return [normshift.GateParameter("power", self.logits, read=torch.sigmoid)]
+
+
+@pytest.fixture
+def registered():
+    """Registers norms for a while."""
+    before = dict(NORMS._known)
+    yield lambda name, layer=PowerNorm, **more: register_norm(NormSpec(name, f"test norm {name}", layer, **more))
+    NORMS._known.clear()
+    NORMS._known.update(before)
+
+
+def test_two_norms_of_one_class_are_told_apart(registered):
+    registered("half")
+    registered("quarter", settings={"power": 0.25})
+    model = convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), "half")
+    half, weight = model[1], model[1].weight
+    assert convert(model, "half")[1] is half
+    convert(model, "quarter")
+    assert (model[1].power, model[1].weight is weight, gates(model)[0].norm) == (0.25, True, "quarter")
+    assert "norm_name" not in vars(convert(model, "bn")[1])
+
+
+def test_layers_that_a_function_makes_have_the_norms_name(registered):
+    registered("made", lambda channels: PowerNorm(channels))
+    assert [gate.norm for gate in gates(NORMS["made"](3))] == ["made"]
+    assert {gate.norm for gate in gates(NORMS["sn-in-ln"](3))} == {"sn-in-ln"}
+
+
+@pytest.mark.parametrize("scheme", ["ibn-a", "ibn-b"])
+def test_a_users_norm_stands_where_ibn_net_has_its_own(scheme, registered):
+    registered("placed", placement=scheme)
+    with torch.device("meta"):
+        theirs, ours = (convert(torchvision.models.resnet18(), name) for name in ("placed", scheme))
+    kinds = [type(layer) for layer in normshift.norm_layers(theirs).values()]
+    assert list(normshift.norm_layers(theirs)) == list(normshift.norm_layers(ours))
+    assert [kind is PowerNorm for kind in kinds] == [
+        type(layer) is not nn.BatchNorm2d for layer in normshift.norm_layers(ours).values()
+    ]
+    assert PowerNorm in kinds
+
+
+def test_a_placement_that_does_not_exist_is_refused(registered):
+    with pytest.raises(ValueError, match="placement of 'lost' is one of everywhere, ibn-a, ibn-b; got 'ibn-c'"):
+        registered("lost", placement="ibn-c")
+
+
+def test_functions_of_two_files_do_not_replace_each_other(registered):
+    registered("partly", functools.partial(PowerNorm))
+    with pytest.raises(ValueError, match="there is a norm 'partly' already"):
+        registered("partly", functools.partial(nn.BatchNorm2d))
+
+
+def test_a_constant_formula_has_gradients_of_nothing():
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    PowerNorm(3, power=0)(x).square().sum().backward()
+    assert x.grad.shape == x.shape and x.grad.isfinite().all()

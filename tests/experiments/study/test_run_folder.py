@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from experiments.reporting.run import read_run
 from experiments.study.flags import UsageError
 from experiments.study.run_folder import RunFolder
+from experiments.study.run_parts import read_measures
 from experiments.study.tables import Table, table_of
 
 ARMS = {
@@ -127,3 +129,19 @@ def test_an_arm_that_is_no_file_name_is_refused_before_anything_is_written(name,
         opened(tmp_path / "run", {name: {"norm": "bn"}})
     assert not (tmp_path / "run").exists()
     opened(tmp_path / "run", {"cifar_resnet20-sn-in-ln_b2,lr0.1": {"norm": "sn-in-ln"}})
+
+
+def test_the_measures_on_disk_hold_the_headline_whether_the_task_lists_it_or_not(tmp_path):
+    arms = {"bn": {"norm": "bn"}}
+    RunFolder(tmp_path / "run", Flags(), "Which?", {}, arms, headline="miou", measures=["chance"])
+    headline, measures = read_measures(tmp_path / "run")
+    assert headline == "miou" and list(measures) == ["chance", "miou"]
+
+
+def test_an_evaluation_is_finished_when_its_own_networks_are(tmp_path):
+    named = {"trainings": [["r18-bn", 3], ["r18-sn", 4]]}
+    folder = RunFolder(tmp_path / "run", Flags(), "How good?", named, ARMS)
+    fill(folder, "r18-bn", 3, 0.5)
+    assert list(read_run(tmp_path / "run").unfinished) == ["r18-sn-seed4"]
+    fill(folder, "r18-sn", 4, 0.5)
+    assert not read_run(tmp_path / "run").unfinished
