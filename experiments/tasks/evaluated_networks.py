@@ -71,7 +71,7 @@ def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
     """A network of torchvision or timm, with its published weights or without, for the classes of the images.
 
     Raises:
-        UsageError: there is no such name, its weights cannot be had, or they know other classes than the images.
+        UsageError: the name is unknown, its weights cannot be loaded, or its classes differ from the images'.
     """
     import torch
 
