@@ -1,7 +1,7 @@
-"""What image and video decoders write to the standard error stream, where Python has no other way to learn of it.
+"""Captures the warnings that image and video decoders write to the standard error stream.
 
-libjpeg fills in what a damaged file lacks and only writes a line about it; OpenCV gives the picture out as if it were
-whole. Two system calls before a decoding and three after it cost some microseconds, a thousandth of the decoding.
+For a damaged file, libjpeg makes up the missing pixels and only writes a warning; OpenCV returns the image without an
+error. Two system calls before a decoding and three after it take some microseconds, a thousandth of the decoding.
 """
 
 import os
@@ -16,13 +16,13 @@ ERRORS = 2
 
 
 class Said:
-    """What was written; `text` is complete when the block has ended."""
+    """The captured text, which is complete when the block has ended."""
 
     text = ""
 
 
 class _Sink:
-    """A file that stands for the standard error stream, and a lock: the stream is the whole process's."""
+    """A file that replaces the standard error stream, and a lock, since the whole process shares the stream."""
 
     def __init__(self):
         self.file = os.memfd_create("decoder") if hasattr(os, "memfd_create") else _unnamed_file()
@@ -36,16 +36,16 @@ def _unnamed_file() -> int:
 
 @lru_cache(maxsize=1)
 def _sink(process: int) -> _Sink:
-    """A sink for this process: one that a fork inherits would share its place in the file with the parent's."""
+    """A sink for this process. One inherited by a fork would share its file position with the parent's."""
     return _Sink()
 
 
 @contextmanager
 def decoder_words(mine: tuple[str, ...]) -> Iterator[Said]:
-    """Catches the lines that C code writes to standard error within the block; other lines are passed on behind it.
+    """Captures lines that C code writes to standard error within the block; other lines are passed on after it.
 
     Args:
-        mine: a line that holds one of these is kept in `Said.text` and not passed on.
+        mine: a line that contains one of these is kept in `Said.text` and not passed on.
     """
     said, sink = Said(), _sink(os.getpid())
     with sink.lock:
@@ -66,7 +66,7 @@ def decoder_words(mine: tuple[str, ...]) -> Iterator[Said]:
 
 
 def _divided(file: int, size: int, stream: int, mine: tuple[str, ...]) -> str:
-    """Empties the file: gives the lines that are `mine`, and writes the others to the stream."""
+    """Empties the file: returns the lines that are `mine`, and writes the others to the stream."""
     os.lseek(file, 0, os.SEEK_SET)
     lines = os.read(file, size).decode(errors="replace").splitlines()
     os.lseek(file, 0, os.SEEK_SET)

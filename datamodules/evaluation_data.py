@@ -1,4 +1,4 @@
-"""What the data modules of all tasks share: domains to be evaluated on, loaders, and shares of several processes."""
+"""Code that the data modules of all tasks share: evaluation domains, loaders, and the shares of several processes."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 
 class EvaluationData(pl.LightningDataModule):
-    """Domains to be evaluated on; a task says by `evaluation_loader` how.
+    """Domains to evaluate on; a task's `evaluation_loader` says how.
 
     Args:
         evaluated: domains of the validation loaders.
@@ -29,7 +29,7 @@ class EvaluationData(pl.LightningDataModule):
         raise NotImplementedError
 
     def share(self, samples: Dataset) -> Dataset:
-        """This process's share of the samples to be evaluated on: every process gets its own, and none comes twice."""
+        """This process's share of the evaluation samples; no sample is in two shares."""
         world, rank = self.world()
         return Subset(samples, range(rank, len(samples), world)) if world > 1 else samples
 
@@ -39,15 +39,15 @@ class EvaluationData(pl.LightningDataModule):
         return {"num_workers": self.workers, "pin_memory": pinned, "worker_init_fn": one_thread}
 
     def world(self) -> tuple[int, int]:
-        """How many processes there are, and which one this is."""
+        """The number of processes and the rank of this one."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
 
 
 def shared_seed() -> int:
-    """One seed for all processes, although each draws from its own: those lie 10,007 apart."""
+    """One seed for all processes, computed from their own seeds, which are 10,007 apart."""
     return torch.initial_seed() % 10_007
 
 
 def one_thread(worker: int) -> None:
-    """Let a loader's worker use one thread: the workers are the parallelism."""
+    """Let a loader's worker use one thread, since several workers already run in parallel."""
     cv2.setNumThreads(0)

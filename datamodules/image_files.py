@@ -1,4 +1,4 @@
-"""Image files on disk: whole or damaged, their size without decoding them, their pixels."""
+"""Image files on disk: checks for damage, sizes without decoding, and pixels."""
 
 import os
 import stat
@@ -15,22 +15,23 @@ from datamodules.decoder_warnings import decoder_words
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 TAIL = 1024
-"""Bytes read from a file's end to see that it is whole; some writers pad after the end."""
+"""Bytes read from a file's end to check that it is complete; some programs pad after the end."""
 LARGEST = 2**27
-"""Pixels of the largest image that is decoded, 400 MB: a damaged or made-up header may promise any number."""
+"""Most pixels of an image that is decoded (400 MB), since a damaged or forged header may give any number."""
 DECODERS = ("JPEG data", "JPEG file", "libpng", "grfmt_", "progression", "SOS parameters", "JFIF", "Adobe color")
-"""What the lines hold that image decoders write to standard error."""
+"""Texts in the lines that image decoders write to standard error."""
 DAMAGE = ("premature end", "bad huffman", "bad arithmetic", "instead of rst", "inconsistent progression", "invalid sos")
-"""What libjpeg says of a JPEG some of whose pixels it had to make up. That bytes are left over it says of damaged files
-too, but also of published ones whose pixels are all there, so that alone is let pass."""
+"""libjpeg's warnings when it had to make up pixels of a JPEG. Its warning on extra bytes is ignored, since it also
+comes for published files whose pixels are all there."""
 
 
 class DataError(ValueError):
-    """A data set on disk is not what it was published as. One sentence: what is wrong where, and what was expected."""
+    """A data set on disk differs from the published one. The message says in one sentence what is wrong in which file,
+    and what was expected."""
 
 
 class MissingDataError(DataError, FileNotFoundError):
-    """A file or folder of a data set is not there."""
+    """A file or folder of a data set is missing."""
 
 
 def opened(path: Path) -> int:
@@ -38,7 +39,7 @@ def opened(path: Path) -> int:
 
     Raises:
         MissingDataError: there is no such file, or a link leads nowhere.
-        DataError: it is a folder, a pipe (which is not waited for) or the like, or may not be read.
+        DataError: it is not a regular file (a pipe, for example, is not waited for), or may not be read.
     """
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -55,7 +56,7 @@ def opened(path: Path) -> int:
 
 
 def kind_of(mode: int) -> str:
-    """What a file mode says that something on disk is."""
+    """The kind of file that a file mode describes, in words."""
     kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
     return next((name for is_it, name in kinds if is_it(mode)), "a device")
 
@@ -70,7 +71,7 @@ def file_bytes(path: Path) -> bytes:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text file that are not empty, bytes that are no UTF-8 as file names have them.
+    """The non-empty lines of a text file; bytes that are no UTF-8 are decoded as in file names.
 
     Raises:
         DataError: it is no file, or no text: a byte of it is zero.
@@ -87,7 +88,7 @@ def check_kind(path: Path, start: bytes, size: int) -> None:
 
 
 def check_lossless(path: Path, start: bytes) -> None:
-    """Raise DataError where a label is a JPEG, whatever its name: compression changes the ids along every border."""
+    """Raise DataError if a label is a JPEG, whatever its name, since compression changes ids at every border."""
     if start.startswith(JPEG_START):
         raise DataError(f"{path} is a JPEG, whose compression changes class ids: labels are PNGs as published.")
 
@@ -135,7 +136,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def mismatch(pair: tuple[Path, Path]) -> str | None:
-    """What is wrong with a pair's sizes, or None; DataError where the label is a JPEG, or either is no whole image."""
+    """What is wrong with a pair's sizes, or None; DataError if the label is a JPEG, or either image is incomplete."""
     image, label = pair
     with os.fdopen(opened(label), "rb") as file:
         check_lossless(label, file.read(len(PNG_START)))
@@ -146,7 +147,7 @@ def mismatch(pair: tuple[Path, Path]) -> str | None:
 
 
 def header_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that the header of a whole PNG or JPEG promises; None where it has none."""
+    """(width, height) from the header of a complete PNG or JPEG; None if it has none."""
     if data.startswith(PNG_START):
         return struct.unpack(">II", data[16:24]) if len(data) >= 24 else None
     at = 2
@@ -161,7 +162,7 @@ def header_size(data: bytes) -> tuple[int, int] | None:
 
 
 def check_pixels(path: Path, size: tuple[int, int] | None) -> None:
-    """Raise DataError where a header promises more pixels than any image of a data set has."""
+    """Raise DataError if a header gives more pixels than any image of a data set has."""
     if size is not None and size[0] * size[1] > LARGEST:
         raise DataError(
             f"{path} says that it has {size[0]} x {size[1]} pixels, more than the {LARGEST:,} that are decoded at most."
@@ -174,7 +175,7 @@ def unreadable(path: Path, reason: object) -> DataError:
 
 
 def decoded(path: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
-    """A file's pixels, all of them: OpenCV fills what a JPEG lacks with grey and says nothing.
+    """A file's pixels. A damaged JPEG is an error here; OpenCV alone would fill missing pixels with grey.
 
     Raises:
         MissingDataError: there is no such file.
@@ -190,7 +191,7 @@ def decoded(path: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
     with decoder_words(DECODERS) as said:
         try:
             pixels = decode(data)
-        except Exception as error:  # decoders raise whatever they like
+        except Exception as error:  # decoders raise errors of many kinds
             failed = error
     if failed is not None:
         raise unreadable(path, said.text or failed) from failed
@@ -200,9 +201,9 @@ def decoded(path: Path, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """uint8 (H, W, 3), whatever is stored: grey, a palette, CMYK, 16 bits a channel; transparency is dropped.
+    """uint8 (H, W, 3) from any stored format: grey, palette, CMYK, 16 bits per channel; transparency is dropped.
 
-    Labels are drawn on the pixels as stored, so a camera's orientation tag must not turn them.
+    A camera's orientation tag is ignored, because labels refer to the pixels as stored.
     """
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:

@@ -8,11 +8,10 @@ from datamodules.samples import LabelledImages
 
 
 class InMemory:
-    """(image, label) pairs of which each is made on its first access and kept as uint8 from then on.
+    """(image, label) pairs, each of which is made on its first access and then kept as uint8.
 
-    The memory is shared with processes that fork from this one, so that loader workers fill it together and what one
-    epoch made is there in the next; a process that starts afresh (spawn) fills its own. Two processes may well make
-    the same sample at once: they write the same bytes.
+    Forked processes share the memory, so that loader workers fill it together and keep it for the next epoch; spawned
+    processes fill their own. If two processes make the same sample at once, they write the same bytes.
 
     Args:
         samples: images, all of one size; kept as `.samples`.

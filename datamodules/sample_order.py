@@ -1,4 +1,4 @@
-"""In what order, and how often, training images are drawn."""
+"""The order of training images, and how often each is drawn."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.utils.data import Sampler
 
 
 class Passes(Sampler[int]):
-    """Epochs of a given number of images, cut out of passes that are each in an order of their own.
+    """Epochs of a given number of images, cut from a sequence of passes, each in a new random order.
 
-    A pass' last images, too few for a batch, are left out; an epoch goes on where the one before it stopped, as
-    Transfer-Learning-Library draws. Every one of several processes gets its own share of each pass.
+    If the last images of a pass are too few for a batch, they are left out. An epoch continues where the one before it
+    stopped, as in Transfer-Learning-Library. Each process gets its own share of each pass.
 
     Args:
         count: images there are. batch_size: images a step and process. steps: steps of an epoch.

@@ -1,4 +1,4 @@
-"""What a task expects of a set of samples; any class with these members will do, whatever it is derived from."""
+"""Protocols of sets of samples: a task accepts any class with these members."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -9,7 +9,7 @@ Target = TypeVar("Target", covariant=True)
 
 
 class Samples(Protocol[Target]):
-    """Images uint8 (H, W, 3) RGB, each with what is to be learned of it; a map-style torch dataset."""
+    """Images uint8 (H, W, 3) RGB, each with its label; a map-style torch dataset."""
 
     def __len__(self) -> int: ...
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, and renamed into it once they are complete."""
+"""Atomic writing of files: the content is written to a temporary file, which is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], object], *, durable: bool = True) -> None:
-    """Give `path` a content; whoever reads it, also after a kill, finds what was there before or all of the new.
+    """Write a file atomically: readers, also after a kill, see the old content or all of the new.
 
     Args:
         content: text (written as UTF-8), bytes, or what writes them into an open binary file.
-        durable: wait until the disk has it, so that it also outlives the machine's loss of power.
+        durable: wait until it is on the disk, so that it also survives a loss of power.
 
     Raises:
-        OSError: it cannot be written, as where the disk is full; what was there before is there still.
+        OSError: it cannot be written, for example because the disk is full; the old content is kept.
     """
     partial = path.with_name(f"{path.name[:200]}.partial-{os.getpid()}")
     try:
@@ -39,7 +39,7 @@ def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], object],
 
 
 def _settle(folder: Path) -> None:
-    """Wait until the disk has a folder's names; some file systems know no such thing of folders."""
+    """Wait until a folder's entries are on the disk; some file systems cannot do this for folders."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:

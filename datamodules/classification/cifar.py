@@ -20,7 +20,7 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Archive:
-    """What a published archive, or the folder that it unpacks to, holds."""
+    """The contents of a published archive and of its unpacked folder."""
 
     published: Published
     file: str
@@ -49,8 +49,8 @@ ARCHIVES = {
 class CIFAR:
     """CIFAR-10 or CIFAR-100 (Krizhevsky 2009): 50,000 and 10,000 images of 32 x 32; item i is (image, label).
 
-    Reads, of what is there, the first of: the folder that the Python archive unpacks to, the archive itself (not
-    unpacked), class folders train/CLASS/*.jpg or *.png and test. There is no val: it is test.
+    Reads the first that exists of: the unpacked folder of the Python archive, the archive itself (not unpacked), class
+    folders train/CLASS/*.jpg or *.png and test/CLASS/... There is no val split: val is test.
 
     Args:
         root: the folder that holds one of these.
@@ -62,7 +62,7 @@ class CIFAR:
         labels: int64 (len,).
 
     Raises:
-        MissingDataError: none of these is there, or part of it is missing.
+        MissingDataError: none of these exists, or part of it is missing.
         DataError: an archive is cut short or damaged, or the class folders are not CIFAR's.
     """
 
@@ -178,7 +178,7 @@ def _members(path: Path, archive: Archive, part: str) -> Callable[[str], tuple[s
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads numpy arrays and plain data and nothing else: a pickle may otherwise run any code."""
+    """Reads only numpy arrays and plain data, since other pickles may run any code."""
 
     allowed: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
@@ -200,7 +200,7 @@ def _load(where: str, data: bytes, keys: tuple[str, ...]) -> tuple[dict, str]:
     try:
         content = _Arrays(io.BytesIO(data), encoding="latin1").load()
         content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
-    except Exception as error:  # damaged pickles raise whatever they like
+    except Exception as error:  # damaged pickles raise errors of many kinds
         reason = " ".join(str(error).split())
         raise DataError(f"{where} is cut short or damaged ({reason}): get the archive again.") from error
     lacking = [key for key in keys if key not in content]

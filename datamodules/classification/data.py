@@ -1,4 +1,4 @@
-"""Images of one or more domains to train on, domains to be evaluated on."""
+"""Data modules: images of one or more domains to train on, and domains to evaluate on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from datamodules.samples import LabelledImages
 
 
 class ClassificationEvaluation(EvaluationData):
-    """Domains to be evaluated on: batches of images float (N, 3, size, size), normalised, and labels int64 (N,).
+    """Domains to evaluate on: batches of images float (N, 3, size, size), normalised, and labels int64 (N,).
 
     Args:
         evaluated: domains of the validation loaders, of the same classes in the same order.
-        evaluation_image: what happens to an image.
+        evaluation_image: transform of an image.
         batch_size: images that are evaluated at once in a process; at least 64 are.
         workers: loader processes.
     """
@@ -45,18 +45,18 @@ class ClassificationEvaluation(EvaluationData):
 
 
 class ClassificationData(ClassificationEvaluation):
-    """Images to train on, and domains to be evaluated on.
+    """Images to train on, and domains to evaluate on.
 
     Args:
         train: the images to train on.
         evaluated: domains of the validation loaders, of the same classes.
-        transform: what happens to a training image.
-        size, resize: what evaluated images are cut to, and what their shorter side is resized to before that.
+        transform: transform of a training image.
+        size, resize: side of the crop of evaluated images, and the length to which their shorter side is resized first.
         batch_size: images a step and process; of each part of the training set where `from_each` is set.
         workers: loader processes.
-        evaluation_image: what happens to an evaluated image; by default `EvaluationImage(size, resize)`.
-        keep_last: an epoch ends in a smaller batch where the images do not divide, and is not cut short.
-        steps: an epoch is so many steps, whatever passes they make (`sample_order.Passes`), and not one pass.
+        evaluation_image: transform of an evaluated image; by default `EvaluationImage(size, resize)`.
+        keep_last: keep an epoch's last, smaller batch.
+        steps: steps of an epoch, independent of passes over the images (`sample_order.Passes`); by default one pass.
         from_each: batches hold `batch_size` images of each set that `train` joins, drawn with replacement
             (`sample_order.FromEach`); takes `steps`.
 
@@ -97,7 +97,7 @@ class ClassificationData(ClassificationEvaluation):
         return DataLoader(images, persistent_workers=self.workers > 0, **self._order(domain), **self.loading())
 
     def _order(self, domain: ImageDomain) -> dict:
-        """The arguments of a loader that say in which batches it draws."""
+        """The loader's arguments that set its batches."""
         count, (world, rank) = len(domain.samples), self.world()
         if self.from_each:
             parts = domain.samples.sets if isinstance(domain.samples, Joined) else (domain.samples,)

@@ -43,7 +43,7 @@ class DomainFolders:
 
 
 def known_domain(name: str, word: str, known: Iterable[str]) -> str:
-    """The domain that a word means, however it is spelt: "Real World", "real_world" and "RealWorld" are one."""
+    """The domain of a name in any spelling: "Real World", "real_world" and "RealWorld" are the same."""
     spelt = {_plain(domain): domain for domain in known}
     if _plain(word) not in spelt:
         raise DataError(f"unknown domain {name!r}: choose from {', '.join(spelt.values())}.")
@@ -57,11 +57,11 @@ def _plain(word: str) -> str:
 class MultiDomain(ImageFiles):
     """One domain, or several joined, of a set whose domains are folders of class folders.
 
-    Where the set's own lists of a domain are there (DomainNet's `DOMAIN_train.txt` and `DOMAIN_test.txt`), train and
-    test are what they say, and val is test. Elsewhere val is every fifth image of each class, in an order made of a
-    hash of the names, and train is the rest. "out3" are the images that trial 3 of DomainBed's protocol holds out,
-    "in3" the rest: a fifth of all, rounded down, in an order drawn by a hash of the trial and the domain (Gulrajani and
-    Lopez-Paz, ICLR 2021). The rule is DomainBed's, the draws are others.
+    If the set's own lists of a domain exist (DomainNet's `DOMAIN_train.txt` and `DOMAIN_test.txt`), they define train
+    and test, and val is test. Otherwise val is every fifth image of each class, ordered by a hash of the names, and
+    train is the rest. "out3" are the images that trial 3 of DomainBed's protocol holds out, a fifth of all, rounded
+    down, and "in3" the rest; the order is drawn by a hash of the trial and the domain (Gulrajani and Lopez-Paz, ICLR
+    2021). The rule is DomainBed's, but the random draws differ.
 
     Args:
         folders: the set.
@@ -73,7 +73,7 @@ class MultiDomain(ImageFiles):
         classes: sorted; the same in all domains.
 
     Raises:
-        MissingDataError: a domain is not there, a class folder is empty, or nothing of what a list names is there.
+        MissingDataError: a domain is missing, a class folder is empty, or none of a list's images exists.
         DataError: no such domain or split, or domains on disk differ in their classes.
     """
 
@@ -160,7 +160,7 @@ def _of_trial(domain: str, images: list[int], part: str, trial: str) -> list[int
 
 
 def _held_out(domain: str, names: list[str], positions: list[int]) -> set[int]:
-    """Every fifth image of each class. Ordered by a hash: neighbouring names are often pictures of one thing."""
+    """Every fifth image of each class, ordered by a hash, since neighbouring names often show the same object."""
 
     def hashed(index: int) -> bytes:
         return blake2b(f"{domain}/{names[index]}".encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -29,7 +29,7 @@ class ImageDomain:
 
     @property
     def on_disk(self) -> bool:
-        """Whether this is a real set, and not drawn here."""
+        """Whether this is a real set and not an embedded one."""
         return any(part.replace(":", "/").partition("/")[0] != "shapes" for part in self.name.split("+"))
 
     @property
@@ -53,11 +53,11 @@ def open_images(
         split: "train" or "val"; "test" where one is published; "in0", "out0", ... of a trial (`MultiDomain`).
         data_root: the folder whose subfolders are the real sets, each under its name.
         size: side of the images that `shapes` draws, 32 by default; a set on disk keeps its own.
-        length: how many images `shapes` draws; a set on disk has what it has.
+        length: number of images that `shapes` draws; it has no effect on a set on disk.
 
     Raises:
         MissingDataError: the set is not on disk.
-        DataError: an unknown name or split, a set that is not in order on disk, or joined sets of unlike classes.
+        DataError: an unknown name or split, a damaged set, or joined sets with different classes.
     """
     if "+" in name:
         opened = [open_images(part, split, data_root, size=size, length=length) for part in name.split("+")]

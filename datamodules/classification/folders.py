@@ -1,4 +1,4 @@
-"""Image files in a folder for each class, as most published classification sets lie on disk."""
+"""Image files in one folder per class, the layout of most published classification sets."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -14,14 +14,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class Published:
-    """A set as it is published, for messages."""
+    """A published set, described for error messages."""
 
     name: str
     url: str  # the download page
     layout: str  # in words
 
     def missing(self, path: Path) -> MissingDataError:
-        """The error for a file or folder of the set that is not there."""
+        """The error for a missing file or folder of the set."""
         found = "is a file, not a folder" if path.exists() else "does not exist"
         holds = ""
         if path.parent.is_dir() and not path.exists():
@@ -82,8 +82,8 @@ def folders_in(folder: Path) -> list[str]:
 def files_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Names of the visible files in a folder that end in one of the suffixes, in small letters or large; sorted.
 
-    Goes by what the folder itself says of its entries, and asks the disk about links alone: asking about each of a
-    million files would take minutes on a network drive.
+    It uses the types that the folder lists for its entries and checks only links, since checking each of a million
+    files would take minutes on a network drive.
 
     Raises:
         DataError: something of such a name is no file: a folder, a pipe, a link that leads nowhere.
@@ -118,5 +118,5 @@ def class_files(
 
 
 def and_more(names: Collection[str]) -> str:
-    """What an error that names the first of several adds."""
+    """The text " and N more" for an error that names the first of several."""
     return f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""What a set of labelled images is, to be opened by its name."""
+"""The description of a set of labelled images by which it is opened."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from datamodules.samples import LabelledImages
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for of a set: `pacs/photo` under the split "val", in data/pacs."""
+    """A request for a set's images: `pacs/photo` with the split "val", in data/pacs."""
 
     name: str
     parts: tuple[str, ...]  # of the name, those behind the set's own: ("photo",)

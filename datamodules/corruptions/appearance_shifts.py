@@ -1,4 +1,4 @@
-"""The appearance shifts of IBN-Net's ImageNet table: the same picture in other light, and as a painting.
+"""The appearance shifts of IBN-Net's ImageNet table: an image in other light, and as a painting.
 
 Pan, Luo, Shi and Tang, "Two at once: enhancing learning and generalization capacities via IBN-Net", ECCV 2018. A shift
 maps uint8 RGB (H, W, 3) to the same, and leaves its argument as it is:
@@ -39,10 +39,9 @@ def duller(image: np.ndarray, divisor: float) -> np.ndarray:
 def painted(image: np.ndarray) -> np.ndarray:
     """The picture as if painted in short strokes, in colours of Monet's.
 
-    This is no CycleGAN. IBN-Net's paper translates ImageNet with a CycleGAN trained on Monet's paintings; this is a
-    fixed filter that stands in for it, and no figure measured with it compares with the paper's. Edges are kept and
-    the rest is smoothed, colours lean towards a palette by their lightness, and the picture and the light on its
-    canvas are averaged along the edges, as a brush would go.
+    IBN-Net's paper translates ImageNet with a CycleGAN trained on Monet's paintings. This is a fixed filter instead,
+    and results with it cannot be compared with the paper's. It keeps edges and smooths the rest, moves colours towards
+    a palette according to their lightness, and averages image and canvas lighting along the edges, like brush strokes.
 
     Args:
         image: uint8 RGB (H, W, 3), at least 16 pixels each way.

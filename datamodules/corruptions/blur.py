@@ -1,4 +1,4 @@
-"""Blur: of a lens, of frosted glass, of a moving camera. `imagenet_c.TABLE` says what the figures are."""
+"""Blur of a lens, of frosted glass and of a moving camera. `imagenet_c.TABLE` explains the parameters."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Light, colour, geometry and storage. `imagenet_c.TABLE` says what the figures are."""
+"""Corruptions of light, colour, geometry and storage. `imagenet_c.TABLE` explains the parameters."""
 
 from functools import lru_cache
 

@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 480, 720
 
 
 class Pane(NamedTuple):
-    """What a sheet is to look like, in grey levels."""
+    """The grey levels of a sheet."""
 
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]

@@ -7,11 +7,11 @@ section 3 and appendix B. Written from the operations' definitions; the figures 
 ones. Two tables of them were published, and the image's size chooses: images whose shorter side is at most 64 pixels
 take CIFAR-10-C's, all others ImageNet-C's, in pixels as they stand.
 
-What differs from the published files, so that errors on these images are never divided by AlexNet's on those:
+Differences from the published files, because of which errors on these images are never divided by AlexNet's on those:
 
 - the published images went through JPEG of quality 85 after their corruption, and these do not;
 - frost is painted, unless the published photographs are given (`corruption_frost`);
-- random numbers are others.
+- random numbers differ.
 
 Figures in pixels were made for 224 x 224. On images of another size they stay as they are, so that a blur is weaker on
 a larger image; what is reckoned from the image's own size (zoom_blur, pixelate, elastic_transform) stays in proportion.

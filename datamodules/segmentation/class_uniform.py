@@ -1,4 +1,4 @@
-"""Class-uniform sampling: which images hold which class, and where in them it stands."""
+"""Class-uniform sampling: the images that contain each class, and the places of the class in them."""
 
 import hashlib
 import os
@@ -15,11 +15,11 @@ from datamodules.segmentation.domains import Domain
 from datamodules.whole_file import write_whole
 
 TILE = 1024
-"""Side of the squares that RobustNet looks for classes in."""
+"""Side of the tiles in which RobustNet locates classes."""
 
 
 class _OfLabels(Dataset):
-    """Something that is told of every label."""
+    """A callable that gets every label."""
 
     def __init__(self, samples: LabelMaps, told: Callable[[np.ndarray, int], np.ndarray], classes: int):
         self.samples, self.told, self.classes = samples, told, classes
@@ -32,9 +32,9 @@ class _OfLabels(Dataset):
 
 
 def images_by_class(domain: Domain, workers: int = 0) -> dict[int, np.ndarray]:
-    """Indices of the images that hold each training id; ids that none holds are left out.
+    """Indices of the images that contain each training id; ids that no image contains are left out.
 
-    Every label is read once, which also finds ids that a set does not define. For a set on disk the answer is kept
+    Every label is read once, which also finds ids that a set does not define. For a set on disk the result is cached
     under `$XDG_CACHE_HOME/normshift` (by default ~/.cache/normshift), by the names, sizes and times of its label files.
     """
     size = (len(domain.samples), len(domain.label_space))
@@ -43,11 +43,11 @@ def images_by_class(domain: Domain, workers: int = 0) -> dict[int, np.ndarray]:
 
 
 def class_centres(domain: Domain, workers: int = 0) -> dict[int, np.ndarray]:
-    """Where each training id stands: its centres of mass in all images, int (n, 3) of image, row and column.
+    """The places of each training id: its centres of mass in all images, int (n, 3) of image, row and column.
 
-    As RobustNet has it: one centre for each class and tile of 1024 x 1024, counted from the upper left, whole tiles
-    only (GTA5's images have one, Cityscapes' two). An image that is smaller than a tile is one by itself, where
-    RobustNet's would be none. Reads and keeps labels as `images_by_class` does.
+    As in RobustNet, there is one centre for each class and each whole tile of 1024 x 1024 from the upper left corner
+    (GTA5's images have one tile, Cityscapes' two). Unlike there, an image smaller than a tile is one tile by itself.
+    Labels are read and results cached as in `images_by_class`.
     """
 
     def found() -> np.ndarray:
@@ -124,12 +124,12 @@ def _every_label(domain: Domain, told: Callable[[np.ndarray, int], np.ndarray], 
 
 
 def _kept(domain: Domain, what: str, shape: tuple[int | None, int], find: Callable[[], np.ndarray]) -> np.ndarray:
-    """What was found before and kept on disk, or, where there is nothing of that shape, what is found now."""
+    """The cached result on disk or, if there is none of that shape, a new one."""
     path = _cache_file(domain, what)
     if path is not None and path.is_file():
         try:
             kept = np.load(path)
-        except (OSError, ValueError, EOFError):  # damaged: it is found anew, and written over
+        except (OSError, ValueError, EOFError):  # damaged: it is computed again and overwritten
             kept = np.empty(0)
         if kept.ndim == 2 and shape in (kept.shape, (None, kept.shape[1])):
             return kept

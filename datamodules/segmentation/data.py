@@ -1,4 +1,4 @@
-"""One source domain to train on, several domains to be evaluated on."""
+"""Data modules: one source domain to train on, several domains to evaluate on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,12 +17,12 @@ from datamodules.segmentation.transforms import NEAREST, EvalTransform, TrainTra
 
 
 class SegmentationEvaluation(EvaluationData):
-    """Domains to be evaluated on: batches of whole images float (N, 3, H, W), ImageNet-normalised, and labels int64
+    """Domains to evaluate on: batches of whole images float (N, 3, H, W), ImageNet-normalised, and labels int64
     (N, H, W) with 255 ignored.
 
     Args:
         evaluated: the domains of the validation loaders.
-        height: what every image is resized to before anything else, keeping its shape; None leaves it as it is.
+        height: height to which every image is resized first, keeping its aspect ratio; None keeps its size.
         batch_size: images of an embedded domain that are evaluated at once in a process.
         workers: loader processes.
         squares: sets that are evaluated on the central square that is left at a height, by name, where `height` is
@@ -43,7 +43,7 @@ class SegmentationEvaluation(EvaluationData):
 
     def evaluation_loader(self, domain: Domain) -> DataLoader:
         """A loader of one domain's whole images; every process gets its own share, none twice."""
-        together = 1 if domain.on_disk else self.batch_size  # photographs of one set may well differ in size
+        together = 1 if domain.on_disk else self.batch_size  # photographs of one set may differ in size
         return DataLoader(self.share(EvalSamples(self.as_evaluated(domain))), together, **self.loading())
 
     def as_evaluated(self, domain: Domain) -> "Resized | CentralSquares":
@@ -53,14 +53,14 @@ class SegmentationEvaluation(EvaluationData):
 
 
 class SegmentationData(SegmentationEvaluation):
-    """A source to train on, whose batches are crops, and the source and targets to be evaluated on.
+    """A source to train on, in batches of crops, and the source and targets to evaluate on.
 
     Args:
         source: the domain to train on (see `datamodules.segmentation.domains`); evaluated on its "val" split.
         targets: domains that are only evaluated on, on "val" unless the name says another split.
         data_root: folder of the real sets.
         crop: (height, width) to train on.
-        height: what every image is resized to before anything else, keeping its shape; None leaves it as it is.
+        height: height to which every image is resized first, keeping its aspect ratio; None keeps its size.
         batch_size: images a step and process.
         workers: loader processes.
         augment_colour: colour jitter and blur in training.
@@ -75,7 +75,7 @@ class SegmentationData(SegmentationEvaluation):
         evaluated: the domains of the validation loaders, source first.
 
     Raises:
-        DataError: a set is not in order, or the domains are not labelled alike.
+        DataError: a set is missing or damaged, or the domains have different label spaces.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SegmentationData(SegmentationEvaluation):
     def read_labels(self) -> None:
         """Read the labels of every set on disk once, so that an id that a set does not define is found before training.
 
-        What is found is kept (see `images_by_class`), and costs nothing the next time.
+        The result is cached (see `images_by_class`), so that the next time is fast.
         """
         for domain in (self.source, *self.evaluated):
             if domain.on_disk:

@@ -12,14 +12,14 @@ from datamodules.worlds.streets.world import APPEARANCES, Streets
 
 PREFIX = "streets-"
 TRAIN_SCENES, EVALUATED_SCENES = 2000, 40
-"""How many scenes an embedded domain has in its train split, and in each of the others."""
+"""Number of scenes in an embedded domain's train split and in each other split."""
 
 DOMAINS = (*(PREFIX + appearance for appearance in APPEARANCES), *STREET_SETS)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """One set under one split, and how a network's predictions are evaluated on it.
+    """One split of a set, and how a network's predictions are evaluated on it.
 
     Attributes:
         name: as the user gave it. samples: its images and their labels.
@@ -38,7 +38,7 @@ class Domain:
         return isinstance(self.samples, StreetSet)
 
     def plain(self) -> dict:
-        """What a checkpoint keeps of it beside the label space: the name, and how predictions are evaluated on it."""
+        """The part that a checkpoint stores besides the label space: name, and how predictions are evaluated."""
         return {
             "name": self.name,
             "evaluated": list(self.evaluated),

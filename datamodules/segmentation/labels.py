@@ -1,14 +1,14 @@
-"""Label spaces: what the channels of a segmentation network mean."""
+"""Label spaces: the classes of a segmentation network's output channels."""
 
 from dataclasses import dataclass
 
 IGNORE = 255
-"""The training id of a pixel that is neither learned nor evaluated."""
+"""The training id of pixels that are ignored in training and evaluation."""
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """What a network's output channels mean: one name and one RGB colour for each training id."""
+    """The classes of a network's output channels: a name and an RGB colour for each training id."""
 
     name: str
     classes: tuple[str, ...]

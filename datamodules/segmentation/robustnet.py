@@ -1,6 +1,6 @@
-"""Images as RobustNet (Choi et al., CVPR 2021) trains and evaluates on them; `docs/robustnet.md` lists the figures.
+"""Image transforms of RobustNet (Choi et al., CVPR 2021) in training and evaluation; `docs/robustnet.md` lists them.
 
-Resizing is Pillow's: an image by its bicubic filter, which averages where it shrinks, a label at pixel centres.
+Images are resized by Pillow's bicubic filter, which averages when it shrinks; labels by nearest neighbour.
 """
 
 import cv2
@@ -44,7 +44,7 @@ class RobustNetTransform:
         return self._normalised(image, label)
 
     def _start(self, side: int, crop: int, scale: float, aim: int | None) -> int:
-        """Where the crop starts on one axis of the scaled image, negative where that was padded."""
+        """The start of the crop on one axis of the scaled image; negative in the padding."""
         pad = (crop - side) // 2 + 1 if side < crop else 0
         room = side + 2 * pad - crop
         if aim is None:
@@ -61,12 +61,12 @@ class RobustNetTransform:
 def scaled_window(
     image: np.ndarray, label: np.ndarray, size: tuple[int, int], start: tuple[int, int], window: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A window of an image and its label as they are at another size, without making what is outside of it.
+    """A window of the resized image and label, without computing the rest.
 
     Args:
-        size: (height, width) that the whole is resized to.
-        start: (row, column) of the window's corner there; what the window has outside is 0, and IGNORE in the label.
-        window: its (height, width).
+        size: (height, width) to which the whole image would be resized.
+        start: (row, column) of the window's corner in it; outside the image the window is 0, and IGNORE in the label.
+        window: (height, width) of the window.
     """
     small_image, small_label = np.zeros((*window, 3), np.uint8), np.full(window, IGNORE, np.uint8)
     first = [max(0, at) for at in start]
@@ -83,7 +83,7 @@ def scaled_window(
 
 
 def _centres(first: int, last: int, side: int, resized: int) -> np.ndarray:
-    """Where the centres of pixels `first` to `last` of a resized axis lie in the axis as it was."""
+    """Coordinates in the original axis of the centres of pixels `first` to `last` of the resized axis."""
     return (2 * np.arange(first, last) + 1) * side // (2 * resized)
 
 
@@ -91,7 +91,7 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     """An image uint8 (H, W, 3) under a Gaussian cut off at 4 sigma, borders repeated, truncated to whole numbers."""
     side = 2 * int(4 * sigma + 0.5) + 1
     smooth = cv2.GaussianBlur(image.astype(np.float32), (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
-    return (smooth + 1e-3).astype(np.uint8)  # a plane of one value keeps it, whatever floats make of the kernel's sum
+    return (smooth + 1e-3).astype(np.uint8)  # the kernel's sum may not be exactly 1
 
 
 def _uniform(low: float, high: float) -> float:
@@ -101,7 +101,7 @@ def _uniform(low: float, high: float) -> float:
 class CentralSquares:
     """(image, label) pairs at a height of `side`, cut to their central square; how Mapillary's are evaluated.
 
-    What is narrower than high stays whole (RobustNet pads it on both sides, with road as its label, and cuts that).
+    An image that is narrower than high is not cut (RobustNet pads both sides, with the label road, and cuts that).
     """
 
     def __init__(self, samples: Samples[np.ndarray], side: int):

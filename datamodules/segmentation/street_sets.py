@@ -1,7 +1,7 @@
-"""How real street scenes are read in the folder layouts that they are published in; `sets` holds the sets.
+"""Readers of real street scenes in their published folder layouts; `sets` has one file for each set.
 
-What can be wrong with a copy of a data set is said when the set is built, not hours into a run: folders, pairing,
-sizes and truncated files are all checked then. Only a label's ids are checked as it is read.
+Folders, pairs, sizes and truncated files are checked when the set is built, so that errors do not come hours later.
+Only the ids of a label are checked when it is read.
 """
 
 import glob
@@ -28,20 +28,20 @@ SPLITS = ("train", "val", "test")
 TRAIN_AND_VAL = {"train": "train", "val": "val"}
 BY_SERVER = "its labels are withheld by the benchmark's server, and evaluation is done on 'val'"
 UNKNOWN = 254
-"""Where a look-up table sends an id that its set does not define; no label space has that many classes."""
+"""Value in a look-up table for ids that the set does not define; no label space has so many classes."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images and labels of a split lie; an image and its label share the path between folder and suffix."""
+    """Folders and suffixes of a split's images and labels, whose paths between folder and suffix are the same."""
 
     images: str  # a folder under the root; {split} stands for the set's own word for a split
     image_suffix: str
     labels: str
     label_suffix: str
     table: Mapping[int, int]
-    """Raw id -> training id. Lists every id that the set defines, with 255 for those that are not trained, so that an
-    id absent from it betrays a wrong or damaged label file."""
+    """Raw id -> training id. It lists every id that the set defines, with 255 for those that are not trained, so that
+    any other id means a wrong or damaged label file."""
 
 
 class StreetSet:
@@ -173,7 +173,8 @@ class StreetSet:
         return set(frames)
 
     def _checked(self, pairs: Mapping[str, tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-        """The pairs whose files are whole and of one size. Reads the ends of each file, in threads: disks are slow."""
+        """The pairs of complete files of one size. It reads the ends of each file, in threads because disks are
+        slow."""
         mismatched = {}
         with ThreadPoolExecutor(max_workers=16) as pool:
             complaints = track(
@@ -190,7 +191,7 @@ class StreetSet:
         return [pair for name, pair in pairs.items() if name not in mismatched]
 
     def _leave_out(self, flaws: Mapping[str, str], total: int, share: float, error: type[DataError]) -> None:
-        """Warn of frames that are left out; raise where they are more than the published set is known to have."""
+        """Warn of frames that are left out; raise if there are more than the published set is known to have."""
         if not flaws:
             return
         more = f" (and {len(flaws) - 1} more of {total} frames like it)" if len(flaws) > 1 else ""
@@ -217,7 +218,7 @@ class OneFolderSet(StreetSet):
         return names - absent
 
     def _listed(self) -> tuple[Path, set[str]] | None:
-        """The file that lists the split's frames, and their names; None where the set came without lists."""
+        """The file that lists the split's frames, and their names; None if the set has no lists."""
         lists = {split: self.root / f"{split}.txt" for split in self.split_words}
         if not any(path.is_file() for path in lists.values()):
             return None
@@ -229,7 +230,7 @@ class OneFolderSet(StreetSet):
         return path, {Path(line.split()[0]).stem for line in lines_of(path)}
 
     def _fraction(self, frames: list[str]) -> set[str]:
-        """Contiguous, not shuffled: neighbouring frames are nearly alike, and must not end up in two splits."""
+        """Contiguous and not shuffled, since neighbouring frames are similar and must not be in two splits."""
         before = sum(self.fractions[split] for split in list(self.fractions)[: list(self.fractions).index(self.split)])
         first, last = (math.ceil(len(frames) * part) for part in (before, before + self.fractions[self.split]))
         log.warning(

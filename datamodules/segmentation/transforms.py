@@ -1,8 +1,8 @@
-"""What happens to an image and its label, jointly, on the way into a network."""
+"""Joint transforms of images and label maps for training and evaluation."""
 
 import os
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or every worker asks the network for a newer release
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look-up of newer releases
 
 import albumentations as A
 import cv2
@@ -15,18 +15,18 @@ from datamodules.segmentation.labels import IGNORE
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which every pretrained backbone was trained with
 
 NEAREST = cv2.INTER_NEAREST_EXACT
-"""How a label is resized: the value at each new pixel's centre, where its image is averaged around. OpenCV's plain
-INTER_NEAREST, which is albumentations' default for masks, takes the upper left corner's: up to half a pixel off."""
+"""Interpolation of labels: the value at each new pixel's centre. OpenCV's plain INTER_NEAREST, albumentations' default
+for masks, takes the upper left corner's value, up to half a pixel off."""
 
 
 class TrainTransform:
-    """Random scale 0.5-2, crop, flip and, where asked for, colour jitter (p 0.8) and blur (p 0.5).
+    """Random scale 0.5-2, crop, flip and optionally colour jitter (p 0.8) and blur (p 0.5).
 
-    Like RobustNet's augmentation, but not it: `datamodules.segmentation.robustnet` is.
+    It is similar to RobustNet's augmentation, which is in `datamodules.segmentation.robustnet`.
 
     Args:
-        crop: (height, width) of what comes out; smaller images are padded with ignored pixels.
-        augment_colour: jitter brightness, contrast, saturation and hue, and blur now and then.
+        crop: (height, width) of the output; smaller images are padded with ignored pixels.
+        augment_colour: jitter brightness, contrast, saturation and hue, and sometimes blur.
 
     Call with image uint8 (H, W, 3), label uint8 (H, W) and, to aim the crop at one class, its training id; returns a
     normalised float image (3, h, w) and an int64 label (h, w). Randomness is torch's, so that workers differ and
@@ -35,7 +35,7 @@ class TrainTransform:
 
     def __init__(self, crop: tuple[int, int], augment_colour: bool):
         self._anywhere = _train_pipeline(A.RandomCrop(*crop), crop, augment_colour)
-        # `mask` marks the class to aim at; what padding adds to it is not the class
+        # `mask` marks the class to aim at, which the padding is not
         self._aimed = _train_pipeline(A.CropNonEmptyMaskIfExists(*crop, ignore_values=[IGNORE]), crop, augment_colour)
 
     def __call__(self, image: np.ndarray, label: np.ndarray, aim: int | None = None):
@@ -69,7 +69,7 @@ def _train_pipeline(crop_transform, crop: tuple[int, int], augment_colour: bool)
 
 
 class EvalTransform:
-    """Nothing but normalisation: image (3, H, W) float, label (H, W) int64."""
+    """Normalisation only: image (3, H, W) float, label (H, W) int64."""
 
     def __init__(self):
         self._pipeline = A.Compose([A.Normalize(MEAN, STD), ToTensorV2()], additional_targets={"label": "mask"})

@@ -1,9 +1,9 @@
-"""How the arms of a study look in its figures, and which of them share a panel.
+"""The line styles of a study's arms in its figures, and the arms that share a panel.
 
-Where each norm has one arm, an arm wears its norm's colour, dash and marker, the same in every report. Where norms have
-several arms, all of them wear its colour, and take dashes and markers in turn. Arms of one norm, or of unknown ones,
-take colours in turn, from an order that readers who see few colours can tell apart, and dashes and markers after that:
-printed in grey, too, ten lines must still be ten.
+If each norm has one arm, the arm has its norm's colour, dash and marker, the same in every report. If norms have
+several arms, these have the norm's colour and different dashes and markers. Arms of a single norm, or of unknown norms,
+get colours in a fixed order that colour-blind readers can distinguish, then dashes and markers, so that ten lines can
+also be distinguished in grey.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lightning_modules.gates.panels import OTHER_COLOUR, norm_colour
 from normshift.registry import NORMS
 
 MOST = 12
-"""Arms that one panel shows; with more, nobody follows a line."""
+"""Most arms in one panel; more lines would be unreadable."""
 
 SOLID, DASHED, DOTTED, DASH_DOT = "-", (0, (4, 1.4)), (0, (1, 1.1)), (0, (5, 1.2, 1, 1.2))
 
@@ -24,10 +24,11 @@ DASHES = {"solid": SOLID, "dashed": DASHED, "dotted": DOTTED, "dash-dot": DASH_D
 """The dashes that a norm's `NormSpec` names, in matplotlib's terms."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e05fa8", "#56b4e9", "#3d4650", "#e69f00")
-"""For arms in turn: Okabe and Ito's hues, those that differ most first; grey-black and a deeper pink print better."""
+"""Colours for arms in turn: those of Okabe and Ito, the most different first, with a dark grey and a deeper pink, which
+print better."""
 
 LINES = ((SOLID, "o"), (DASHED, "s"), (DOTTED, "^"), (DASH_DOT, "D"), (SOLID, "X"), (DASHED, "v"))
-"""For arms in turn: with each round of the colours the next dash and marker."""
+"""Dashes and markers for arms in turn: the next ones after each round of the colours."""
 
 
 class LineStyle(NamedTuple):
@@ -39,12 +40,12 @@ class LineStyle(NamedTuple):
 
 
 PLAIN = LineStyle("#3d4650", SOLID, "o")
-"""Of a row that is no arm: a colour would say that it is one."""
+"""The style of a row that is not an arm."""
 
 
 @dataclass(frozen=True)
 class ArmStyles:
-    """The arms, as figures show them."""
+    """The styles and panels of the arms."""
 
     styles: dict[str, LineStyle]
     """Each arm's."""
@@ -53,7 +54,7 @@ class ArmStyles:
     groups: dict[str, list[str]]
     """Arms that share a panel, under what is to be added to the panel's title; "" where all share one."""
     left_out: list[str]
-    """Arms that no panel has room for."""
+    """Arms that are not shown."""
 
     def of_row(self, name: str) -> LineStyle:
         """The style of a table's row, where it is an arm, or a norm that the legend explains."""
@@ -82,7 +83,7 @@ def arm_styles(arms: dict[str, dict]) -> ArmStyles:
 
 
 def norm_style(norm: str) -> LineStyle:
-    """The norm's fixed style, no two norms of ours sharing dash and marker; grey for one that has none."""
+    """The norm's fixed style (no two of our norms share dash and marker), or grey if it has none."""
     if not _has_look(norm):
         return LineStyle(OTHER_COLOUR, SOLID, "o")
     return LineStyle(norm_colour(norm), DASHES[NORMS[norm].dash], NORMS[norm].marker)
@@ -97,7 +98,7 @@ def _by_norm(norms: dict[str, str]) -> dict[str, LineStyle]:
 
 
 def _within_norms(norms: dict[str, str]) -> dict[str, LineStyle] | None:
-    """Each norm's colour, with another dash and marker for each of its arms; None where that tells too little apart."""
+    """Each norm's colour, with another dash and marker for each of its arms; None if there are too few of them."""
     members: dict[str, list[str]] = {}
     for arm, norm in norms.items():
         members.setdefault(norm, []).append(arm)
@@ -112,7 +113,7 @@ def _in_turn(arms: dict[str, dict]) -> dict[str, LineStyle]:
 
 
 def _told_apart(norms) -> bool:
-    """Whether each is a norm that has a style, and comes once."""
+    """Whether each is a norm with a style, and none comes twice."""
     norms = list(norms)
     return len(set(norms)) == len(norms) and all(map(_has_look, norms))
 
@@ -124,7 +125,7 @@ def _columns(arms: dict[str, dict]) -> list[str]:
 
 
 def _split(arms: dict[str, dict], column: str) -> dict[str, list[str]] | None:
-    """The arms by a column; None where that leaves too many together, or every one alone."""
+    """The arms grouped by a column; None if a group is too large or every group has one arm."""
     groups: dict[str, list[str]] = {}
     for arm, columns in arms.items():
         groups.setdefault(f"{column} {columns.get(column)}", []).append(arm)

@@ -1,4 +1,4 @@
-"""The runs that the notebooks look at: those in runs/notebooks or, where there are none, small ones made on the spot.
+"""The runs that the notebooks show: those in runs/notebooks or, if they are missing, small ones that are trained first.
 
 Two environment variables change that: NORMSHIFT_SIZE is "small" where it is not set, "full" for the runs that the
 committed notebooks show (`make notebooks`) or "smoke" for a few seconds' (the tests); NORMSHIFT_RUNS is a folder to
@@ -29,7 +29,7 @@ def ensure_run(name: str, command: str, small: str = "") -> Path:
         small: flags that follow those of the command and make the run small.
 
     Raises:
-        UsageError: NORMSHIFT_SIZE is no size, or the command fails; it says how.
+        UsageError: NORMSHIFT_SIZE is no size, or the command fails; the message says how.
     """
     size = os.environ.get("NORMSHIFT_SIZE", "small")
     if size not in SIZES:

@@ -1,8 +1,8 @@
 """report.html: a study's run folder as one self-contained page.
 
-Reads config.yaml, arms.json, table.json, examples/ and what the single trainings have left, whichever of them there
-are, of any study; a run that was stopped half-way, or is under way, gets a report of what it had done. The page needs
-no network.
+It is made from config.yaml, arms.json, table.json, examples/ and the folders of the trainings, for any study. Files may
+be missing: a run that was stopped or is still training gets a report of its results so far. The page loads nothing from
+the internet.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ PICTURE_BYTES = 1_600_000
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder and return its path.
 
-    Whatever is missing from the folder is missing from the page, with a line that says so; what a study does not have,
-    such as gates, goes without saying.
+    If a file is missing, the page has a sentence instead; chapters that a study cannot have, such as gates, are left
+    out.
 
     Raises:
-        ValueError: where the folder holds none of config.yaml, results.csv and metrics.csv, or tables without arms.
+        ValueError: the folder holds none of config.yaml, results.csv and metrics.csv, or tables without arms.
     """
     loaded = read_run(Path(run))
     report = loaded.path / "report.html"
@@ -57,7 +57,7 @@ def write_side_by_side(runs: list[Path]) -> Path:
     """Write one page for several runs into the folder that holds them all, and return its path.
 
     Raises:
-        ValueError: as `write_report` does; and where there are fewer than two runs, or one of them twice.
+        ValueError: as `write_report`; or there are fewer than two runs, or one of them twice.
     """
     from experiments.reporting.side_by_side import joined, pictures, run_names
 
@@ -182,7 +182,7 @@ def _family_tables(run: Run, family: str) -> Iterator[tuple[str, str, list[str],
 
 
 NAMED = 6
-"""Trainings that are named where several are unfinished."""
+"""Most trainings that a note names."""
 
 
 def unfinished(run: Run) -> str:

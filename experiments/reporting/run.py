@@ -1,4 +1,4 @@
-"""What a study left in its folder, for the report: read forgivingly, because a killed run leaves files cut short."""
+"""A run's folder as the report reads it: missing and damaged files are allowed, since a killed run leaves such."""
 
 from __future__ import annotations
 
@@ -37,44 +37,44 @@ FRAMES = {
     "gates.parquet": ("arm", "norm", "seed", "epoch", "step", "layer", "depth", "statistic", "label", "value"),
     "divergence.csv": ("arm", "seed", "domain", "depth", "mean"),
 }
-"""The tables of a run, and the columns without which they, or single rows of them, are of no use."""
+"""The tables of a run, and the columns that each of their rows must have."""
 
 NUMBERS = ("seed", "step", "epoch", "depth", "value", "mean", "total", "train/loss")
-"""Columns that are numbers wherever they are, so that a text in them is damage."""
+"""Columns that are always numbers; a text in them means damage."""
 
 
 @dataclass
 class Run:
-    """What a run folder holds. A frame, or the table, is None where its file is missing, empty or damaged."""
+    """The contents of a run's folder. A table is None if its file is missing, empty or damaged."""
 
     path: Path
     config: dict
     arms: dict[str, dict]
-    """What was compared, and the columns of each: those of arms.json, then whatever else was measured."""
+    """The arms and their columns: those of arms.json, then others that have measurements."""
     table: Table | None
     results: DataFrame | None
     metrics: DataFrame | None
     gates: DataFrame | None
     divergence: DataFrame | None
     unfinished: dict[str, int | None] = field(default_factory=dict)
-    """Trainings that have left no result, and the last step that each has logged, None where it has logged nothing."""
+    """Trainings without a result, with the last step that each has logged, or None."""
     damaged: list[str] = field(default_factory=list)
-    """Files, by their paths in the folder, that are there and cannot be used."""
+    """Damaged files, by their paths in the folder."""
     failed: list[Failure] = field(default_factory=list)
     """Trainings that failed; they are not among the unfinished ones."""
     measures: dict[str, Measure] = field(default_factory=dict)
-    """What the study said that it measures, by name; empty where it did not."""
+    """The measures that the study declared, by name."""
     declared: list[str] = field(default_factory=list)
-    """The measures by which the study said that its results are told; several of several runs side by side."""
+    """The headline that the study declared; several for several runs side by side."""
 
     @cached_property
     def arm_styles(self) -> ArmStyles:
-        """How the arms look in the figures."""
+        """The arms' styles in figures."""
         return arm_styles(self.arms)
 
     @cached_property
     def headlines(self) -> list[Measure]:
-        """The measures that the results are told by: as declared, else the one that `headline_of` finds."""
+        """The main measures of the results: as declared, else the one that `headline_of` finds."""
         names = self.declared or filter(None, [headline_of(self._measured())])
         found = [find_measure(name, self.measures) for name in names]
         return [measure for measure in found if measure is not None]
@@ -121,10 +121,10 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read a run folder, forgiving whatever a killed run left behind.
+    """Read a run's folder; files may be missing or damaged.
 
     Raises:
-        ValueError: where it is no run folder, or one whose tables name no arms.
+        ValueError: it is no run's folder, or its tables name no arms.
     """
     from experiments.study.tables import Table
 
@@ -151,7 +151,7 @@ def read_run(path: Path) -> Run:
 
 
 def _filled(file: Path) -> bool:
-    """Whether there is something at a file's place; a table that nothing has been written to is whole."""
+    """Whether a file exists; an empty table counts as whole."""
     try:
         return not file.is_file() or file.stat().st_size > 0 if file.exists() else file.is_symlink()
     except OSError:
@@ -163,7 +163,7 @@ def _plain_keys(config: dict) -> dict:
 
 
 def _damaged_parts(path: Path, arms: dict, seeds: list[int]) -> list[str]:
-    """Files of single trainings that are there and cannot be used."""
+    """Damaged files of single trainings."""
     damaged = []
     for part in (part_folder(path, arm, seed) for seed in seeds for arm in arms):
         checks = {
@@ -194,7 +194,7 @@ def _trainings(config: dict, arms: dict, seeds: list[int]) -> list[tuple[str, in
 def _unfinished(path: Path, trainings: list[tuple[str, int]], metrics: DataFrame | None) -> dict[str, int | None]:
     folders = {(arm, seed): part_folder(path, arm, seed) for arm, seed in trainings}
     if not any(folder.exists() for folder in folders.values()):
-        return {}  # a folder that was tidied up, or has nothing yet, does not say what came of its trainings
+        return {}  # if the folders of the trainings are missing, their state is unknown
     last = {} if metrics is None else metrics.groupby(["arm", "seed"])["step"].max().to_dict()
     left = {of: folder for of, folder in folders.items() if read_result(folder) is None}
     return {folder.name: int(last[of]) if of in last else None for of, folder in left.items()}
@@ -245,7 +245,7 @@ def _read(file: Path) -> DataFrame | None:
 
 
 def _written(arms: Path) -> dict[str, dict] | None:
-    """What a study wrote of its arms; None where that is not there or is no such thing."""
+    """The arms of arms.json; None if the file is missing or damaged."""
     read = readable(lambda: json.loads(arms.read_text(encoding="utf-8")))
     if not isinstance(read, dict) or not all(isinstance(columns, dict) for columns in read.values()):
         return None

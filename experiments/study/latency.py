@@ -1,4 +1,4 @@
-"""How long a network takes for an image, measured on the machine at hand."""
+"""The inference latency of a network on this machine."""
 
 import statistics
 import time
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 
 WARM_UP = 3
-"""Passes that are not timed: the first ones choose algorithms and fetch memory."""
+"""Untimed first passes, which choose algorithms and allocate memory."""
 
 
 def latency(network: nn.Module, image_size: int, *, batch_size: int = 1, repeats: int = 20) -> float:
-    """Milliseconds an image in inference: the median of timed passes, over the images of a batch.
+    """Milliseconds per image in inference: the median time of a pass, divided by the images of a batch.
 
-    In float32, on the device that holds the network. Weights do not matter, so the network need not be trained. A GPU's
-    work is waited for before and after each pass.
+    Measured in float32, on the network's device. The network need not be trained, since weights do not matter. The GPU
+    is synchronised before and after each pass.
 
     Args:
-        network: takes (N, 3, image_size, image_size); its mode is put back afterwards.
-        batch_size: images a pass. One is what a user waits for; many are what a server gets done.
+        network: takes (N, 3, image_size, image_size); its training mode is restored afterwards.
+        batch_size: images per pass: one for the latency of a single request, many for a server's throughput.
     """
     device = next(network.parameters()).device
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
@@ -42,5 +42,5 @@ def _pass(network: nn.Module, images: Tensor) -> float:
 
 
 def _settle(images: Tensor) -> None:
-    if images.is_cuda:  # a GPU works behind the program's back
+    if images.is_cuda:  # a GPU works asynchronously
         torch.cuda.synchronize(images.device)

@@ -1,12 +1,12 @@
-"""What studies left behind, as tidy tables: one row an observation, from runs' folders or from W&B.
+"""Runs as tables in long form, read from their folders or from W&B.
 
     run = read_folder("runs/seg_gta2city")
     runs = read_runs("runs/*")
     run = read_wandb("me/normshift/1a2b3c4d", "me/normshift/5e6f7a8b")
 
-A table is read when it is asked for, and then kept. Every one begins with the columns `arm`, those that tell the arms
-apart (`norm`, and what else a study compares, such as `backbone`, `antialias` or `setting`), and `seed`; of several
-runs with `run` before them. What was not measured is an empty table with its columns.
+A table is read when it is first used, and then kept. Every table begins with the columns `arm`, the arm's columns
+(`norm` and others that a study compares, such as `backbone`, `antialias` or `setting`), and `seed`; for several runs,
+`run` comes first. A table that was not measured is empty, with its columns.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from experiments.study.wandb_runs.history import read_wandb_tables
 from lightning_modules.examples import ExampleFiles, read_examples
 from lightning_modules.measures import Measure, headline_of, measure_of
 
-if TYPE_CHECKING:  # these load slowly; nothing here is needed by a command line that asks for --help
+if TYPE_CHECKING:  # slow imports, which --help does not need
     import pyarrow as pa
     from pandas import DataFrame
 
@@ -85,12 +85,12 @@ class Run(RunTables):
 
     @property
     def styles(self) -> dict[str, LineStyle]:
-        """How each arm looks in every figure."""
+        """Each arm's style in figures."""
         return arm_styles(self.arms).styles
 
     @cached_property
     def headline(self) -> Measure | None:
-        """The measure that the results are told by; None where they hold none that is registered."""
+        """The main measure of the results; None if they hold no registered one."""
         name = headline_of(self.results["measure"].unique())
         return None if name is None else measure_of(name)
 
@@ -104,13 +104,13 @@ class FolderRun(Run):
 
     @cached_property
     def headline(self) -> Measure | None:
-        """The measure that the results are told by: as the study declared it, else the first that is registered."""
+        """The main measure of the results: the one that the study declared, else the first registered one."""
         declared = read_measures(self.path)
         return super().headline if declared is None else measure_of(*declared)
 
     @cached_property
     def examples(self) -> list[ExampleFiles]:
-        """Pictures, truths and what each arm's network makes of them: files, or texts."""
+        """Example images, ground truths and each arm's predictions: files or texts."""
         return read_examples(self.path / EXAMPLES, self.arms)
 
 
@@ -172,7 +172,7 @@ def read_folder(path: Path | str) -> FolderRun:
     waiting = files.unfinished
     if waiting:
         again = files.config.get("command", "its command")
-        raise UsageError(f"{path} is half a run, without {', '.join(waiting)}: go on with it by {again} --resume")
+        raise UsageError(f"{path} is not finished, without {', '.join(waiting)}: continue it by {again} --resume")
     return FolderRun(files)
 
 
@@ -223,7 +223,7 @@ def read_wandb(*paths: str, api=None) -> Run:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of absolute paths, as many as tell them apart."""
+    """The last parts of absolute paths, as many as make them different."""
     parts = [path.parts for path in paths]
     count = next(n for n in range(1, max(map(len, parts)) + 1) if len({part[-n:] for part in parts}) == len(parts))
     return ["/".join(part[-count:]) for part in parts]

@@ -41,7 +41,7 @@ PACKAGES = (
 )
 
 LOGGED = {"arm", "seed", "step", "epoch", "layer", "depth", "statistic", "label", "value"}
-"""Columns of the gathered frames, which an arm's columns would overwrite."""
+"""Columns of the gathered tables, whose names an arm's columns must not have."""
 
 
 class RunFolder:
@@ -56,9 +56,9 @@ class RunFolder:
         arms: the things compared, in the order of the tables, each with columns (texts, numbers or None) that every row
             of its tables carries beside `arm` and `seed`: {"resnet50-bn": {"norm": "bn", "backbone": "resnet50"}}.
         arm_flags: the flags that choose the arms and nothing else; `--resume` may change them.
-        fresh: empty OUT first, as for a smoke run, which nobody goes on with.
-        headline: the measure that the results are told by; kept in measures.json, for those who read the run.
-        measures: all that the results hold, and `drop` and `divergence` where these are to be expected.
+        fresh: empty OUT first, as for a smoke run.
+        headline: the main measure of the results; kept in measures.json, for programs that read the run.
+        measures: all measures of the results, and `drop` and `divergence` if the study measures them.
 
     Raises:
         UsageError: an arm's name is no plain file name; OUT cannot be written, or another process writes to it; OUT
@@ -90,7 +90,7 @@ class RunFolder:
         for arm in arms:
             if not re.fullmatch(r"[\w+=,@][\w+=,@.-]*", arm):
                 raise UsageError(
-                    f"{arm!r} cannot name a folder of the run: it takes letters, digits and _+=,@.- alone."
+                    f"{arm!r} cannot name a folder of the run: only letters, digits and _+=,@.- are allowed."
                 )
         config = {
             key: list(v) if isinstance(v, tuple) else v
@@ -100,7 +100,7 @@ class RunFolder:
         self._config = config | {"question": question, "command": _command(), **_environment(), **about}
         self._minutes_before = 0.0
         if rank_zero_only.rank:
-            return  # the first process alone looks after the folder
+            return  # only the first process writes to the folder
         try:
             self._begin(config, flags.resume, arm_flags, fresh)
         except OSError as error:
@@ -109,7 +109,7 @@ class RunFolder:
     def _begin(self, config: dict, resume: bool, arm_flags: Collection[str], fresh: bool) -> None:
         if resume and not any(self.path.glob("*-seed*")):
             raise UsageError(f"--resume: there is no run in {self.path}; leave --resume out to start one.")
-        self._lock = locked(self.path)  # as long as this object, or the process, lives
+        self._lock = locked(self.path)  # held until this object is collected or the process ends
         if fresh:
             _empty(self.path)
         if any(self.path.glob("*-seed*")):
@@ -181,7 +181,7 @@ class RunFolder:
 
     def _check(self, config: dict, resume: bool, arm_flags: Collection[str]) -> None:
         if not resume:
-            raise UsageError(f"{self.path} holds a run already: pass --resume to go on with it, or another --out.")
+            raise UsageError(f"{self.path} already holds a run: pass --resume to continue it, or another --out.")
         for result in self.path.glob(f"*-seed*/{RESULT}"):
             if read_result(result.parent) is None:
                 raise UsageError(f"--resume: {result} is damaged: move {result.parent} away to train that anew.")
@@ -193,14 +193,14 @@ class RunFolder:
                 "another --out; report.py and the notebooks still read it."
             )
         before = {k: v for k, v in written.items() if k not in ABOUT}
-        # more seeds or arms, and where and how it runs, may change between two halves of a run
+        # a resumed run may have more seeds or arms, and run elsewhere or in another way
         free = {*arm_flags, "plugin", "seeds", "gpus", "nodes", "workers", "wandb", "out", "data_root"}
         changed = {
             key: before.get(key) for key, value in config.items() if key not in free and before.get(key) != value
         }
         if self.arms_file.exists():
             known = _mapping(self.arms_file, json.loads, "remove it, and --resume writes it anew from the flags")
-            arms = json.loads(json.dumps(self.arms))  # as they would be read back
+            arms = json.loads(json.dumps(self.arms))  # as YAML reads them back
             changed |= {arm: known[arm] for arm in arms if known.get(arm, arms[arm]) != arms[arm]}
         if changed:
             was = ", ".join(f"{key} was {value!r}" for key, value in changed.items())
@@ -214,10 +214,10 @@ class RunFolder:
 
 
 def _mapping(file: Path, read: Callable[[str], object], remedy: str) -> dict:
-    """What a file of the run holds.
+    """Read a file of the run.
 
     Raises:
-        UsageError: it is missing or damaged; says what to do.
+        UsageError: it is missing or damaged; the message says what to do.
     """
     try:
         found = read(file.read_text(encoding="utf-8"))
@@ -229,7 +229,7 @@ def _mapping(file: Path, read: Callable[[str], object], remedy: str) -> dict:
 
 
 def _empty(folder: Path) -> None:
-    """Remove all that a folder holds but its lock."""
+    """Remove everything in a folder except its lock."""
     for found in folder.iterdir():
         if found.is_dir() and not found.is_symlink():
             shutil.rmtree(found)

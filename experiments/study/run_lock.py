@@ -1,4 +1,4 @@
-"""One process at a time writes to a folder; reading it is free to all."""
+"""A lock with which only one process at a time writes to a folder; reading needs no lock."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HELD_ELSEWHERE = (errno.EACCES, errno.EAGAIN)
 
 
 class RunLock:
-    """A folder is this process's until the lock is collected, or the process has ended, in whatever way.
+    """Locks a folder for this process until the object is collected or the process ends.
 
-    A POSIX record lock: it is the process's own, so that a loader's workers, which outlive a killed training by some
-    seconds, do not keep it, and it is seen over NFS. Where a file system has no locks, nothing is locked.
+    It is a POSIX record lock. Such a lock belongs to the process, so that a loader's workers, which outlive a killed
+    training by some seconds, do not hold it; and it works over NFS. On a file system without locks nothing is locked.
     """
 
     def __init__(self, folder: Path):
@@ -50,7 +50,7 @@ _HELD: WeakValueDictionary[Path, RunLock] = WeakValueDictionary()
 
 
 def locked(folder: Path) -> RunLock:
-    """The lock of a folder, which is made where there is none; within one process there is one for all who ask.
+    """The lock of a folder, which is created if it is missing; within a process every call gets the same lock.
 
     Raises:
         UsageError: another process holds it.

@@ -1,7 +1,7 @@
-"""What the single trainings of a run have left so far, gathered into tidy tables.
+"""Gather the files of a run's finished and unfinished trainings into tables in long form.
 
-Each training has a folder of its own, OUT/ARM-seedN. Nothing here loads torch, and a file that a killed training left
-cut short is passed over: a page can be made of any run, also of one that is under way.
+Each training has its own folder, OUT/ARM-seedN. This module does not import torch, and skips files that a killed
+training left incomplete, so that a report can be made of any run, also of one that is still training.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
 RESULT = "result.json"
-"""The file whose presence says that a training is finished."""
+"""A training with this file is finished."""
 
 MEASURES_FILE = "measures.json"
-"""What a run measured, and by which measure it is told."""
+"""The file with a run's measures and its headline."""
 
 EXAMPLES = "examples"
-"""The folder of a run that holds what its networks make of a few pictures."""
+"""The folder of a run with its networks' predictions for a few images."""
 
 MOST_SEEDS = 10_000
-"""More than these no run has: a number of seeds above it is damage."""
+"""Most seeds of a run: a larger number means that the file is damaged."""
 
 
 def part_folder(run: Path, arm: str, seed: int) -> Path:
@@ -35,7 +35,7 @@ def part_folder(run: Path, arm: str, seed: int) -> Path:
 
 
 def gathered(run: Path, arms: dict[str, dict], seeds: Iterable[int]) -> dict[str, DataFrame]:
-    """The tables "metrics", "gates", "results" and "divergence", those that there is something of.
+    """The tables "metrics", "gates", "results" and "divergence", without empty ones.
 
     Every row begins with the arm, its columns and the seed.
 
@@ -54,7 +54,7 @@ def gathered(run: Path, arms: dict[str, dict], seeds: Iterable[int]) -> dict[str
 
 
 def read_metrics(part: Path) -> DataFrame | None:
-    """What a training has logged, from all its parts; steps that were taken again count once."""
+    """The metrics that a training has logged, from all its parts; repeated steps are kept once."""
     import pandas as pd
 
     whole = None
@@ -67,7 +67,7 @@ def read_metrics(part: Path) -> DataFrame | None:
 
 
 def set_aside(metrics: Path) -> None:
-    """Rename what an interrupted training has logged: Lightning's logger begins its file anew."""
+    """Rename the metrics file of an interrupted training, because Lightning's logger would overwrite it."""
     if metrics.exists():
         count = len(list(metrics.parent.glob("metrics-*.csv")))
         metrics.rename(metrics.with_name(f"metrics-{count:03d}.csv"))
@@ -86,7 +86,7 @@ def _read_part(part: Path) -> dict[str, DataFrame]:
 
 
 def read_result(part: Path) -> dict[str, list[dict]] | None:
-    """What a finished training has left; None where its result is not there, or damaged."""
+    """The results of a finished training; None if the file is missing or damaged."""
     found = readable(lambda: json.loads((part / RESULT).read_text(encoding="utf-8")))
     tables = found.values() if isinstance(found, dict) else [None]
     whole = all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in tables)
@@ -94,7 +94,7 @@ def read_result(part: Path) -> dict[str, list[dict]] | None:
 
 
 def read_measures(path: Path) -> tuple[str, dict[str, Measure]] | None:
-    """The headline and the measures that a run's study declared; None where that is not there or is no such thing."""
+    """The headline and the measures that a run's study declared; None if the file is missing or damaged."""
 
     def read() -> tuple[str, dict[str, Measure]]:
         written = json.loads((path / MEASURES_FILE).read_text(encoding="utf-8"))
@@ -107,22 +107,22 @@ def read_measures(path: Path) -> tuple[str, dict[str, Measure]] | None:
 
 
 def read_parquet(file: Path) -> DataFrame | None:
-    """A table; None where it is missing or damaged. A folder, which pandas takes for a table in parts, is none."""
+    """A table; None if it is missing, damaged or a folder (which pandas would read as a table in parts)."""
     import pandas as pd
 
     return readable(lambda: pd.read_parquet(file)) if file.is_file() else None
 
 
 def readable(read: Callable):
-    """What `read` returns; None where the file is not there, empty, cut off in the middle or otherwise damaged."""
+    """The value of `read`; None if the file is missing, empty, incomplete or otherwise damaged."""
     try:
         return read()
-    except Exception:  # readers of tables and pictures raise whatever a damaged file leads them to
+    except Exception:  # readers of damaged tables and images raise errors of many kinds
         return None
 
 
 def in_long_form(results: DataFrame) -> DataFrame:
-    """Results a row a value. Those of older runs, which have a column for each thing measured, are turned into that."""
+    """Results in long form. Those of older runs, with a column for each measure, are converted."""
     measured = [column for column in results if find_measure(str(column)) is not None]
     if "measure" in results or not measured:
         return results

@@ -1,7 +1,7 @@
-"""A run's tables and settings as they lie on disk, read as fast as Python allows.
+"""Fast readers of a run's tables and settings.
 
-Tables are read into Arrow, which takes several files at once on several cores; YAML by the parser written in C and,
-where a run keeps the same in JSON, not at all.
+Tables are read into Arrow, which reads several files at once on several cores. YAML is read by the parser written in C,
+or not at all if the run has the same in JSON.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:  # slow imports: --help must not wait for them
     from pandas import DataFrame
 
 SETTINGS_FILE = "settings.json"
-"""What a run's YAML files say, in JSON, each with the checksum of the file that it was read from."""
+"""The contents of a run's YAML files as JSON, each with the checksum of its file."""
 
 TEXTS = (
     "arm", "norm", "backbone", "setting", "domain", "role", "part", "condition", "measure", "layer", "statistic",
     "label", "mean_over",
 )  # fmt: skip
-"""Columns that are never numbers, whatever they look like: an arm called 50 is none."""
+"""Columns that are always text, even if an arm is called 50."""
 
 
 def read_table(file: Path) -> pa.Table:
     """A table from a CSV or Parquet file.
 
     Raises:
-        OSError: it cannot be read. ValueError: it is damaged, which pyarrow's own errors are.
+        OSError: it cannot be read. ValueError (pyarrow's errors are such): it is damaged.
     """
-    if not file.is_file():  # a folder, which Arrow takes for a table in parts, is none
+    if not file.is_file():  # Arrow would read a folder as a table in parts
         raise FileNotFoundError(f"{file} is no file")
     if file.suffix == ".parquet":
         import pyarrow.parquet
@@ -44,12 +44,12 @@ def read_table(file: Path) -> pa.Table:
         logged = [name for name in opened.readline().rstrip("\n").split(",") if "/" in name]  # DOMAIN/MEASURE
     try:
         return _read_csv(file, dict.fromkeys(TEXTS, pa.string()) | dict.fromkeys(logged, pa.float64()))
-    except pa.ArrowInvalid:  # what was logged is no number
+    except pa.ArrowInvalid:  # not a number
         return _read_csv(file, dict.fromkeys(TEXTS, pa.string()))
 
 
 def _read_csv(file: Path, types: dict[str, pa.DataType]) -> pa.Table:
-    """A table whose types Arrow finds out, which takes four times as long, but for those that are known."""
+    """A table whose types are known or else inferred by Arrow, which takes four times as long."""
     from pyarrow import csv
 
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
@@ -57,9 +57,9 @@ def _read_csv(file: Path, types: dict[str, pa.DataType]) -> pa.Table:
 
 
 def read_what_is_whole(file: Path) -> DataFrame:
-    """A table from its file; of a CSV file that is damaged, or still being written, the lines that can be read.
+    """A table from its file. If a CSV file is damaged or still being written, the readable lines are returned.
 
-    Raises: as `read_table` does, where nothing can be read.
+    Raises: as `read_table`, if nothing can be read.
     """
     try:
         return to_frame(read_table(file))
@@ -72,7 +72,7 @@ def read_what_is_whole(file: Path) -> DataFrame:
 
 
 def with_columns(table: pa.Table, front: Sequence[str], columns: Collection[str] = ()) -> pa.Table:
-    """The table with some columns in front, and with `columns` if it lacks them, where they hold nothing."""
+    """The table with some columns in front, and with empty `columns` if it lacks them."""
     import pyarrow as pa
 
     for name in [*front, *columns]:
@@ -132,10 +132,10 @@ def to_frame(table: pa.Table) -> DataFrame:
 
 
 def parse_yaml(text: str | bytes) -> object:
-    """What YAML says, tuples in it read as lists; empty text is an empty mapping. Raises yaml.YAMLError."""
+    """Parse YAML, with tuples as lists and empty text as an empty mapping. Raises yaml.YAMLError."""
     import yaml
 
-    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
 
     class Loader(base):
         pass
@@ -145,11 +145,11 @@ def parse_yaml(text: str | bytes) -> object:
 
 
 def read_settings(run: Path, name: str, kept: dict | None = None) -> object:
-    """What a YAML file of a run says.
+    """The contents of a YAML file of a run.
 
     Args:
         name: of the file, from the run's folder.
-        kept: what `kept_settings` returned, which counts where the file is still the one that it was made from.
+        kept: the value of `kept_settings`, which is used if the file has not changed since.
 
     Raises:
         OSError, ValueError, yaml.YAMLError: the file is missing or damaged.
@@ -162,7 +162,7 @@ def read_settings(run: Path, name: str, kept: dict | None = None) -> object:
 
 
 def kept_settings(run: Path) -> dict:
-    """What `settings_in_json` wrote; empty where that is missing or damaged."""
+    """The file that `settings_in_json` wrote; empty if it is missing or damaged."""
     try:
         found = json.loads((run / SETTINGS_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -171,7 +171,7 @@ def kept_settings(run: Path) -> dict:
 
 
 def settings_in_json(run: Path, names: Iterable[str]) -> str:
-    """The text of SETTINGS_FILE: what those of the named YAML files say that are there and can be read."""
+    """The text of SETTINGS_FILE: the contents of those named YAML files that can be read."""
     import yaml
 
     found = {}
@@ -185,7 +185,7 @@ def settings_in_json(run: Path, names: Iterable[str]) -> str:
 
 
 def plain_settings(settings: Mapping, taken: Iterable[str]) -> dict:
-    """Settings as a table can hold them: lists and mappings as text, and none that would hide a label."""
+    """Settings as columns of a table: lists and mappings as text, without names that label columns have."""
 
     def text(value):
         if isinstance(value, (list, tuple)):

@@ -36,15 +36,15 @@ quiet_lightning()
 
 
 class EndsOthers(pl.Callback):
-    """Where a signal stops the process that Lightning started from, the processes that it has started end as well.
+    """When a signal stops the first process, also end the processes that Lightning started.
 
-    They would wait for it, inside a collective where no signal reaches them. Lightning's observer is to forget them: it
-    kills this process, which leaves a report of what there is, as soon as one of them is gone.
+    They would wait for it inside a collective operation, where no signal reaches them. Lightning's observer must not
+    watch them: it would kill this process, which writes the report of the results so far, when one of them ends.
     """
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.strategy.launcher is not None:
-            atexit.register(self._end, trainer.strategy.launcher)  # a signal may come behind the training, too
+            atexit.register(self._end, trainer.strategy.launcher)  # a signal may also come after the training
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, error: BaseException) -> None:
         self._end(trainer.strategy.launcher)
@@ -57,9 +57,9 @@ class EndsOthers(pl.Callback):
 
 
 class OwnDraws(pl.Callback):
-    """Lets every process draw other crops and flips, dropouts and mixes.
+    """Gives every process its own random crops, flips, dropout masks and mixup pairs.
 
-    Lightning gives all of them one seed, from which they start with one network.
+    Lightning gives all processes one seed, so that they start with the same network.
     """
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -67,7 +67,7 @@ class OwnDraws(pl.Callback):
 
 
 class MetricsKept(pl.Callback):
-    """Writes what was logged up to a checkpoint before the checkpoint, so that kill -9 takes no step from the log."""
+    """Writes the log before each checkpoint, so that after kill -9 no step before it is missing."""
 
     def on_save_checkpoint(self, trainer: pl.Trainer, *_) -> None:
         for logger in trainer.loggers:
@@ -89,7 +89,7 @@ def make_trainer(
     Args:
         pace: how long it trains and how often it evaluates.
         about: the arm's settings, for W&B.
-        measure: the one that an evaluation's line in the log tells.
+        measure: the one that is printed after each evaluation.
         batches_per_step: the module's (`StudyModule`).
         several_losses: a training step goes backward more than once, or not through all of the module's parameters.
     """
@@ -111,17 +111,17 @@ def make_trainer(
         logger=loggers,
         callbacks=[*_own_callbacks(folder, pace, measure), *callbacks],
         enable_model_summary=False,
-        use_distributed_sampler=False,  # the data module shares samples out itself, and evaluates none twice
+        use_distributed_sampler=False,  # the data module distributes samples itself, and evaluates none twice
     )
 
 
 def _together(several_losses: bool) -> DDPStrategy:
-    """Processes with a share of each batch; one may evaluate further for hours, while the others wait."""
+    """Processes that share each batch. One may evaluate for hours while the others wait, hence the long timeout."""
     return DDPStrategy(timeout=timedelta(days=1), find_unused_parameters=several_losses)
 
 
 def _own_callbacks(folder: Path, pace: Pace, measure: str) -> list[pl.Callback]:
-    """What every training has: its checkpoint, its lines in the log, its end, and what keeps processes together."""
+    """The callbacks of every training."""
     return [
         ModelCheckpoint(
             folder / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
@@ -139,29 +139,29 @@ def _own_callbacks(folder: Path, pace: Pace, measure: str) -> list[pl.Callback]:
 
 
 def train(trainer: pl.Trainer, module: StudyModule, data: pl.LightningDataModule, resume: bool) -> None:
-    """Train to the end, evaluate the network that came of it, and keep the one that counts as checkpoints/model.ckpt.
+    """Train to the end, evaluate the network, and write the selected one to checkpoints/model.ckpt.
 
     Args:
-        resume: go on from checkpoints/last.ckpt, where there is one.
+        resume: continue from checkpoints/last.ckpt, if there is one.
 
     Raises:
         NotFiniteError: the training left the finite numbers; last.ckpt is of the last epoch that ended in them, and the
             W&B run is ended as failed.
-        UsageError: last.ckpt cannot be gone on from.
+        UsageError: the training cannot continue from last.ckpt.
     """
     last = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
     progress = last if resume and os.path.lexists(last) else None
     if progress and (fault := fault_of_progress(progress, module)):
         part = last.parent.parent.name
-        raise UsageError(f"--resume: {last} {fault}: remove it, and --resume trains {part} from its start.")
+        raise UsageError(f"--resume: {last} {fault}: remove it, and --resume trains {part} from the start.")
     try:
         trainer.fit(module, data, ckpt_path=progress)
         if module.evaluated_at != module.steps:
             trainer.validate(module, data, verbose=False)
         for callback in trainer.callbacks:
             if isinstance(callback, AveragedWeights):
-                callback.put_in_place(trainer, module)  # what was evaluated last, also of a training that had ended
-        counts = (module.selected or {}).get("step")  # of the evaluation that counts
+                callback.put_in_place(trainer, module)  # also if the training had ended before
+        counts = (module.selected or {}).get("step")  # the checkpoint of the selected evaluation
         module.take_selected()
         for callback in trainer.callbacks:
             if isinstance(callback, GateTracker) and counts is not None and trainer.is_global_zero:
@@ -173,13 +173,13 @@ def train(trainer: pl.Trainer, module: StudyModule, data: pl.LightningDataModule
 
 
 def fault_of_progress(last: Path, module: pl.LightningModule) -> str | None:
-    """What keeps a training from going on from a checkpoint, as the end of a sentence that begins with its path."""
+    """Why a training cannot continue from a checkpoint, as the end of a sentence that begins with its path."""
     fault = fault_of(last)
     if fault:
-        return re.split("[:,]", fault)[0]  # what follows is advice on checkpoints to start from
+        return re.split("[:,]", fault)[0]  # the rest is advice on initial weights
     try:
         kept = torch.load(last, map_location="cpu", mmap=True, weights_only=False)  # as Lightning reads it
-    except Exception:  # unpickling raises whatever a damaged file leads it to
+    except Exception:  # unpickling a damaged file raises errors of many kinds
         return "is damaged"
     if not isinstance(kept, dict) or not PROGRESS.issubset(kept) or not isinstance(kept["state_dict"], dict):
         return "is not the checkpoint of a training under way"
@@ -190,11 +190,11 @@ def fault_of_progress(last: Path, module: pl.LightningModule) -> str | None:
 
 
 PROGRESS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "study", "pytorch-lightning_version"}
-"""What a checkpoint holds that a training goes on from."""
+"""Keys of a checkpoint from which a training can continue."""
 
 
 def forget_progress(trainer: pl.Trainer) -> None:
-    """Remove checkpoints/last.ckpt: once there are results, nobody needs the optimiser's state."""
+    """Remove checkpoints/last.ckpt: when there are results, the optimiser's state is no longer needed."""
     (Path(trainer.checkpoint_callback.dirpath) / "last.ckpt").unlink(missing_ok=True)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from experiments.study.tables import Table
 
 REMEMBERED = 0.2
-"""Share of its beginning that an average of weights may still hold when it is evaluated."""
+"""Largest weight that the initial values may still have in an average of weights when it is evaluated."""
 
 BUILDS = (
     "backbone", "width", "dropout", "stochastic_depth", "stochastic_depth_by", "small_images", "trains", "architecture",
@@ -46,32 +46,30 @@ BUILDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Arm(task.Arm):
-    """A network to train: a recipe, a norm, and the domains that it learns and is evaluated on."""
+    """A network to train: a recipe, a norm, and the domains on which it is trained and evaluated."""
 
     recipe: ClassificationRecipe
     norm: str
-    train: str  # the domain it learns
+    train: str  # the domain it is trained on
     evaluated: tuple[str, ...]  # the domains it is evaluated on
     antialias: int | None = None
     evaluate: tuple[str, ...] = ()  # parts of `lightning_modules.robustness.evaluator` besides "clean"
-    held_out: tuple[str, ...] = ()  # those evaluated domains that are held-out images of what it learns
-    adapt_to: str | None = None  # a domain whose images are learned from without their labels
-    processes: int | None = None  # that share a step, where a study says it; more than there are take turns
+    held_out: tuple[str, ...] = ()  # evaluated domains that are held-out images of the training domains
+    adapt_to: str | None = None  # a domain whose images are used in training, without their labels
+    processes: int | None = None  # processes that share a step, if the study sets it; fewer accumulate gradients
     by_trial: bool = False  # whether splits called :in0 and :out0 are those of each seed, as DomainBed's trials have it
     name: str = ""  # `run_arms` sets it
 
     def turns(self, world: int) -> tuple[int, int]:
-        """In how many batches one step's images are shared, and how many of them each of the processes takes in turn.
+        """The number of batches of one step, and how many of them each process accumulates.
 
         Raises:
-            UsageError: the arm's processes cannot be shared by those that there are.
+            UsageError: the arm's number of processes is not a multiple of the existing ones.
         """
         if self.processes is None:
             return world, 1
         if self.processes % world:
-            raise UsageError(
-                f"a step shared by {self.processes} cannot be made by the {world} processes that there are."
-            )
+            raise UsageError(f"a step of {self.processes} processes cannot be split over the {world} that are running.")
         return self.processes, self.processes // world
 
     @property
@@ -82,17 +80,17 @@ class Arm(task.Arm):
 
     @property
     def selected_on(self) -> tuple[str, ...]:
-        """The evaluated domains that choose which evaluation counts; none where the last one does.
+        """The evaluated domains that select the evaluation to report; none if the last one is reported.
 
         Raises:
-            UsageError: nothing is held out of what the arm learns.
+            UsageError: no images of the training domains are held out.
         """
         if self.recipe.selection == "training-domains" and not self.held_out:
             raise UsageError("--selection training-domains: it goes with cls_office_home.py --setting leave-one-out.")
         return {"last": (), "best": self.evaluated, "training-domains": self.held_out}[self.recipe.selection]
 
     def of_seed(self, seed: int) -> Arm:
-        """The arm of a trial: domains that are split by trial are split by the seed's."""
+        """The arm for one seed, whose trial splits the domains."""
         if not self.by_trial:
             return self
 
@@ -223,13 +221,13 @@ class Opened:
 
     def __init__(self, flags: ClassificationFlags):
         self.flags, self.domains = flags, {}
-        self.workers = 0  # loader processes, for who looks at images here; the task sets it
+        self.workers = 0  # data loader processes; the task sets it
 
     def __call__(self, name: str, split: str, recipe: ClassificationRecipe) -> ImageDomain:
-        """A domain's split; embedded images are drawn at the size that the recipe cuts its crops from.
+        """A domain's split; embedded images are drawn at the size from which the recipe cuts its crops.
 
         Raises:
-            UsageError: the set is not on disk; it says what runs without data.
+            UsageError: the set is not on disk; the message names a set that needs no files.
         """
         key = (name, split, recipe.resize or recipe.image_size)
         if key not in self.domains:
@@ -246,12 +244,12 @@ class Opened:
 
 
 class Taught(Opened):
-    """The domains, where what is learned is joined by images that a teacher labels, those that it is sure of.
+    """The domains, with images that a teacher labels with confidence added to the training set.
 
     Args:
         teacher: checkpoint of a classifier.
-        unlabelled: domain whose training images it labels; its own labels are not used.
-        confidence: least probability of the teacher's label for an image to be learned.
+        unlabelled: domain whose training images it labels; the domain's own labels are not used.
+        confidence: smallest probability of the teacher's label with which an image is used.
     """
 
     def __init__(self, flags: ClassificationFlags, teacher: str, unlabelled: str, confidence: float):
@@ -290,18 +288,20 @@ def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
 
 
 def check_averages(flags: ClassificationFlags, recipes: list[ClassificationRecipe]) -> None:
-    """Raise UsageError where there are no statistics that --ema-statistics could estimate anew."""
+    """Raise UsageError if --ema-statistics has nothing to reestimate."""
     if flags.ema_statistics != "reestimated":
         return
     averaged = [recipe for recipe in recipes if recipe.ema_decay]
     if not averaged:
         raise UsageError("--ema-statistics reestimated: no weights are averaged; pass --ema-decay as well.")
     if any(recipe.frozen_norms or recipe.trains == "head" for recipe in averaged):
-        raise UsageError("--ema-statistics reestimated: the recipe freezes the norms, whose statistics are to stay.")
+        raise UsageError(
+            "--ema-statistics reestimated: the recipe freezes the norms, whose statistics must not change."
+        )
 
 
 def check_classes(arm: Arm, opened: Opened) -> None:
-    """Raise UsageError where the domains that an arm learns and is evaluated on are of unlike classes, or no images."""
+    """Raise UsageError if an arm's training and evaluation domains have different classes, or are videos."""
     train = opened(arm.train, "train", arm.recipe)
     others = [opened(name, "val", arm.recipe) for name in arm.evaluated]
     others += [opened(arm.adapt_to, "train", arm.recipe)] if arm.adapt_to else []
@@ -318,18 +318,18 @@ def check_classes(arm: Arm, opened: Opened) -> None:
             said = f"{said}{', ...' * (len(strange) > 1)}) of which {train.name} has no image to learn"
             if len(strange) == len(set(labels.tolist())):
                 raise UsageError(f"{said}, and no other: let their folders be of the same classes.")
-            print(f"warning: {said}: whatever a network calls those is wrong.")
+            print(f"warning: {said}: every prediction for their images is wrong.")
 
 
 def check_processes(arm: Arm, run: RunSettings) -> None:
-    """Raise UsageError where the processes that there are cannot train the arm."""
+    """Raise UsageError if the running processes cannot train the arm."""
     shares = arm.turns(run.world)[0]
     if arm.recipe.batch_size % shares:
         raise UsageError(
             f"--batch-size {arm.recipe.batch_size} cannot be shared by {shares} processes: pass a multiple of it."
         )
     if arm.recipe.tells_domains and run.world > 1:
-        raise UsageError("domainbed-dann: its two halves take turns in one process alone; pass --gpus 1 --nodes 1.")
+        raise UsageError("domainbed-dann: its alternating steps need a single process; pass --gpus 1 --nodes 1.")
     if arm.norm in NORMS and NORMS[arm.norm].synchronized and run.accelerator == "cpu" and run.world > 1:
         raise UsageError(f"--norm {arm.norm}: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
 
@@ -352,7 +352,7 @@ def build(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Classificatio
 
 
 def loaded(arm: Arm, opened: Opened, run: RunSettings) -> ClassificationData:
-    """The arm's data module: what it learns, and what it is evaluated on."""
+    """The arm's data module, with training and evaluation domains."""
     recipe, (shares, in_turn) = arm.recipe, arm.turns(run.world)
     endless = recipe.epoch_length is not None or recipe.from_each
     adapted = {"target": opened(arm.adapt_to, "train", recipe)} if arm.adapt_to else {}
@@ -376,7 +376,7 @@ def accuracies(results: DataFrame, rows: str, columns: str, measure: str = "top1
     """One measure on clean images, in points, as `table_of` takes it; rows and columns are columns of the results."""
     chosen = results[(results["measure"] == measure) & (results["part"] == "clean")]
     points = chosen.assign(points=100 * chosen["value"])
-    order = list(dict.fromkeys(zip(points[rows], points["seed"], strict=True)))  # the order of the run
+    order = list(dict.fromkeys(zip(points[rows], points["seed"], strict=True)))  # in the order of the run
     wide = points.pivot_table(
         index=[rows, "seed"], columns=columns, values="points", aggfunc="last", sort=False, dropna=False
     )

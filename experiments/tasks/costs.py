@@ -1,4 +1,4 @@
-"""Networks of different cost, side by side: their multiply-adds, parameters and latency beside what they reach."""
+"""Studies that compare networks by cost (multiply-adds, parameters, latency) and accuracy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run_costs(
     flags: CostFlags, study: str, question: str, arms: dict[str, Arm], arm_flags: tuple[str, ...]
 ) -> pd.DataFrame | None:
-    """Train and evaluate networks of different cost; their table has what they cost beside top-1.
+    """Train and evaluate networks of different cost; their table gives cost and top-1.
 
     Args:
         arms: their columns name the "network"; the rest is as in `run_arms`.
@@ -43,15 +43,13 @@ def with_costs(flags: CostFlags, arm: Arm, opened: Opened) -> Arm:
 
 
 class TimedTask(ClassificationTask):
-    """Classification whose results hold the network's latency as well, measured on the device that trained it."""
+    """Classification whose results also hold the network's latency on the device that trained it."""
 
     def evaluate_further(
         self, module: ClassificationModule, data: ClassificationData, arm: Arm, run: RunSettings
     ) -> dict[str, list[dict]]:
         further = super().evaluate_further(module, data, arm, run)
-        network = build(self.flags, arm, self.opened).net.to(
-            module.device
-        )  # as it was before anything was hooked to it
+        network = build(self.flags, arm, self.opened).net.to(module.device)  # a copy without hooks
         batch_size, repeats = self.flags.latency_batch, self.flags.latency_repeats
         found = latency(network, arm.recipe.image_size, batch_size=batch_size, repeats=repeats)
         row = {"part": "speed", "condition": f"batch {batch_size}", "measure": "latency", "value": found}
@@ -59,7 +57,7 @@ class TimedTask(ClassificationTask):
 
 
 def cost_table(results: pd.DataFrame) -> Table:
-    """A row a network: multiply-adds, parameters, latency, what was picked for it, and top-1."""
+    """A row for each network: multiply-adds, parameters, latency, chosen hyper-parameters, and top-1."""
     top1 = accuracies(results, rows="network", columns="measure")["top1"]
     columns = results.drop_duplicates("network").set_index("network").loc[top1.index.get_level_values("network")]
     latencies = results[results["measure"] == "latency"].groupby(["network", "seed"])["value"].mean()

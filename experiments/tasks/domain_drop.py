@@ -1,7 +1,7 @@
-"""What every arm keeps on the source, on each target, and what it loses between them: the closing table.
+"""The closing table of every arm's score on the source and on each target, and of the drop between them.
 
-Results are long rows with the role of each domain, "source" or "target". The table is of their headline measure, in the
-unit that this is shown in.
+Results are in long form, with the role of each domain, "source" or "target". The table gives their headline measure, in
+the unit in which it is shown.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:  # imports slowly: --help must not wait for it
 TARGETS = "mean of targets"
 DROP = "drop"
 POINTS = Measure("", "")
-"""A share, where a table does not say of which measure it is."""
+"""The measure of tables that name none: a share."""
 
 
 def drop_table(results: DataFrame, headline: Measure | None = None) -> Table:
-    """The closing table: a row an arm, in the order of the run; each source, each target, `mean of targets`, `drop`.
+    """The closing table: a row for each arm; columns are each source, each target, `mean of targets` and `drop`.
 
     Args:
         headline: the measure; by default the one that `headline_of` finds in the results.
@@ -39,12 +39,12 @@ def drop_table(results: DataFrame, headline: Measure | None = None) -> Table:
 
 
 def drop_measure(headline: Measure) -> Measure:
-    """What is lost of a measure, in its unit."""
+    """The drop of a measure, in its unit."""
     return Measure(DROP, f"{headline.label} lost", headline.unit, "lower", headline.scale, headline.digits)
 
 
 def means_in_words(results: DataFrame) -> str:
-    """A sentence on which classes each domain's mean is over; empty where the results do not say."""
+    """A sentence on the classes over which each domain's mean is taken; empty if the results do not name them."""
     if "mean_over" not in results:
         return ""
     said = results.dropna(subset=["mean_over"]).groupby("mean_over", sort=False)["domain"].unique()
@@ -56,17 +56,17 @@ def means_in_words(results: DataFrame) -> str:
 
 
 def has_domains(results: DataFrame | None) -> bool:
-    """Whether results are of networks that were evaluated on a source and on targets."""
+    """Whether the networks of the results were evaluated on a source and on targets."""
     if results is None or not {"arm", "seed", "domain", "role", "measure", "value"} <= {*results.columns}:
         return False
     return {"source", "target"} & {*results["role"].dropna()} != set()
 
 
 def seed_scores(results: DataFrame, headline: Measure | None = None) -> DataFrame:
-    """One row an (arm, seed) and, in the unit that is shown: each source, each target, `mean of targets`, `drop`.
+    """One row for each (arm, seed), in the unit shown: each source, each target, `mean of targets`, `drop`.
 
-    A seed that lacks one of the targets (its run was cut short) has no mean of targets and no drop: a mean over fewer
-    targets would not compare with the others'. Nor has one that learned nothing, whose source is at chance, a drop.
+    If a seed lacks one of the targets (its run was stopped), it has no mean of targets and no drop, since a mean over
+    fewer targets cannot be compared with the others. If its source is at chance, it has no drop either.
     """
     from experiments.study.chance import guessing
 
@@ -78,7 +78,7 @@ def seed_scores(results: DataFrame, headline: Measure | None = None) -> DataFram
     sources, targets = (list(rows.loc[rows["role"] == role, "domain"].unique()) for role in ("source", "target"))
     shown = rows.assign(shown=headline.scale * rows["value"])
     scores = shown.pivot(index=["arm", "seed"], columns="domain", values="shown")
-    seen = list(dict.fromkeys(zip(rows["arm"], rows["seed"], strict=True)))  # the order of the run, not the alphabet's
+    seen = list(dict.fromkeys(zip(rows["arm"], rows["seed"], strict=True)))  # the run's order, not the alphabet's
     scores = scores.loc[seen, sources + targets].rename_axis(columns=None)
     scores[TARGETS] = scores[targets].mean(axis=1, skipna=False) if targets else float("nan")
     lost = scores[sources].mean(axis=1, skipna=False) - scores[TARGETS] if sources else float("nan")
@@ -99,7 +99,7 @@ def _headline(results: DataFrame) -> Measure:
 
 
 def verdict(table: Table, headline: Measure = POINTS) -> str:
-    """One sentence on who loses least from source to targets, and on whether the seeds allow to say so."""
+    """One sentence on the arm with the smallest drop, and on whether its lead is larger than the seeds' spread."""
     unit = " points" if headline.is_share else f" {headline.unit}".rstrip()
     drops = table.cells[DROP].dropna(subset=["mean"]).sort_values("mean")
     if drops.empty and table.unlearned:
@@ -125,14 +125,14 @@ def verdict(table: Table, headline: Measure = POINTS) -> str:
 
 
 def _called(row: str) -> str:
-    """A norm in capitals: "in loses least" would not read. What else a row may be called stays as it is."""
+    """A norm's name in capitals, since "in loses least" would be unreadable; other names are unchanged."""
     from normshift.registry import NORMS
 
     return row.upper() if row in NORMS else str(row)
 
 
 def _best(table: Table, favourite: str, headline: Measure) -> str:
-    """Who is best on the targets: losing little from a poor source is no victory."""
+    """Half a sentence on the arm that is best on the targets: a small drop from a low score is no success."""
     means, shown = table.cells[TARGETS, "mean"].dropna(), _decimals(headline)
     best, word = (means.idxmin(), "lowest") if headline.smaller_is_better else (means.idxmax(), "highest")
     if best == favourite:
@@ -141,7 +141,7 @@ def _best(table: Table, favourite: str, headline: Measure) -> str:
 
 
 def _decimals(measure: Measure) -> Callable[[float], str]:
-    """A number in the unit that is shown, with the decimals of a measure."""
+    """A number in a measure's unit, with its decimals."""
     return f"{{:.{measure.digits}f}}".format
 
 

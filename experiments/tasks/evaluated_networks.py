@@ -1,4 +1,4 @@
-"""Networks to be evaluated: studies' checkpoints, whole folders of them, or torchvision's and timm's by name."""
+"""The networks to evaluate: checkpoints of studies, folders of them, or torchvision and timm networks by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # these import torch: --help must not wait for them
 
 @dataclass(frozen=True)
 class Network:
-    """A network to be evaluated: which arm and seed of which study it is, and what is known of it."""
+    """A network to evaluate, with its arm, seed and study."""
 
     arm: str
     seed: int
@@ -31,7 +31,7 @@ class Network:
 
 
 def is_path(given: str) -> bool:
-    """Whether what was given is a file or folder, there or not, and no network's name."""
+    """Whether an argument is a path (which may be missing) and not a network's name."""
     looks_so = given.endswith((".ckpt", ".pt", ".pth")) or (
         "/" in given and not given.startswith(("torchvision/", "hf-hub:", "hf_hub:"))
     )
@@ -60,7 +60,7 @@ def classifier(file: Path) -> Network:
 
 
 def told_apart(networks: list[Network]) -> list[Network]:
-    """The networks without repeats, and with names that tell them apart."""
+    """The networks without repeats, with different names."""
     unlike = distinct([*{network.source: network for network in networks}.values()])
     return [
         dataclasses.replace(n, evaluated=dataclasses.replace(n.evaluated, name=f"{n.arm}-seed{n.seed}")) for n in unlike
@@ -71,7 +71,7 @@ def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
     """A network of torchvision or timm, with its published weights or without, for the classes of the images.
 
     Raises:
-        UsageError: there is no such name, its weights cannot be had, or they know other classes than the images.
+        UsageError: the name is unknown, its weights cannot be loaded, or its classes differ from the images'.
     """
     import torch
 

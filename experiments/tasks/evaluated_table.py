@@ -24,9 +24,9 @@ LOSS = Measure("loss to shifts", "loss to shifts", better="lower")
 
 
 def evaluated_table(results: DataFrame, rows: str = "network") -> Table:
-    """A row a network; points of accuracy on clean and shifted images, shift consistency, mean errors.
+    """A row for each network: accuracy on clean and shifted images, shift consistency, mean errors.
 
-    "loss to shifts" is what is lost from clean images to the mean of IBN-Net's three shifts of light (section 4.1).
+    "loss to shifts" is the accuracy on clean images minus the mean over IBN-Net's three shifts (section 4.1).
     """
     import pandas as pd
 

@@ -1,7 +1,7 @@
-"""Hyper-parameters picked on a part of the training set that is held out: ResNet-RS's "minival".
+"""Choice of hyper-parameters on a held-out part of the training set: ResNet-RS's "minival".
 
-Bello et al. (NeurIPS 2021, section 4.2) hold out 2 % of ImageNet's training images, and keep its validation set for the
-figures that are reported. What was picked is then trained on all training images.
+Bello et al. (NeurIPS 2021, section 4.2) hold out 2 % of ImageNet's training images, and use the validation set only for
+the reported results. With the chosen hyper-parameters the network is then trained on all training images.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ from experiments.tasks.classification import Arm, Opened, accuracies, run_arms
 from experiments.tasks.classification_flags import ClassificationFlags
 
 SUFFIX = "-minival"
-"""What the folder of the candidates' run is called beside the study's."""
+"""Suffix of the folder in which the candidates are trained."""
 
 
 def divided(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of `count` images: those held out, a share of them but one at least, and the rest. Always the same."""
+    """Indices of `count` images: a held-out share of them (one at least) and the rest; the same in every call."""
     order = np.random.default_rng(0).permutation(count)
     held = max(1, round(share * count))
     return np.sort(order[:held]), np.sort(order[held:])
@@ -68,13 +68,13 @@ def picked(
         An arm for each network.
 
     Raises:
-        UsageError: the study's own folder holds a run already, which is better said before hours of picking.
+        UsageError: the study's own folder already holds a run; this is checked before the hours of training.
     """
     arms = {name: arm for group in candidates.values() if len(group) > 1 for name, arm in group.items()}
     own = dataclasses.replace(flags, seeds=1, out=f"{flags.out}{SUFFIX}")
     if arms:
         if begun(flags, study) and not flags.resume and not flags.smoke:
-            raise UsageError(f"{out_folder(flags, study)} holds a run already: pass --resume, or another --out.")
+            raise UsageError(f"{out_folder(flags, study)} already holds a run: pass --resume, or another --out.")
         try:
             run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=arm_flags)
         except TrainingsFailed as error:  # such as under too high a rate, which then is not picked
@@ -87,12 +87,12 @@ def picked(
 
 
 def begun(flags: ClassificationFlags, study: str) -> bool:
-    """Whether any of the study's arms has been trained, in part at least."""
+    """Whether the training of any of the study's arms has begun."""
     return any(out_folder(flags, study).glob("*-seed*"))
 
 
 def score(folder: Path, arm: str, seed: int) -> tuple[float, float] | None:
-    """What a finished candidate is picked by: higher is better. None of one that failed."""
+    """The score by which a finished candidate is chosen, higher is better; None if it failed."""
     if read_failure(folder, arm, seed) is not None:
         return None
     rows = json.loads((folder / f"{arm}-seed{seed}" / "result.json").read_text())["results"]
@@ -101,6 +101,6 @@ def score(folder: Path, arm: str, seed: int) -> tuple[float, float] | None:
 
 
 def candidates_table(results: DataFrame) -> Table:
-    """Top-1 on the minival: a row a network, a column a candidate."""
+    """Top-1 on the minival, with a row for each network and a column for each candidate."""
     scores = accuracies(results, rows="network", columns="candidate")
     return table_of(scores, "top-1 accuracy in percent on the images held out for picking.", corner="network")

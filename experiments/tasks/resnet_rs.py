@@ -1,6 +1,6 @@
-"""What the studies of ResNet-RS share: flags, the finished recipe of the paper or a laptop's, and an arm of it.
+"""Code that the ResNet-RS studies share: flags, the final recipe of the paper or of a laptop, and its arm.
 
-Loads no torch before an arm is made.
+It imports torch only when an arm is made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ResNetRSFlags(ClassificationFlags):
     """Flags of every study of ResNet-RS."""
 
     norm: list[str] = field(default_factory=lambda: ["bn"])
-    """The norm of all networks, of NORMS."""
+    """The norm of all networks: NORMS."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -52,14 +52,14 @@ class CostFlags(ResNetRSFlags):
     """Flags of the studies whose networks differ in cost."""
 
     latency_batch: int = 1
-    """Images that latency is measured on at a time."""
+    """Images per pass in the measurement of latency."""
     latency_repeats: int = 20
-    """Passes whose median is the latency."""
+    """Number of timed passes, whose median is the latency."""
 
 
 @dataclass(frozen=True)
 class Laptop:
-    """A study's size on the embedded shapes, where the flags do not say it."""
+    """A study's default size on the embedded shapes."""
 
     image_size: int  # pixels
     images: int  # to train on
@@ -71,13 +71,13 @@ LIGHT = {
     "weight_decay": 2e-4, "decay_norms": False, "label_smoothing": 0.1, "stochastic_depth": 0.05,
     "randaugment": (1, 10), "dropout": 0.1, "ema_decay": 0.98, "batch_size": 32,
 }  # fmt: skip
-"""What completes the recipe `laptop`, so that every step has something to add. Ours: lightly regularised, because the
-network is small."""
+"""Additions to the recipe `laptop`, so that every step changes something. The values are ours: weak regularisation,
+because the network is small."""
 SMALL_NETWORK = {
     "backbone": "cifar_resnet8", "architecture": {"squeeze_excitation": True, "averaged_shortcut": True},
 }  # fmt: skip
-"""For the studies of one network. Behind an ImageNet stem one pixel is left of 32 in the end, and such a network hardly
-learns in minutes. Of ResNet-D, a CIFAR network has a place for one part: the averaged shortcuts."""
+"""For the studies of one network. After an ImageNet stem, 32 pixels shrink to one at the end, and such a network hardly
+learns in minutes. Of ResNet-D, a CIFAR network can have one part: the averaged shortcuts."""
 
 
 def sized(flags: ResNetRSFlags, laptop: Laptop, **smoke) -> ResNetRSFlags:
@@ -117,5 +117,5 @@ def arm_of(flags: ResNetRSFlags, recipe: ClassificationRecipe, columns: dict) ->
 
 
 def folder_name(label: str) -> str:
-    """A label as a folder's name."""
+    """A label turned into a folder's name."""
     return label.replace("+ ", "+").replace(" ", "-")

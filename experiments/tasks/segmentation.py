@@ -185,7 +185,7 @@ def build(
 
 
 def check_norms(arms: Sequence[Arm], run: RunSettings) -> None:
-    """Raise UsageError where a norm is unknown, or cannot be had on this machine."""
+    """Raise UsageError if a norm is unknown or does not work on this machine."""
     for arm in arms:
         try:
             norm_spec(arm.norm)
@@ -225,7 +225,7 @@ def chosen_recipe(flags: SegmentationFlags) -> SegmentationRecipe:
 
 
 def with_epochs(recipe: SegmentationRecipe, flags: SegmentationFlags, images: int) -> SegmentationRecipe:
-    """The recipe with its epochs fitted to the source: one is a pass at most; evaluation keeps its pace in steps."""
+    """The recipe with epochs of at most one pass over the source; the steps between evaluations stay the same."""
     whole_pass = images // recipe.batch_size
     if not whole_pass:
         raise UsageError(
@@ -239,7 +239,7 @@ def with_epochs(recipe: SegmentationRecipe, flags: SegmentationFlags, images: in
 
 
 def smoked(flags: SegmentationFlags, world: int) -> SegmentationFlags:
-    """The flags of a few seconds' run on the embedded streets; norms, architecture and the like stay."""
+    """The flags of a smoke run on the embedded streets; norms, architecture and the like stay."""
     return dataclasses.replace(
         flags,
         source="streets-game",

@@ -1,4 +1,4 @@
-"""Trained classification networks: evaluated on sets by name, clean or disturbed, and used on pictures."""
+"""Evaluation of trained classification networks on sets by name, clean or disturbed, and predictions for images."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from lightning_modules.robustness.progress import progress_bar
 from lightning_modules.robustness.views import spread
 
 CALIBRATION = "calibration"
-"""The calibration error on clean images, a part of its own because it takes another pass."""
+"""The calibration error on clean images, a separate part because it needs another pass."""
 PREDICTIONS = "predictions.csv"
 BEST = 5
-"""Classes that a picture's row names."""
+"""Number of most probable classes in an image's row."""
 SMOKE_IMAGES = 8
 
 
@@ -49,7 +49,7 @@ class TrainedClassification(TrainedTask):
         size, domains = recipe.resize or recipe.image_size, []
         for name in names:
             if targets and (learned := learned_whole(module.data, name)):
-                raise UsageError(f"--target {name}: the network has learned all images of {', '.join(learned)}.")
+                raise UsageError(f"--target {name}: the network was trained on all images of {', '.join(learned)}.")
             domain = self._open(name, size, flags.images or module.images.get(name), flags)
             try:
                 domains.append(domain.in_order_of(module.classes, "the network"))
@@ -122,7 +122,7 @@ class TrainedClassification(TrainedTask):
             for pictures, chances in probabilities(module, reading, batch, trainer.precision_plugin.convert_input):
                 for picture, own in zip(pictures, chances, strict=True):
                     table.writerow(_row(picture, own, module.classes, best))
-                file.flush()  # what is there stays, whatever comes
+                file.flush()  # finished rows are kept if an error follows
                 advance(pictures[-1].file.name, len(pictures))
         return f"classes and their probabilities: {out / PREDICTIONS}"
 

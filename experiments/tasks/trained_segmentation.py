@@ -1,4 +1,4 @@
-"""Trained segmentation networks: evaluated on street sets by name, and used on pictures."""
+"""Evaluation of trained segmentation networks on street sets by name, and their predictions for images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lightning_modules.segmentation.module import SegmentationModule
 from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 
 LABELS, OVERLAYS, CLASSES = "labels", "overlays", "classes.csv"
-"""What predictions are written to."""
+"""Names of the output folders and files."""
 SMOKE_SCENES = 4
 
 

@@ -124,7 +124,7 @@ def test_domains_at_once_unseen_and_in_place_of_another(line, columns, pacs, tmp
     results = run(cls_office_home, f"{common} {line} --out {tmp_path / 'run'}")
     table = cls_office_home.table(results)
     assert table.header()[2:] == columns
-    said = {"tll": "is best on the very images", "dom": "held-out images of the training", "tra": "held-out images of"}
+    said = {"tll": "best result on these images", "dom": "held-out images of the training", "tra": "held-out images of"}
     kind = line.partition("--recipe ")[2][:3] or line.partition("--selection ")[2][:3]
     assert said.get(kind, "One seed") in (tmp_path / "run" / "table.md").read_text()
     cells = table.cells.xs("mean", axis=1, level=1).iloc[0]
@@ -234,7 +234,7 @@ def test_the_best_of_all_epochs_is_named_where_it_is_shown(tmp_path):
     assert len(evaluated) == 3 and metrics["step"].max() == 8  # 40 images are two batches of 16 and one of 8
     results = pd.read_csv(tmp_path / "best" / "results.csv")
     assert results[results.measure == "top1"].value.item() == pytest.approx(evaluated.max())
-    assert "best on the very images it is given for" in (tmp_path / "best" / "table.md").read_text()
+    assert "best result on these images" in (tmp_path / "best" / "table.md").read_text()
     run(cls_cifar, f"{line} --selection last --out {tmp_path / 'last'}")
     results = pd.read_csv(tmp_path / "last" / "results.csv")
     assert results[results.measure == "top1"].value.item() == pytest.approx(evaluated.iloc[-1])

@@ -62,7 +62,7 @@ def test_a_finished_run_is_noticed_before_anything_is_picked(monkeypatch, tmp_pa
     (tmp_path / "run" / "26-x1-32px-seed0").mkdir(parents=True)
     chosen = flags(f"--depths 26 --widths 1 --sizes 32 --out {tmp_path / 'run'}")
     monkeypatch.setattr("experiments.tasks.minival.run_arms", lambda *_, **__: pytest.fail("trained"))
-    with pytest.raises(UsageError, match="holds a run already: pass --resume"):
+    with pytest.raises(UsageError, match="already holds a run: pass --resume"):
         picked(chosen, "study", "question", candidates(chosen), *HELD_OUT)
 
 

@@ -120,7 +120,7 @@ def test_mistakes_are_said_in_one_sentence(segmenter, tmp_path, capsys):
     for line, said in (
         (f"{segmenter[0]}", "name a checkpoint, and then the images"),
         (f"{segmenter[0]} {tmp_path / 'nowhere'}", "nowhere: there is no such file or folder"),
-        (f"{segmenter[0]} {tmp_path / 'empty'}", "holds no picture"),
+        (f"{segmenter[0]} {tmp_path / 'empty'}", "holds no image"),
         (f"{tmp_path / 'run'} {tmp_path / 'x.png'}", "holds 2 networks: name one of them, such as"),
         (f"{tmp_path / 'x.png'} {tmp_path / 'x.png'}", "cannot be read as a checkpoint"),
         (f"{tmp_path / 'run' / 'bn-seed0'} {tmp_path / 'x.png'} --overlay", "--overlay is for segmentation networks"),

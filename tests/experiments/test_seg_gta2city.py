@@ -91,7 +91,7 @@ def test_a_run_leaves_what_it_promises(finished):
 def test_a_finished_run_is_not_overwritten_and_can_be_extended(finished, published, capsys, tmp_path):
     out, results = finished
     line = f"--data-root {published} --norm bn sn --seeds 2 {TINY}"
-    assert "holds a run already: pass --resume" in refused(seg_gta2city, capsys, f"{line} --out {out}")
+    assert "already holds a run: pass --resume" in refused(seg_gta2city, capsys, f"{line} --out {out}")
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     assert "started with other flags (max_steps was 2)" in refused(

@@ -232,11 +232,6 @@ def test_a_users_norm_stands_where_ibn_net_has_its_own(scheme, registered):
     assert PowerNorm in kinds
 
 
-def test_a_placement_that_does_not_exist_is_refused(registered):
-    with pytest.raises(ValueError, match="placement of 'lost' is one of everywhere, ibn-a, ibn-b; got 'ibn-c'"):
-        registered("lost", placement="ibn-c")
-
-
 def test_functions_of_two_files_do_not_replace_each_other(registered):
     registered("partly", functools.partial(PowerNorm))
     with pytest.raises(ValueError, match="there is a norm 'partly' already"):

@@ -1,10 +1,10 @@
-"""Published sets of street scenes: each a file in this folder, which is found here by being there.
+"""Published sets of street scenes. Every file of this folder is a set and is found automatically.
 
     cityscapes = STREET_SETS["cityscapes"]("data/cityscapes", "val")
-    image, label = cityscapes[0]  # uint8 (H, W, 3) RGB, uint8 (H, W) with 255 where nothing is learned
+    image, label = cityscapes[0]  # uint8 (H, W, 3) RGB, uint8 (H, W) with 255 for ignored pixels
 
-A file says all that there is to know about its set: name, download page, folder layout, splits, and the map from the
-set's label ids to ours. To add one, copy `camvid.py`.
+A file has everything about its set: name, download page, folder layout, splits, and the map from the set's label ids to
+ours. To add one, copy `camvid.py`.
 """
 
 from collections.abc import Iterator

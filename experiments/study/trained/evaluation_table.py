@@ -14,11 +14,11 @@ MEAN = "mean"
 
 
 def evaluation_table(results: DataFrame, headline: Measure) -> Table:
-    """A row an arm, mean and spread over its seeds.
+    """A row for each arm, with mean and standard deviation over its seeds.
 
-    Sets with a role have what is kept of the headline on sources and targets, and the drop, as the studies have it.
-    Others have a column each, of the headline on clean images, and for each measure of each further part its mean over
-    conditions and severities.
+    If sets have a role, the columns are the headline on sources and targets, and the drop, as in the studies. Otherwise
+    there is a column for each set, with the headline on clean images, and one for each measure of each further part,
+    with its mean over conditions and severities.
     """
     from experiments.study.chance import without_guessers
     from experiments.tasks.domain_drop import drop_table

@@ -1,4 +1,4 @@
-"""What an evaluation has found of a trained network, on W&B: a run a network, of the keys that studies log."""
+"""Logs the evaluation of a trained network to W&B: one run for each network, with the keys of studies."""
 
 from __future__ import annotations
 

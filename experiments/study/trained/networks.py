@@ -27,10 +27,10 @@ class Trained:
     arm: str
     seed: int
     columns: dict[str, Any]
-    """What tells its arm from the others of its study; the norm, where the study does not say."""
+    """The columns of its arm; only the norm, if the study's are not known."""
     module: pl.LightningModule
     source: str
-    """The file it comes from."""
+    """Its file."""
 
 
 def trained_networks(given: Iterable[str]) -> list[Trained]:
@@ -56,7 +56,7 @@ def trained_network(file: Path, **kind: type) -> Trained:
 
 
 def checkpoint_files(given: str) -> list[Path]:
-    """The checkpoints that are meant by a file, by the folder of one training, or by a run's folder.
+    """The checkpoints of a file, of the folder of one training, or of a run's folder.
 
     Raises:
         UsageError: there is none.
@@ -84,14 +84,14 @@ def ordered_parts(folder: Path) -> list[Path]:
 
 
 def arm_and_seed(file: Path) -> tuple[str, int]:
-    """What a checkpoint is called: its part of the run, or the file itself where it is in none."""
+    """The name of a checkpoint: its training in the run, or the file itself if it is in no run."""
     part = file.resolve().parent.parent.name if file.parent.name == "checkpoints" or not file.parent.name else file.stem
     match = re.fullmatch(r"(.+)-seed(\d+)", part)
     return (match[1], int(match[2])) if match else (part, 0)
 
 
 def distinct(networks: list[Named]) -> list[Named]:
-    """The networks (with `source`, `arm` and `seed`) under names that tell them apart and may be folders' names.
+    """The networks (with `source`, `arm` and `seed`) under different names that can be folders' names.
 
     Those of several runs are called ARM@RUN.
     """
@@ -105,11 +105,11 @@ def distinct(networks: list[Named]) -> list[Named]:
 
 
 def learned_whole(trained_on: str, asked: str) -> list[str]:
-    """The domains of which a network has learned all images, where one that is asked for has some of these.
+    """The domains of which a network was trained on all images, if the set to evaluate on contains some of them.
 
     Args:
         trained_on: the network's training set, as domains joined by "+"; "NAME:all" are all images of one.
-        asked: a set to evaluate it on.
+        asked: the set to evaluate it on.
     """
     learned = [part.removesuffix(":all") for part in trained_on.split("+") if part.endswith(":all")]
     for one in (part.partition(":")[0] for part in asked.split("+")):
@@ -119,12 +119,12 @@ def learned_whole(trained_on: str, asked: str) -> list[str]:
 
 
 def as_folder(name: str) -> str:
-    """A name with nothing but what the folder of an arm may be called."""
+    """A name reduced to the characters that are allowed in an arm's folder."""
     return re.sub(r"[^\w+=,@.-]+", "-", name).strip("-.") or "network"
 
 
 def _columns(file: Path, arm: str) -> dict | None:
-    """What the study that a checkpoint lies in says of its arm."""
+    """The arm's columns from the run in which a checkpoint lies."""
     found = _arms(file.resolve().parents[2]).get(arm) if len(file.resolve().parents) > 2 else None
     return found if isinstance(found, dict) else None
 

@@ -1,4 +1,4 @@
-"""Trained networks on one device: where an evaluation or predictions run, and in which precision."""
+"""Device and precision of the evaluation and prediction of trained networks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 
 def make_evaluator(flags, callbacks: list[pl.Callback] | None = None) -> pl.Trainer:
-    """A trainer that evaluates on one device and logs nowhere.
+    """A trainer that evaluates on one device and does not log.
 
     Args:
-        flags: have `gpus` and `precision`.
+        flags: with `gpus` and `precision`.
 
     Raises:
-        UsageError: more GPUs are asked for than one, or than there are, or a precision that the CPU has not.
+        UsageError: the flags ask for more than one GPU or for a missing one, or for a precision that the CPU does not
+            support.
     """
     if (flags.gpus or 0) > 1:
         raise UsageError(f"--gpus {flags.gpus}: trained networks are run in one process; pass --gpus 1 or --gpus 0.")
@@ -42,7 +43,7 @@ def make_evaluator(flags, callbacks: list[pl.Callback] | None = None) -> pl.Trai
 
 
 def placed(trainer: pl.Trainer, module: StudyModule) -> StudyModule:
-    """The module on the trainer's device, of its precision, in evaluation mode."""
+    """The module on the trainer's device, in its precision and in evaluation mode."""
     return trainer.precision_plugin.convert_module(module).to(trainer.strategy.root_device).eval()
 
 

@@ -1,4 +1,4 @@
-"""Pictures to be predicted: files and folders of them, each with a name of its own for what is written of it."""
+"""The images to predict, from files and folders, each with its own name for the output."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from experiments.study.endings import UsageError
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture's file, and the name, without a suffix, of what is written of it; both tell it from all others."""
+    """An image's file and the name of its output, without a suffix; both are unique."""
 
     file: Path
     name: PurePath
 
 
 def pictures_in(given: Sequence[str]) -> list[Picture]:
-    """The PNG and JPEG files that are given, and those in the folders that are given and in their subfolders.
+    """The given PNG and JPEG files, and those in the given folders and their subfolders.
 
-    A picture is called by its path in its folder. Where two would be called alike, they keep their suffixes, and then
-    get their folder's name in front; at last they are numbered.
+    An image's name is its path in its folder. If two would have the same name, they keep their suffixes; if that is not
+    enough, the folder's name is put in front; else they are numbered.
 
     Raises:
-        UsageError: something is not there, or a folder holds no picture.
+        UsageError: a file or folder does not exist, or a folder has no image.
     """
     found: dict[Path, tuple[Path, PurePath]] = {}
     for one in map(Path, given):
@@ -40,7 +40,7 @@ def pictures_in(given: Sequence[str]) -> list[Picture]:
             raise UsageError(f"{one}: there is no such file or folder.")
         inside = sorted(_files(one)) if one.is_dir() else [one]
         if not inside:
-            raise UsageError(f"{one} holds no picture: PNG and JPEG files are read.")
+            raise UsageError(f"{one} holds no image: PNG and JPEG files are read.")
         for file in inside:
             found.setdefault(file.resolve(), (file, file.relative_to(one) if one.is_dir() else PurePath(file.name)))
     files = list(found.values())
@@ -71,13 +71,13 @@ def _numbered(names: list[PurePath]) -> list[PurePath]:
 
 @dataclass
 class Reading:
-    """Reads pictures one after the other; those that cannot be read are remembered, and the others go on.
+    """Reads images one after the other, and records those that cannot be read.
 
     Args:
-        workers: loader processes.
+        workers: data loader processes.
 
     Attributes:
-        unreadable: a sentence for each picture that could not be read.
+        unreadable: a sentence for each image that could not be read.
     """
 
     pictures: list[Picture]
@@ -88,7 +88,7 @@ class Reading:
         return len(self.pictures)
 
     def each(self, transform: Callable[[Any], Any]) -> Iterator[tuple[Picture, Any]]:
-        """Every picture that can be read, and what becomes of it, uint8 (H, W, 3), by the transform."""
+        """Every image that can be read, with the transform applied to its pixels, uint8 (H, W, 3)."""
         loader = DataLoader(
             _Read(self.pictures, transform), batch_size=None, num_workers=self.workers, collate_fn=_as_it_is
         )

@@ -31,9 +31,9 @@ def read_wandb_tables(
             state, config, rows = run.state, dict(run.config), list(run.scan_history())
             evaluated = _logged_table(run, rows, "results")
         except (wandb.errors.Error, ValueError) as error:
-            raise UsageError(f"{path} cannot be had from W&B: {' '.join(str(error).split())}") from error
+            raise UsageError(f"{path} cannot be read from W&B: {' '.join(str(error).split())}") from error
         if state != "finished":
-            raise UsageError(f"{path} is half a run: W&B says that it is {state}.")
+            raise UsageError(f"{path} is not finished: W&B says that it is {state}.")
         whose = {"arm": str(config.get("arm", config["norm"])), "norm": config["norm"], "seed": config["seed"]}
         found["results"] += [whose | row for row in evaluated]
         found["metrics"] += [whose | row for row in _logged(rows)]

@@ -1,6 +1,6 @@
-"""How a training ended, on W&B: its results as a table, what they come to as single numbers, and some examples.
+"""Logs the end of a training to W&B: its results as a table, their means as single numbers, and some examples.
 
-The numbers have the same keys in every study, whatever its domains are called, so that one dashboard shows them all.
+The numbers have the same keys in every study, which do not contain names of domains, so that one dashboard shows all.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def log_outcome(
 
 
 def outcome(rows: list[dict], divergence: list[dict], headline: str | None = None) -> dict[str, float]:
-    """What results come to: stored values, so that shares are in [0, 1]; the divergence is in nats a channel.
+    """Means of results by W&B key, as stored: shares are in [0, 1], the divergence is in nats per channel.
 
     `final/HEADLINE` is the headline measure, mean over the domains. Where domains have a role, `final/source` and
     `final/target` are its means over those of each, and `final/drop` what is lost between them. All that was measured

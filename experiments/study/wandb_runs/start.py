@@ -1,4 +1,4 @@
-"""W&B runs that start soon: online where W&B can be reached, otherwise offline, which a line says."""
+"""Starts W&B runs without a long wait: online if W&B can be reached, else offline, with a message."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ INIT_SECONDS = 30
 NO_LOGIN = "you are not logged in"
 PORTS = {"http": 80, "https": 443}
 
-_chosen: dict[str, str] = {}  # what each mode came to, once it was found out
+_chosen: dict[str, str] = {}  # the resolved mode by requested mode
 
 
 def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> wandb.Run:
     """A new run in W&B's project normshift, its files below `folder`.
 
-    A run that cannot be begun online is begun offline, and where not even that can be, nothing is logged to W&B: a
-    training is worth more than its curves there. A line on stderr says so, once.
+    A run that cannot start online starts offline; if that fails, too, the training goes on without W&B. A line on
+    stderr says so, once.
 
     Args:
         mode: online or offline; auto is online where the user is logged in.
@@ -51,11 +51,12 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
 
 
 HOME_FOLDERS = {"WANDB_DATA_DIR": "get_data_dir", "WANDB_CACHE_DIR": "get_cache_dir"}
-"""Where W&B keeps what tables and pictures are made of, and the functions of `wandb.env` that say where that is."""
+"""Environment variables of the folders in which W&B keeps files of tables and images, with the functions of `wandb.env`
+that return these folders."""
 
 
 def _own_folders(folder: Path) -> None:
-    """Let W&B keep below `folder` what it keeps in the user's home, where that cannot be written."""
+    """If the user's home cannot be written, let W&B use folders below `folder` instead."""
     from wandb import env
 
     for variable, place in HOME_FOLDERS.items():
@@ -68,7 +69,7 @@ def _own_folders(folder: Path) -> None:
 
 
 def trouble_online() -> str:
-    """Why W&B is not there for this user; "" where he is logged in and it answers."""
+    """Why W&B cannot be used online; "" if the user is logged in and W&B answers."""
     import wandb
 
     try:

@@ -106,7 +106,7 @@ def test_what_is_no_finished_run_is_refused(folder, tmp_path):
     with pytest.raises(UsageError, match=r"no config\.yaml"):
         read_folder(tmp_path / "empty")
     fill(folder, "bn-1x2", 3, [])
-    with pytest.raises(UsageError, match=r"half a run, without sn-1x2-seed3, bn-1x2-seed4, sn-1x2-seed4: .* --resume"):
+    with pytest.raises(UsageError, match=r"finished, without sn-1x2-seed3, bn-1x2-seed4, sn-1x2-seed4: .* --resume"):
         read_folder(folder.path)
 
 
@@ -232,7 +232,7 @@ def test_gates_from_wandb_are_those_at_the_ends_of_epochs(api):
 
 
 def test_what_wandb_does_not_have_is_refused(api):
-    with pytest.raises(UsageError, match="me/normshift/other cannot be had from W&B: Could not find run"):
+    with pytest.raises(UsageError, match="me/normshift/other cannot be read from W&B: Could not find run"):
         read_wandb("me/normshift/other", api=api)
     with pytest.raises(UsageError, match="W&B says that it is crashed"):
         read_wandb("me/normshift/crashed", api=api)
@@ -309,7 +309,7 @@ def test_what_is_not_finished_or_damaged_is_left_out_of_a_pattern_and_refused_by
     fill(folder, "bn-1x2", 3, [])  # half a run
     with pytest.warns(UserWarning, match=r"2 runs are left out: .*arms\.json is damaged: .* \.\.\."):
         assert list(read_runs(str(tmp_path / "*"))) == ["good"]
-    with pytest.raises(UsageError, match="half a run"):
+    with pytest.raises(UsageError, match="is not finished"):
         read_runs(tmp_path / "good", folder.path)
     with pytest.raises(UsageError, match=r"there is no finished run in .*nothing"):
         read_runs(tmp_path / "nothing*")

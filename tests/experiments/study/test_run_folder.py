@@ -89,7 +89,7 @@ def test_resume_may_add_arms_and_seeds_but_change_nothing(tmp_path):
     first = opened(tmp_path)
     fill(first, "r18-bn", 3, 0.5)
     first.gather(1, accuracy)
-    with pytest.raises(UsageError, match="holds a run already: pass --resume"):
+    with pytest.raises(UsageError, match="already holds a run: pass --resume"):
         opened(tmp_path)
     with pytest.raises(UsageError, match=r"started with other flags \(crop was \[32, 32\]\)"):
         opened(tmp_path, resume=True, crop=(64, 64))

@@ -116,7 +116,7 @@ def test_a_second_run_is_refused_and_a_resumed_one_adds_an_arm(finished, tmp_pat
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
     line = f"{QUICK} --seeds 2 --wandb disabled --out {copy}"
-    assert "holds a run already" in refused(toy_study, capsys, line)
+    assert "already holds a run" in refused(toy_study, capsys, line)
     before = pd.read_csv(copy / "results.csv")
     again = study("--seeds 2 --wandb disabled --norm sn bn bin --resume", copy)
     pd.testing.assert_frame_equal(again[again.norm != "bin"].reset_index(drop=True), before, check_exact=False)
