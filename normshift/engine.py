@@ -60,8 +60,11 @@ class Formula:
             if batch:
                 batch, rest = batch._replace(mean=rest[0], var=rest[1]), rest[2:]
             pairs = zip(self(own, batch, *rest), (dscale, dshift), strict=True)
-            outputs, seeds = zip(*((v.expand_as(seed), seed) for v, seed in pairs if v.requires_grad), strict=True)
-        found: list[Tensor | None] = list(torch.autograd.grad(outputs, leaves, seeds, allow_unused=True))
+            varying = [(v.expand_as(seed), seed) for v, seed in pairs if v.requires_grad]
+        found: list[Tensor | None] = [None] * len(leaves)
+        if varying:  # neither is where a formula is two constants
+            outputs, seeds = zip(*varying, strict=True)
+            found = list(torch.autograd.grad(outputs, leaves, seeds, allow_unused=True))
         return found if batch else [*found[:2], None, None, *found[2:]]
 
 
@@ -138,7 +141,7 @@ class _Normalize(torch.autograd.Function):
         if ctx.compiled_form:
             scale, shift = ctx.compiled_form.evaluate(backend, moments, batch, cast)
         else:
-            scale, shift = (v.expand_as(moments.mean).contiguous() for v in formula(moments, batch, *cast))
+            scale, shift = (v.contiguous() for v in _evaluated(formula, moments, batch, cast))
         ctx.backend, ctx.formula, ctx.source, ctx.correction = backend, formula, source, correction
         ctx.positions, ctx.batch_kind = moments.positions, batch and batch[2:]
         ctx.save_for_backward(x, *moments[:2], scale, *(batch[:2] if batch else ()), *parameters)
@@ -165,6 +168,19 @@ class _Normalize(torch.autograd.Function):
             return None, None, None, None, *gradients
         slope, offset = _through_moments(ctx, backend, moments, batch, found[:4], scale, dshift)
         return backend.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
+
+
+def _evaluated(formula: Formula, moments: Moments, batch: Batch | None, parameters: list[Tensor]) -> list[Tensor]:
+    """A formula's scale and shift, each (N, C).
+
+    Raises:
+        TypeError: it has returned something else. One (N, C) tensor would be taken apart where N is 2.
+    """
+    found = formula(moments, batch, *parameters)
+    if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(v, Tensor) for v in found):
+        said = tuple(type(v).__name__ for v in found) if isinstance(found, (tuple, list)) else type(found).__name__
+        raise TypeError(f"{type(formula).__name__} has to return two tensors, scale and shift; it returned {said}.")
+    return [v.expand_as(moments.mean) for v in found]
 
 
 def _statistics(measure, backend: ModuleType, x: Tensor, formula: Formula, source: BatchSource | None, correction: int):
@@ -249,8 +265,8 @@ def _composite(x: Tensor, formula, parameters, source, correction: int) -> Tenso
     """
     measure = backends.reference.written_out_moments if _is_exported() else _Moments.apply
     moments, batch = _statistics(measure, backends.reference, x, formula, source, correction)
-    scale, shift = formula(moments, batch, *_cast(parameters, moments))
-    mean, scale, shift = (backends.over(v.expand_as(moments.mean), x) for v in (moments.mean, scale, shift))
+    scale, shift = _evaluated(formula, moments, batch, _cast(parameters, moments))
+    mean, scale, shift = (backends.over(v, x) for v in (moments.mean, scale, shift))
     return torch.addcmul(shift, x - mean, scale).to(x.dtype)
 
 

@@ -170,3 +170,40 @@ class spec:
 
     def __exit__(self, *_):
         del normshift.NORMS._known[self.spec.name]
+
+
+class Returning(Formula):
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, moments, batch, weight, bias):
+        return self.value(moments, weight, bias)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (lambda moments, weight, bias: weight * moments.var, "it returned Tensor"),  # two images would make it a pair
+        (lambda moments, weight, bias: (moments.var, 0.0), r"it returned \('Tensor', 'float'\)"),
+        (lambda moments, weight, bias: None, "it returned NoneType"),
+    ],
+)
+def test_a_formula_that_returns_no_scale_and_shift_is_refused(value, said):
+    layer = type("Wrong", (normshift.AffineNorm,), {"formula": lambda self: Returning(value)})(3)
+    for run in (layer, torch.func.grad(lambda x: layer(x).sum())):
+        with pytest.raises(TypeError, match=f"Returning has to return two tensors, scale and shift; {said}"):
+            run(torch.randn(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("base", [normshift.AffineNorm, normshift.AffineBatchNorm])
+@pytest.mark.parametrize("images", [0, 2])
+def test_a_formula_of_constants_takes_the_mean_off_and_has_that_gradient(base, images):
+    constants = Returning(lambda moments, *_: (torch.full_like(moments.mean, 2.0), torch.ones_like(moments.mean)))
+    layer = type("Centred", (base,), {"formula": lambda self: constants})(3).double()
+    x = torch.randn(images, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    y = layer(x)
+    assert torch.allclose(y, 2 * (x - x.mean((2, 3), keepdim=True)) + 1)
+    weights = torch.randn_like(x)
+    (found,) = torch.autograd.grad((weights * y).sum(), x)
+    assert torch.allclose(found, 2 * (weights - weights.mean((2, 3), keepdim=True)))
+    assert not images or torch.autograd.gradgradcheck(layer, x)
