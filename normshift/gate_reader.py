@@ -39,8 +39,20 @@ def gates(model: nn.Module) -> list[Gate]:
 
 
 def announced(layer: nn.Module) -> list[GateParameter]:
-    """The gates that a layer announces by its method `gates`; none for other modules than norms."""
-    return layer.gates() if isinstance(layer, Norm) else []
+    """The gates that a layer announces by its method `gates`; none for other modules than norms.
+
+    Raises:
+        ValueError: a gate is no parameter but a tensor computed from one: it would be recorded as it was before
+            training, and trained at the learning rate of the weights.
+    """
+    found = layer.gates() if isinstance(layer, Norm) else []
+    for gate in found:
+        if not isinstance(gate.parameter, nn.Parameter):
+            raise ValueError(
+                f"{type(layer).__name__}: gate {gate.statistic!r} is no nn.Parameter: announce the parameter itself, "
+                "and by read= how its values are read."
+            )
+    return found
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,8 @@ class GateReader:
         slots: which gate has which values, in order of depth; empty if the network has no gates.
 
     Raises:
-        ValueError: a gate has not as many labels as values.
+        ValueError: a gate is no parameter, or has not as many labels as values. `read` raises it if a gate's function
+            returns another shape.
     """
 
     def __init__(self, model: nn.Module):
@@ -106,8 +119,18 @@ class GateReader:
         pieces = [p.float() if one_device else p.float().cpu() for p in self._parameters]
         values = torch.cat(pieces if self._flat else [piece.flatten() for piece in pieces]).cpu()
         for function, where in self._read:
-            values[where] = function(values[where])  # (gates, labels)
+            given = values[where]  # (gates, labels)
+            found = function(given)
+            if found.shape != given.shape:
+                raise ValueError(
+                    f"gate {self._statistic(int(where.flatten()[0]))!r}: read= maps values (gates, labels) to the same "
+                    f"shape; given {tuple(given.shape)}, it returned {tuple(found.shape)}."
+                )
+            values[where] = found
         return values
+
+    def _statistic(self, place: int) -> str:
+        return next(slot.statistic for slot in self.slots if place in range(slot.start, slot.slice.stop))
 
     def gates(self) -> list[Gate]:
         """The values as one record for each gate; records are views of one tensor."""

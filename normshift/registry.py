@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+
+DASHES = ("solid", "dashed", "dotted", "dash-dot")
+
+MARKERS = frozenset("ov^<>8spP*hH+xXDd|_.,1234")
+"""Matplotlib's markers of one character."""
+
+PLACEMENTS = ("everywhere", "ibn-a", "ibn-b")
+
 
 @dataclass(frozen=True)
 class GateSpec:
@@ -30,12 +39,19 @@ class GateSpec:
         ends: for gates with one value for each channel (BIN's rho): names of the statistics that a channel uses at 0
             and at 1, such as ("in", "bn").
         note: a remark for the report, such as the initial value.
+
+    Raises:
+        ValueError: `ends` is no pair of names.
     """
 
     statistic: str
     title: str = ""
     ends: tuple[str, str] = ("0", "1")
     note: str = ""
+
+    def __post_init__(self):
+        if isinstance(self.ends, str) or len(self.ends) != 2 or not all(isinstance(end, str) for end in self.ends):
+            raise ValueError(f"gate {self.statistic!r}: ends are two names, such as ('in', 'bn'); got {self.ends!r}.")
 
     @property
     def heading(self) -> str:
@@ -60,9 +76,12 @@ class NormSpec:
         needs_batch: whether training fails on a single image with one position, because the norm uses the batch.
         synchronized: whether its layers pool batch statistics over all processes by themselves, on GPUs only.
         gates: how each kind of gate of its layers is shown; kinds that are missing here get a default style.
-        colour: colour of its line in figures; by default one that no other norm has.
+        colour: colour of its line in figures, such as "#117733"; by default one that no other norm has.
         dash: "solid", "dashed", "dotted" or "dash-dot".
-        marker: marker of its line, as in matplotlib.
+        marker: marker of its line, one of matplotlib's single characters.
+
+    Raises:
+        ValueError: an attribute has a value that is not allowed.
     """
 
     name: str
@@ -82,6 +101,23 @@ class NormSpec:
     def __post_init__(self):
         if not NAME.fullmatch(self.name):
             raise ValueError(f"a norm's name is lower-case letters and digits, such as my-norm; got {self.name!r}.")
+        named = isinstance(self.layer, str) and self.layer.count(":") == 1
+        if not named and (isinstance(self.layer, str) or not callable(self.layer)):
+            raise ValueError(f"norm {self.name!r}: layer makes a layer, or is 'module:name'; got {self.layer!r}.")
+        if not self.dims or not {*self.dims} <= {1, 2, 3}:
+            raise ValueError(f"norm {self.name!r}: dims are some of 1, 2 and 3; got {self.dims!r}.")
+        self._check_style()
+
+    def _check_style(self) -> None:
+        """A figure is drawn at the end of a training, which is late to find a colour that does not exist."""
+        if self.colour is not None and not COLOUR.fullmatch(self.colour):
+            raise ValueError(f"norm {self.name!r}: a colour is written as '#117733'; got {self.colour!r}.")
+        known = {"placement": PLACEMENTS, "dash": DASHES, "marker": sorted(MARKERS)}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"norm {self.name!r}: {name} is one of {' '.join(values)}; got {getattr(self, name)!r}."
+                )
 
     def __call__(self, num_features: int, dims: int = 2) -> nn.Module:
         """A new layer with `num_features` channels for maps of `dims` spatial dimensions.
@@ -108,6 +144,7 @@ class Norms(Mapping[str, NormSpec]):
         files = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
         self._files = {stem.replace("_", "-"): f"{package}.{stem}" for stem in files}
         self._known: dict[str, NormSpec] = {}
+        self._owners: dict[str, str] = {}  # the module that has registered each
 
     def __getitem__(self, name: str) -> NormSpec:
         if name not in self._known and name in self._files:
@@ -123,18 +160,18 @@ class Norms(Mapping[str, NormSpec]):
     def __len__(self) -> int:
         return len({*self._files, *self._known})
 
-    def add(self, spec: NormSpec) -> None:
-        """Add a norm. Raises ValueError if another norm has the name."""
+    def add(self, spec: NormSpec, caller: str) -> None:
+        """Add a norm that module `caller` registers. Raises ValueError if another norm has the name, which another
+        module has registered or whose layer another module defines."""
         before = self._known.get(spec.name)
-        foreign = self._files.get(spec.name, "") not in ("", *sys.modules)  # one of ours, not imported yet
-        if foreign or (before and _module(before) != _module(spec)):
-            what = self[spec.name].what
-            raise ValueError(f"there is a norm {spec.name!r} already, {what}: give yours another name.")
-        self._known[spec.name] = spec
+        owner = self._owners[spec.name] if before else self._files.get(spec.name, caller)
+        if owner != caller or (before and _module(before) != _module(spec)):
+            raise ValueError(f"there is a norm {spec.name!r} already, {self[spec.name].what}: give yours another name.")
+        self._known[spec.name], self._owners[spec.name] = spec, caller
 
 
 def _module(spec: NormSpec) -> str:
-    """The module that defines a norm's layer; a notebook cell that runs again may register its norm again."""
+    """The module that defines a norm's layer."""
     return spec.layer if isinstance(spec.layer, str) else getattr(spec.layer, "__module__", "")
 
 
@@ -146,14 +183,15 @@ def register_norm(spec: NormSpec) -> NormSpec:
     """Add a norm to `NORMS`, so that `convert`, `--norm`, gates, figures and `fold` accept it.
 
     A layer class without a `norm_name` of its own gets the norm's name, under which its gates are recorded.
+    A module may register its norm again, as a notebook cell does that runs again.
 
     Returns:
         `spec`.
 
     Raises:
-        ValueError: another norm has this name.
+        ValueError: another module has registered a norm with this name.
     """
-    NORMS.add(spec)
+    NORMS.add(spec, sys._getframe(1).f_globals.get("__name__", ""))
     if isinstance(spec.layer, type) and hasattr(spec.layer, "norm_name") and "norm_name" not in vars(spec.layer):
         spec.layer.norm_name = spec.name
     return spec

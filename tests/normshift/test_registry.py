@@ -101,6 +101,64 @@ def test_a_name_that_is_taken_is_refused(name, plain):
         register_norm(NormSpec(name, "another", other))
 
 
+@pytest.mark.parametrize("name", ["sn", "mine"])
+def test_a_name_is_taken_also_where_both_norms_have_layers_of_one_module(name):
+    code = "from normshift.registry import NormSpec, register_norm\n"
+    code += "register_norm(NormSpec(name, 'mine', 'normshift.layers:SwitchNorm{dims}d'))"
+    try:
+        if name == "mine":
+            exec(code, {"__name__": "plugin_one", "name": name})
+        before = NORMS[name]
+        with pytest.raises(ValueError, match=f"there is a norm '{name}' already"):
+            exec(code, {"__name__": "plugin_two", "name": name})
+        assert NORMS[name] is before
+    finally:
+        NORMS._known.pop("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"colour": "greenish"}, "a colour is written as '#117733'; got 'greenish'"),
+        ({"dash": "wavy"}, "dash is one of solid dashed dotted dash-dot; got 'wavy'"),
+        ({"marker": "Q"}, "marker is one of .*; got 'Q'"),
+        ({"placement": "ibn-c"}, "placement is one of everywhere ibn-a ibn-b; got 'ibn-c'"),
+        ({"dims": ()}, r"dims are some of 1, 2 and 3; got \(\)"),
+        ({"layer": None}, "layer makes a layer, or is 'module:name'; got None"),
+        ({"layer": "torch.nn"}, "layer makes a layer, or is 'module:name'; got 'torch.nn'"),
+    ],
+)
+def test_a_spec_that_would_fail_at_the_end_of_a_training_is_refused_at_once(wrong, said):
+    with pytest.raises(ValueError, match=f"norm 'odd': {said}"):
+        NormSpec(**{"name": "odd", "what": "odd", "layer": AffineNorm} | wrong)
+
+
+@pytest.mark.parametrize("ends", [("in",), "in", ("in", None), ("a", "b", "c")])
+def test_a_gate_has_two_ends(ends):
+    with pytest.raises(ValueError, match="gate 'g': ends are two names"):
+        normshift.GateSpec("g", ends=ends)
+
+
+def test_a_gate_is_a_parameter_and_not_a_tensor_made_of_one():
+    class Wrong(AffineNorm):
+        def gates(self):
+            return [normshift.GateParameter("odd", self.weight.sigmoid())]
+
+    for read in (gates, lambda net: normshift.parameter_groups(net, 0.1, 0.0)):
+        with pytest.raises(ValueError, match=r"gate 'odd' is no nn\.Parameter: announce the parameter itself"):
+            read(Wrong(3))
+
+
+def test_what_reads_a_gate_keeps_its_shape():
+    class Wrong(AffineNorm):
+        def gates(self):
+            sure = normshift.GateParameter("sure", self.bias)
+            return [sure, normshift.GateParameter("odd", self.weight, read=lambda values: values.mean(1))]
+
+    with pytest.raises(ValueError, match=r"gate 'odd': .* given \(1, 3\), it returned \(1,\)"):
+        gates(Wrong(3))
+
+
 def test_labels_must_fit_their_gate():
     class Wrong(AffineNorm):
         def gates(self):
