@@ -158,7 +158,10 @@ def _from_file(flags: type[Flags], path: str) -> Flags:
     unknown = [str(key) for key in values.keys() - {field.name for field in dataclasses.fields(flags)}]
     if unknown:
         said = reprlib.repr(", ".join(sorted(unknown)))[1:-1]
-        raise UsageError(f"--config {path} holds {said}, which this study does not know.")
+        raise UsageError(
+            f"--config {path} holds {said}, which this study does not know: it is of another study or of an "
+            "earlier version; take these lines out of a copy of it, or repeat its flags by hand."
+        )
     kinds = get_type_hints(flags)
     for name, value in values.items():
         try:

@@ -63,7 +63,7 @@ class RunFolder:
     Raises:
         UsageError: an arm's name is no plain file name; OUT cannot be written, or another process writes to it; OUT
             holds another run and `flags.resume` is not set, or other flags, or other columns of an arm, than the run
-            was started with, or what it was started with cannot be read any more.
+            was started with, or what it was started with cannot be read any more; or a run of an earlier version.
     """
 
     def __init__(
@@ -186,9 +186,14 @@ class RunFolder:
                 raise UsageError(f"--resume: {result} is damaged: move {result.parent} away to train that anew.")
         remedy = "it held the run's flags; put it back from a copy, or begin anew with another --out"
         written = _mapping(self.config_file, yaml.safe_load, remedy)
+        if config.keys() - written.keys() or (self.headline is not None and not (self.path / MEASURES_FILE).exists()):
+            raise UsageError(
+                f"--resume: {self.path} is of an earlier version, whose results have another form: begin anew with "
+                "another --out; report.py and the notebooks still read it."
+            )
         before = {k: v for k, v in written.items() if k not in ABOUT}
         # more seeds or arms, and where and how it runs, may change between two halves of a run
-        free = {*arm_flags, "seeds", "gpus", "nodes", "workers", "wandb", "out", "data_root"}
+        free = {*arm_flags, "plugin", "seeds", "gpus", "nodes", "workers", "wandb", "out", "data_root"}
         changed = {
             key: before.get(key) for key, value in config.items() if key not in free and before.get(key) != value
         }

@@ -22,6 +22,7 @@ class Flags:
     norm: list[str] = field(default_factory=lambda: ["bn", "sn"])
     backbone: list[str] = field(default_factory=lambda: ["r18"])
     crop: tuple[int, int] = (32, 32)
+    plugin: list[str] = field(default_factory=list)
     seed: int = 3
     seeds: int = 2
     resume: bool = False
@@ -32,9 +33,9 @@ def accuracy(results: pd.DataFrame) -> Table | None:
     return table_of(clean.set_index(["arm", "seed"])[["top1"]] * 100, "Per cent.") if len(clean) else None
 
 
-def opened(path: Path, arms: dict = ARMS, fresh: bool = False, **flags) -> RunFolder:
+def opened(path: Path, arms: dict = ARMS, fresh: bool = False, headline: str | None = None, **flags) -> RunFolder:
     about, free = {"data": "shapes"}, ("norm", "backbone")
-    return RunFolder(path, Flags(**flags), "Which?", about, arms, arm_flags=free, fresh=fresh)
+    return RunFolder(path, Flags(**flags), "Which?", about, arms, arm_flags=free, fresh=fresh, headline=headline)
 
 
 def fill(folder: RunFolder, arm: str, seed: int, top1: float) -> None:
@@ -95,12 +96,29 @@ def test_resume_may_add_arms_and_seeds_but_change_nothing(tmp_path):
         opened(tmp_path, changed, resume=True)
     more = ARMS | {"r50-bn": {"norm": "bn", "backbone": "r50"}}
     for _ in range(2):  # the second time with all arms known
-        again = opened(tmp_path, more, resume=True, seeds=3, norm=["bn"], backbone=["r18", "r50"])
+        added = {"norm": ["bn"], "backbone": ["r18", "r50"], "plugin": ["/norms/mine.py"]}
+        again = opened(tmp_path, more, resume=True, seeds=3, **added)
         assert again.is_finished("r18-bn", 3) and not again.is_finished("r50-bn", 5)
     fill(again, "r50-bn", 5, 0.9)
     results = again.gather(1, accuracy)
     assert list(results["arm"].unique()) == ["r18-bn", "r50-bn"]
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["minutes"] == 2  # of both calls
+
+
+@pytest.mark.parametrize("missing", ["crop", "measures.json"])
+def test_a_run_of_an_earlier_version_is_not_gone_on_with(missing, tmp_path):
+    first = opened(tmp_path, headline="top1")
+    fill(first, "r18-bn", 3, 0.5)
+    if missing == "measures.json":
+        (tmp_path / missing).unlink()
+    else:  # a flag that there was not yet
+        written = yaml.safe_load(first.config_file.read_text())
+        del written[missing]
+        first.config_file.write_text(yaml.safe_dump(written))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(UsageError, match=r"is of an earlier version, .*: begin anew with another --out"):
+        opened(tmp_path, resume=True, headline="top1")
+    assert {file: file.read_bytes() for file in before} == before
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet50", "..", ".hidden", "-bn", "", "a b", "a\n"])
