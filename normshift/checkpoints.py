@@ -69,12 +69,7 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     size = filter_size(every)
     if size:
         refuse_other_blurs(network, size)
-    ignore = tuple(ignore)
-    published = {
-        name: every[key]
-        for key, name in names_here(network, every).items()
-        if not any(fnmatchcase(either, pattern) for pattern in ignore for either in (key, name))
-    }
+    published = _published(network, every, tuple(ignore))
     norms = norm_layers(network)
     other = _placed_as_published(norms, published)
     wanted = _wanted(network, other)
@@ -92,6 +87,15 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     network.load_state_dict(filled, strict=False)
     _set_as_published(norms, published)
     return model
+
+
+def _published(network: nn.Module, every: Mapping, ignore: tuple[str, ...]) -> dict:
+    """What a checkpoint holds but for what is to be ignored, by the network's own keys."""
+    return {
+        name: every[key]
+        for key, name in names_here(network, every).items()
+        if not any(fnmatchcase(either, pattern) for pattern in ignore for either in (key, name))
+    }
 
 
 def place_as_published(model: nn.Module, state: Mapping[str, Tensor]) -> None:
