@@ -74,11 +74,7 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     other = _placed_as_published(norms, published)
     wanted = _wanted(network, other)
     norms |= other
-    filled, used_keys = _norm_states(norms, published)
-    filled |= {key: published[key] for key in wanted.keys() & published.keys() - used_keys}
-    used_keys |= wanted.keys() & published.keys()
-    _fill_absent_biases(filled, wanted)
-    filled = {key: _reshaped(value, wanted[key]) for key, value in filled.items()}
+    filled, used_keys = _filled(norms, published, wanted)
     missing = wanted.keys() - filled.keys() - _optional(wanted, published, norms)
     _complain(published.keys() - used_keys, missing, filled, wanted)
     if size:
@@ -90,7 +86,7 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
 
 
 def _published(network: nn.Module, every: Mapping, ignore: tuple[str, ...]) -> dict:
-    """What a checkpoint holds but for what is to be ignored, by the network's own keys."""
+    """A checkpoint's values by the network's own keys, without those that shall not be loaded."""
     return {
         name: every[key]
         for key, name in names_here(network, every).items()
@@ -135,6 +131,18 @@ def _state_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """One layer's part of a state dict, with the layer's name removed from the keys."""
     prefix = f"{name}." if name else ""
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _filled(
+    norms: dict[str, nn.Module], published: dict[str, Tensor], wanted: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], set[str]]:
+    """The network's state from a checkpoint, in the wanted shapes where they are alike; and the keys that were used."""
+    filled, used_keys = _norm_states(norms, published)
+    filled |= {key: published[key] for key in wanted.keys() & published.keys() - used_keys}
+    used_keys |= wanted.keys() & published.keys()
+    _fill_absent_biases(filled, wanted)
+    filled = {key: _reshaped(value, wanted[key]) for key, value in filled.items()}
+    return filled, used_keys
 
 
 def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
