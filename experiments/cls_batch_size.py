@@ -40,8 +40,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from experiments.study.bounds import shown
-from experiments.study.flags import UsageError, one_sentence, parse
+from experiments.study.chance import LUCK
+from experiments.study.endings import UsageError, one_sentence
+from experiments.study.flags import parse
+from experiments.study.tables import table_of
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
+from experiments.tasks.classification_tables import accuracies
+from lightning_modules.measures import Measure
 from normshift.registry import NORMS
 
 if TYPE_CHECKING:
@@ -108,11 +113,6 @@ def default_settings(data: str) -> list[str]:
 
 def table(results: DataFrame):
     """Top-1, with a row for each norm and a column for each setting, and the fall from most to fewest images."""
-    from experiments.study.chance import LUCK
-    from experiments.study.tables import table_of
-    from experiments.tasks.classification import accuracies
-    from lightning_modules.measures import Measure
-
     scores = accuracies(results, rows="norm", columns="setting")
     sized = sorted(scores.columns, key=lambda setting: int(setting.split("x")[1]))
     legend = "top-1 accuracy in percent by PROCESSESxIMAGES."

@@ -31,8 +31,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.study.flags import one_sentence, parse
+from experiments.study.endings import one_sentence
+from experiments.study.flags import parse
+from experiments.study.tables import table_of
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
+from experiments.tasks.classification_tables import accuracies
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,9 +81,6 @@ def run(flags: Flags):
 
 def table(results: DataFrame):
     """Top-1 on the set's test images, with a row for each backbone and a column for each norm."""
-    from experiments.study.tables import table_of
-    from experiments.tasks.classification import accuracies
-
     scores = accuracies(results, rows="backbone", columns="norm")
     return table_of(scores, "top-1 accuracy in percent.", corner="backbone")
 

@@ -34,9 +34,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from experiments.study.flags import UsageError, one_sentence, parse
+from experiments.study.endings import UsageError, one_sentence
+from experiments.study.flags import parse
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
-from experiments.tasks.evaluated_table import evaluated_table
+from experiments.tasks.classification_tables import evaluated_table
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 
 FURTHER_PARTS = ("shifts", "consistency", "corruptions", "perturbations")
@@ -82,12 +83,8 @@ def main() -> None:
 
 def run(flags: Flags):
     """Train and evaluate every norm, filter and seed; returns the results."""
-    from experiments.tasks.classification import (  # imports torch: --help must not wait for it
-        Arm,
-        Opened,
-        Taught,
-        run_arms,
-    )
+    from experiments.tasks.classification import Arm, run_arms  # imports torch: --help must not wait for it
+    from experiments.tasks.classification_domains import Opened, Taught
 
     flags = smoked(flags, teacher=None, unlabelled=None) if flags.smoke else flags
     recipe = chosen_recipe(flags, "ibn-step")

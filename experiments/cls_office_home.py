@@ -42,13 +42,15 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import TYPE_CHECKING
 
-from experiments.study.flags import UsageError, one_sentence, parse
+from experiments.study.endings import UsageError, one_sentence
+from experiments.study.flags import parse
+from experiments.study.tables import Table, table_of
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
+from experiments.tasks.classification_tables import accuracies
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.study.tables import Table
     from lightning_modules.classification.recipes import ClassificationRecipe
 
 QUESTION = "Several domains at once, an unseen domain, or transfer from one domain to another: which norm is best?"
@@ -93,7 +95,7 @@ def main() -> None:
 def run(flags: Flags):
     """Train and evaluate every norm, pair and seed; returns the results."""
     from datamodules.classification.domains import domains_of  # imports torch: --help must not wait for it
-    from experiments.tasks.classification import Arm, run_arms
+    from experiments.tasks.classification import Arm, run_arms  # imports torch: --help must not wait for it
 
     flags = smoked(flags, source=[], target=["sketch"] if flags.setting != "mixed" else []) if flags.smoke else flags
     recipe = chosen_recipe(flags, default_recipe(flags))
@@ -190,9 +192,6 @@ def chosen(names: list[str], domains: tuple[str, ...]) -> list[str]:
 
 def table(results: DataFrame):
     """Top-1, with a row for each norm, a column for each domain or pair, and the mean."""
-    from experiments.study.tables import table_of
-    from experiments.tasks.classification import accuracies
-
     aside = results["setting"].eq("leave-one-out") & results["case"].ne("without-" + results["domain"].map(short))
     results = results[~aside]  # held-out images of the training domains only select the network
     transfers = results["setting"] == "transfer"

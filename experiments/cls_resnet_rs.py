@@ -30,13 +30,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.study.flags import UsageError, one_sentence, parse
+from experiments.study.endings import UsageError, one_sentence
+from experiments.study.flags import parse
+from experiments.study.tables import Table, table_of
 from experiments.tasks.resnet_rs import SMALL_NETWORK, Laptop, ResNetRSFlags, arm_of, finished, folder_name, sized
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
+if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.study.tables import Table
     from lightning_modules.classification.recipes import ClassificationRecipe
 
 LAPTOP = Laptop(image_size=32, images=4000, epochs=12, parts=SMALL_NETWORK)
@@ -108,7 +109,7 @@ def main() -> None:
 
 def run(flags: Flags) -> DataFrame | None:
     """Train and evaluate the baseline and every step; returns the results."""
-    from experiments.tasks.classification import run_arms
+    from experiments.tasks.classification import run_arms  # imports torch: --help must not wait for it
 
     flags = sized(flags, LAPTOP)
     arms = {
@@ -158,8 +159,6 @@ def with_milestones(recipe: ClassificationRecipe) -> ClassificationRecipe:
 
 def additive_scores(results: DataFrame) -> DataFrame:
     """Top-1, its gain over the step before, and the paper's gain, for each step and seed; then the sums by kind."""
-    import pandas as pd
-
     clean = results[(results["part"] == "clean") & (results["measure"] == "top1")]
     top1 = (100 * clean.set_index(["row", "seed"])["value"]).unstack("seed")
     steps = clean.drop_duplicates("row").set_index("row")[["kind", "paper"]]
@@ -170,17 +169,14 @@ def additive_scores(results: DataFrame) -> DataFrame:
         if len(rows):
             gains.loc[label] = gains.loc[rows].sum(skipna=False)
             papers.loc[label] = papers.loc[rows].sum()
-    scores = pd.concat(
-        {"top-1": top1.reindex(gains.index).stack(future_stack=True), "gain": gains.stack(future_stack=True)}, axis=1
-    )
+    scores = top1.reindex(gains.index).stack(future_stack=True).to_frame("top-1")
+    scores["gain"] = gains.stack(future_stack=True)
     scores[PAPERS_GAIN] = papers.reindex(scores.index.get_level_values("row")).to_numpy()
     return scores
 
 
 def additive_table(results: DataFrame) -> Table:
     """A row for each step, and one for each sum of gains by kind."""
-    from experiments.study.tables import table_of
-
     legend = (
         "top-1 accuracy in percent and its gain over the row before; the last rows are sums of the gains by kind. "
         f"{PAPERS_GAIN}: ResNet-200 at 256 pixels on ImageNet."

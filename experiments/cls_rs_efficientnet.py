@@ -23,13 +23,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.study.flags import UsageError, one_sentence, parse
+from experiments.study.endings import UsageError, one_sentence
+from experiments.study.flags import parse
 from experiments.tasks.resnet_rs import CostFlags, Laptop, arm_of, finished, resized, sized
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
+if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.tasks.classification import Arm
+    from experiments.tasks.classification import Arm  # imports torch: --help must not wait for it
     from lightning_modules.classification.recipes import ClassificationRecipe
 
 LAPTOP = Laptop(image_size=64, images=1600, epochs=8)
@@ -70,7 +71,7 @@ def main() -> None:
 
 def run(flags: Flags) -> DataFrame | None:
     """Train and evaluate every network at both resolutions; returns the results."""
-    from experiments.tasks.costs import run_costs
+    from experiments.tasks.costs import run_costs  # imports torch: --help must not wait for it
 
     flags = sized(flags, LAPTOP, networks=["b0", "b1"])
     arms = arms_of(flags, finished(flags, "resnet-rs-152-224", LAPTOP))

@@ -26,13 +26,14 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING
 
-from experiments.study.flags import one_sentence, parse
+from experiments.study.endings import one_sentence
+from experiments.study.flags import parse
 from experiments.tasks.resnet_rs import CostFlags, Laptop, arm_of, finished, resized, sized
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
+if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.tasks.classification import Arm
+    from experiments.tasks.classification import Arm  # imports torch: --help must not wait for it
     from lightning_modules.classification.recipes import ClassificationRecipe
 
 LAPTOP = Laptop(image_size=32, images=3000, epochs=9)
@@ -75,8 +76,8 @@ def main() -> None:
 
 def run(flags: Flags) -> DataFrame | None:
     """Choose hyper-parameters for every network, then train and evaluate it; returns the results."""
-    from experiments.tasks.costs import run_costs
-    from experiments.tasks.minival import begun, picked
+    from experiments.tasks.costs import run_costs  # imports torch: --help must not wait for it
+    from experiments.tasks.minival import begun, picked  # imports torch: --help must not wait for it
 
     study = "cls_rs_scaling"
     question = "Which scaling gives most accuracy for its latency: more layers, more channels or more pixels?"

@@ -25,14 +25,16 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.study.flags import one_sentence, parse
+from experiments.study.endings import one_sentence
+from experiments.study.flags import parse
+from experiments.study.tables import Table, table_of
+from experiments.tasks.classification_tables import accuracies
 from experiments.tasks.resnet_rs import SMALL_NETWORK, Laptop, ResNetRSFlags, arm_of, finished, folder_name, sized
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
+if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.study.tables import Table
-    from experiments.tasks.classification import Arm
+    from experiments.tasks.classification import Arm  # imports torch: --help must not wait for it
     from lightning_modules.classification.recipes import ClassificationRecipe
 
 LAPTOP = Laptop(image_size=32, images=4000, epochs=6, parts=SMALL_NETWORK)
@@ -66,7 +68,7 @@ def main() -> None:
 
 def run(flags: Flags) -> DataFrame | None:
     """Train and evaluate every set of regularisers under every weight decay; returns the results."""
-    from experiments.tasks.classification import run_arms
+    from experiments.tasks.classification import run_arms  # imports torch: --help must not wait for it
 
     flags = sized(flags, LAPTOP)
     arms = arms_of(flags, finished(flags, "resnet-rs-200-256", LAPTOP))
@@ -98,9 +100,6 @@ def regularised_recipes(recipe: ClassificationRecipe) -> list[tuple[str, Classif
 
 def weight_decay_table(results: DataFrame) -> Table:
     """Top-1, with a row for each set of regularisers, a column for each weight decay, and the gain of the lowest."""
-    from experiments.study.tables import table_of
-    from experiments.tasks.classification import accuracies
-
     scores = accuracies(results, rows="regularisers", columns="weight decay")
     values = sorted(scores.columns, key=float)
     legend = "top-1 accuracy in percent by weight decay; each row adds a regulariser to those above it."

@@ -26,35 +26,25 @@ table.json, results.csv with one value per row, config.yaml and examples. W&B ge
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.study.bounds import Bounds
+from experiments.study.endings import UsageError, one_sentence
 from experiments.study.flags import (
     PRECISIONS,
-    UsageError,
+    check_choices,
     check_numbers,
     check_wandb,
-    one_sentence,
     parse,
     register_plugins,
     smoke_wandb,
 )
 
-if TYPE_CHECKING:  # these import torch: --help must not wait for them
-    import pytorch_lightning as pl
+if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.study.run_folder import RunFolder
-    from experiments.study.tables import Table
-    from experiments.study.trained.networks import Trained
-    from experiments.study.trained.task import TrainedTask
-
 PARTS = ("clean", "calibration", "shifts", "corruptions", "perturbations", "consistency")
-QUESTION = "How accurate are these trained networks, evaluated from their checkpoints?"
 POSITIONAL = {"positional": True, "custom_args": {"metavar": "CHECKPOINT ..."}}
 
 
@@ -100,12 +90,7 @@ class Flags:
     def __post_init__(self):
         register_plugins(self)
         check_numbers(self, images=Bounds(1, 10**9))
-        for flag, chosen, known in (("parts", self.parts, PARTS), ("severities", self.severities, (1, 2, 3, 4, 5))):
-            unknown = [value for value in chosen if value not in known]
-            if unknown or not chosen:
-                hint = " (networks come before flags that take several values)" if flag == "parts" and unknown else ""
-                said = f"--{flag} {unknown[0] if unknown else ''}".strip()
-                raise UsageError(f"{said}: choose from {', '.join(map(str, known))}{hint}.")
+        check_choices(self, parts=PARTS, severities=(1, 2, 3, 4, 5))
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
         check_wandb(self.wandb)
@@ -122,120 +107,9 @@ def main() -> None:
 def run(flags: Flags) -> DataFrame:
     """Evaluate the networks; returns results in long form: arm, its columns, seed, domain, part, condition, measure,
     value."""
-    from pytorch_lightning.callbacks import RichProgressBar
+    from experiments.study.trained.evaluation import evaluated  # imports torch: --help must not wait for it
 
-    from experiments.study.settings import loader_workers
-    from experiments.study.trained.evaluation_table import evaluation_table
-    from experiments.study.trained.one_device import make_evaluator
-    from experiments.study.trained.task import task_of
-    from lightning_modules.measures import measure_of
-
-    started = time.time()
-    flags = smoked(flags) if flags.smoke else flags
-    trainer = make_evaluator(flags, [RichProgressBar()])
-    flags = dataclasses.replace(flags, workers=loader_workers(flags))
-    networks = gathered(flags)
-    kind = networks[0].module
-    task = task_of(kind.task)
-    refused = [part for part in flags.parts if part not in task.parts]
-    if refused:
-        raise UsageError(f"--parts {refused[0]}: for {kind.task} networks choose from {', '.join(task.parts)}.")
-    opened = [(network, task.data(network.module, flags.target, flags)) for network in networks]
-    folder = make_folder(flags, networks)
-    left = [(network, data) for network, data in opened if not folder.is_finished(network.arm, network.seed)]
-    evaluate_all(flags, trainer, task, folder, left)
-
-    def table(rows: DataFrame) -> Table:
-        return evaluation_table(rows, measure_of(kind.headline))
-
-    results = folder.gather((time.time() - started) / 60, table)
-    table(results).print()
-    print(f"table and results: {folder.path}")
-    return results
-
-
-def evaluate_all(
-    flags: Flags,
-    trainer: pl.Trainer,
-    task: TrainedTask,
-    folder: RunFolder,
-    networks: Sequence[tuple[Trained, pl.LightningDataModule]],
-) -> None:
-    """Evaluate each network on its sets, and write its results into the folder."""
-    import pandas as pd
-
-    from experiments.study.trained.network_outcome import log_network
-    from experiments.study.trained.one_device import in_precision, placed
-    from lightning_modules.examples import save_examples
-
-    rows, examples = {}, {}
-    for network, data in networks:
-        if "clean" in flags.parts:
-            trainer.validate(network.module, data, verbose=False)
-            print_scores(network)
-        placed(trainer, network.module)  # Lightning has moved it to the CPU
-        rows[network.source] = network.module.results() if "clean" in flags.parts else []
-        with in_precision(trainer):
-            examples[network.source] = task.examples(network.module, data)
-        if flags.parts == ["clean"]:
-            network.module.cpu()  # for the next one
-    with in_precision(trainer):
-        further = task.further(networks, flags.parts, flags)
-    for network, _ in networks:
-        found = [*rows[network.source], *further.get(network.source, [])]
-        save_examples(examples[network.source], folder.path / "examples", network.arm)
-        folder.finish(network.arm, network.seed, {"results": found})
-        if flags.wandb != "disabled":
-            about = {"arm": network.arm, **network.columns, "seed": network.seed, "network": network.source}
-            shown = examples[network.source]
-            log_network(flags.wandb, folder.path, about, pd.DataFrame(found), network.module.headline, shown)
-
-
-def print_scores(network: Trained) -> None:
-    """Print one line with the network's score on each set."""
-    from lightning_modules.measures import measure_of
-
-    measure = measure_of(network.module.headline)
-    found = [row for row in network.module.results() if row["measure"] == measure.name]
-    said = ", ".join(f"{row['domain']} {measure.text(row['value'])}" for row in found)
-    print(f"{network.arm}-seed{network.seed}: {measure.label} {said}", flush=True)
-
-
-def gathered(flags: Flags) -> list[Trained]:
-    """The networks, in the order of the command line.
-
-    Raises:
-        UsageError: one of them is missing or cannot be rebuilt, or they are of several tasks.
-    """
-    from experiments.study.trained.networks import Trained, as_folder, trained_networks
-    from experiments.study.trained.task import task_of
-
-    if not flags.networks:
-        return [Trained("untrained", 0, {"norm": "bn"}, task_of("segmentation").smoke_network(), "untrained")]
-    networks = trained_networks(flags.networks)
-    tasks = {network.module.task: network.source for network in networks}
-    if len(tasks) > 1:
-        said = " and ".join(f"{source} is of {task}" for task, source in tasks.items())
-        raise UsageError(f"{said}: evaluate the networks of each task by themselves.")
-    return [dataclasses.replace(network, arm=as_folder(network.arm)) for network in networks]
-
-
-def make_folder(flags: Flags, networks: Sequence[Trained]) -> RunFolder:
-    """The folder of the evaluation, with the same files as a study's run."""
-    from experiments.study.run_folder import RunFolder
-
-    class EvaluationFolder(RunFolder):
-        seeds = sorted({network.seed for network in networks})
-
-    arms = {network.arm: network.columns for network in networks}
-    kind = networks[0].module
-    about = {"trainings": [[network.arm, network.seed] for network in networks]}
-    settings = {"headline": kind.headline, "measures": [*kind.measures, *FURTHER]}
-    return EvaluationFolder(Path(flags.out), flags, QUESTION, about, arms, ("networks",), flags.smoke, **settings)
-
-
-FURTHER = ("ece", "error", "flip", "top5_distance", "consistency", "drop")
-"""Measures that results may hold besides those of the modules."""
+    return evaluated(smoked(flags) if flags.smoke else flags)
 
 
 def smoked(flags: Flags) -> Flags:

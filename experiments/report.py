@@ -21,9 +21,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.reporting.page import damaged, write_report, write_side_by_side
-from experiments.reporting.run import read_run
-from experiments.study.flags import one_sentence
+from experiments.study.endings import one_sentence
 from experiments.study.plugins import load_plugins
 
 
@@ -51,31 +49,29 @@ def run() -> None:
     load_plugins(flags.plugin)
     if flags.gates and len(flags.run) > 1:
         parser.error("--gates draws the gates of one run: name only one.")
+    sys.exit(_write(flags.run, flags.gates))
+
+
+def _write(runs: list[Path], gates: Path | None) -> bool:
+    """Write the reports, print where they are, and return whether one failed."""
+    from experiments.reporting import page  # imports pandas and matplotlib: --help must not wait for them
+    from experiments.reporting.run import read_run
+
     written, failed = [], False
-    for run in dict.fromkeys(flags.run):
+    for run in dict.fromkeys(runs):
         try:
-            print(write_report(run))
+            print(page.write_report(run))
             written.append(run)
-            if said := damaged(read_run(run)):
+            if said := page.damaged(read_run(run)):
                 print(f"report: {run}: {said}", file=sys.stderr)
-            if flags.gates:
-                print(_draw_gates(run, flags.gates))
+            if gates:
+                print(page.draw_last_gates(read_run(run), gates))
         except (OSError, ValueError) as error:
             print(f"report: {' '.join(str(error).split())}", file=sys.stderr)
             failed = True
     if len(written) > 1:
-        print(write_side_by_side(written))
-    sys.exit(failed)
-
-
-def _draw_gates(run: Path, picture: Path) -> Path:
-    from lightning_modules.gates.figures import draw_gates
-
-    gates = read_run(run).gates
-    if gates is None:
-        raise ValueError(f"{run} has no gates to draw.")
-    draw_gates(gates).savefig(picture, dpi=110)
-    return picture
+        print(page.write_side_by_side(written))
+    return failed
 
 
 if __name__ == "__main__":

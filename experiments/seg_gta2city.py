@@ -29,7 +29,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.study.flags import one_sentence, parse
+from experiments.study.endings import one_sentence
+from experiments.study.flags import parse
 from experiments.tasks.segmentation_flags import SegmentationFlags
 
 if TYPE_CHECKING:

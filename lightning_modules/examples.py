@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
+import numpy as np
+
 from datamodules.whole_file import write_whole
 
-if TYPE_CHECKING:  # wandb and numpy load slowly, and reading examples needs neither
-    import numpy as np
-    import wandb
+if TYPE_CHECKING:
+    import wandb  # slow to import, and --wandb disabled needs none
 
 
 class Example(NamedTuple):
@@ -91,8 +93,7 @@ def read_examples(folder: Path, arms: Iterable[str]) -> list[ExampleFiles]:
 
 def wandb_images(found: Iterable[Example]) -> list[wandb.Image]:
     """The examples for W&B: pictures side by side, and a caption with the texts."""
-    import numpy as np
-    import wandb
+    import wandb  # slow to import, and --wandb disabled needs none
 
     images = []
     for one in found:
@@ -123,7 +124,5 @@ def _shown_parts(folder: Path, row: dict) -> list[Path | str]:
 
 
 def _write(path: Path, picture: np.ndarray) -> None:
-    import cv2
-
     if not path.exists():  # pictures and truths are the same for all arms
         write_whole(path, cv2.imencode(path.suffix, picture[..., ::-1])[1].tobytes(), durable=False)

@@ -13,6 +13,7 @@ from math import ceil, isfinite
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_modules.layer_map import draw_layer_map
@@ -84,8 +85,6 @@ class LayerLog:
 
     def state_dict(self) -> dict:
         """Only tensors and plain lists, which `torch.load(weights_only=True)` accepts."""
-        import torch
-
         return {"epochs": list(self.epochs), "history": torch.from_numpy(np.stack(self.history))}
 
     def load_state_dict(self, state_dict: dict) -> None:

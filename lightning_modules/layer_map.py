@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
-    from matplotlib.figure import Figure
-
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 NAMES = 40
 """The most layers that are named; more names would overlap."""
@@ -28,9 +25,6 @@ def draw_layer_map(
         values: (epochs, measures, layers); NaN, drawn blank, where a layer does not have a measure.
         limits: the values at the ends of the colour scale; None fits them to each measure.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(3, len(measures))
     rows = -(-len(measures) // columns)
     figure = Figure(figsize=(1.6 + 2.9 * columns, 0.5 + rows * min(5.0, 1.1 + 0.11 * len(layers))))

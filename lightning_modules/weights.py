@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lightning_modules.checkpoint_files import fault_of, is_safetensors
@@ -39,8 +40,6 @@ def read_checkpoint(path: str) -> Any:
         raise ValueError(f"{path} cannot be read as a checkpoint: it {fault}.")
     try:
         if is_safetensors(path):
-            from safetensors.torch import load_file
-
             return load_file(path)
         with torch.serialization.safe_globals(PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -69,21 +69,12 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     size = filter_size(every)
     if size:
         refuse_other_blurs(network, size)
-    ignore = tuple(ignore)
-    published = {
-        name: every[key]
-        for key, name in names_here(network, every).items()
-        if not any(fnmatchcase(either, pattern) for pattern in ignore for either in (key, name))
-    }
+    published = _published(network, every, tuple(ignore))
     norms = norm_layers(network)
     other = _placed_as_published(norms, published)
     wanted = _wanted(network, other)
     norms |= other
-    filled, used_keys = _norm_states(norms, published)
-    filled |= {key: published[key] for key in wanted.keys() & published.keys() - used_keys}
-    used_keys |= wanted.keys() & published.keys()
-    _fill_absent_biases(filled, wanted)
-    filled = {key: _reshaped(value, wanted[key]) for key, value in filled.items()}
+    filled, used_keys = _filled(norms, published, wanted)
     missing = wanted.keys() - filled.keys() - _optional(wanted, published, norms)
     _complain(published.keys() - used_keys, missing, filled, wanted)
     if size:
@@ -92,6 +83,15 @@ def load_official(model: nn.Module, state_dict: Mapping, *, ignore: Iterable[str
     network.load_state_dict(filled, strict=False)
     _set_as_published(norms, published)
     return model
+
+
+def _published(network: nn.Module, every: Mapping, ignore: tuple[str, ...]) -> dict:
+    """A checkpoint's values by the network's own keys, without those that shall not be loaded."""
+    return {
+        name: every[key]
+        for key, name in names_here(network, every).items()
+        if not any(fnmatchcase(either, pattern) for pattern in ignore for either in (key, name))
+    }
 
 
 def place_as_published(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -131,6 +131,18 @@ def _state_of(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """One layer's part of a state dict, with the layer's name removed from the keys."""
     prefix = f"{name}." if name else ""
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _filled(
+    norms: dict[str, nn.Module], published: dict[str, Tensor], wanted: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], set[str]]:
+    """The network's state from a checkpoint, in the wanted shapes where they are alike; and the keys that were used."""
+    filled, used_keys = _norm_states(norms, published)
+    filled |= {key: published[key] for key in wanted.keys() & published.keys() - used_keys}
+    used_keys |= wanted.keys() & published.keys()
+    _fill_absent_biases(filled, wanted)
+    filled = {key: _reshaped(value, wanted[key]) for key, value in filled.items()}
+    return filled, used_keys
 
 
 def _norm_states(norms: dict[str, nn.Module], published: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:

@@ -40,7 +40,7 @@ VIDEO_DAMAGE = re.compile("error|corrupt|invalid|damaged|concealing|missing|over
 @cache
 def wnids() -> tuple[str, ...]:
     """The 1,000 classes of ILSVRC-2012 by their WordNet ids, in the order of the labels."""
-    from timm.data import ImageNetInfo  # slow to import
+    from timm.data import ImageNetInfo  # takes seconds, and few need it
 
     return tuple(ImageNetInfo().label_names())
 

@@ -194,7 +194,7 @@ class RandAugment:
     """
 
     def __init__(self, layers: int, magnitude: float):
-        from timm.data.auto_augment import rand_augment_transform  # slow to import
+        from timm.data.auto_augment import rand_augment_transform  # takes seconds, and few need it
 
         magnitude = round(magnitude)
         if magnitude < 3:

@@ -12,11 +12,18 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from experiments.reporting.arm_styles import LineStyle
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from experiments.reporting.arm_styles import LineStyle
+from experiments.tasks.domain_drop import DROP, TARGETS
+from lightning_modules.gates.figures import quiet
+
+if TYPE_CHECKING:
     from pandas import DataFrame
 
     from experiments.study.tables import Table
@@ -39,8 +46,6 @@ def draw_drops(
     scores: DataFrame, ranked: list[str], styles: dict[str, LineStyle], title: str, headline: Measure
 ) -> Figure:
     """A bar for each arm's mean drop and a dot for each seed's; the first of `ranked` is at the bottom."""
-    from experiments.tasks.domain_drop import DROP
-
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     least, reach = min([0, *scores[DROP].dropna()]), max([0.1, *scores[DROP].dropna()])
     for y, arm in enumerate(ranked):
@@ -63,8 +68,6 @@ def draw_heights(
     headline: Measure,
 ) -> Figure:
     """A line for each arm, from its score on the source (dot) to the mean of its targets (ring); a tick is a target."""
-    from experiments.tasks.domain_drop import DROP, TARGETS
-
     figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
     means, lost = scores.groupby("arm").mean(), -1 if headline.smaller_is_better else 1
     for y, arm in enumerate(ranked):
@@ -138,8 +141,6 @@ def draw_curves(
 
 def draw_divergence(rows: DataFrame, title: str, styles: dict[str, LineStyle], limits: tuple[float, float]) -> Figure:
     """Feature divergence between the source and one target against depth on a logarithmic axis, a line for each arm."""
-    import numpy as np
-
     figure, ax = _figure(4.5, 2.7, title)
     for i, (arm, part) in enumerate(rows.groupby("arm", sort=False)):
         line = np.exp(np.log(part["mean"]).groupby(part["depth"]).mean())
@@ -154,8 +155,6 @@ def draw_divergence(rows: DataFrame, title: str, styles: dict[str, LineStyle], l
 
 def draw_key(style: LineStyle) -> Figure:
     """An arm's line alone, 38 by 13 pixels, for the page's legend."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(38 / 96, 13 / 96))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.axis("off")
@@ -172,8 +171,6 @@ def narrowed(figure: Figure) -> Figure:
 
 def svg_uri(figure: Figure) -> str:
     """A figure as a data URI, its text in the reader's own font."""
-    import matplotlib
-
     buffer = BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "normshift"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -184,8 +181,6 @@ def svg_uri(figure: Figure) -> str:
 
 def picture_uri(file: Path, photograph: bool) -> str | None:
     """A prediction as a data URI, reduced to PICTURE_WIDTH; None where it is missing or cut off."""
-    from PIL import Image
-
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
@@ -220,17 +215,11 @@ def _line(ax: Axes, style: LineStyle, place: int, x, y, markevery=None) -> None:
 
 def _pale(colour: str) -> tuple[float, ...]:
     """A lighter, opaque tint of the colour, through which the grid does not show."""
-    from matplotlib.colors import to_rgb
-
     return tuple(1 - 0.45 * (1 - part) for part in to_rgb(colour))
 
 
 def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure of that many inches with one panel without a frame."""
-    from matplotlib.figure import Figure
-
-    from lightning_modules.gates.figures import quiet
-
     figure = Figure(figsize=(width, height), layout="constrained")
     ax = figure.add_subplot()
     ax.set_title(title, loc="left", fontsize=9.5, fontweight="bold", color=INK)

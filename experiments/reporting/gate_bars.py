@@ -9,15 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.reporting.run import read_frame
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.study.partial_run import read_frame
 from lightning_modules.gates.panels import NEAR, Panel, called, finite, last_recorded, panels
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
+if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pandas import DataFrame, Series
-    from rich.console import Console
-    from rich.text import Text
 
 LINES = 20
 """Most lines for an arm; in deeper networks, neighbouring layers share a line."""
@@ -40,8 +42,6 @@ DARK = 90
 
 def print_gates(run: Path, console: Console | None = None) -> None:
     """Print what `RUN/gates.parquet` last recorded, averaged over seeds; nothing where that is missing or damaged."""
-    from rich.console import Console
-
     recorded = read_frame(run / "gates.parquet")
     if recorded is None:
         return
@@ -55,8 +55,6 @@ def print_gates(run: Path, console: Console | None = None) -> None:
 
 
 def _print_arm(arm: str, gates: DataFrame, console: Console) -> None:
-    from rich.table import Table
-
     drawn = panels(gates)
     shares = [panel.shares().fillna(0) for panel in drawn]
     colours = {label: colour for panel in drawn for label, colour in zip(panel.labels, panel.colours, strict=True)}
@@ -88,8 +86,6 @@ def bar(shares: Mapping | Series, width: int, letters: Mapping[str, str], colour
     Args:
         colours: of the labels; None where the terminal has none.
     """
-    from rich.text import Text
-
     text, end, total = Text(), 0, 0.0
     for label, share in shares.items():
         begin, total = end, total + share

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.gates.panels import NEAR, RIDGE_BINS, Panel, called, finite, panels, ridges, short, stages
 
-if TYPE_CHECKING:  # imports slowly: --help must not wait for it
+if TYPE_CHECKING:
     from pandas import DataFrame
 
 MOST_FRAMES = 25

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.run_files import RunFiles
 
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jinja2 import Environment, FileSystemLoader
+
 from datamodules.whole_file import write_whole
 from experiments.reporting.figures import draw_key, picture_uri, svg_uri
 from experiments.reporting.run import Run, listed, read_run
@@ -23,15 +25,18 @@ from experiments.reporting.sections import (
     table_section,
     training_section,
 )
+from experiments.reporting.side_by_side import joined, pictures, run_names
 from experiments.study.flags import ABOUT
 from experiments.study.run_parts import EXAMPLES, readable
+from experiments.tasks.domain_drop import DROP, POINTS, TARGETS, verdict
+from lightning_modules.examples import ExampleFiles, read_examples
+from lightning_modules.gates.figures import draw_gates
 from lightning_modules.measures import measure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from experiments.study.tables import Row
-    from lightning_modules.examples import ExampleFiles
 
 PICTURE_BYTES = 1_600_000
 """Most bytes (base64) of all embedded predictions, so that a report can be sent by mail."""
@@ -59,8 +64,6 @@ def write_side_by_side(runs: list[Path]) -> Path:
     Raises:
         ValueError: as `write_report`; or there are fewer than two runs, or one of them twice.
     """
-    from experiments.reporting.side_by_side import joined, pictures, run_names
-
     loaded = [read_run(Path(run)) for run in runs]
     whole = joined(loaded)
     found = [prediction_pictures(run, PICTURE_BYTES // len(runs)) for run in loaded]
@@ -73,14 +76,24 @@ def write_side_by_side(runs: list[Path]) -> Path:
     return page
 
 
+def draw_last_gates(run: Run, picture: Path) -> Path:
+    """Draw a run's gates as they were last recorded, of all arms on one sheet, and return the picture's path.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if run.gates is None:
+        raise ValueError(f"{run.path} has no gates to draw.")
+    draw_gates(run.gates).savefig(picture, dpi=110)
+    return picture
+
+
 def _html(loaded: Run, over: str, title: str, question: str, pictures: list, left_out: int) -> str:
     """The page.
 
     Args:
         over: what stands over the title. pictures, left_out: as `prediction_pictures` returns them.
     """
-    from jinja2 import Environment, FileSystemLoader
-
     templates = FileSystemLoader(Path(__file__).parents[1] / "reporting")
     page = Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.tests["in_words"] = in_words
@@ -119,8 +132,6 @@ def prediction_pictures(
     Args:
         budget: bytes that they may weigh together; by default PICTURE_BYTES.
     """
-    from lightning_modules.examples import read_examples
-
     order = {domain: i for i, domain in enumerate(run.domains)}
     found = read_examples(run.path / EXAMPLES, run.arms)
     found.sort(key=lambda one: (order.get(one.domain, len(order)), one.domain, one.index))
@@ -220,8 +231,6 @@ def failed(run: Run) -> str:
 
 def _result(run: Run) -> dict | None:
     """The closing table as the template takes it."""
-    from experiments.tasks.domain_drop import DROP, POINTS, TARGETS, verdict
-
     if run.table is None:
         return None
     rows = list(run.table.rows())

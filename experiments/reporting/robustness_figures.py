@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lightning_modules.gates.figures import quiet
+from lightning_modules.measures import measure_of
+
+if TYPE_CHECKING:
     from pandas import DataFrame
 
     from experiments.reporting.arm_styles import LineStyle
@@ -34,9 +39,6 @@ def draw_robustness(results: DataFrame, styles: dict[str, LineStyle]) -> Figure:
     Raises:
         ValueError: where there is nothing to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     strips = [strip for strip in (_accuracies, _flips, _errors) if strip(None, results, styles)]
     if not strips:
         raise ValueError("no results to draw: they hold neither accuracies, flips nor errors.")
@@ -58,10 +60,8 @@ def draw_robustness(results: DataFrame, styles: dict[str, LineStyle]) -> Figure:
 def _accuracies(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
     """Clean and shifted top-1, consistency, calibration: a strip of panels. Height in inches, 0 for nothing to draw."""
     top1 = results[results["part"].isin(("clean", "shifts")) & (results["measure"] == "top1")]
-    panels = [(top1, "top-1 accuracy, in percent")] if len(top1) else []
-    for measure, title in (("consistency", "shift consistency, in percent"), ("ece", "calibration error, in percent")):
-        rows = results[results["measure"] == measure]
-        panels += [(rows, title)] if len(rows) else []
+    found = [top1, *(results[results["measure"] == name] for name in ("consistency", "ece"))]
+    panels = [(rows, measure_of(rows["measure"].iloc[0]).axis) for rows in found if len(rows)]
     if part is None or not panels:
         return 2.6 if panels else 0.0
     widths = [max(2.2, rows["condition"].nunique() * 1.1) for rows, _ in panels]
@@ -108,9 +108,10 @@ def _errors(part, results: DataFrame, styles: dict[str, LineStyle]) -> float:
 def _marks(ax: Axes, rows: DataFrame, styles: dict[str, LineStyle]) -> None:
     """A marker for each network in each condition, side by side."""
     conditions, arms = list(dict.fromkeys(rows["condition"])), [arm for arm in styles if arm in set(rows["arm"])]
-    step = 0.7 / max(len(arms), 1)
+    measure, step = measure_of(rows["measure"].iloc[0]), 0.7 / max(len(arms), 1)
     for i, arm in enumerate(arms):
-        values = 100 * rows[rows["arm"] == arm].groupby("condition", sort=False)["value"].agg(["mean", "std"])
+        own = rows[rows["arm"] == arm]
+        values = measure.scale * own.groupby("condition", sort=False)["value"].agg(["mean", "std"])
         values = values.reindex(conditions)
         at = [place + (i - (len(arms) - 1) / 2) * step for place in range(len(conditions))]
         style = styles[arm]
@@ -132,7 +133,8 @@ def _curves(ax: Axes, rows: DataFrame, styles: dict[str, LineStyle]) -> None:
         of_it = rows[rows["arm"] == arm]
         if of_it.empty:
             continue
-        seeds = 100 * of_it.groupby(["severity", "seed"])["value"].mean().unstack()
+        scale = measure_of(of_it["measure"].iloc[0]).scale
+        seeds = scale * of_it.groupby(["severity", "seed"])["value"].mean().unstack()
         mean, sd = seeds.mean(axis=1), seeds.std(axis=1).fillna(0)
         ax.fill_between(mean.index, mean - sd, mean + sd, color=style.colour, alpha=0.18, linewidth=0)
         ax.plot(
@@ -144,7 +146,5 @@ def _curves(ax: Axes, rows: DataFrame, styles: dict[str, LineStyle]) -> None:
 
 
 def _dress(ax: Axes, title: str, bold: bool = False) -> None:
-    from lightning_modules.gates.figures import quiet
-
     quiet(ax)
     ax.set_title(title, loc="left", fontsize=9, color=INK, fontweight="bold" if bold else "normal")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from experiments.reporting.arm_styles import MOST
 from experiments.reporting.figures import (
     draw_column,
@@ -15,6 +17,10 @@ from experiments.reporting.figures import (
     narrowed,
     svg_uri,
 )
+from experiments.reporting.gate_slides import Slides, caption, slides
+from experiments.tasks.domain_drop import DROP, has_domains, seed_scores
+from lightning_modules.gates.figures import draw_gate_movement
+from lightning_modules.gates.panels import finite, panels, sampled
 from normshift.registry import NORMS
 
 if TYPE_CHECKING:
@@ -22,7 +28,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from experiments.reporting.gate_slides import Slides
     from experiments.reporting.run import Run
     from experiments.study.tables import Table
     from lightning_modules.measures import Measure
@@ -57,8 +62,6 @@ class Section:
 
 def drop_section(run: Run) -> Section:
     """The drop from source to targets, and the scores on both."""
-    from experiments.tasks.domain_drop import DROP, has_domains, seed_scores
-
     section, headline = Section("The drop"), run.headline
     results = run.results.dropna(subset=["value"]) if has_domains(run.results) and headline else None
     scores = None if results is None else seed_scores(results, headline).dropna(subset=[DROP])
@@ -127,8 +130,6 @@ def _axes(table: Table, columns: list[str]) -> list[list[str]]:
 
 def _reach(table: Table, columns: list[str]) -> tuple[float, float]:
     """The limits of an axis for some columns: smallest and largest mean, with a standard deviation to either side."""
-    import numpy as np
-
     means, sds = (table.cells[[(column, part) for column in columns]].to_numpy() for part in ("mean", "sd"))
     sds = np.nan_to_num(sds)
     return float(np.nanmin(means - sds)), float(np.nanmax(means + sds))
@@ -194,10 +195,6 @@ def _evaluated_once(run: Run) -> bool:
 
 def gate_section(run: Run) -> Section | None:
     """The gates after and during the training; None if no norm has gates."""
-    from experiments.reporting.gate_slides import caption, slides
-    from lightning_modules.gates.figures import draw_gate_movement
-    from lightning_modules.gates.panels import finite, panels, sampled
-
     section = Section("What the gates learned")
     recorded = None if run.gates is None else finite(run.gates)
     if recorded is None or recorded.empty:

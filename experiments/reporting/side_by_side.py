@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from pandas import DataFrame
 
 from experiments.reporting.arm_styles import ArmStyles
-from experiments.reporting.run import FRAMES, Run, listed
+from experiments.reporting.run import Run, listed
+from experiments.study.reader import distinct_names
+from experiments.study.run_files import FILES
 from experiments.study.tables import STATISTICS, Table
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 DOMAINS = ("source", "target")
 
@@ -31,7 +32,7 @@ def joined(runs: list[Run]) -> Run:
     arms = {
         label(name, arm): {"run": name, **columns} for name, run in named.items() for arm, columns in run.arms.items()
     }
-    frames = [_frames({name: getattr(run, file.partition(".")[0]) for name, run in named.items()}) for file in FRAMES]
+    frames = [_frames({name: getattr(run, kind) for name, run in named.items()}) for kind in FILES]
     unfinished = {label(name, part): step for name, run in named.items() for part, step in run.unfinished.items()}
     parent = Path(os.path.commonpath([run.path.resolve() for run in runs]))
     whole = Run(parent, config({name: run.config for name, run in named.items()}), arms, _table(named), *frames)
@@ -48,11 +49,10 @@ def joined(runs: list[Run]) -> Run:
 
 def run_names(paths: list[Path]) -> list[str]:
     """The last parts of the paths, as many as make them different."""
-    parts = [path.resolve().parts for path in paths]
-    if len(parts) < 2 or len(set(parts)) < len(parts):
+    whole = [path.resolve() for path in paths]
+    if len(whole) < 2 or len(set(whole)) < len(whole):
         raise ValueError("name two runs or more, each of them once.")
-    count = next(n for n in range(1, 100) if len({part[-n:] for part in parts}) == len(parts))
-    return ["/".join(part[-count:]) for part in parts]
+    return distinct_names(whole)
 
 
 def label(run: str, name: str) -> str:
@@ -97,8 +97,6 @@ def pictures(runs: list[Run], shown: list[list[tuple[str, list]]]) -> list[tuple
 
 def _frames(frames: dict[str, DataFrame | None]) -> DataFrame | None:
     """The frames below one another, their arms renamed."""
-    import pandas as pd
-
     renamed = []
     for name, frame in frames.items():
         if frame is not None:
@@ -109,8 +107,6 @@ def _frames(frames: dict[str, DataFrame | None]) -> DataFrame | None:
 
 def _table(runs: dict[str, Run]) -> Table | None:
     """The closing tables below one another; a column that a run does not have is not measured there."""
-    import pandas as pd
-
     tables = {name: run.table for name, run in runs.items() if run.table is not None}
     if not tables:
         return None

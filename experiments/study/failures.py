@@ -11,15 +11,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from pandas import DataFrame
 
 from datamodules.whole_file import write_whole
 from experiments.study.run_parts import RESULT, part_folder
-
-if TYPE_CHECKING:  # imports slowly: --help must not wait for it
-    from pandas import DataFrame
-
-    from experiments.study.tables import Table
+from experiments.study.tables import STATISTICS, Table
 
 FAILED_FILE = "failed.json"
 """A training with this file and without a result has failed."""
@@ -71,8 +69,6 @@ def with_gaps(results: DataFrame, failures: list[Failure], arms: dict[str, dict]
     With them the study's table has rows for these trainings. They are copied from the same arm with another seed, or
     else from another arm.
     """
-    import pandas as pd
-
     frames = [results]
     for failure in failures:
         details = arms[failure.arm]
@@ -94,10 +90,6 @@ def marked(table: Table | None, failures: list[Failure], arms: dict[str, dict]) 
     Args:
         table: None if no training has a result.
     """
-    import pandas as pd
-
-    from experiments.study.tables import STATISTICS, Table
-
     if not failures:
         return table
     if table is None:

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import reprlib
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_type_hints
@@ -15,6 +16,7 @@ from simple_parsing import flag as flag  # studies import it from here: `experim
 
 from experiments.study.bounds import SEEDS, Bounds, check_bounds, fitting
 from experiments.study.endings import UsageError, fail, one_sentence
+from experiments.study.plugins import load_plugins
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 from normshift.registry import NORMS
 
@@ -81,8 +83,6 @@ class RunFlags:
 def register_plugins(flags) -> None:
     """Run the files of --plugin. It comes before all checks, so that these know the norms that the files register."""
     if flags.plugin:
-        from experiments.study.plugins import load_plugins
-
         flags.plugin = [os.path.abspath(file) for file in flags.plugin]
         load_plugins(flags.plugin)
 
@@ -98,6 +98,17 @@ def out_folder(flags: RunFlags, study: str) -> Path:
     """OUT with NAME replaced by the study's name, to which a smoke run and each trial of a W&B sweep add their own."""
     trial = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
     return Path(flags.out.replace("NAME", "-".join([study, *["smoke"] * flags.smoke, *[trial] * (trial is not None)])))
+
+
+def check_choices(flags, **known: Collection) -> None:
+    """Refuse values that are not `known`, flag by flag; each flag takes several values, and one at least."""
+    for name, choices in known.items():
+        chosen = getattr(flags, name)
+        unknown = [value for value in chosen if value not in choices]
+        if unknown or not chosen:
+            hint = " (networks come before flags that take several values)" if name == "parts" and unknown else ""
+            said = f"--{name} {unknown[0] if unknown else ''}".strip()
+            raise UsageError(f"{said}: choose from {', '.join(map(str, choices))}{hint}.")
 
 
 def check_wandb(mode: str) -> None:

@@ -21,6 +21,7 @@ from experiments.reporting.page import write_report
 from experiments.study.chance import without_guessers
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
+from experiments.study.printed_table import print_table
 from experiments.study.run_folder import RunFolder
 from experiments.study.stops import exit_if_stopped, signals_exit
 from experiments.study.trainers import end_wandb, forget_progress, make_trainer, train
@@ -156,7 +157,7 @@ def train_arms(
         results = gather(last)
         closing = closing_table(folder, results, last)
         if closing is not None:
-            closing.print()
+            print_table(closing)
         print_gates(folder.path)
         print(f"report: {write_report(folder.path)}")
     if failures:

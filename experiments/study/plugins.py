@@ -9,6 +9,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from experiments.study.endings import UsageError
+from normshift.registry import NORMS
 
 
 def load_plugins(paths: Iterable[str]) -> None:
@@ -37,8 +38,6 @@ def load_plugins(paths: Iterable[str]) -> None:
 
 
 def _norms() -> set[str]:
-    from normshift.registry import NORMS
-
     return set(NORMS)
 
 

@@ -18,7 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from glob import glob, has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+from pandas import DataFrame
 
 from experiments.reporting.arm_styles import LineStyle, arm_styles
 from experiments.study.endings import UsageError
@@ -28,10 +31,6 @@ from experiments.study.tables_on_disk import joined_tables, to_frame
 from experiments.study.wandb_runs.history import read_wandb_tables
 from lightning_modules.examples import ExampleFiles, read_examples
 from lightning_modules.measures import Measure, headline_of, measure_of
-
-if TYPE_CHECKING:  # slow imports, which --help does not need
-    import pyarrow as pa
-    from pandas import DataFrame
 
 
 class RunTables:
@@ -137,9 +136,6 @@ class Runs(RunTables, Mapping[str, Run]):
         return ["run", "arm", *(label for label in labels if label not in ("arm", "seed")), "seed"]
 
     def _joined(self, kind: str) -> DataFrame:
-        import pandas as pd
-        import pyarrow as pa
-
         if kind == "configs":
             rows = [{"run": name} | row for name, run in self._runs.items() for row in run.files.configs()]
             known = dict.fromkeys([*self.labels, *(column for row in rows for column in row)])

@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+from pandas import DataFrame
 
 from experiments.study.endings import UsageError
 from experiments.study.failures import FAILED_FILE
@@ -23,10 +26,6 @@ from experiments.study.tables_on_disk import (
     to_frame,
     with_columns,
 )
-
-if TYPE_CHECKING:  # these load slowly; nothing here is needed by a command line that asks for --help
-    import pyarrow as pa
-    from pandas import DataFrame
 
 COLUMNS = {
     "results": ("measure", "value"),
@@ -50,24 +49,33 @@ class RunFiles:
         return kept_settings(self.path)
 
     @cached_property
+    def whole_config(self) -> dict | None:
+        """config.yaml; None where it is missing or damaged."""
+        found = readable(lambda: read_settings(self.path, "config.yaml", self._kept))
+        return found if isinstance(found, dict) else None
+
+    @cached_property
     def config(self) -> dict:
         """config.yaml: the flags and what they were used with; empty where it is missing."""
         if not (self.path / "config.yaml").is_file():
             return {}
-        found = readable(lambda: read_settings(self.path, "config.yaml", self._kept))
-        if not isinstance(found, dict):
+        if self.whole_config is None:
             raise self._damaged("config.yaml", "put it back from a copy, or make the run anew with another --out")
-        return found
+        return self.whole_config
+
+    @cached_property
+    def whole_arms(self) -> dict[str, dict] | None:
+        """arms.json; None where it is missing or damaged."""
+        found = readable(lambda: json.loads((self.path / "arms.json").read_bytes()))
+        whole = isinstance(found, dict) and all(isinstance(columns, dict) for columns in found.values())
+        return found if whole else None
 
     @cached_property
     def _written_arms(self) -> dict[str, dict] | None:
         """arms.json; None where there is none, as in an evaluation's folder."""
-        if not (self.path / "arms.json").is_file():
-            return None
-        found = readable(lambda: json.loads((self.path / "arms.json").read_bytes()))
-        if not isinstance(found, dict) or not all(isinstance(columns, dict) for columns in found.values()):
+        if (self.path / "arms.json").is_file() and self.whole_arms is None:
             raise self._damaged("arms.json", "remove it, and the run's command with --resume writes it anew")
-        return found
+        return self.whole_arms
 
     @cached_property
     def arms(self) -> dict[str, dict]:
@@ -105,8 +113,6 @@ class RunFiles:
 
     def frame(self, kind: str) -> DataFrame:
         """One of the tables of `RunTables`."""
-        import pandas as pd
-
         return to_frame(self.table(kind)) if kind in FILES else pd.DataFrame(self.configs() or None)
 
     def table(self, kind: str) -> pa.Table:
@@ -118,7 +124,6 @@ class RunFiles:
                     f"{self.path / 'results.csv'} has no column {', '.join(missing)}, which arms.json names."
                 )
             return self._results
-        import pyarrow as pa
 
         needed = ("arm", "seed", "step") if kind == "metrics" else ("arm", "seed", *COLUMNS[kind])
         found = self._readable(FILES[kind], needed)
@@ -135,8 +140,6 @@ class RunFiles:
         if found is None:
             raise self._damaged("results.csv", "its command with --resume trains nothing again and writes it anew")
         if "measure" not in found.column_names:  # of a run of before
-            import pyarrow as pa
-
             found = pa.Table.from_pandas(in_long_form(to_frame(found)), preserve_index=False)
         return with_columns(found, [], COLUMNS["results"])
 

@@ -22,7 +22,8 @@ import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.whole_file import write_whole
-from experiments.study.flags import ABOUT, UsageError
+from experiments.study.endings import UsageError
+from experiments.study.flags import ABOUT
 from experiments.study.run_lock import NAME as LOCK
 from experiments.study.run_lock import locked
 from experiments.study.run_parts import MEASURES_FILE, RESULT, gathered, part_folder, read_result

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 
 NAME = ".lock"
 HELD_ELSEWHERE = (errno.EACCES, errno.EAGAIN)

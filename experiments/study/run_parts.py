@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from pandas import DataFrame
 
 from lightning_modules.measures import Measure, find_measure, measures_from_plain
-
-if TYPE_CHECKING:  # imports slowly: --help must not wait for it
-    from pandas import DataFrame
 
 RESULT = "result.json"
 """A training with this file is finished."""
@@ -42,8 +41,6 @@ def gathered(run: Path, arms: dict[str, dict], seeds: Iterable[int]) -> dict[str
     Args:
         arms: the things that the run compares, with their columns; their order is that of the rows, seed by seed.
     """
-    import pandas as pd
-
     found: dict[str, list] = {}
     seeds = list(seeds)
     for arm, columns in arms.items():
@@ -55,8 +52,6 @@ def gathered(run: Path, arms: dict[str, dict], seeds: Iterable[int]) -> dict[str
 
 def read_metrics(part: Path) -> DataFrame | None:
     """The metrics that a training has logged, from all its parts; repeated steps are kept once."""
-    import pandas as pd
-
     whole = None
     for file in [*sorted(part.glob("metrics-*.csv")), *part.glob("metrics.csv")]:
         logged = readable(lambda file=file: pd.read_csv(file, on_bad_lines="skip"))
@@ -74,8 +69,6 @@ def set_aside(metrics: Path) -> None:
 
 
 def _read_part(part: Path) -> dict[str, DataFrame]:
-    import pandas as pd
-
     result = read_result(part) or {}
     frames = {
         "metrics": read_metrics(part),
@@ -108,8 +101,6 @@ def read_measures(path: Path) -> tuple[str, dict[str, Measure]] | None:
 
 def read_parquet(file: Path) -> DataFrame | None:
     """A table; None if it is missing, damaged or a folder (which pandas would read as a table in parts)."""
-    import pandas as pd
-
     return readable(lambda: pd.read_parquet(file)) if file.is_file() else None
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from experiments.study.flags import RunFlags, UsageError, out_folder
+from experiments.study.endings import UsageError
+from experiments.study.flags import RunFlags, out_folder
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,18 @@
 """The closing table of a study: mean and standard deviation over seeds, in rows and columns that the study chooses.
 
-The same table is printed, written to `table.md`, and written as numbers to `table.json`, which the report reads.
+The same table is printed (`experiments.study.printed_table`), written to `table.md`, and written as numbers to
+`table.json`, which the report reads.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
+if TYPE_CHECKING:
     from pandas import DataFrame
-    from rich.console import Console
 
     from lightning_modules.measures import Measure
 
@@ -91,24 +90,6 @@ class Table:
         escaped = [[text.replace("|", r"\|") for text in line] for line in lines]
         return "\n".join("| " + " | ".join(line) + " |" for line in escaped) + f"\n\n{self.legend}\n"
 
-    def print(self, console: Console | None = None) -> None:
-        """Print the table to the terminal, best of a column in bold green; set close, to fit 80 columns."""
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
-        printed = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=escape(self.legend), caption_justify="left")
-        for i, heading in enumerate(self.header()):
-            heading = escape(re.sub(r"([-:])| ", r"\1\n", heading))
-            printed.add_column(heading, justify="right" if i else "left", no_wrap=True)
-        for name, cells in self.rows():
-            close = [(text.replace(" ± ", "±"), best) for text, best in cells]
-            printed.add_row(escape(name), *(f"[bold green]{text}[/]" if best else text for text, best in close))
-        console = console or Console()
-        printed.width = console.measure(printed, options=console.options.update(width=1000)).maximum
-        console.print(printed, crop=False)  # also on a narrow terminal: a cropped number would be wrong
-
     def to_json(self) -> str:
         """The table as JSON text; what is not measured is null."""
         numbers = {
@@ -123,12 +104,12 @@ class Table:
     @classmethod
     def from_json(cls, text: str) -> Table:
         """The table that `to_json` wrote. Raises ValueError if the text is not such a table."""
-        import pandas as pd
+        from pandas import DataFrame  # slow to import, and scripts import this module before --help is answered
 
         try:
             read = json.loads(text)
             numbers = {(column, part): parts[part] for column, parts in read["columns"].items() for part in STATISTICS}
-            cells = pd.DataFrame(numbers, index=read["rows"], dtype=float)
+            cells = DataFrame(numbers, index=read["rows"], dtype=float)
             sets = {name: frozenset(read.get(name, ())) for name in ("smaller", "unranked", "unlearned")}
             about = {"digits": read["digits"], "failed": read.get("failed", {})}
             table = cls(cells, str(read["legend"]), str(read["corner"]), **sets, **about)
@@ -175,15 +156,11 @@ def table_of(scores: DataFrame, legend: str, *, measures: Mapping[str, Measure] 
     Raises:
         ValueError: `scores` has two lines for one row and seed.
     """
-    import pandas as pd
-
     if scores.index.has_duplicates:
         raise ValueError(f"two scores for one row and seed: {scores.index[scores.index.duplicated()][0]}.")
     grouped = scores.rename(columns=str).astype(float).groupby(level=0, sort=False)
-    parts = {"mean": grouped.mean(), "sd": grouped.std(), "n": grouped.count()}
-    table = pd.concat(parts, axis=1).swaplevel(axis=1)
-    cells = table[[(column, part) for column in parts["mean"].columns for part in STATISTICS]]
-    counts = parts["n"]
+    cells = grouped.agg(["mean", "std", "count"]).rename(columns={"std": "sd", "count": "n"}, level=1)
+    counts = grouped.count()
     several = counts.max().max() > 1
     if "{spread}" in legend:
         legend = legend.replace("{spread}", " ± standard deviation over seeds" if several else ", one seed")
@@ -191,7 +168,7 @@ def table_of(scores: DataFrame, legend: str, *, measures: Mapping[str, Measure] 
         legend += " ±: standard deviation over seeds." if several else " One seed."
     if (counts == 0).any(axis=None):
         legend += f" {MISSING}: not measured."
-    shown = {column: measure for column, measure in (measures or {}).items() if column in parts["mean"]}
+    shown = {column: measure for column, measure in (measures or {}).items() if column in counts}
     smaller = {column for column, measure in shown.items() if measure.smaller_is_better}
     settings["smaller"] = frozenset(smaller | settings.get("smaller", frozenset()))
     settings["digits"] = {column: measure.digits for column, measure in shown.items()} | settings.get("digits", {})

@@ -10,11 +10,14 @@ import json
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
-    import pyarrow as pa
-    from pandas import DataFrame
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import yaml
+from pandas import DataFrame
+from pyarrow import csv
 
 SETTINGS_FILE = "settings.json"
 """The contents of a run's YAML files as JSON, each with the checksum of its file."""
@@ -35,10 +38,7 @@ def read_table(file: Path) -> pa.Table:
     if not file.is_file():  # Arrow would read a folder as a table in parts
         raise FileNotFoundError(f"{file} is no file")
     if file.suffix == ".parquet":
-        import pyarrow.parquet
-
         return pyarrow.parquet.ParquetFile(file).read(use_threads=False)
-    import pyarrow as pa
 
     with file.open(encoding="utf-8") as opened:
         logged = [name for name in opened.readline().rstrip("\n").split(",") if "/" in name]  # DOMAIN/MEASURE
@@ -50,8 +50,6 @@ def read_table(file: Path) -> pa.Table:
 
 def _read_csv(file: Path, types: dict[str, pa.DataType]) -> pa.Table:
     """A table whose types are known or else inferred by Arrow, which takes four times as long."""
-    from pyarrow import csv
-
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
     return csv.read_csv(file, csv.ReadOptions(use_threads=False), convert_options=convert)
 
@@ -66,15 +64,12 @@ def read_what_is_whole(file: Path) -> DataFrame:
     except ValueError:
         if file.suffix == ".parquet":
             raise
-    import pandas as pd
 
     return pd.read_csv(file, on_bad_lines="skip", dtype=dict.fromkeys(TEXTS, str))
 
 
 def with_columns(table: pa.Table, front: Sequence[str], columns: Collection[str] = ()) -> pa.Table:
     """The table with some columns in front, and with empty `columns` if it lacks them."""
-    import pyarrow as pa
-
     for name in [*front, *columns]:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table)))
@@ -84,9 +79,6 @@ def with_columns(table: pa.Table, front: Sequence[str], columns: Collection[str]
 
 def long_metrics(wide: pa.Table, labels: Sequence[str]) -> pa.Table:
     """A row a logged value, in the order of the steps, of a table with a column for each metric."""
-    import numpy as np
-    import pyarrow as pa
-
     kept = [*labels, "step", "epoch"]
     wide = with_columns(wide, kept)
     numeric = {f.name for f in wide.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)}
@@ -101,8 +93,6 @@ def long_metrics(wide: pa.Table, labels: Sequence[str]) -> pa.Table:
 
 def joined_tables(tables: Sequence[pa.Table], front: Sequence[str]) -> pa.Table:
     """Tables below one another, some columns in front. A column that is text in one of them is text in all."""
-    import pyarrow as pa
-
     kinds: dict[str, set[pa.DataType]] = {}
     for field in {field for table in tables for field in table.schema}:
         kinds.setdefault(field.name, set()).add(field.type)
@@ -133,8 +123,6 @@ def to_frame(table: pa.Table) -> DataFrame:
 
 def parse_yaml(text: str | bytes) -> object:
     """Parse YAML, with tuples as lists and empty text as an empty mapping. Raises yaml.YAMLError."""
-    import yaml
-
     base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
 
     class Loader(base):
@@ -172,8 +160,6 @@ def kept_settings(run: Path) -> dict:
 
 def settings_in_json(run: Path, names: Iterable[str]) -> str:
     """The text of SETTINGS_FILE: the contents of those named YAML files that can be read."""
-    import yaml
-
     found = {}
     for name in names:
         try:

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.quiet import quiet_lightning
 from experiments.study.run_parts import set_aside
 from experiments.study.settings import RunSettings

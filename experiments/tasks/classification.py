@@ -9,33 +9,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from datamodules.classification.data import AdaptationData, ClassificationData
-from datamodules.classification.domains import ImageDomain, open_images
-from datamodules.image_files import DataError, MissingDataError
 from experiments.study import task
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.task import Pace, Task
+from experiments.tasks.classification_checks import check_averages, check_classes, check_processes, fitted
+from experiments.tasks.classification_domains import Opened
 from experiments.tasks.classification_flags import ClassificationFlags
 from lightning_modules.classification.domain_adversarial import DomainAdversarialModule, DomainInvariantModule
 from lightning_modules.classification.module import ClassificationModule
-from lightning_modules.classification.pseudo_labels import with_pseudo_labels
 from lightning_modules.classification.recipe_images import evaluation_image, train_image
 from lightning_modules.classification.recipes import SELECTIONS, ClassificationRecipe
 from lightning_modules.examples import Example
 from lightning_modules.predictions import classification_examples
 from lightning_modules.robustness.evaluator import EvaluatedNetwork, evaluate
-from lightning_modules.weight_averaging import AveragedWeights, moving_average, remembered
-from normshift.registry import NORMS
+from lightning_modules.weight_averaging import AveragedWeights, moving_average
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pandas import DataFrame
 
     from experiments.study.tables import Table
-
-REMEMBERED = 0.2
-"""Largest weight that the initial values may still have in an average of weights when it is evaluated."""
 
 BUILDS = (
     "backbone", "width", "dropout", "stochastic_depth", "stochastic_depth_by", "small_images", "trains", "architecture",
@@ -216,124 +211,6 @@ def run_arms(
     return run_study(task(flags, table, opened), named, resolved(flags, study), question, arm_flags)
 
 
-class Opened:
-    """Domains by name, opened once for all arms."""
-
-    def __init__(self, flags: ClassificationFlags):
-        self.flags, self.domains = flags, {}
-        self.workers = 0  # data loader processes; the task sets it
-
-    def __call__(self, name: str, split: str, recipe: ClassificationRecipe) -> ImageDomain:
-        """A domain's split; embedded images are drawn at the size from which the recipe cuts its crops.
-
-        Raises:
-            UsageError: the set is not on disk; the message names a set that needs no files.
-        """
-        key = (name, split, recipe.resize or recipe.image_size)
-        if key not in self.domains:
-            self.domains[key] = self._open(*key)
-        return self.domains[key]
-
-    def _open(self, name: str, split: str, size: int) -> ImageDomain:
-        count = self.flags.images
-        length = count if split == "train" or not count else max(10, count // 4)
-        try:
-            return open_images(name, split, self.flags.data_root, size=size, length=length)
-        except MissingDataError as error:
-            raise UsageError(f"{str(error).rstrip('.')}; --data shapes needs nothing on disk.") from error
-
-
-class Taught(Opened):
-    """The domains, with images that a teacher labels with confidence added to the training set.
-
-    Args:
-        teacher: checkpoint of a classifier.
-        unlabelled: domain whose training images it labels; the domain's own labels are not used.
-        confidence: smallest probability of the teacher's label with which an image is used.
-    """
-
-    def __init__(self, flags: ClassificationFlags, teacher: str, unlabelled: str, confidence: float):
-        super().__init__(flags)
-        self.teacher, self.unlabelled, self.confidence = teacher, unlabelled, confidence
-
-    def _open(self, name: str, split: str, size: int) -> ImageDomain:
-        domain = super()._open(name, split, size)
-        if split != "train":
-            return domain
-        unlabelled = super()._open(self.unlabelled, "train", size)
-        try:
-            joined, kept = with_pseudo_labels(domain, unlabelled, self.teacher, self.confidence, self.workers)
-        except ValueError as error:
-            raise UsageError(f"--teacher {self.teacher}: {error}") from error
-        print(f"{self.teacher} labels {kept} of {len(unlabelled.samples)} images of {unlabelled.name}")
-        return joined
-
-
-def fitted(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Arm:
-    """The arm with its recipe fitted to its data."""
-    images = len(opened(arm.train, "train", arm.recipe).samples)
-    try:
-        recipe = arm.recipe.fitted(images, flags.max_steps)
-    except ValueError as error:
-        raise UsageError(f"{arm.train}: {error}") from error
-    share = remembered(recipe.max_steps, recipe.ema_decay, recipe.ema_warmup) if recipe.ema_decay else 0.0
-    if share > REMEMBERED and not flags.smoke:
-        raise UsageError(
-            f"an average of decay {recipe.ema_decay:g} would be {100 * share:.0f} % its first step's weights after "
-            f"{recipe.max_steps} steps: train longer, or pass a lower --ema-decay, 0 for none."
-        )
-    if arm.adapt_to and len(opened(arm.adapt_to, "train", recipe).samples) < recipe.batch_size:
-        raise UsageError(f"{arm.adapt_to} has fewer images than the {recipe.batch_size} of one step to adapt to.")
-    return dataclasses.replace(arm, recipe=recipe)
-
-
-def check_averages(flags: ClassificationFlags, recipes: list[ClassificationRecipe]) -> None:
-    """Raise UsageError if --ema-statistics has nothing to reestimate."""
-    if flags.ema_statistics != "reestimated":
-        return
-    averaged = [recipe for recipe in recipes if recipe.ema_decay]
-    if not averaged:
-        raise UsageError("--ema-statistics reestimated: no weights are averaged; pass --ema-decay as well.")
-    if any(recipe.frozen_norms or recipe.trains == "head" for recipe in averaged):
-        raise UsageError(
-            "--ema-statistics reestimated: the recipe freezes the norms, whose statistics must not change."
-        )
-
-
-def check_classes(arm: Arm, opened: Opened) -> None:
-    """Raise UsageError if an arm's training and evaluation domains have different classes, or are videos."""
-    train = opened(arm.train, "train", arm.recipe)
-    others = [opened(name, "val", arm.recipe) for name in arm.evaluated]
-    others += [opened(arm.adapt_to, "train", arm.recipe)] if arm.adapt_to else []
-    for domain in (train, *others):
-        if domain.of_videos:
-            raise UsageError(f"{domain.name} holds videos: eval_robustness.py --published evaluates on them.")
-        try:
-            labels = domain.in_order_of(train.classes, train.name).samples.labels
-        except DataError as error:
-            raise UsageError(str(error)) from error
-        strange = sorted(set(labels.tolist()) - set(train.samples.labels.tolist()))
-        if strange and domain.on_disk:  # a part of ImageNet's folders to learn, and others to be evaluated on
-            said = f"{domain.name} shows {len(strange)} classes ({train.classes[strange[0]]}"
-            said = f"{said}{', ...' * (len(strange) > 1)}) of which {train.name} has no image to learn"
-            if len(strange) == len(set(labels.tolist())):
-                raise UsageError(f"{said}, and no other: let their folders be of the same classes.")
-            print(f"warning: {said}: every prediction for their images is wrong.")
-
-
-def check_processes(arm: Arm, run: RunSettings) -> None:
-    """Raise UsageError if the running processes cannot train the arm."""
-    shares = arm.turns(run.world)[0]
-    if arm.recipe.batch_size % shares:
-        raise UsageError(
-            f"--batch-size {arm.recipe.batch_size} cannot be shared by {shares} processes: pass a multiple of it."
-        )
-    if arm.recipe.tells_domains and run.world > 1:
-        raise UsageError("domainbed-dann: its alternating steps need a single process; pass --gpus 1 --nodes 1.")
-    if arm.norm in NORMS and NORMS[arm.norm].synchronized and run.accelerator == "cpu" and run.world > 1:
-        raise UsageError(f"--norm {arm.norm}: torch's own needs GPUs to synchronise; on CPUs: --norm bn --sync-norm.")
-
-
 def build(flags: ClassificationFlags, arm: Arm, opened: Opened) -> ClassificationModule:
     """The arm's network, ready to train."""
     alone = DomainInvariantModule if arm.recipe.tells_domains else ClassificationModule
@@ -370,14 +247,3 @@ def loaded(arm: Arm, opened: Opened, run: RunSettings) -> ClassificationData:
         from_each=recipe.from_each,
         **adapted,
     )
-
-
-def accuracies(results: DataFrame, rows: str, columns: str, measure: str = "top1") -> DataFrame:
-    """One measure on clean images, in points, as `table_of` takes it; rows and columns are columns of the results."""
-    chosen = results[(results["measure"] == measure) & (results["part"] == "clean")]
-    points = chosen.assign(points=100 * chosen["value"])
-    order = list(dict.fromkeys(zip(points[rows], points["seed"], strict=True)))  # in the order of the run
-    wide = points.pivot_table(
-        index=[rows, "seed"], columns=columns, values="points", aggfunc="last", sort=False, dropna=False
-    )
-    return wide.loc[order, list(dict.fromkeys(points[columns]))].rename_axis(columns=None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from experiments.study.flags import RunFlags, UsageError, check_weights, smoke_wandb
+from experiments.study.endings import UsageError
+from experiments.study.flags import RunFlags, check_weights, smoke_wandb
+from experiments.tasks.recipe_flags import named_recipe, overridden_parts
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES, ClassificationRecipe
 
 
@@ -81,12 +83,8 @@ def chosen_recipe(flags: ClassificationFlags, published: str) -> ClassificationR
     """The recipe that the flags name, with the parts that they override. `published` is what auto means on real
     data."""
     name = flags.recipe if flags.recipe != "auto" else "laptop" if flags.on_shapes else published
-    if name not in CLASSIFICATION_RECIPES:
-        raise UsageError(f"--recipe {name}: choose from auto, {', '.join(CLASSIFICATION_RECIPES)}.")
-    recipe = CLASSIFICATION_RECIPES[name]
-    parts = {f.name for f in dataclasses.fields(recipe)} & {f.name for f in dataclasses.fields(flags)} - {"epochs"}
-    said = {part: getattr(flags, part) for part in parts}
-    given = {part: value for part, value in said.items() if value is not None and value is not False}
+    recipe = named_recipe(name, CLASSIFICATION_RECIPES)
+    given = overridden_parts(recipe, flags, but=("epochs",))
     _check_setting(flags, name, recipe)
     for part in ("resize", "train_squash"):
         if "image_size" in given and getattr(recipe, part):

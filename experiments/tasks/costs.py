@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.latency import latency
 from experiments.study.tables import Table, table_of
-from experiments.tasks.classification import Arm, ClassificationTask, Opened, accuracies, build, run_arms
+from experiments.tasks.classification import Arm, ClassificationTask, build, run_arms
+from experiments.tasks.classification_domains import Opened
+from experiments.tasks.classification_tables import accuracies
 from experiments.tasks.resnet_rs import CostFlags
 from lightning_modules.classification.backbones import complexity
 

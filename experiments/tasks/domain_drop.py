@@ -10,10 +10,12 @@ from collections.abc import Callable
 from math import hypot
 from typing import TYPE_CHECKING
 
+from experiments.study.chance import guessing, headline_in
 from experiments.study.tables import Table, table_of
 from lightning_modules.measures import Measure
+from normshift.registry import NORMS
 
-if TYPE_CHECKING:  # imports slowly: --help must not wait for it
+if TYPE_CHECKING:
     from pandas import DataFrame
 
 TARGETS = "mean of targets"
@@ -68,8 +70,6 @@ def seed_scores(results: DataFrame, headline: Measure | None = None) -> DataFram
     If a seed lacks one of the targets (its run was stopped), it has no mean of targets and no drop, since a mean over
     fewer targets cannot be compared with the others. If its source is at chance, it has no drop either.
     """
-    from experiments.study.chance import guessing
-
     headline = headline or _headline(results)
     rows = results[results["measure"] == headline.name].dropna(subset=["arm", "seed", "domain", "role"])
     if "part" in rows:
@@ -90,8 +90,6 @@ def seed_scores(results: DataFrame, headline: Measure | None = None) -> DataFram
 
 
 def _headline(results: DataFrame) -> Measure:
-    from experiments.study.chance import headline_in
-
     found = headline_in(results)
     if found is None:
         raise ValueError("these results hold no registered measure: name the headline that the table is of.")
@@ -126,8 +124,6 @@ def verdict(table: Table, headline: Measure = POINTS) -> str:
 
 def _called(row: str) -> str:
     """A norm's name in capitals, since "in loses least" would be unreadable; other names are unchanged."""
-    from normshift.registry import NORMS
-
     return row.upper() if row in NORMS else str(row)
 
 

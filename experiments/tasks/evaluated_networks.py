@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.study.flags import UsageError
+import torch
+from torch import nn
+from torchvision.models import get_model_weights, list_models
+
+from datamodules.classification.imagenet import wnids
+from datamodules.segmentation.transforms import MEAN, STD
+from experiments.study.endings import UsageError
 from experiments.study.trained.networks import checkpoint_files, distinct, trained_network
+from lightning_modules.classification.backbones import build_backbone
+from lightning_modules.classification.module import ClassificationModule
+from lightning_modules.robustness.evaluator import EvaluatedNetwork
 
-if TYPE_CHECKING:  # these import torch: --help must not wait for them
-    from torch import nn
-
+if TYPE_CHECKING:
     from datamodules.classification.domains import ImageDomain
-    from lightning_modules.robustness.evaluator import EvaluatedNetwork
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,6 @@ def classifiers(given: str) -> list[Network]:
 
 def classifier(file: Path) -> Network:
     """A study's checkpoint as a network to be evaluated."""
-    from lightning_modules.classification.module import ClassificationModule
-    from lightning_modules.robustness.evaluator import EvaluatedNetwork
-
     trained = trained_network(file, kind=ClassificationModule)
     module, arm, seed = trained.module, trained.arm, trained.seed
     evaluated = EvaluatedNetwork.trained(f"{arm}-seed{seed}", module)
@@ -73,12 +76,6 @@ def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
     Raises:
         UsageError: the name is unknown, its weights cannot be loaded, or its classes differ from the images'.
     """
-    import torch
-
-    from datamodules.classification.imagenet import wnids
-    from lightning_modules.classification.backbones import build_backbone
-    from lightning_modules.robustness.evaluator import EvaluatedNetwork
-
     if pretrained and domain.classes != wnids():
         raise UsageError(
             f"{name} with published weights knows ImageNet's 1000 classes, and {domain.name} has {len(domain.classes)} "
@@ -99,19 +96,16 @@ def named_network(name: str, pretrained: bool, domain: ImageDomain) -> Network:
 def preprocessing(name: str, net: nn.Module) -> dict[str, Any]:
     """How a published network's images are cut and normalised, as arguments of `EvaluatedNetwork`; CIFAR networks' as
     CIFAR's."""
-    from datamodules.segmentation.transforms import MEAN, STD
-
     if name.startswith("cifar_"):
         return {"size": 32, "resize": None, "mean": MEAN, "std": STD}
     published = getattr(net, "pretrained_cfg", None)
     if published:  # timm's
-        from timm.data import resolve_data_config
+        from timm.data import resolve_data_config  # takes seconds, and few need it
 
         found = resolve_data_config(pretrained_cfg=published)
         size = found["input_size"][-1]
         preparation = {key: found[key] for key in ("mean", "std", "interpolation")}
         return {"size": size, "resize": int(size / found["crop_pct"]), **preparation}
-    from torchvision.models import get_model_weights, list_models
 
     plain, _, tag = name.removeprefix("torchvision/").partition(".")
     if plain not in list_models():  # a network of ours: as the papers do

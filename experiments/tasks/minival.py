@@ -15,12 +15,14 @@ from pandas import DataFrame
 
 from datamodules.classification.domains import ImageDomain
 from datamodules.classification.joined import Relabelled
-from experiments.study.endings import TrainingsFailed
+from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.failures import read_failure
-from experiments.study.flags import UsageError, out_folder
+from experiments.study.flags import out_folder
 from experiments.study.tables import Table, table_of
-from experiments.tasks.classification import Arm, Opened, accuracies, run_arms
+from experiments.tasks.classification import Arm, run_arms
+from experiments.tasks.classification_domains import Opened
 from experiments.tasks.classification_flags import ClassificationFlags
+from experiments.tasks.classification_tables import accuracies
 
 SUFFIX = "-minival"
 """Suffix of the folder in which the candidates are trained."""

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 from lightning_modules.classification.recipes import ClassificationRecipe
 
@@ -110,7 +110,7 @@ def resized(recipe: ClassificationRecipe, size: int) -> ClassificationRecipe:
 
 def arm_of(flags: ResNetRSFlags, recipe: ClassificationRecipe, columns: dict) -> Arm:
     """A training by the recipe, evaluated on the set that it learns."""
-    from experiments.tasks.classification import Arm
+    from experiments.tasks.classification import Arm  # imports torch: --help must not wait for it
 
     norm, data = flags.norm[0], flags.data
     return Arm(recipe=recipe, norm=norm, train=data, evaluated=(data,), columns=columns | {"norm": norm})

@@ -12,11 +12,13 @@ import pytorch_lightning as pl
 from datamodules.image_files import MissingDataError
 from datamodules.segmentation.data import SegmentationData
 from experiments.study import task
-from experiments.study.flags import UsageError, smoke_wandb
+from experiments.study.endings import UsageError
+from experiments.study.flags import smoke_wandb
 from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.task import Pace, Task
 from experiments.tasks.domain_drop import drop_table
+from experiments.tasks.recipe_flags import named_recipe, overridden_parts
 from experiments.tasks.segmentation_flags import SegmentationFlags
 from lightning_modules.examples import Example
 from lightning_modules.layer_log import hide, wandb_runs
@@ -212,11 +214,8 @@ def chosen_recipe(flags: SegmentationFlags) -> SegmentationRecipe:
     name = flags.recipe
     if name == "auto":
         name = "laptop" if flags.source.startswith("streets-") else "robustnet"
-    if name not in SEGMENTATION_RECIPES:
-        raise UsageError(f"--recipe {name}: choose from auto, {', '.join(SEGMENTATION_RECIPES)}.")
-    recipe = SEGMENTATION_RECIPES[name]
-    parts = {f.name for f in dataclasses.fields(recipe)} & {f.name for f in dataclasses.fields(flags)}
-    given = {part: getattr(flags, part) for part in parts if getattr(flags, part) is not None}
+    recipe = named_recipe(name, SEGMENTATION_RECIPES)
+    given = overridden_parts(recipe, flags)
     if given.get("height") == 0:
         given["height"] = None
     if given.get("evaluation", "whole") not in ("whole", "sliding"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from experiments.study.flags import RunFlags, UsageError, check_weights, flag
+from experiments.study.endings import UsageError
+from experiments.study.flags import RunFlags, check_weights, flag
 
 
 @dataclass

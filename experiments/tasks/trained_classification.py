@@ -13,7 +13,7 @@ from datamodules.classification.data import ClassificationEvaluation
 from datamodules.classification.domains import ImageDomain, open_images
 from datamodules.classification.joined import Relabelled
 from datamodules.image_files import DataError, MissingDataError
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.trained.networks import Trained, learned_whole
 from experiments.study.trained.one_device import in_precision, make_evaluator, placed
 from experiments.study.trained.pictures import Picture, Reading

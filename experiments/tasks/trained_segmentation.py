@@ -20,7 +20,7 @@ from datamodules.segmentation.domains import PREFIX, Domain, open_domain
 from datamodules.segmentation.labels import IGNORE, STREET, LabelSpace
 from datamodules.segmentation.transforms import EvalTransform
 from datamodules.whole_file import write_whole
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.trained.one_device import in_precision, make_evaluator, placed
 from experiments.study.trained.pictures import Picture, Reading
 from experiments.study.trained.task import TrainedTask

@@ -113,18 +113,28 @@ def build_backbone(
         raise ValueError(f"{name} has no published weights at a depth, width or architecture other than the published.")
     if depth:
         name, architecture = "resnetrs50", {"layers": RESNET_RS_BLOCKS[depth], **architecture}
-    by_stage = stochastic_depth_by == "stage"
-    regularisers = {"dropout": dropout, "stochastic_depth": 0.0 if by_stage else stochastic_depth}
+    by_stage = stochastic_depth if stochastic_depth_by == "stage" else 0.0
+    regularisers = {"dropout": dropout, "stochastic_depth": stochastic_depth - by_stage}
     network = _source(name)(name, classes, pretrained, regularisers, width, architecture)
-    if by_stage and stochastic_depth:
-        _drop_by_stage(network, name, stochastic_depth)
-    if small_images:
-        _fit_small_images(network, name)
+    _adapt(network, name, by_stage, small_images)
+    return _converted(network, norm, antialias, stem_pool)
+
+
+def _converted(network: nn.Module, norm: str, antialias: int | None, stem_pool: int) -> nn.Module:
+    """The network under a norm, anti-aliased where that is asked for."""
     if norm != "bn" or normshift.norm_layers(network):
         network = normshift.convert(network, norm)
     if antialias is not None:
         network = normshift.antialias(network, filter_size=antialias, stem_pool=stem_pool)
     return network
+
+
+def _adapt(network: nn.Module, name: str, rate_by_stage: float, small_images: bool) -> None:
+    """Give a network what no library's constructor has: stochastic depth by stage, and a stem for small images."""
+    if rate_by_stage:
+        _drop_by_stage(network, name, rate_by_stage)
+    if small_images:
+        _fit_small_images(network, name)
 
 
 def _check(dropout: float, stochastic_depth: float, stochastic_depth_by: str, width: float) -> None:

@@ -144,7 +144,19 @@ class ZeroChannels(nn.Module):
         return str(self.extra)
 
 
-class PreActivationBlock(nn.Module):
+class _PreActivation(nn.Module):
+    """A residual block whose branch and shortcut see the activated input; nothing follows their sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act1(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(y)
+        y = self.branch(y)
+        if self.drop_path is not None:
+            y = self.drop_path(y)
+        return y + shortcut
+
+
+class PreActivationBlock(_PreActivation):
     """Norm, ReLU and 3x3 convolution, twice (He et al., ECCV 2016, fig. 1b; Zagoruyko, Komodakis, BMVC 2016).
 
     Nothing follows the addition. If the shape changes, the shortcut is a 1x1 convolution of the activated input.
@@ -159,16 +171,11 @@ class PreActivationBlock(nn.Module):
         self.drop_path = drop_path
         self.downsample = _pre_activation_shortcut(in_channels, out_channels, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.act1(self.bn1(x))
-        shortcut = x if self.downsample is None else self.downsample(y)
-        y = self.conv2(self.act2(self.bn2(self.conv1(y))))
-        if self.drop_path is not None:
-            y = self.drop_path(y)
-        return y + shortcut
+    def branch(self, y: Tensor) -> Tensor:
+        return self.conv2(self.act2(self.bn2(self.conv1(y))))
 
 
-class PreActivationBottleneck(nn.Module):
+class PreActivationBottleneck(_PreActivation):
     """1x1, 3x3 and 1x1 convolutions, each after norm and ReLU (He et al., ECCV 2016, section 4: ResNet-164, -1001)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop_path: nn.Module | None):
@@ -183,14 +190,9 @@ class PreActivationBottleneck(nn.Module):
         self.drop_path = drop_path
         self.downsample = _pre_activation_shortcut(in_channels, out_channels, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.act1(self.bn1(x))
-        shortcut = x if self.downsample is None else self.downsample(y)
+    def branch(self, y: Tensor) -> Tensor:
         y = self.conv2(self.act2(self.bn2(self.conv1(y))))
-        y = self.conv3(self.act3(self.bn3(y)))
-        if self.drop_path is not None:
-            y = self.drop_path(y)
-        return y + shortcut
+        return self.conv3(self.act3(self.bn3(y)))
 
 
 def _pre_activation_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:

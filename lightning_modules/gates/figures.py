@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from lightning_modules.gates.panels import (
     NEAR,
     RIDGE_BINS,
@@ -19,9 +24,7 @@ from lightning_modules.gates.panels import (
     tidy,
 )
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
     from normshift import Gate
@@ -123,9 +126,6 @@ def quiet(ax: Axes) -> None:
 
 def _sheet(heights: list[float], columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with rows of the given heights in inches, and its axes in reading order."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(8.6, sum(heights) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     sharing = {"sharex": "all", "sharey": "row" if columns > 1 else "none"}
@@ -151,8 +151,6 @@ def _bars(ax: Axes, panel: Panel) -> None:
 def _ridges(ax: Axes, panel: Panel) -> None:
     """One ridge for each layer, which starts at the layer's depth; its width is the root of the share of channels, so
     that small shares are visible."""
-    import numpy as np
-
     spread, middles = ridges(panel.rows), (np.arange(RIDGE_BINS) + 0.5) / RIDGE_BINS
     for depth, shares in spread[::-1].iterrows():  # from the right, so that a ridge covers the next one
         width = 1.6 * np.sqrt(shares)

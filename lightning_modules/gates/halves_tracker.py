@@ -109,7 +109,7 @@ class HalvesTracker(pl.Callback):
         self._handles = []
 
     def _draw(self, step: int) -> None:
-        import wandb
+        import wandb  # slow to import, and --wandb disabled needs none
 
         self._drawn = self.log.epochs[-1]
         self._to_wandb(step, {"ibn/map": wandb.Image(self.log.picture())})

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+from pandas import DataFrame
+
 from normshift.registry import NORMS, GateSpec, gate_spec
 
-if TYPE_CHECKING:  # slow imports: --help must not wait for them
-    from pandas import DataFrame
-
+if TYPE_CHECKING:
     from normshift import Gate
 
 NEAR = 0.1
@@ -86,8 +88,6 @@ class Panel:
 
     def sides(self) -> DataFrame:
         """By channel: the shares of a layer's channels near 0 and near 1, for each depth (rows) and label (columns)."""
-        import pandas as pd
-
         values, depth = self.rows["value"], self.rows["depth"]
         near = zip(self.labels, (values < NEAR, values > 1 - NEAR), strict=True)
         return pd.DataFrame({label: side.groupby(depth).mean() for label, side in near})
@@ -106,8 +106,6 @@ def panels(frame: DataFrame) -> list[Panel]:
 
 def tidy(gates: DataFrame | Iterable[Gate]) -> DataFrame:
     """The gates of a network (`normshift.gates(network)`) as a frame at epoch and step 0; frames stay as they are."""
-    import pandas as pd
-
     if isinstance(gates, pd.DataFrame):
         return gates
     rows = [
@@ -120,8 +118,6 @@ def tidy(gates: DataFrame | Iterable[Gate]) -> DataFrame:
 
 def finite(frame: DataFrame) -> DataFrame:
     """The rows with finite values; a training that failed may have recorded others."""
-    import numpy as np
-
     return frame[np.isfinite(frame["value"])]
 
 
@@ -147,9 +143,6 @@ def ridges(rows: DataFrame) -> DataFrame:
     It is smoothed over two bins to either side, so that layers with few channels have a ridge too. Shares that would
     leave [0, 1] stay in the last bins.
     """
-    import numpy as np
-    import pandas as pd
-
     bins = (rows["value"].clip(0, 1) * RIDGE_BINS).astype(int).clip(upper=RIDGE_BINS - 1)
     counts = pd.crosstab(rows["depth"], bins).reindex(columns=np.arange(RIDGE_BINS), fill_value=0)
     padded = np.pad(counts.div(counts.sum(axis=1), axis=0), ((0, 0), (2, 2)), mode="symmetric")

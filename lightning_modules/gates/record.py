@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from datamodules.whole_file import write_whole
 from normshift.gate_reader import GateSlot
@@ -76,8 +77,6 @@ class GateRecord:
 
     def state_dict(self) -> dict:
         """Only tensors and plain lists, which `torch.load(weights_only=True)` accepts."""
-        import torch
-
         return {"times": [list(time) for time in self.times], "values": torch.from_numpy(np.stack(self.values))}
 
     def load_state_dict(self, state_dict: dict) -> None:

@@ -118,7 +118,7 @@ class GateTracker(pl.Callback):
         across, by_epoch = self._draw_across(self.record.last()), self.folder / "gates-by-epoch.png"
         if not self._runs:
             return {}
-        import wandb
+        import wandb  # slow to import, and --wandb disabled needs none
 
         write_whole(by_epoch, partial(self.log.picture().savefig, format="png"), durable=False)
         return {"gates/across_layers": wandb.Image(str(across)), "gates/map": wandb.Image(str(by_epoch))}
@@ -202,7 +202,7 @@ class _Channels:
         return np.stack([np.add.reduceat(values.astype(np.float64), starts) / self.counts for values in each])
 
     def histograms(self, values: np.ndarray) -> dict:
-        import wandb
+        import wandb  # slow to import, and --wandb disabled needs none
 
         edges = np.linspace(0, 1, BINS + 1)
         bins = np.minimum((values[self.where] * BINS).astype(int), BINS - 1)  # a value of 1 is in the last bin

@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.study.flags import one_sentence, parse
+from experiments.study.endings import one_sentence
+from experiments.study.flags import parse
 
 
 def refused(study, capsys, line: str) -> str:

@@ -18,9 +18,11 @@ import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
 from experiments.study.flags import parse
 from experiments.study.settings import resolved
-from experiments.tasks.classification import Arm, Opened, fitted, loaded
+from experiments.tasks.classification import Arm, loaded
+from experiments.tasks.classification_checks import fitted
+from experiments.tasks.classification_domains import Opened
 from experiments.tasks.classification_flags import chosen_recipe
-from experiments.tasks.evaluated_table import evaluated_table
+from experiments.tasks.classification_tables import evaluated_table
 from lightning_modules.classification.module import ClassificationModule
 from lightning_modules.classification.pseudo_labels import predictions
 from tests.experiments.refusals import refused

@@ -20,7 +20,8 @@ from experiments.cls_resnet_rs import (
     verdict,
 )
 from experiments.study.flags import parse
-from experiments.tasks.classification import Opened, build
+from experiments.tasks.classification import build
+from experiments.tasks.classification_domains import Opened
 from experiments.tasks.resnet_rs import arm_of, finished
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES, RESNET_RS_TABLE
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from experiments.cls_rs_scaling import LAPTOP, Flags, candidates_of, run
+from experiments.study.endings import UsageError
 from experiments.study.failures import write_failure
-from experiments.study.flags import UsageError, parse
+from experiments.study.flags import parse
 from experiments.tasks import costs, minival
 from experiments.tasks.classification import Arm
 from experiments.tasks.minival import picked, score

@@ -9,9 +9,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import cls_imagenet, seg_gta2city
-from experiments.dashboard import SECTIONS, Flags, run
+from experiments.dashboard import Flags, run
 from experiments.reporting import page as report
-from experiments.study.flags import one_sentence, parse
+from experiments.reporting.dashboard_pages import SECTIONS
+from experiments.study.endings import one_sentence
+from experiments.study.flags import parse
 from lightning_modules import layer_log
 from lightning_modules.gates import tracker
 from tests.experiments import offline_runs

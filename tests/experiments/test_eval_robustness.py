@@ -14,12 +14,14 @@ import yaml
 
 from datamodules.classification.domains import open_images
 from experiments import eval_robustness
-from experiments.eval_robustness import Flags, refuse_seen, run
+from experiments.eval_robustness import Flags, run
 from experiments.reporting.arm_styles import arm_styles
 from experiments.reporting.robustness_figures import draw_robustness
-from experiments.study.flags import UsageError, parse
-from experiments.tasks import evaluated_networks
+from experiments.study.endings import UsageError
+from experiments.study.flags import parse
+from experiments.tasks import evaluated_networks, robustness_comparison
 from experiments.tasks.evaluated_networks import classifiers, preprocessing
+from experiments.tasks.robustness_comparison import refuse_seen
 from lightning_modules.classification.module import ClassificationModule
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 from tests.experiments.offline_runs import history, records
@@ -194,7 +196,7 @@ def test_weights_that_cannot_be_had(capsys, tmp_path, monkeypatch):
 
     (tmp_path / "imagenet/val/n01440764").mkdir(parents=True)
     (tmp_path / "imagenet/val/n01440764/a.JPEG").write_bytes(b"")
-    monkeypatch.setattr("lightning_modules.classification.backbones.build_backbone", offline)
+    monkeypatch.setattr("experiments.tasks.evaluated_networks.build_backbone", offline)
     said = refused(eval_robustness, capsys, f"resnet18 --data-root {tmp_path} --out {tmp_path / 'out'}")
     assert "no route to host" in said and "--weights none" in said
 
@@ -219,7 +221,6 @@ def test_published_networks_are_evaluated_as_they_were_published():
 
 def test_the_published_files_get_mce_and_nothing_else(tmp_path, monkeypatch):
     """One image of each class, and a network that errs as it likes: mCE stands where the plain mean would."""
-    from experiments import eval_robustness
     from lightning_modules.robustness.alexnet import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 
     wnids = tuple(f"n{i:08d}" for i in range(1000))
@@ -250,16 +251,16 @@ def test_the_published_files_get_mce_and_nothing_else(tmp_path, monkeypatch):
     clean = {"part": "clean", "condition": "clean", "severity": None, "measure": "top1"}
     rows += [{"network": one.name, "value": 1 - ALEXNET_CLEAN_ERROR, **clean} for one in evaluated]
     domain = ImageDomain("imagenet", Samples(), wnids)
-    generated = eval_robustness.closing_table(flags("a"), networks[:1], domain, rows)
+    generated = robustness_comparison.closing_table(flags("a"), networks[:1], domain, rows)
     assert generated.columns == ["top-1", "mean error, corrupted"]
-    files = eval_robustness.PublishedFiles(flags("a --published"))
+    files = robustness_comparison.PublishedFiles(flags("a --published"))
     files.labels = {"imagenet-c/fog/1": np.arange(1000), "imagenet-c/fog/2": np.arange(999)}
-    assert "mCE" not in eval_robustness.closing_table(flags("a"), networks[:1], domain, rows, files).columns
+    assert "mCE" not in robustness_comparison.closing_table(flags("a"), networks[:1], domain, rows, files).columns
     files.labels = {"imagenet-c/fog/1": np.arange(1000)}
-    table = eval_robustness.closing_table(flags("a"), networks[:1], domain, rows, files)
+    table = robustness_comparison.closing_table(flags("a"), networks[:1], domain, rows, files)
     assert table.columns == ["top-1", "mCE", "relative mCE"]
     assert dict(next(table.rows())[1][i + 1] for i in (1, 2)) == {"100.0": False}
-    both = eval_robustness.closing_table(flags("a b"), networks, domain, rows, files)
+    both = robustness_comparison.closing_table(flags("a b"), networks, domain, rows, files)
     assert both.columns == ["top-1", "mean error, corrupted", "mCE", "relative mCE"]
     assert [cells[3][0] for _, cells in both.rows()] == ["100.0", "–"]
 

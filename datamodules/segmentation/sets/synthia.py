@@ -38,19 +38,6 @@ USUAL = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
 """The usual 16 classes: SYNTHIA-RAND-CITYSCAPES has ids for terrain, truck and train but no pixel of them, and a
 class without a pixel scores zero as soon as one is predicted. RobustNet takes the mean over 19 all the same."""
 
-CAMVID_FOLD = {
-    3: 2,  # wall -> building
-    6: 7,  # traffic light -> traffic sign
-    9: 8,  # terrain -> vegetation
-    12: 18,  # rider -> bicycle
-    14: 13,  # truck -> car
-    15: 13,  # bus -> car
-    16: 13,  # train -> car
-    17: 18,  # motorcycle -> bicycle
-}
-"""Predicted training id -> evaluated training id, applied to predictions (never to labels) when evaluating on CamVid:
-its classes merge several of ours, so a network that calls a CamVid bus a bus is right and must not lose for it."""
-
 
 class SYNTHIA(OneFolderSet):
     """SYNTHIA-RAND-CITYSCAPES (Ros et al. 2016): 9,400 rendered frames from random viewpoints."""

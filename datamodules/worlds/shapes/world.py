@@ -6,9 +6,11 @@ every class; only its outline and inner lines tell it. `python -m datamodules.wo
 draws a contact sheet.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from datamodules.image_files import DataError
@@ -158,10 +160,6 @@ def contact_sheet(classes: int = 10, size: int = 64, rows: int = 2, split: str =
 
 
 def main() -> None:
-    import argparse
-
-    import cv2
-
     parser = argparse.ArgumentParser(description="Draw a contact sheet of shapes: a column a class, rows by style.")
     parser.add_argument("--out", type=Path, default=Path("shapes.png"))
     parser.add_argument("--classes", type=int, default=10)

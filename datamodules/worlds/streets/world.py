@@ -5,8 +5,10 @@ index alone; an appearance changes the light, the materials, the air and the cam
 datamodules.worlds.streets.world --out sheet.png` draws a contact sheet.
 """
 
+import argparse
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from datamodules.segmentation.labels import STREET
@@ -196,10 +198,6 @@ def contact_sheet(
 
 
 def main() -> None:
-    import argparse
-
-    import cv2
-
     parser = argparse.ArgumentParser(description="Draw a contact sheet of street scenes in all appearances.")
     parser.add_argument("--out", type=Path, default=Path("streets.png"))
     parser.add_argument("--start", type=int, default=0, help="first scene")

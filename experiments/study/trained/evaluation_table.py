@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pandas as pd
+from pandas import DataFrame
 
-if TYPE_CHECKING:  # imports slowly: --help must not wait for it
-    from pandas import DataFrame
-
-    from experiments.study.tables import Table
-    from lightning_modules.measures import Measure
+from experiments.study.chance import without_guessers
+from experiments.study.tables import Table, table_of
+from experiments.tasks.domain_drop import drop_table, means_in_words
+from lightning_modules.measures import Measure, measure_of
 
 MEAN = "mean"
 
@@ -20,20 +20,12 @@ def evaluation_table(results: DataFrame, headline: Measure) -> Table:
     there is a column for each set, with the headline on clean images, and one for each measure of each further part,
     with its mean over conditions and severities.
     """
-    from experiments.study.chance import without_guessers
-    from experiments.tasks.domain_drop import drop_table
-
     roles = {*results["role"].dropna()} if "role" in results else set()
     table = drop_table(results, headline) if roles == {"source", "target"} else _columns_table(results, headline)
     return without_guessers(table, results, headline)
 
 
 def _columns_table(results: DataFrame, headline: Measure) -> Table:
-    import pandas as pd
-
-    from experiments.study.tables import table_of
-    from experiments.tasks.domain_drop import means_in_words
-
     keys = [(results["part"] == "clean") & (results["measure"] == headline.name), results["part"] != "clean"]
     measures: dict[str, Measure] = {}
     columns = {}
@@ -64,6 +56,4 @@ def _heading(domain: str, part: str, measure: str) -> str:
 
 
 def _measure(name: str) -> Measure:
-    from lightning_modules.measures import measure_of
-
     return measure_of(name)

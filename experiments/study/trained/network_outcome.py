@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.study.wandb_runs.outcome import outcome
+from experiments.study.wandb_runs.start import start_wandb
+from lightning_modules.examples import Example, wandb_images
+
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from lightning_modules.examples import Example
 
 
 def log_network(
@@ -22,11 +24,7 @@ def log_network(
         about: the run's settings, with the network's `arm` and `seed`.
         results: its rows. headline: the measure that it is first compared by.
     """
-    import wandb
-
-    from experiments.study.wandb_runs.outcome import outcome
-    from experiments.study.wandb_runs.start import start_wandb
-    from lightning_modules.examples import wandb_images
+    import wandb  # slow to import, and --wandb disabled needs none
 
     run = start_wandb(mode, out, out.name, f"{out.name}-{about['arm']}-seed{about['seed']}", about)
     images = {"examples": wandb_images(examples)} if examples else {}

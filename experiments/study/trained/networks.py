@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from experiments.study.endings import UsageError
 from experiments.study.run_parts import readable
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
+from lightning_modules.checkpoints import load_network
 
-if TYPE_CHECKING:  # imports torch: --help must not wait for it
+if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 Named = TypeVar("Named")
@@ -45,8 +46,6 @@ def trained_networks(given: Iterable[str]) -> list[Trained]:
 
 def trained_network(file: Path, **kind: type) -> Trained:
     """The network of one checkpoint. Args: kind: as for `load_network`."""
-    from lightning_modules.checkpoints import load_network
-
     try:
         module = load_network(file, **kind)
     except ValueError as error:

@@ -6,22 +6,20 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from pandas import DataFrame
 
 from experiments.study.endings import UsageError
 from experiments.study.run_parts import in_long_form
 from experiments.study.tables_on_disk import plain_settings
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 def read_wandb_tables(
     paths: Sequence[str], api, columns: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, dict], dict[str, DataFrame]]:
     """The arms, and the tables by name, with the columns that each has at least; see `reader.read_wandb`."""
-    import pandas as pd
-    import wandb
+    import wandb  # slow to import, and folders of runs are read without it
 
     labels, found = ["arm", "norm", "seed"], {"results": [], "metrics": [], "gates": [], "configs": []}
     for path in paths:

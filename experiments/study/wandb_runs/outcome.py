@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from lightning_modules.examples import Example, wandb_images
+from lightning_modules.layer_log import STEP, wandb_runs
 from lightning_modules.measures import headline_of, measure_of
+from lightning_modules.study_module import steps_of
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-    from lightning_modules.examples import Example
 
 
 def log_outcome(
@@ -32,15 +34,10 @@ def log_outcome(
         divergence: rows of feature divergence between the source and the targets.
         headline: as for `outcome`.
     """
-    from lightning_modules.examples import wandb_images
-    from lightning_modules.layer_log import STEP, wandb_runs
-    from lightning_modules.study_module import steps_of
-
     runs = wandb_runs(trainer)
     if not runs:
         return
-    import pandas as pd
-    import wandb
+    import wandb  # slow to import, and --wandb disabled needs none
 
     logged = {STEP: steps_of(trainer, trainer.lightning_module)} | outcome(rows, divergence or [], headline)
     images = wandb_images(examples)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:  # loads in seconds; only where something goes there
-    import wandb
+    import wandb  # slow to import, and --wandb disabled needs none
 
 ANSWER_SECONDS = 5
 INIT_SECONDS = 30
@@ -33,7 +33,7 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
         mode: online or offline; auto is online where the user is logged in.
         group: the study's run that it belongs to. about: its settings.
     """
-    import wandb
+    import wandb  # slow to import, and --wandb disabled needs none
 
     folder.mkdir(parents=True, exist_ok=True)
     _own_folders(folder / "wandb")
@@ -57,7 +57,7 @@ that return these folders."""
 
 def _own_folders(folder: Path) -> None:
     """If the user's home cannot be written, let W&B use folders below `folder` instead."""
-    from wandb import env
+    from wandb import env  # slow to import, and --wandb disabled needs none
 
     for variable, place in HOME_FOLDERS.items():
         try:
@@ -70,7 +70,7 @@ def _own_folders(folder: Path) -> None:
 
 def trouble_online() -> str:
     """Why W&B cannot be used online; "" if the user is logged in and W&B answers."""
-    import wandb
+    import wandb  # slow to import, and --wandb disabled needs none
 
     try:
         if not wandb.login(prompt=False, verify=False):

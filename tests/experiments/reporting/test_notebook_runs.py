@@ -7,7 +7,7 @@ import yaml
 
 from experiments.reporting import notebook_runs
 from experiments.reporting.notebook_runs import ensure_run
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 
 STUDY = """
 import json, pathlib, sys, yaml

@@ -15,7 +15,7 @@ from experiments.report import main
 from experiments.reporting import notebook_runs
 from experiments.reporting.gate_bars import print_gates
 from experiments.reporting.page import write_report
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.reader import read_folder
 from tests.experiments.study.test_run_folder import ARMS, accuracy, fill, opened
 from tests.experiments.three_norms import finished_run

@@ -9,7 +9,8 @@ import typing
 import pytest
 
 from experiments.study.bounds import BOUNDS, LARGEST, Bounds, check_bounds, fitting
-from experiments.study.flags import RunFlags, UsageError, parse
+from experiments.study.endings import UsageError
+from experiments.study.flags import RunFlags, parse
 
 SCRIPTS = (
     "cls_batch_size", "cls_cifar", "cls_imagenet", "cls_office_home", "cls_resnet_rs", "cls_rs_efficientnet",

@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 import normshift
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.plugins import load_plugins
 from normshift.gate_reader import GateReader, parameter_groups
 from normshift.layers import PER_IMAGE

@@ -11,7 +11,7 @@ import pytest
 import wandb
 
 from experiments.study import run_files, tables_on_disk
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.reader import read_folder, read_runs, read_wandb
 from experiments.study.run_folder import RunFolder
 from experiments.study.tables_on_disk import read_table

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from experiments import cls_batch_size, cls_imagenet, cls_office_home, cls_rs_weight_decay, seg_gta2city
-from experiments.study.flags import UsageError, parse
+from experiments.study.endings import UsageError
+from experiments.study.flags import parse
 from experiments.study.run_folder import RunFolder
 from lightning_modules.classification.domain_adversarial import DomainAdversarialModule
 from lightning_modules.classification.module import ClassificationModule

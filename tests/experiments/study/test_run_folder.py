@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments.reporting.run import read_run
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.run_folder import RunFolder
 from experiments.study.run_parts import read_measures
 from experiments.study.tables import Table, table_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.study.flags import UsageError
+from experiments.study.endings import UsageError
 from experiments.study.run_lock import locked
 from tests.experiments.study.test_run_folder import opened
 

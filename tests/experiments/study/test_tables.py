@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from experiments.study.printed_table import print_table
 from experiments.study.tables import Table, table_of
 
 NAN = np.nan
@@ -99,7 +100,7 @@ def test_a_wide_table_is_printed_whole_and_brackets_are_no_markup():
     wide = pd.concat([scores().add_prefix(f"[b]{i} ") for i in range(9)], axis=1)
     table = table_of(wide.rename(index={"plain": "plain [bn]"}, level=0), "See [red].")
     printed = StringIO()
-    table.print(Console(file=printed, width=40))
+    print_table(table, Console(file=printed, width=40))
     lines = [line.split() for line in printed.getvalue().splitlines()]
     plain = next(line for line in lines if line[:2] == ["plain", "[bn]"])
     assert plain[2:] == ["2", *["72.0±2.8", "43.0±2.8", "11.2±0.0"] * 9]

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from experiments.study.flags import RunFlags, one_sentence, parse
+from experiments.study.endings import one_sentence
+from experiments.study.flags import RunFlags, parse
 
 
 @dataclass

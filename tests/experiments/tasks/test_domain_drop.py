@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.study.printed_table import print_table
 from experiments.tasks.domain_drop import drop_table, has_domains, seed_scores, verdict
 from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, results
 
@@ -46,11 +47,11 @@ def test_table_as_text():
     from rich.console import Console
 
     printed = StringIO()
-    table.print(Console(file=printed, width=80))
+    print_table(table, Console(file=printed, width=80))
     rows = [line.split() for line in printed.getvalue().splitlines()]
     assert ["bn", "2", "61.0±1.4", "29.0±1.4", "38.0±2.8", "33.5±2.1", "27.5±3.5"] in rows
     narrow = StringIO()
-    table.print(Console(file=narrow, width=30))
+    print_table(table, Console(file=narrow, width=30))
     assert "27.5±3.5" in narrow.getvalue()
 
 

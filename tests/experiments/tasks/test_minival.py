@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.classification.domains import ImageDomain
-from experiments.tasks.classification import Opened
+from experiments.tasks.classification_domains import Opened
 from experiments.tasks.classification_flags import ClassificationFlags
 from experiments.tasks.minival import Minival, divided
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES

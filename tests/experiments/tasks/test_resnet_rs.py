@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.study.flags import one_sentence, parse
+from experiments.study.endings import one_sentence
+from experiments.study.flags import parse
 
 ROOT = Path(__file__).parents[3]
 STUDIES = ("cls_resnet_rs", "cls_rs_weight_decay", "cls_rs_scaling", "cls_rs_efficientnet")

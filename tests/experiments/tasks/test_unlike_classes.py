@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from datamodules.classification.domains import ImageDomain
-from experiments.study.flags import UsageError
-from experiments.tasks.classification import check_classes
+from experiments.study.endings import UsageError
+from experiments.tasks.classification_checks import check_classes
 
 
 def checked(adapt_to=None, **domains):
