@@ -88,7 +88,8 @@ def test_each_network_is_a_run_on_wandb(streets, tmp_path):
     results = run(parse(Flags, "", line.split()))
     logged = [history(folder)[0] for folder in sorted((tmp_path / "out" / "wandb").glob("offline-run-*"))]
     mious = results[results.measure == "miou"].value
-    assert [one["final/target"] for one in logged] == pytest.approx(list(mious)) and len(logged) == 4
+    scores = sorted(one["final/target"] for one in logged)  # runs of one second have no order
+    assert scores == pytest.approx(sorted(mious)) and len(logged) == 4
     assert all({"results", "examples"} <= one.keys() for one in logged)
 
 
