@@ -127,12 +127,12 @@ def test_evaluations_at_the_end_alone_are_left_to_the_table(run):
     metrics = pd.read_csv(run / "metrics.csv")
     evaluated = metrics.columns[metrics.columns.str.endswith("/miou")]
     often = sections(write_report(run))
-    assert drawn(often) == 1 + len(evaluated) and "evaluated once" not in often["Training"]
+    assert drawn(often) == 1 + len(evaluated) and "evaluated only once" not in often["Training"]
     last = metrics.dropna(subset=evaluated, how="all").groupby(["arm", "seed"]).tail(1).index
     metrics.loc[~metrics.index.isin(last), evaluated] = float("nan")
     metrics.to_csv(run / "metrics.csv", index=False)
     once = sections(write_report(run))
-    assert drawn(once) == 1 and "evaluated once" in once["Training"]
+    assert drawn(once) == 1 and "evaluated only once" in once["Training"]
     (run / "table.json").unlink()  # stopped before it: the curves' dots are all there is
     assert drawn(sections(write_report(run))) == 1 + len(evaluated)
 
@@ -352,7 +352,7 @@ def test_many_arms_are_split_into_panels(tmp_path):
         pd.DataFrame({"step": [0, 1], "train/loss": [1, 0]}).to_csv(folder.part(arm, 0) / "metrics.csv", index=False)
     folder.gather(1, lambda results: None)
     html = sections(write_report(tmp_path / "alike"))
-    assert "The first 12 of 14 are shown; metrics.csv holds the other 2." in html["Training"]
+    assert "The first 12 of 14 arms are shown; metrics.csv holds the other 2." in html["Training"]
     assert "table.json is missing" in html["Result"]
 
 
