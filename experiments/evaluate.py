@@ -90,7 +90,7 @@ class Flags:
     out: str = "runs/evaluate"
     """Folder for the table, the results and the examples."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
+    """Python files with norms (docs/own-norm.md) or tasks of your own, of which a network may be."""
     wandb: str = "auto"
     """online, offline or disabled; auto is online where you are logged in and offline elsewhere."""
     resume: bool = False

@@ -9,7 +9,7 @@ them with their subfolders. The network sees each picture as its recipe says: re
 A segmentation network leaves OUT/labels/NAME.png, label maps of the pictures' own size: PNG files of palette indices,
 which are the class ids, in the colours of the label space; OUT/classes.csv names them. --overlay adds the pictures
 under these colours in OUT/overlays. A classification network leaves OUT/predictions.csv: image, class and probability,
-and the next four classes with theirs.
+and the next four classes with theirs. A network of another task leaves OUT/pictures/NAME.png or OUT/predictions.csv.
 
 What cannot be read is told of at the end; all other pictures have their predictions then.
 """
@@ -48,7 +48,7 @@ class Flags:
     workers: int | None = None
     """Loader processes, which read the pictures; by default half the cores, at most 8."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register norms of your own (docs/own-norm.md), of which a network may be."""
+    """Python files with norms (docs/own-norm.md) or tasks of your own, of which a network may be."""
     smoke: bool = False
     """An untrained network and, where no picture is given, two that are drawn, to see that everything fits together."""
 
@@ -114,7 +114,7 @@ def begin(out: Path, again: bool) -> None:
     Raises:
         UsageError: it holds predictions already, which are not overwritten, or cannot be written.
     """
-    there = [name for name in ("labels", "overlays", "predictions.csv") if (out / name).exists()]
+    there = [name for name in ("labels", "overlays", "pictures", "predictions.csv") if (out / name).exists()]
     if there and not again:
         raise UsageError(f"{out / there[0]} is there already: pass another --out, or move it away.")
     try:

@@ -14,8 +14,8 @@ from lightning_modules.measures import measure_of
 class StudyModule(pl.LightningModule):
     """A network under `net`, how it is trained, and what its last evaluation found.
 
-    A task's module overrides `results`, names its `measures` and its `headline`, and calls `keep_evaluation` at the end
-    of each evaluation. All that a checkpoint needs to build it again goes through `save_hyperparameters`.
+    A task's module names its `measures` and its `headline`, and calls `keep_evaluation` at the end of each evaluation.
+    All that a checkpoint needs to build it again goes through `save_hyperparameters`.
 
     **The clock.** `steps` counts the steps of the study: epochs, logs, gates, schedules, averages of weights, and the
     end of a training go by it. It counts a batch in which one or more optimisers have stepped, however many they are;
@@ -64,8 +64,11 @@ class StudyModule(pl.LightningModule):
         return (batch_index + 1) % self.batches_per_step == 0
 
     def results(self) -> list[dict]:
-        """The evaluation that counts, a row a value: `domain`, `part`, `condition`, `measure`, `value`."""
-        raise NotImplementedError
+        """The evaluation that counts, a row a value: `domain`, `part`, `condition`, `measure`, `value`.
+
+        By default it is what `keep_evaluation` was given.
+        """
+        return self.evaluation
 
     def keep_evaluation(self, evaluation: list) -> None:
         """Make this what `results` tells, at the present step; and the selected one where it is the best so far."""
@@ -109,6 +112,7 @@ class StudyModule(pl.LightningModule):
         checkpoint.setdefault("hyper_parameters", {})["module"] = type(self).__name__  # by which it is found again
         # a training that had ended is not evaluated twice, and one that is resumed keeps what it had selected
         checkpoint["study"] = {
+            "written_in": type(self).__module__,
             "steps": self.steps,
             "images": self.images,
             "evaluated_at": self.evaluated_at,
