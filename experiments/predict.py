@@ -9,7 +9,8 @@ rebuilds the network from the checkpoint alone, and preprocesses images as the n
 For a segmentation network it writes label maps, OUT/labels/NAME.png, each of its image's size: PNG files whose palette
 indices are the class ids, in the colours of the label space. OUT/classes.csv names the classes. --overlay also writes
 the images blended with these colours to OUT/overlays. For a classification network it writes OUT/predictions.csv: each
-image with its five most probable classes and their probabilities.
+image with its five most probable classes and their probabilities. For a network of another task it writes
+OUT/pictures/NAME.png or OUT/predictions.csv.
 
 If an image cannot be read, the others are still predicted, and the script ends with an error that names it.
 """
@@ -45,7 +46,7 @@ class Flags:
     workers: int | None = None
     """Data loader processes; by default half the cores, at most 8."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register your own norms, if the network has them (docs/own-norm.md)."""
+    """Python files that register your own norms (docs/own-norm.md) or tasks, if a network has them."""
     smoke: bool = False
     """Use an untrained network, and two drawn images if none is named: a test, in seconds, that everything runs."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from lightning_modules.weights import network_weights, read_checkpoint
 from normshift import NORMS
 
 MODULES = (SegmentationModule, ClassificationModule, DomainAdversarialModule, DomainInvariantModule)
-"""The modules whose checkpoints can be loaded; other `StudyModule`s can, once they are imported."""
+"""The classes that a checkpoint may belong to if it does not say where its class is defined, as those of earlier
+versions."""
 
 
 def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any:
@@ -31,7 +35,8 @@ def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any
     checkpoint = read_checkpoint(str(file))
     found = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
     found = found if isinstance(found, Mapping) else {}
-    own = class_of(file, found)
+    study = checkpoint.get("study") if found else None
+    own = class_of(file, found, study.get("written_in") if isinstance(study, Mapping) else None)
     if not issubclass(own, kind):
         raise ValueError(f"{file} is of a {own.task} network: expected the checkpoint of a {kind.task} network.")
     lacking = [name for name in _required(own) if name not in found]
@@ -53,12 +58,20 @@ def load_network(file: str | Path, kind: type[StudyModule] = StudyModule) -> Any
         raise ValueError(f"{file} does not hold the network that it says it does: {reason}.") from error
 
 
-def class_of(file: str | Path, hyper_parameters: Mapping) -> type:
+def class_of(file: str | Path, hyper_parameters: Mapping, written_in: str | None = None) -> type:
     """The module class that a checkpoint's hyper-parameters belong to, also for checkpoints of earlier versions.
+
+    Args:
+        written_in: the Python module that the class is in. One in `lightning_modules` is imported; any other has to be
+            already, as a plug-in is.
 
     Raises:
         ValueError: there is no such class here.
     """
+    ours = isinstance(written_in, str) and re.fullmatch(r"lightning_modules(\.[A-Za-z_]\w*)+", written_in)
+    if ours:
+        with suppress(ModuleNotFoundError):  # it has been moved since
+            import_module(written_in)
     known = {kind.__name__: kind for kind in (*_with_subclasses((StudyModule,)), *MODULES)}
     name = hyper_parameters.get("module")
     if name is None and isinstance(hyper_parameters.get("recipe"), Mapping):
@@ -66,7 +79,9 @@ def class_of(file: str | Path, hyper_parameters: Mapping) -> type:
     if name is None:
         raise ValueError(f"{file} is no checkpoint of a study: expected a network that a study here has trained.")
     if name not in known:
-        raise ValueError(f"{file} is of a {name}, which is none of {', '.join(kind.__name__ for kind in MODULES)}.")
+        kinds = ", ".join(kind.__name__ for kind in MODULES)
+        from_where = f", written in {written_in}: pass its file by --plugin" if written_in and not ours else ""
+        raise ValueError(f"{file} is of a {name}, which is none of {kinds}{from_where}.")
     return known[name]
 
 

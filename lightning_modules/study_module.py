@@ -14,8 +14,8 @@ from lightning_modules.measures import measure_of
 class StudyModule(pl.LightningModule):
     """A network under `net`, its training, and the results of its last evaluation.
 
-    A task's module overrides `results`, sets `measures` and `headline`, and calls `keep_evaluation` at the end of each
-    evaluation. It passes everything that a checkpoint needs for rebuilding it to `save_hyperparameters`.
+    A task's module sets `measures` and `headline`, and calls `keep_evaluation` at the end of each evaluation. It passes
+    everything that a checkpoint needs for rebuilding it to `save_hyperparameters`.
 
     **The clock.** `steps` counts the steps of the study. Epochs, logs, gates, schedules, averages of weights and the
     end of a training depend on it. A batch counts as one step if at least one optimiser has stepped in it, so with
@@ -66,8 +66,11 @@ class StudyModule(pl.LightningModule):
         return (batch_index + 1) % self.batches_per_step == 0
 
     def results(self) -> list[dict]:
-        """The evaluation in long form, a row for each value: `domain`, `part`, `condition`, `measure`, `value`."""
-        raise NotImplementedError
+        """The evaluation in long form, a row for each value: `domain`, `part`, `condition`, `measure`, `value`.
+
+        By default it is the argument of `keep_evaluation`.
+        """
+        return self.evaluation
 
     def keep_evaluation(self, evaluation: list) -> None:
         """Set the evaluation that `results` returns; with `select_on`, also select it if it is the best so far."""
@@ -111,6 +114,7 @@ class StudyModule(pl.LightningModule):
         checkpoint.setdefault("hyper_parameters", {})["module"] = type(self).__name__  # `load_network` needs it
         # so that a finished training is not evaluated again, and a resumed one keeps its selected evaluation
         checkpoint["study"] = {
+            "written_in": type(self).__module__,
             "steps": self.steps,
             "images": self.images,
             "evaluated_at": self.evaluated_at,

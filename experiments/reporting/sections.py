@@ -174,8 +174,9 @@ def training_section(run: Run) -> Section:
 def _curves(run: Run) -> Iterator[tuple[str, str, Measure | None, float | None]]:
     """The columns of the metrics to draw: column, title, measure, and the end of the axis (None: fitted)."""
     measured = run.metrics.dropna(axis=1, how="all").columns
-    if "train/loss" in measured:
-        yield "train/loss", "training loss", None, None
+    losses = [column for column in measured if column.startswith("train/") and column.endswith("loss")]
+    for column in sorted(losses, key=lambda column: column != "train/loss"):
+        yield column, f"training {column.removeprefix('train/').replace('_', ' ')}", None, None
     for measure in () if _evaluated_once(run) else run.headlines:
         named = {f"{domain}/{measure.name}": domain for domain in run.domains}
         columns = {column: domain for column, domain in named.items() if column in measured}

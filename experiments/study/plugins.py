@@ -1,4 +1,4 @@
-"""A user's own Python files, `--plugin FILE.py`, which register norms that `--norm` then accepts."""
+"""A user's own Python files, `--plugin FILE.py`, which register norms or define tasks that scripts then accept."""
 
 from __future__ import annotations
 
@@ -29,16 +29,22 @@ def load_plugins(paths: Iterable[str]) -> None:
         if path.suffix != ".py" or not path.is_file():
             raise UsageError(f"--plugin {path}: {'it is no Python file' if path.exists() else 'no such file'}.")
         _run(path, name)
-        if _norms() == before:
+        if _norms() == before and not _has_task(name):
             del sys.modules[name]
             raise UsageError(
                 f"--plugin {path}: it registers nothing; end it with normshift.register_norm(NormSpec(...)), as "
-                "docs/own-norm.md shows."
+                "docs/own-norm.md shows, or write a StudyModule and a TrainedTask in it."
             )
 
 
 def _norms() -> set[str]:
     return set(NORMS)
+
+
+def _has_task(name: str) -> bool:
+    """Whether a file has a network's module or a task; by their names, since the classes load torch."""
+    found = [kind for kind in vars(sys.modules[name]).values() if isinstance(kind, type) and kind.__module__ == name]
+    return any({"StudyModule", "TrainedTask"} & {base.__name__ for base in kind.__mro__} for kind in found)
 
 
 def _run(path: Path, name: str) -> None:

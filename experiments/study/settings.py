@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from experiments.study.endings import UsageError
-from experiments.study.flags import RunFlags, out_folder
+from experiments.study.flags import RunFlags, out_folder, smoke_wandb
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def resolved(flags: RunFlags, study: str) -> RunSettings:
         workers=loader_workers(flags),
         precision=flags.precision,
         data_root=flags.data_root,
-        wandb=flags.wandb,
+        wandb=smoke_wandb(flags) if flags.smoke else flags.wandb,
         started=time.time(),
     )
 

@@ -7,7 +7,7 @@ The same table is printed (`experiments.study.printed_table`), written to `table
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -173,3 +173,31 @@ def table_of(scores: DataFrame, legend: str, *, measures: Mapping[str, Measure] 
     settings["smaller"] = frozenset(smaller | settings.get("smaller", frozenset()))
     settings["digits"] = {column: measure.digits for column, measure in shown.items()} | settings.get("digits", {})
     return Table(cells, legend, **settings)
+
+
+def measures_table(results: DataFrame, names: Iterable[str]) -> Table:
+    """The table of results in long form that most tasks can end in: a row an arm, a column a measure.
+
+    Args:
+        names: measures, in the order of the columns; those that the clean results do not have are left out. Where there
+            are several domains, each has columns of its own.
+    """
+    import pandas as pd
+
+    from lightning_modules.measures import measure_of
+
+    clean = results[results["part"] == "clean"]
+    order = list(dict.fromkeys(zip(results["arm"], results["seed"], strict=True)))
+    several = clean["domain"].nunique() > 1
+    columns, measures, units = {}, {}, {}
+    for domain, rows in clean.groupby("domain", sort=False):
+        for name in names:
+            found, measure = rows[rows["measure"] == name], measure_of(name)
+            if len(found):
+                column = f"{domain}: {measure.label}" if several else measure.label
+                columns[column] = measure.scale * found.groupby(["arm", "seed"])["value"].mean()
+                measures[column] = measure
+                units[measure.label] = f"{measure.label} in {measure.unit}" if measure.unit else measure.label
+    scores = pd.DataFrame(columns).reindex(pd.MultiIndex.from_tuples(order, names=["arm", "seed"]))
+    corner = "norm" if "norm" in results and (results["norm"] == results["arm"]).all() else "arm"
+    return table_of(scores, f"{', '.join(units.values())}{{spread}}.", measures=measures, corner=corner)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from experiments.study.endings import UsageError
+from experiments.study.tables import measures_table
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pandas import DataFrame
 
+    from experiments.study.flags import RunFlags
     from experiments.study.settings import RunSettings
     from experiments.study.tables import Table
     from lightning_modules.examples import Example
@@ -37,6 +39,22 @@ class Pace:
     epoch_steps: int  # steps of an epoch, after which gates are tracked and a checkpoint is kept
     evaluate_every: int = 1  # epochs
     accumulate: int = 1  # batches whose gradients make one step
+
+    @classmethod
+    def of(cls, flags: RunFlags, max_steps: int, samples: int, batch_size: int, epoch_steps: int | None = None) -> Pace:
+        """What --max-steps and --epochs make of a recipe.
+
+        Args:
+            max_steps: of the recipe. samples: to learn from. batch_size: over all processes.
+            epoch_steps: of the recipe; an epoch is a pass over the samples at most.
+
+        Raises:
+            UsageError: there are fewer samples than one step takes.
+        """
+        steps = min(epoch_steps or samples, samples // batch_size)
+        if not steps:
+            raise UsageError(f"there are {samples} samples to learn from, fewer than the {batch_size} of one step.")
+        return cls(flags.epochs * steps if flags.epochs else flags.max_steps or max_steps, steps)
 
 
 class Task(ABC):
@@ -112,9 +130,11 @@ class Task(ABC):
         """The network's predictions for a few images of every domain."""
         return []
 
-    @abstractmethod
     def table(self, results: DataFrame) -> Table | None:
         """The closing table of the results in long form, whose columns begin with arm, the arms' columns and seed.
 
+        By default it has a column for each of the task's measures, on clean data.
+
         It is also called while results are missing: KeyError, IndexError and ValueError then mean "not yet".
         """
+        return measures_table(results, self.measures)

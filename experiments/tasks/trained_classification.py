@@ -38,6 +38,7 @@ SMOKE_IMAGES = 8
 class TrainedClassification(TrainedTask):
     """See `TrainedTask`."""
 
+    task = "classification"
     parts = ("clean", CALIBRATION, *(part for part in evaluator.PARTS if part != "clean"))
 
     def __init__(self):

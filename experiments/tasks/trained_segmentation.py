@@ -38,6 +38,8 @@ SMOKE_SCENES = 4
 class TrainedSegmentation(TrainedTask):
     """See `TrainedTask`."""
 
+    task = "segmentation"
+
     def __init__(self):
         self.opened: dict[tuple, Domain] = {}
 

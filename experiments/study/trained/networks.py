@@ -51,7 +51,7 @@ def trained_network(file: Path, **kind: type) -> Trained:
     except ValueError as error:
         raise UsageError(str(error)) from error
     arm, seed = arm_and_seed(file)
-    return Trained(arm, seed, _columns(file, arm) or {"norm": module.hparams["norm"]}, module, str(file))
+    return Trained(arm, seed, _columns(file, arm) or {"norm": module.hparams.get("norm")}, module, str(file))
 
 
 def checkpoint_files(given: str) -> list[Path]:

@@ -57,7 +57,7 @@ def begin(out: Path, again: bool) -> None:
     Raises:
         UsageError: it already holds predictions, which are not overwritten, or it cannot be written.
     """
-    there = [name for name in ("labels", "overlays", "predictions.csv") if (out / name).exists()]
+    there = [name for name in ("labels", "overlays", "pictures", "predictions.csv") if (out / name).exists()]
     if there and not again:
         raise UsageError(f"{out / there[0]} exists already: pass another --out, or move it away.")
     try:

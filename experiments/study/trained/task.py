@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from experiments.study.endings import UsageError
+
 if TYPE_CHECKING:
+    import numpy as np
     import pytorch_lightning as pl
 
     from experiments.study.trained.networks import Trained
@@ -20,15 +24,19 @@ if TYPE_CHECKING:
 class TrainedTask(ABC):
     """How trained networks of a task are evaluated on sets by name, and used on pictures.
 
-    Wherever something cannot be done as the user asked for it, a method raises UsageError or DataError: one sentence.
+    `data` has to be written; `answer`, or `predict` in its place, where pictures are to be predicted. Wherever
+    something cannot be done as the user asked for it, a method raises UsageError or DataError: one sentence.
     """
+
+    task: ClassVar[str] = ""
+    """What the task's modules call it (`StudyModule.task`), by which it is found."""
 
     parts: ClassVar[tuple[str, ...]] = ("clean",)
     """What networks can be evaluated on: the sets as they are, and what `further` adds."""
 
     @abstractmethod
     def data(self, module: StudyModule, targets: Sequence[str], flags) -> pl.LightningDataModule:
-        """Sets to be evaluated on, opened as the network's recipe wants them; they are its `evaluated`.
+        """Sets to be evaluated on, opened as the network's recipe wants them.
 
         From then on the module is evaluated on them.
 
@@ -43,13 +51,19 @@ class TrainedTask(ABC):
         """Rows of results beside the modules' own, by the network's `source`, for parts other than "clean"."""
         return {}
 
-    @abstractmethod
     def examples(self, module: StudyModule, data: pl.LightningDataModule) -> list[Example]:
         """What the network makes of a few images of every set."""
+        return []
 
-    @abstractmethod
+    def answer(self, module: StudyModule, picture: np.ndarray) -> np.ndarray | str:
+        """What the network makes of a picture, uint8 (H, W, 3): another one, or a text.
+
+        The module is in evaluation mode, on its device, without gradients.
+        """
+        raise UsageError(f"{self.task} networks cannot be used on pictures: their task has no `answer`.")
+
     def predict(self, module: StudyModule, reading: Reading, out: Path, flags) -> str:
-        """Write below `out` what the network makes of each picture, as soon as it has it.
+        """Write below `out` what the network makes of each picture, as soon as it has it; by default its `answer`.
 
         Args:
             reading: the pictures. flags: those of `predict.py`.
@@ -57,20 +71,35 @@ class TrainedTask(ABC):
         Returns:
             What was written where, in words.
         """
+        from experiments.study.trained.answers import write_answers
 
-    @abstractmethod
+        return write_answers(self, module, reading, out, flags)
+
     def smoke_network(self) -> StudyModule:
         """A small untrained network, to see in seconds that everything fits together."""
-
-
-TASKS = {
-    "segmentation": ("experiments.tasks.trained_segmentation", "TrainedSegmentation"),
-    "classification": ("experiments.tasks.trained_classification", "TrainedClassification"),
-}
-"""Module and class by the `task` that a network's module names."""
+        raise UsageError(f"--smoke: there is no untrained {self.task} network; name a trained one.")
 
 
 def task_of(name: str) -> TrainedTask:
-    """The task of a network's module."""
-    module, kind = TASKS[name]
-    return getattr(import_module(module), kind)()
+    """The task of a network's module, from `experiments.tasks.trained_NAME`, `experiments.tasks.NAME` or a plug-in.
+
+    Raises:
+        UsageError: no `TrainedTask` has that name.
+    """
+    for place in (f"experiments.tasks.trained_{name}", f"experiments.tasks.{name}"):
+        if name.isidentifier() and find_spec(place):
+            import_module(place)
+    kinds = {kind.task: kind for kind in subclasses(TrainedTask)}
+    if name not in kinds:
+        raise UsageError(
+            f"{name or 'nameless'} networks can be neither evaluated nor used on pictures: expected a TrainedTask "
+            f"whose `task` is {name!r} in experiments/tasks/{name or 'NAME'}.py or in a --plugin file."
+        )
+    return kinds[name]()
+
+
+def subclasses(kind: type) -> Iterator[type]:
+    """All classes that are derived from one and have been imported, the latest last."""
+    for own in kind.__subclasses__():
+        yield own
+        yield from subclasses(own)

@@ -5,7 +5,6 @@ from pytorch_lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from experiments.study.tables import table_of
 from experiments.study.task import Pace, Task
 from lightning_modules.examples import Example
 from lightning_modules.measures import Measure, register_measure
@@ -35,9 +34,6 @@ class Brighter(StudyModule):
         row = {"domain": "squares", "part": "clean", "condition": "clean", "measure": HITS.name, "value": hits}
         self.keep_evaluation([row])
 
-    def results(self):
-        return self.evaluation
-
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), self.hparams.lr)
 
@@ -62,7 +58,3 @@ class Brightness(Task):
         said = module.eval().net(squares).argmax(1)
         pictures = (40 * squares[:, 0, :, :, None] + 128).clamp(0, 255).byte().expand(-1, -1, -1, 3).numpy()
         return [Example("squares", i, pictures[i], HALVES[right[i]], HALVES[said[i]]) for i in range(2)]
-
-    def table(self, results):
-        scores = 100 * results.set_index(["arm", "seed"])[["value"]].rename(columns={"value": HITS.label})
-        return table_of(scores, "In percent.", corner="arm")
