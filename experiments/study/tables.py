@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lightning_modules.measures import measure_of
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -183,8 +185,6 @@ def measures_table(results: DataFrame, names: Iterable[str]) -> Table:
             are several domains, each has columns of its own.
     """
     import pandas as pd
-
-    from lightning_modules.measures import measure_of
 
     clean = results[results["part"] == "clean"]
     order = list(dict.fromkeys(zip(results["arm"], results["seed"], strict=True)))

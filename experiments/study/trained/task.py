@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from experiments.study.endings import UsageError
+from experiments.study.trained.answers import write_answers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,8 +72,6 @@ class TrainedTask(ABC):
         Returns:
             What was written where, in words.
         """
-        from experiments.study.trained.answers import write_answers
-
         return write_answers(self, module, reading, out, flags)
 
     def smoke_network(self) -> StudyModule:
