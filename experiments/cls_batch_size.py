@@ -40,10 +40,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from experiments.study.bounds import shown
-from experiments.study.chance import LUCK
 from experiments.study.endings import UsageError, one_sentence
 from experiments.study.flags import parse
-from experiments.study.tables import table_of
+from experiments.study.tables.chance import LUCK
+from experiments.study.tables.table import table_of
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 from experiments.tasks.classification_tables import accuracies
 from lightning_modules.measures import Measure

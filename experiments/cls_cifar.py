@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 from experiments.study.endings import one_sentence
 from experiments.study.flags import parse
-from experiments.study.tables import table_of
+from experiments.study.tables.table import table_of
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
 from experiments.tasks.classification_tables import accuracies
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from experiments.study.endings import UsageError, one_sentence
 from experiments.study.flags import parse
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.table import Table, table_of
 from experiments.tasks.resnet_rs import SMALL_NETWORK, Laptop, ResNetRSFlags, arm_of, finished, folder_name, sized
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from experiments.study.endings import one_sentence
 from experiments.study.flags import parse
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.table import Table, table_of
 from experiments.tasks.classification_tables import accuracies
 from experiments.tasks.resnet_rs import SMALL_NETWORK, Laptop, ResNetRSFlags, arm_of, finished, folder_name, sized
 

@@ -104,6 +104,17 @@ def test_what_scripts_share_imports_no_script():
     assert not wrong
 
 
+def test_what_all_tasks_share_imports_no_task():
+    wrong = [
+        f"{name}:{found.line} imports {found.target}"
+        for name in TREES
+        if name.startswith(("experiments.study", "experiments.reporting"))
+        for found in imports_of(name)
+        if found.target.startswith("experiments.tasks")
+    ]
+    assert not wrong
+
+
 def test_nothing_imports_in_a_circle():
     """Imports inside functions count as well; those for type checkers alone do not."""
     graph = {

@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.reporting.arm_styles import LineStyle
-from experiments.tasks.domain_drop import DROP, TARGETS
+from experiments.study.tables.domain_drop import DROP, TARGETS
 from lightning_modules.gates.figures import quiet
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.study.tables import Table
+    from experiments.study.tables.table import Table
     from lightning_modules.measures import Measure
 
 PICTURE_WIDTH = 320

@@ -28,7 +28,7 @@ from experiments.reporting.sections import (
 from experiments.reporting.side_by_side import joined, pictures, run_names
 from experiments.study.flags import ABOUT
 from experiments.study.run_parts import EXAMPLES, readable
-from experiments.tasks.domain_drop import DROP, POINTS, TARGETS, verdict
+from experiments.study.tables.domain_drop import DROP, POINTS, TARGETS, verdict
 from lightning_modules.examples import ExampleFiles, read_examples
 from lightning_modules.gates.figures import draw_gates
 from lightning_modules.measures import measure_of
@@ -36,7 +36,7 @@ from lightning_modules.measures import measure_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from experiments.study.tables import Row
+    from experiments.study.tables.table import Row
 
 PICTURE_BYTES = 1_600_000
 """Most bytes (base64) of all embedded predictions, so that a report can be sent by mail."""

@@ -11,8 +11,8 @@ from pandas import DataFrame
 from experiments.reporting.arm_styles import ArmStyles, arm_styles
 from experiments.study.failures import Failure
 from experiments.study.partial_run import PartialRun
-from experiments.study.tables import Table
-from experiments.tasks.domain_drop import has_domains
+from experiments.study.tables.domain_drop import has_domains
+from experiments.study.tables.table import Table
 from lightning_modules.measures import Measure, families, find_measure, headline_of
 
 

@@ -18,7 +18,7 @@ from experiments.reporting.figures import (
     svg_uri,
 )
 from experiments.reporting.gate_slides import Slides, caption, slides
-from experiments.tasks.domain_drop import DROP, has_domains, seed_scores
+from experiments.study.tables.domain_drop import DROP, has_domains, seed_scores
 from lightning_modules.gates.figures import draw_gate_movement
 from lightning_modules.gates.panels import finite, panels, sampled
 from normshift.registry import NORMS
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from experiments.reporting.run import Run
-    from experiments.study.tables import Table
+    from experiments.study.tables.table import Table
     from lightning_modules.measures import Measure
 
 

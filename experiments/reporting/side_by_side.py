@@ -17,7 +17,7 @@ from experiments.reporting.arm_styles import ArmStyles
 from experiments.reporting.run import Run, listed
 from experiments.study.reader import distinct_names
 from experiments.study.run_files import FILES
-from experiments.study.tables import STATISTICS, Table
+from experiments.study.tables.table import STATISTICS, Table
 
 DOMAINS = ("source", "target")
 

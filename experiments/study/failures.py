@@ -17,7 +17,7 @@ from pandas import DataFrame
 
 from datamodules.whole_file import write_whole
 from experiments.study.run_parts import RESULT, part_folder
-from experiments.study.tables import STATISTICS, Table
+from experiments.study.tables.table import STATISTICS, Table
 
 FAILED_FILE = "failed.json"
 """A training with this file and without a result has failed."""

@@ -18,12 +18,12 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.reporting.gate_bars import print_gates
 from experiments.reporting.page import write_report
-from experiments.study.chance import without_guessers
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
-from experiments.study.printed_table import print_table
 from experiments.study.run_folder import RunFolder
 from experiments.study.stops import exit_if_stopped, signals_exit
+from experiments.study.tables.chance import without_guessers
+from experiments.study.tables.printed import print_table
 from experiments.study.trainers import end_wandb, forget_progress, make_trainer, train
 from experiments.study.wandb_runs.outcome import log_outcome
 from lightning_modules.examples import save_examples
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from experiments.study.settings import RunSettings
-    from experiments.study.tables import Table
+    from experiments.study.tables.table import Table
     from experiments.study.task import Arm, Task
     from lightning_modules.study_module import StudyModule
 

@@ -24,7 +24,7 @@ from experiments.study.run_parts import (
     read_result,
     readable,
 )
-from experiments.study.tables import Table
+from experiments.study.tables.table import Table
 from experiments.study.tables_on_disk import TEXTS, read_what_is_whole
 from lightning_modules.measures import Measure, find_measure
 

@@ -27,7 +27,7 @@ from experiments.study.flags import ABOUT
 from experiments.study.run_lock import NAME as LOCK
 from experiments.study.run_lock import locked
 from experiments.study.run_parts import MEASURES_FILE, RESULT, gathered, part_folder, read_result
-from experiments.study.tables import Table
+from experiments.study.tables.table import Table
 from experiments.study.tables_on_disk import SETTINGS_FILE, settings_in_json
 from lightning_modules.measures import measure_of, measures_to_plain
 

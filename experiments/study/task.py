@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from experiments.study.endings import UsageError
-from experiments.study.tables import measures_table
+from experiments.study.tables.table import measures_table
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from experiments.study.flags import RunFlags
     from experiments.study.settings import RunSettings
-    from experiments.study.tables import Table
+    from experiments.study.tables.table import Table
     from lightning_modules.examples import Example
     from lightning_modules.study_module import StudyModule
 

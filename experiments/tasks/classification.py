@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pandas import DataFrame
 
-    from experiments.study.tables import Table
+    from experiments.study.tables.table import Table
 
 BUILDS = (
     "backbone", "width", "dropout", "stochastic_depth", "stochastic_depth_by", "small_images", "trains", "architecture",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.table import Table, table_of
 from lightning_modules.measures import Measure, measure_of
 
 if TYPE_CHECKING:

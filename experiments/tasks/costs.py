@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.study.endings import UsageError
 from experiments.study.latency import latency
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.table import Table, table_of
 from experiments.tasks.classification import Arm, ClassificationTask, build, run_arms
 from experiments.tasks.classification_domains import Opened
 from experiments.tasks.classification_tables import accuracies

@@ -18,7 +18,7 @@ from datamodules.classification.joined import Relabelled
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.failures import read_failure
 from experiments.study.flags import out_folder
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.table import Table, table_of
 from experiments.tasks.classification import Arm, run_arms
 from experiments.tasks.classification_domains import Opened
 from experiments.tasks.classification_flags import ClassificationFlags

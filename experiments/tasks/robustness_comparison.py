@@ -20,12 +20,12 @@ from datamodules.image_files import DataError, MissingDataError
 from datamodules.whole_file import write_whole
 from experiments.reporting.arm_styles import arm_styles
 from experiments.reporting.robustness_figures import draw_robustness
-from experiments.study.chance import LUCK, compared_in_nothing
 from experiments.study.endings import UsageError
-from experiments.study.printed_table import print_table
 from experiments.study.run_lock import RunLock, locked
 from experiments.study.settings import devices, loader_workers
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.chance import LUCK, compared_in_nothing
+from experiments.study.tables.printed import print_table
+from experiments.study.tables.table import Table, table_of
 from experiments.study.trained.network_outcome import log_network
 from experiments.study.trained.networks import learned_whole
 from experiments.tasks.evaluated_networks import Network, classifiers, is_path, named_network, told_apart

@@ -16,8 +16,8 @@ from experiments.study.endings import UsageError
 from experiments.study.flags import smoke_wandb
 from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
+from experiments.study.tables.domain_drop import drop_table
 from experiments.study.task import Pace, Task
-from experiments.tasks.domain_drop import drop_table
 from experiments.tasks.recipe_flags import named_recipe, overridden_parts
 from experiments.tasks.segmentation_flags import SegmentationFlags
 from lightning_modules.examples import Example
@@ -31,7 +31,7 @@ from normshift.registry import NORMS, norm_spec
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from experiments.study.tables import Table
+    from experiments.study.tables.table import Table
 
 ON_STREETS = "python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog"
 

@@ -184,18 +184,17 @@ def _flag(dice: random.Random, name: str, kind, paths: dict[str, str]) -> list[s
 @contextlib.contextmanager
 def without_work():
     """Networks are not built, and nothing is trained or evaluated."""
-    import lightning_modules.robustness.evaluator
-    from experiments import evaluate, predict
     from experiments.study import loop
-    from experiments.tasks import classification, costs, minival, segmentation
+    from experiments.study.trained import evaluation, prediction
+    from experiments.tasks import classification, costs, minival, robustness_comparison, segmentation
 
     def enough(*_, **__):
         raise Enough
 
     with contextlib.ExitStack() as stack:
         for module, name in (
-            (loop, "train_arms"), (lightning_modules.robustness.evaluator, "evaluate"), (costs, "with_costs"),
-            (minival, "score"), (evaluate, "evaluate_all"), (predict, "begin"),
+            (loop, "train_arms"), (robustness_comparison, "evaluate"), (costs, "with_costs"), (minival, "score"),
+            (evaluation, "evaluate_all"), (prediction, "begin"),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(module, name, enough))
         for module in (classification, segmentation):

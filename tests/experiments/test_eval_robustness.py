@@ -303,7 +303,7 @@ def test_picture_shows_every_error():
 def test_help_says_what_a_network_may_be(capsys):
     with pytest.raises(SystemExit):
         flags("--help")
-    assert "NETWORK ... Checkpoints, folders of studies' runs" in " ".join(capsys.readouterr().out.split())
+    assert "NETWORK ... Checkpoints, folders of runs" in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_is_quick_to_say():

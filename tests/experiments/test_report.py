@@ -20,7 +20,7 @@ from experiments.reporting import page as report
 from experiments.reporting.page import prediction_pictures, write_report
 from experiments.reporting.run import read_run
 from experiments.study.run_folder import RunFolder
-from experiments.study.tables import table_of
+from experiments.study.tables.table import table_of
 from lightning_modules.examples import Example, save_examples
 from lightning_modules.gates.figures import draw_gate_movement, draw_gates
 from lightning_modules.gates.panels import norm_colour

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from experiments.tasks.domain_drop import drop_table
+from experiments.study.tables.domain_drop import drop_table
 from lightning_modules.examples import Example, save_examples
 from lightning_modules.measures import measures_to_plain
 

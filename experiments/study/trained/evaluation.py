@@ -13,10 +13,10 @@ from pandas import DataFrame
 from pytorch_lightning.callbacks import RichProgressBar
 
 from experiments.study.endings import UsageError
-from experiments.study.printed_table import print_table
 from experiments.study.run_folder import RunFolder
 from experiments.study.settings import loader_workers
-from experiments.study.tables import Table
+from experiments.study.tables.printed import print_table
+from experiments.study.tables.table import Table
 from experiments.study.trained.evaluation_table import evaluation_table
 from experiments.study.trained.network_outcome import log_network
 from experiments.study.trained.networks import Trained, as_folder, trained_networks

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from pandas import DataFrame
 
-from experiments.study.chance import without_guessers
-from experiments.study.tables import Table, table_of
-from experiments.tasks.domain_drop import drop_table, means_in_words
+from experiments.study.tables.chance import without_guessers
+from experiments.study.tables.domain_drop import drop_table, means_in_words
+from experiments.study.tables.table import Table, table_of
 from lightning_modules.measures import Measure, measure_of
 
 MEAN = "mean"

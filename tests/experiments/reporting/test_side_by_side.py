@@ -14,7 +14,7 @@ from experiments.report import main
 from experiments.reporting.page import write_side_by_side
 from experiments.reporting.run import read_run
 from experiments.reporting.side_by_side import config, joined, run_names
-from experiments.tasks.domain_drop import drop_table
+from experiments.study.tables.domain_drop import drop_table
 from lightning_modules.gates.panels import norm_colour
 from tests.experiments.test_report import alternatives, classifiers, sections
 from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, finished_run, results

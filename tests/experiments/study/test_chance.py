@@ -6,9 +6,9 @@ import pytest
 from experiments import cls_batch_size
 from experiments.reporting.run import Run
 from experiments.reporting.sections import drop_section, training_section
-from experiments.study.chance import guessing, without_guessers
+from experiments.study.tables.chance import guessing, without_guessers
+from experiments.study.tables.domain_drop import drop_table, seed_scores, verdict
 from experiments.tasks.classification_tables import evaluated_table
-from experiments.tasks.domain_drop import drop_table, seed_scores, verdict
 
 
 def segmented(miou: dict[str, tuple[float, float]], classes: int = 19) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from experiments.study.endings import TrainingsFailed, one_sentence
 from experiments.study.loop import train_arms
 from experiments.study.reader import read_folder
 from experiments.study.run_folder import RunFolder
-from experiments.study.tables import table_of
+from experiments.study.tables.table import table_of
 from lightning_modules.finite_training import NotFiniteError
 from tests.experiments.study.test_run_folder import ARMS, Flags
 from tests.experiments.three_norms import gates

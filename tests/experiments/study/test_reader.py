@@ -14,8 +14,8 @@ from experiments.study import run_files, tables_on_disk
 from experiments.study.endings import UsageError
 from experiments.study.reader import read_folder, read_runs, read_wandb
 from experiments.study.run_folder import RunFolder
+from experiments.study.tables.domain_drop import drop_table
 from experiments.study.tables_on_disk import read_table
-from experiments.tasks.domain_drop import drop_table
 from tests.experiments.three_norms import MIOU, results
 
 ARMS = {"bn-1x2": {"norm": "bn", "setting": "1x2"}, "sn-1x2": {"norm": "sn", "setting": "1x2"}}

@@ -11,7 +11,7 @@ from experiments.reporting.run import read_run
 from experiments.study.endings import UsageError
 from experiments.study.run_folder import RunFolder
 from experiments.study.run_parts import read_measures
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.table import Table, table_of
 
 ARMS = {
     "r18-bn": {"norm": "bn", "backbone": "r18", "antialias": None},

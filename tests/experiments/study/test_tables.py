@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments.study.printed_table import print_table
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.printed import print_table
+from experiments.study.tables.table import Table, table_of
 
 NAN = np.nan
 

@@ -75,8 +75,9 @@ def test_all_draw_them(frame, tmp_path):
     assert all(title in out.getvalue() for title in titles) and "beta, mean of layers" in " ".join(
         out.getvalue().split()
     )
-    told = caption(panels(frame))
-    assert "between a, the batch (BN) and b" in told and told.count("A ridge") == 1 and "The gate alpha" in told
+    text = caption(panels(frame))
+    assert "statistics of a, the batch (BN) and b" in text and text.count("height of a ridge") == 1
+    assert "The gate alpha" in text
 
 
 def test_a_networks_own_gates_are_drawn():

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.study.printed_table import print_table
-from experiments.tasks.domain_drop import drop_table, has_domains, seed_scores, verdict
+from experiments.study.tables.domain_drop import drop_table, has_domains, seed_scores, verdict
+from experiments.study.tables.printed import print_table
 from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, results
 
 

@@ -1,6 +1,6 @@
 """The closing table of a study: mean and standard deviation over seeds, in rows and columns that the study chooses.
 
-The same table is printed (`experiments.study.printed_table`), written to `table.md`, and written as numbers to
+The same table is printed (`experiments.study.tables.printed`), written to `table.md`, and written as numbers to
 `table.json`, which the report reads.
 """
 

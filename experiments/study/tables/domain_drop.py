@@ -10,8 +10,8 @@ from collections.abc import Callable
 from math import hypot
 from typing import TYPE_CHECKING
 
-from experiments.study.chance import guessing, headline_in
-from experiments.study.tables import Table, table_of
+from experiments.study.tables.chance import guessing, headline_in
+from experiments.study.tables.table import Table, table_of
 from lightning_modules.measures import Measure
 from normshift.registry import NORMS
 

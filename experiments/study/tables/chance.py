@@ -16,7 +16,7 @@ from lightning_modules.measures import CHANCE, headline_of, measure_of
 if TYPE_CHECKING:  # imports slowly: --help must not wait for it
     from pandas import DataFrame
 
-    from experiments.study.tables import Table
+    from experiments.study.tables.table import Table
     from lightning_modules.measures import Measure
 
 LUCK = measure_of("top1").luck

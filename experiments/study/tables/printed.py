@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.study.tables import Table
+from experiments.study.tables.table import Table
 
 
 def print_table(table: Table, console: Console | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Tables that a study ends in: mean and spread over seeds, drops between domains, networks at chance."""
