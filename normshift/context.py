@@ -53,8 +53,11 @@ class Context:
         """
         _refuse("its formula draws random numbers")
         if what not in self._drawn:
-            drawn = torch.rand(like.shape, generator=self._generator, dtype=like.dtype, device=like.device)
-            self._drawn[what] = drawn
+            if self._generator is None:  # torch.rand with a symbolic shape and generator=None cannot be compiled
+                self._drawn[what] = torch.rand_like(like)
+            else:
+                kind = {"dtype": like.dtype, "device": like.device}
+                self._drawn[what] = torch.rand(like.shape, generator=self._generator, **kind)
         return self._drawn[what]
 
     def domains(self, like: Tensor) -> Tensor:

@@ -37,8 +37,12 @@ def test_values_are_shown_in_their_unit(name, value, text):
 
 
 def test_direction_and_unit():
-    lower = {name for name, measure in registered().items() if measure.smaller_is_better}
-    assert lower == {"loss", "nll", "ece", "error", "flip", "top5_distance", "latency", "drop", "divergence"}
+    lower = {"loss", "nll", "ece", "error", "flip", "top5_distance", "latency", "drop", "divergence"}
+    higher = {"miou", "iou/*", "top1", "top5", "chance", "consistency"}
+    found = {name: measure.smaller_is_better for name, measure in registered().items()}  # and those of other tests
+    assert {name: found.get(name) for name in lower | higher} == dict.fromkeys(lower, True) | dict.fromkeys(
+        higher, False
+    )
     assert measure_of("miou").axis == "mIoU, per cent" and measure_of("loss").axis == "loss, nats"
     assert not measure_of("loss").is_share and measure_of("top1").is_share
     with pytest.raises(ValueError, match="measure x: better is higher or lower, not 'up'"):

@@ -139,9 +139,11 @@ def test_draws_are_seeded_and_differ_by_forward():
     torch.testing.assert_close(y, nn.functional.instance_norm(x))
 
 
-def test_compiled_code_draws():
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_code_draws(dynamic):
+    torch.compiler.reset()
     layer, x = NoisyNorm(CHANNELS), torch.randn(2, CHANNELS, 3, 3)
-    compiled = torch.compile(layer, backend="aot_eager")
+    compiled = torch.compile(layer, backend="aot_eager", dynamic=dynamic)
     torch.manual_seed(0)
     first, second = compiled(x), compiled(x)
     assert not torch.equal(first, second)
