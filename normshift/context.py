@@ -56,8 +56,9 @@ class Context:
             if self._generator is None:  # torch.rand with a symbolic shape and generator=None cannot be compiled
                 self._drawn[what] = torch.rand_like(like)
             else:
-                kind = {"dtype": like.dtype, "device": like.device}
-                self._drawn[what] = torch.rand(like.shape, generator=self._generator, **kind)
+                self._drawn[what] = torch.rand(
+                    like.shape, generator=self._generator, dtype=like.dtype, device=like.device
+                )
         return self._drawn[what]
 
     def domains(self, like: Tensor) -> Tensor:
