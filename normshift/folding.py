@@ -178,7 +178,7 @@ class _Network:
         return NormFold(name, kind, self.names[id(layer)], rest)
 
     def _why_unclear(self, norm: nn.Module) -> str | None:
-        """Why a norm cannot be removed, judging by how the network uses it; None if it can."""
+        """Why a norm cannot be removed, given how the network uses it; None if it can."""
         calls = self.flow.calls[id(norm)]
         if id(norm) in self.flow.untraced:
             return f"{self.flow.untraced[id(norm)]}; fold(model, example=...) watches one pass instead"
