@@ -61,8 +61,17 @@ class RunFlags:
     wandb: str = "auto"
     """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
     resume: bool = False
-    """Continue the run in OUT. Finished trainings are kept; an interrupted one continues from the checkpoint of its
-    last epoch, with a new order of samples."""
+    """Continue the run in OUT. Finished trainings are kept; an interrupted one continues from its last checkpoint."""
+    save_every: int | None = None
+    """Steps between checkpoints from which an interrupted training continues; by default only time decides."""
+    save_minutes: float = 5.0
+    """Minutes between such checkpoints."""
+    keep_best: bool = False
+    """Also keep checkpoints/best.ckpt, the network of the best evaluation so far by the headline measure."""
+    keep_every: int | None = None
+    """Also keep checkpoints/step-N.ckpt, the network after every so many steps."""
+    time_limit: str | None = None
+    """Stop in order, with a checkpoint, before this much time is over: minutes, or HH:MM:SS."""
     smoke: bool = False
     """Train a few steps on tiny embedded data: a test, in seconds, that everything runs."""
 
