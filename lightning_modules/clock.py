@@ -58,3 +58,12 @@ class EndsAt(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
         if module.steps >= self.steps:
             trainer.should_stop = True
+
+
+def planned_steps(trainer: pl.Trainer) -> int:
+    """Steps of a whole training, as `EndsAt` says; 0 where that is not among the callbacks.
+
+    Lightning's `estimated_stepping_batches` would open the training loader, also of a training that is about to be
+    restored in the middle of an epoch.
+    """
+    return next((callback.steps for callback in trainer.callbacks if isinstance(callback, EndsAt)), 0)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import ceil, isfinite
+from math import ceil
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
 
+from lightning_modules.clock import planned_steps
 from lightning_modules.layer_map import draw_layer_map
 
 POINTS = 400
@@ -85,7 +86,8 @@ class LayerLog:
 
     def state_dict(self) -> dict:
         """Only tensors and plain lists, which `torch.load(weights_only=True)` accepts."""
-        return {"epochs": list(self.epochs), "history": torch.from_numpy(np.stack(self.history))}
+        history = np.stack(self.history) if self.history else np.empty(0, np.float32)
+        return {"epochs": list(self.epochs), "history": torch.from_numpy(history)}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.epochs = list(state_dict["epochs"])
@@ -112,11 +114,9 @@ def wandb_runs(trainer: pl.Trainer) -> list:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
-def steps_between(trainer: pl.Trainer, module: pl.LightningModule) -> int:
+def steps_between(trainer: pl.Trainer) -> int:
     """Steps between two points of a curve: the trainer's `log_every_n_steps`, or more in long trainings."""
-    steps = trainer.estimated_stepping_batches / getattr(module, "batches_per_step", 1)
-    slow = ceil(steps / POINTS) if isfinite(steps) else 1
-    return max(1, trainer.log_every_n_steps, slow)
+    return max(1, trainer.log_every_n_steps, ceil(planned_steps(trainer) / POINTS))
 
 
 def is_drawn(trainer: pl.Trainer, epoch: int) -> bool:

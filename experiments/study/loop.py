@@ -86,21 +86,19 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
     part, columns = folder.part(arm.name, seed), {"arm": arm.name, **arm.columns, "seed": seed}
     arm = task.of_seed(arm, seed)
     data, module = task.data(arm, run), task.module(arm, run)
+    data.seed = seed
     callbacks = [*task.callbacks(arm, run), GateTracker(part, columns), HalvesTracker()]
     about = columns | task.settings(arm, run)
-    pace, several = task.pace(arm, run), not module.automatic_optimization
-    trainer = make_trainer(
-        run, part, pace, callbacks, about, task.headline, module.batches_per_step, several_losses=several
-    )
-    train(trainer, module, data, run.resume)
+    trainer = make_trainer(run, part, task.pace(arm, run), callbacks, about, task.headline, seed, module)
+    train(trainer, module, data, part, run)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         result = evaluated(task, module, data, arm, run)
         examples = task.examples(module, data)
         save_examples(examples, folder.path / "examples", arm.name)
+        log_outcome(trainer, module, result["results"], examples, result.get("divergence"), task.headline)
         folder.finish(arm.name, seed, result)
-        log_outcome(trainer, result["results"], examples, result.get("divergence"), task.headline)
-        forget_progress(trainer)
+        forget_progress(part)
         end_wandb(trainer)
 
 

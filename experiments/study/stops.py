@@ -43,6 +43,24 @@ def signals_exit() -> Iterator[None]:
             _received.clear()
 
 
+_deferred = False
+
+
+def deferred() -> None:
+    global _deferred
+    _deferred = True
+
+
+def at_once() -> None:
+    global _deferred
+    _deferred = False
+
+
+def leave(status: int) -> None:
+    at_once()
+    sys.exit(status)
+
+
 def stopped() -> int | None:
     """The exit status of the signal that was received, if any. Errors after it are caused by the stop."""
     return 128 + _received[0] if _received else None
@@ -57,6 +75,8 @@ def _stop(number: int, _) -> None:
     again = bool(_received)
     _received.append(number)
     if not again:
+        if _deferred:
+            return
         sys.exit(128 + number)
     if number == signal.SIGINT:  # after a second Ctrl-C do not wait; no file is half written
         _leave_at_once()

@@ -35,6 +35,7 @@ class HalvesTracker(pl.Callback):
     def __init__(self):
         self.log: LayerLog | None = None
         self._loaded: dict = {}  # state of a checkpoint, until the network's layers are known
+        self._measured: np.ndarray | None = None  # the last measures
         self._handles: list = []
         self._measures: dict[int, Tensor] = {}
         self._images: Tensor | None = None
@@ -46,13 +47,14 @@ class HalvesTracker(pl.Callback):
         self._runs, self._layers, self.log = wandb_runs(trainer), list(layers.values()), None
         if not self._layers or not self._runs:
             return
-        self.log = LayerLog("ibn", list(layers), MEASURES)
+        self.log, self._drawn, self._measured = LayerLog("ibn", list(layers), MEASURES), -1, None
         if self._loaded:
-            self.log.load_state_dict(self._loaded)
+            self.log.load_state_dict(self._loaded["log"])
+            measured, self._drawn = self._loaded["measured"], self._loaded["drawn"]
+            self._measured = None if measured is None else measured.numpy()
         for run in self._runs:
             self.log.hide(run)
-        self._every, self._drawn = steps_between(trainer, module), -1
-        self._measured: np.ndarray | None = None
+        self._every = steps_between(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
         if self.log is not None and (batch_idx == 0 or (steps_of(trainer, module) + 1) % self._every == 0):
@@ -91,7 +93,10 @@ class HalvesTracker(pl.Callback):
         self._unhook()
 
     def state_dict(self) -> dict:
-        return self.log.state_dict() if self.log is not None and self.log.epochs else self._loaded
+        if self.log is None:
+            return self._loaded
+        measured = None if self._measured is None else torch.from_numpy(self._measured)
+        return {"log": self.log.state_dict(), "measured": measured, "drawn": self._drawn}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self._loaded = state_dict

@@ -50,11 +50,12 @@ class GateTracker(pl.Callback):
         self._measures = GateMeasures(self._reader.slots)
         self.record = GateRecord(self._reader.slots, self.columns)
         self.log = LayerLog("gates", self._measures.layers, self._measures.names, limits=(0, 1))
+        self._logged = self._drawn = -1  # the last step whose curves were logged, the last epoch that was drawn
         if self._loaded:
             self.record.load_state_dict(self._loaded["record"])
             self.log.load_state_dict(self._loaded["log"])
-        self._runs, self._every = wandb_runs(trainer), steps_between(trainer, module)
-        self._logged = self._drawn = -1  # the last step whose curves were logged, the last epoch that was drawn
+            self._logged, self._drawn = self._loaded["logged"], self._loaded["drawn"]
+        self._runs, self._every = wandb_runs(trainer), steps_between(trainer)
         for run in self._runs:
             self.log.hide(run)
             for key in self._measures.histogram_keys:
@@ -90,7 +91,8 @@ class GateTracker(pl.Callback):
     def state_dict(self) -> dict:
         if self.record is None:
             return self._loaded
-        return {"record": self.record.state_dict(), "log": self.log.state_dict()}
+        shown = {"logged": self._logged, "drawn": self._drawn}
+        return {"record": self.record.state_dict(), "log": self.log.state_dict()} | shown
 
     def load_state_dict(self, state_dict: dict) -> None:
         self._loaded = state_dict

@@ -10,6 +10,7 @@ import torchvision
 
 from lightning_modules.gates.halves_tracker import MEASURES
 from lightning_modules.gates.tracker import GateMeasures
+from lightning_modules.clock import EndsAt
 from lightning_modules.layer_log import LayerLog, is_drawn, layer_key, steps_between
 from lightning_modules.layer_map import draw_layer_map
 from normshift import convert
@@ -55,11 +56,10 @@ def test_layer_keys_are_in_order_and_apart():
     assert layer_key(9, "b") < layer_key(10, "a") < layer_key(100, "")
 
 
-@pytest.mark.parametrize(
-    ("steps", "pace", "between"), [(100, 10, 10), (40_000, 10, 100), (5, 50, 50), (np.inf, 10, 10)]
-)
+@pytest.mark.parametrize(("steps", "pace", "between"), [(100, 10, 10), (40_000, 10, 100), (5, 50, 50), (None, 10, 10)])
 def test_steps_between_points(steps, pace, between):
-    assert steps_between(SimpleNamespace(estimated_stepping_batches=steps, log_every_n_steps=pace), None) == between
+    callbacks = [] if steps is None else [EndsAt(steps)]
+    assert steps_between(SimpleNamespace(callbacks=callbacks, log_every_n_steps=pace)) == between
 
 
 def test_pictures_are_few_and_the_last_is_one():

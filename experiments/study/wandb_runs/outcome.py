@@ -14,14 +14,16 @@ import pandas as pd
 from lightning_modules.examples import Example, wandb_images
 from lightning_modules.layer_log import STEP, wandb_runs
 from lightning_modules.measures import headline_of, measure_of
-from lightning_modules.study_module import steps_of
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from lightning_modules.study_module import StudyModule
+
 
 def log_outcome(
     trainer: pl.Trainer,
+    module: StudyModule,
     rows: list[dict],
     examples: Sequence[Example] = (),
     divergence: list[dict] | None = None,
@@ -39,7 +41,7 @@ def log_outcome(
         return
     import wandb  # slow to import, and --wandb disabled needs none
 
-    logged = {STEP: steps_of(trainer, trainer.lightning_module)} | outcome(rows, divergence or [], headline)
+    logged = {STEP: module.steps} | outcome(rows, divergence or [], headline)
     images = wandb_images(examples)
     table = wandb.Table(dataframe=pd.DataFrame(rows))
     for run in runs:

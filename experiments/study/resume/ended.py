@@ -1,0 +1,42 @@
+"""A training that has ended, and whose results are not written yet: it is neither trained nor evaluated again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from datamodules.whole_file import write_whole
+from experiments.study.resume.logs import logged, restore_logs
+from experiments.study.run_parts import readable
+from lightning_modules.study_module import StudyModule
+from lightning_modules.weights import read_checkpoint
+
+MODEL = "model.ckpt"
+"""The network that counts, complete."""
+ENDED = "ended.json"
+"""Written after it: the steps of the training, and how much it has logged."""
+
+
+def write_ended(checkpoints: Path, trainer: pl.Trainer, module: StudyModule) -> None:
+    """Note that a training has ended, whose model.ckpt is on disk."""
+    write_whole(checkpoints / ENDED, json.dumps({"steps": module.steps, "logs": logged(trainer)}))
+
+
+def restore_ended(checkpoints: Path, trainer: pl.Trainer, module: StudyModule, steps: int) -> bool:
+    """Put the network of an ended training into the module, with its evaluation; False where there is none.
+
+    Args:
+        steps: that the training has to have.
+    """
+    ended = readable(lambda: json.loads((checkpoints / ENDED).read_text(encoding="utf-8")))
+    if not isinstance(ended, dict) or ended.get("steps") != steps:
+        return False
+    kept = readable(lambda: read_checkpoint(str(checkpoints / MODEL)))
+    if kept is None:
+        return False
+    module.on_load_checkpoint(kept)
+    module.load_state_dict(kept["state_dict"])
+    restore_logs(trainer, ended["logs"])
+    return True
