@@ -1,11 +1,15 @@
 """Code that the data modules of all tasks share: evaluation domains, loaders, and the shares of several processes."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import cv2
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
+
+from datamodules.sample_order import Order, Seeded, TrainingOrder
 
 
 class EvaluationData(pl.LightningDataModule):
@@ -15,11 +19,15 @@ class EvaluationData(pl.LightningDataModule):
         evaluated: domains of the validation loaders.
         batch_size: samples that a process takes at once.
         workers: loader processes.
+
+    Attributes:
+        seed: of the training; the loop sets it. It decides the order of the samples and their augmentation.
     """
 
     def __init__(self, evaluated: Sequence, batch_size: int, workers: int = 0):
         super().__init__()
         self.evaluated, self.batch_size, self.workers = list(evaluated), batch_size, workers
+        self.seed = 0
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self.evaluation_loader(domain) for domain in self.evaluated]
@@ -27,6 +35,37 @@ class EvaluationData(pl.LightningDataModule):
     def evaluation_loader(self, domain) -> DataLoader:
         """A loader of one domain's samples as they are evaluated."""
         raise NotImplementedError
+
+    def ordered_loader(self, samples: Dataset, order: Order, stream: int = 0, parts: int = 1) -> DataLoader:
+        """A loader of training samples that begins wherever the training stands.
+
+        Args:
+            samples: augmented; their random numbers are seeded sample by sample.
+            order: of the samples of all processes.
+            stream: tells apart the loaders of one training. parts: as of `TrainingOrder`.
+
+        Raises:
+            ValueError: fewer samples than one step takes.
+        """
+        world, rank = self.world()
+        batches = TrainingOrder(
+            order,
+            self.batch_size * parts,
+            seed=self.seed,
+            stream=stream,
+            world=world,
+            rank=rank,
+            parts=parts,
+            position=self.position,
+        )
+        keep = self.workers > 0
+        return DataLoader(Seeded(samples), batch_sampler=batches, persistent_workers=keep, **self.loading())
+
+    def position(self) -> tuple[int, int]:
+        """Where the training stands: its epoch, and how many batches of that are done."""
+        if self.trainer is None:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
     def share(self, samples: Dataset) -> Dataset:
         """This process's share of the evaluation samples; no sample is in two shares."""
@@ -41,11 +80,6 @@ class EvaluationData(pl.LightningDataModule):
     def world(self) -> tuple[int, int]:
         """The number of processes and the rank of this one."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-
-
-def shared_seed() -> int:
-    """One seed for all processes, computed from their own seeds, which are 10,007 apart."""
-    return torch.initial_seed() % 10_007
 
 
 def one_thread(worker: int) -> None:

@@ -1,73 +1,212 @@
-"""The order of training images, and how often each is drawn."""
+"""The order of training samples and the seed of each one's augmentation, as functions of the seed and the epoch.
+
+Nothing is drawn while a training runs. So the number of loader processes does not matter, a training continues in the
+middle of an epoch, and with the same number of samples in a step over all processes, the number of these does not
+matter either.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
-class Passes(Sampler[int]):
-    """Epochs of a given number of images, cut from a sequence of passes, each in a new random order.
+class Draw(NamedTuple):
+    """A sample to read, and the seed of its augmentation."""
 
-    If the last images of a pass are too few for a batch, they are left out. An epoch continues where the one before it
-    stopped, as in Transfer-Learning-Library. Each process gets its own share of each pass.
+    what: Any  # the index, or whatever the set's `__getitem__` takes
+    seed: int
+
+
+class Order(Protocol):
+    """The order of an epoch's samples over all processes."""
+
+    def batches(self, size: int) -> int:
+        """Batches of `size` samples in an epoch."""
+        ...
+
+    def epoch(self, keys: Sequence[int], first: int, size: int) -> Sequence:
+        """What is read in one epoch, at least as much as its batches take.
+
+        Args:
+            keys: of the random numbers: the seed and what else tells this order from others.
+            first: number of the epoch's first batch, counted over all epochs.
+            size: samples of a batch.
+        """
+        ...
+
+
+class Shuffled:
+    """Every sample once in an epoch, each epoch in an order of its own.
 
     Args:
-        count: images there are. batch_size: images a step and process. steps: steps of an epoch.
-        world, rank: processes, and which one this is.
-
-    Raises:
-        ValueError: fewer images than one step takes.
+        count: samples there are.
+        keep_last: keep the last, smaller batch.
     """
 
-    def __init__(self, count: int, batch_size: int, steps: int, world: int = 1, rank: int = 0):
-        if count < batch_size * world:
-            raise ValueError(f"{count} images are fewer than the {batch_size * world} of one step.")
-        self.count, self.batch_size, self.steps, self.world, self.rank = count, batch_size, steps, world, rank
-        self._seed, self._passes, self._left = torch.initial_seed() % 10_007, 0, []
+    def __init__(self, count: int, keep_last: bool = False):
+        self.count, self.keep_last = count, keep_last
 
-    def __len__(self) -> int:
-        return self.steps * self.batch_size
+    def batches(self, size: int) -> int:
+        return -(-self.count // size) if self.keep_last else self.count // size
 
-    def __iter__(self) -> Iterator[int]:
-        for _ in range(self.steps):
-            if not self._left:
-                self._left = self._another_pass()
-            yield from self._left.pop()
-
-    def _another_pass(self) -> list[list[int]]:
-        order = torch.Generator().manual_seed(self._seed + 10_007 * self._passes)
-        self._passes += 1
-        mine = torch.randperm(self.count, generator=order)[self.rank :: self.world]
-        whole = self.count // (self.batch_size * self.world) * self.batch_size
-        return [batch.tolist() for batch in mine[:whole].split(self.batch_size)][::-1]
+    def epoch(self, keys: Sequence[int], first: int, size: int) -> np.ndarray:
+        return _permutation(self.count, *keys, first // max(1, self.batches(size)))
 
 
-class FromEach(Sampler[list[int]]):
-    """Batches of as many images from each part of a joined set, drawn with replacement (DomainBed's).
+class Passes:
+    """Epochs of a given number of batches, cut from a sequence of passes, each in an order of its own.
+
+    If the last samples of a pass are too few for a batch, they are left out. An epoch continues where the one before it
+    stopped, as in Transfer-Learning-Library.
 
     Args:
-        sizes: images of each part, the parts lying one behind the other.
-        from_each: images of each part in a batch.
+        count: samples there are. steps: batches of an epoch.
+    """
+
+    def __init__(self, count: int, steps: int):
+        self.count, self.steps = count, steps
+
+    def batches(self, size: int) -> int:
+        if self.count < size:
+            raise ValueError(f"{self.count} images are fewer than the {size} of one step.")
+        return self.steps
+
+    def epoch(self, keys: Sequence[int], first: int, size: int) -> np.ndarray:
+        each = self.count // size  # batches of a pass
+        passes = range(first // each, (first + self.steps - 1) // each + 1)
+        orders = [_permutation(self.count, *keys, number)[: each * size] for number in passes]
+        return np.concatenate(orders)[first % each * size :]
+
+
+class FromEach:
+    """Batches of as many samples from each part of a joined set, drawn with replacement (DomainBed's).
+
+    Args:
+        sizes: samples of each part, the parts lying one behind the other.
         steps: batches of an epoch.
     """
 
-    def __init__(self, sizes: Sequence[int], from_each: int, steps: int):
-        self.sizes, self.from_each, self.steps = tuple(sizes), from_each, steps
+    def __init__(self, sizes: Sequence[int], steps: int):
+        self.sizes, self.steps = np.array(sizes), steps
 
-    def __len__(self) -> int:
+    def batches(self, size: int) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for _ in range(self.steps):
-            batch, start = [], 0
-            for size in self.sizes:
-                batch += (start + torch.randint(size, (self.from_each,))).tolist()
-                start += size
-            yield batch
+    def epoch(self, keys: Sequence[int], first: int, size: int) -> np.ndarray:
+        parts = len(self.sizes)
+        draw = np.random.default_rng([*keys, first // self.steps])
+        drawn = draw.integers(self.sizes[None, :, None], size=(self.steps, parts, size // parts))
+        return (drawn + (np.cumsum(self.sizes) - self.sizes)[None, :, None]).reshape(-1)
 
 
-def is_exact(loader) -> bool:
-    return False
+class TrainingOrder(Sampler[list[Draw]]):
+    """The batches of one process, from where the training stands to the end of its epoch: a loader's `batch_sampler`.
+
+    Batch n of an epoch is the samples from n W b to (n + 1) W b of the order, of which each of the W processes takes b.
+
+    Args:
+        order: of the samples of all processes.
+        size: samples of a batch in this process.
+        seed: of the training. stream: tells apart loaders of one training.
+        world, rank: processes, and which one this is.
+        parts: parts of a batch of which each process takes its share, as with `FromEach`.
+        position: says where the training stands whenever the order is iterated: the epoch, and how many of its batches
+            are done. If these are more than there are here, the order has been repeated within the epoch, and each time
+            it is another one.
+
+    Raises:
+        ValueError: fewer samples than one step takes.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        size: int,
+        *,
+        seed: int = 0,
+        stream: int = 0,
+        world: int = 1,
+        rank: int = 0,
+        parts: int = 1,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ):
+        self.order, self.seed, self.stream, self.parts = order, seed, stream, parts
+        self.size, self.world, self.rank, self.position = size, world, rank, position
+        self._batches = order.batches(size * world)
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        if not len(self):
+            return
+        epoch, done = self.position()
+        cycle, start = divmod(done, len(self))
+        together = self.size * self.world
+        keys = (self.seed, self.stream, cycle)
+        whole = self.order.epoch(keys, epoch * len(self), together)
+        seeds = sample_seeds((*keys, epoch), len(whole))
+        for first in range(start * together, len(self) * together, together):
+            places = self._share(np.arange(first, min(first + together, len(whole))))
+            read = whole[places].tolist() if isinstance(whole, np.ndarray) else [whole[place] for place in places]
+            yield [Draw(what, seed) for what, seed in zip(read, seeds[places].tolist(), strict=True)]
+
+    def _share(self, places: np.ndarray) -> np.ndarray:
+        """This process's places of a batch; the last, smaller batch begins anew until all shares are equal."""
+        each = -(-len(places) // (self.world * self.parts))
+        places = np.resize(places, each * self.world * self.parts)
+        return places.reshape(self.parts, self.world, each)[:, self.rank].reshape(-1)
+
+
+class Seeded(Dataset):
+    """Samples read by `Draw`: the seed decides all that torch, NumPy's and Python's global generators draw meanwhile.
+
+    torch's generator is restored afterwards; the other two are left as they are.
+    """
+
+    def __init__(self, samples: Dataset):
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draw: Draw):
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(draw.seed)  # `torch.manual_seed` takes a hundred times as long
+        random.seed(draw.seed)
+        np.random.seed(draw.seed % 2**32)
+        try:
+            return self.samples[draw.what]
+        finally:
+            torch.default_generator.set_state(before)
+
+
+def sample_seeds(keys: Sequence[int], count: int) -> np.ndarray:
+    """Seeds of the samples of an epoch, int64 (count,), not negative: SplitMix64 (Steele et al., OOPSLA 2014)."""
+    start = np.random.SeedSequence(keys).generate_state(1, np.uint64)
+    z = start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+
+
+def is_exact(loader: object) -> bool:
+    """Whether a loader can begin in the middle of an epoch, with the samples that it would have had there."""
+    return isinstance(getattr(loader, "batch_sampler", None), TrainingOrder)
+
+
+def from_start(loader: DataLoader, epoch: int) -> DataLoader:
+    """The loader, whose order from now on is that of a whole epoch, wherever the training stands."""
+    if is_exact(loader):
+        loader.batch_sampler.position = lambda: (epoch, 0)
+    return loader
+
+
+def _permutation(count: int, *keys: int) -> np.ndarray:
+    return np.random.default_rng(keys).permutation(count)

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from datamodules.sample_order import from_start
 from lightning_modules.study_module import steps_of
 from normshift import update_statistics
 
@@ -109,8 +110,11 @@ class AveragedWeights(WeightAveraging):
 
 
 def _training_images(trainer: pl.Trainer) -> Iterator[Tensor]:
-    """The images of training batches, from a separate loader; those of several domains are joined."""
-    for batch, _, _ in CombinedLoader(trainer.datamodule.train_dataloader(), "min_size"):
+    """The images of the epoch's training batches, from a separate loader; those of several domains are joined."""
+    loaders = CombinedLoader(trainer.datamodule.train_dataloader(), "min_size")
+    for loader in loaders.flattened:
+        from_start(loader, trainer.current_epoch)
+    for batch, _, _ in loaders:
         parts = batch.values() if isinstance(batch, dict) else [batch]
         yield trainer.precision_plugin.convert_input(torch.cat([part[0] for part in parts]))
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.classification.domains import ImageDomain
 from datamodules.classification.joined import Joined
 from datamodules.classification.transforms import EvaluationImage, TrainImage
-from datamodules.evaluation_data import EvaluationData, shared_seed
+from datamodules.evaluation_data import EvaluationData
 from datamodules.image_files import DataError
-from datamodules.sample_order import FromEach, Passes
+from datamodules.sample_order import FromEach, Passes, Shuffled
 from datamodules.samples import LabelledImages
 
 
@@ -91,27 +91,19 @@ class ClassificationData(ClassificationEvaluation):
     def train_dataloader(self) -> DataLoader:
         return self.train_loader(self.train)
 
-    def train_loader(self, domain: ImageDomain) -> DataLoader:
-        """A loader of a domain's augmented images, in an order drawn anew for each epoch."""
+    def train_loader(self, domain: ImageDomain, stream: int = 0) -> DataLoader:
+        """A loader of a domain's augmented images; `stream` tells apart those of one training."""
         images = Transformed(domain.samples, self.transform)
-        return DataLoader(images, persistent_workers=self.workers > 0, **self._order(domain), **self.loading())
-
-    def _order(self, domain: ImageDomain) -> dict:
-        """The loader's arguments that set its batches."""
-        count, (world, rank) = len(domain.samples), self.world()
+        count, parts = len(domain.samples), [domain.samples]
         if self.from_each:
-            parts = domain.samples.sets if isinstance(domain.samples, Joined) else (domain.samples,)
-            return {"batch_sampler": FromEach([len(part) for part in parts], self.batch_size, self.steps)}
-        cut = {"batch_size": self.batch_size, "drop_last": not self.keep_last}
-        if self.steps:
-            try:
-                return cut | {"sampler": Passes(count, self.batch_size, self.steps, world, rank)}
-            except ValueError as error:
-                raise DataError(f"{domain.name}: {error}") from error
-        if world == 1:
-            return cut | {"shuffle": True}
-        seed = shared_seed()
-        return cut | {"sampler": DistributedSampler(range(count), world, rank, seed=seed, drop_last=not self.keep_last)}
+            parts = domain.samples.sets if isinstance(domain.samples, Joined) else parts
+            order = FromEach([len(part) for part in parts], self.steps)
+        else:
+            order = Passes(count, self.steps) if self.steps else Shuffled(count, self.keep_last)
+        try:
+            return self.ordered_loader(images, order, stream, len(parts))
+        except ValueError as error:
+            raise DataError(f"{domain.name}: {error}") from error
 
 
 class AdaptationData(ClassificationData):
@@ -125,7 +117,7 @@ class AdaptationData(ClassificationData):
         self.target = target.in_order_of(self.train.classes, self.train.name)
 
     def train_dataloader(self) -> dict[str, DataLoader]:
-        return {"source": self.train_loader(self.train), "target": self.train_loader(self.target)}
+        return {"source": self.train_loader(self.train), "target": self.train_loader(self.target, stream=1)}
 
 
 class Transformed(Dataset):

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.samples import LabelMaps
 from datamodules.segmentation.domains import Domain
@@ -73,42 +73,32 @@ def tile_centres(label: np.ndarray, classes: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-class ClassUniformOrder(Sampler):
+class ClassUniformOrder:
     """RobustNet's epochs: for every class int(images * share / classes) of its centres, plain images for the rest.
 
     A class's centres are shuffled, and start over where there are too few; which plain images there are is drawn anew
-    every epoch. Yields (image, None) or (image, (row, column)), shuffled; every process its own share of equal length.
+    every epoch. What is read is (image, None) or (image, (row, column)), shuffled. See `sample_order.Order`.
 
     Args:
         images: how many there are, which is also an epoch's length.
         centres: of `class_centres`. classes: how many the label space has.
-        world, rank: how many processes there are, and which this is.
-        seed: the same in all processes.
     """
 
-    def __init__(
-        self, images: int, centres: dict[int, np.ndarray], classes: int, share: float,
-        *, world: int = 1, rank: int = 0, seed: int = 0,
-    ):  # fmt: skip
+    def __init__(self, images: int, centres: dict[int, np.ndarray], classes: int, share: float):
         self.images, self.centres, self.each = images, centres, int(images * share / classes)
-        self.world, self.rank, self.seed, self.epoch = world, rank, seed, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def batches(self, size: int) -> int:
+        return self.images // size
 
-    def __len__(self) -> int:
-        return self.images // self.world
-
-    def __iter__(self) -> Iterator[tuple[int, tuple[int, int] | None]]:
-        draw = np.random.default_rng([self.seed, self.epoch])
+    def epoch(self, keys: Sequence[int], first: int, size: int) -> list[tuple[int, tuple[int, int] | None]]:
+        draw = np.random.default_rng([*keys, first // max(1, self.batches(size))])
         chosen = []
         for centres in self.centres.values():
             turns = [draw.permutation(len(centres)) for _ in range(-(-self.each // len(centres)))]
             for image, row, column in centres[np.concatenate([np.empty(0, int), *turns])[: self.each]].tolist():
                 chosen.append((image, (row, column)))
         chosen += [(int(image), None) for image in draw.permutation(self.images)[: self.images - len(chosen)]]
-        order = draw.permutation(self.images)[: len(self) * self.world]
-        return (chosen[index] for index in order[self.rank :: self.world])
+        return [chosen[index] for index in draw.permutation(self.images)]
 
 
 def _present(label: np.ndarray, classes: int) -> np.ndarray:

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from datamodules.evaluation_data import EvaluationData, shared_seed
+from datamodules.evaluation_data import EvaluationData
 from datamodules.image_files import DataError
+from datamodules.sample_order import Order, Shuffled
 from datamodules.samples import Samples
 from datamodules.segmentation.class_uniform import ClassUniformOrder, class_centres, images_by_class
 from datamodules.segmentation.domains import Domain, open_all, split_of
@@ -127,19 +128,10 @@ class SegmentationData(SegmentationEvaluation):
                 (class_centres if aimed else images_by_class)(domain, self.workers)
 
     def train_dataloader(self) -> DataLoader:
-        samples, order = self._robustnets() if self.augmentation == "robustnet" else self._ours()
-        return DataLoader(
-            samples,
-            self.batch_size,
-            shuffle=order is None,
-            sampler=order,
-            drop_last=True,
-            persistent_workers=self.workers > 0,
-            **self.loading(),
-        )
+        return self.ordered_loader(*(self._robustnets() if self.augmentation == "robustnet" else self._ours()))
 
-    def _ours(self) -> tuple[Dataset, Sampler | None]:
-        """Training samples and their order; None: shuffled."""
+    def _ours(self) -> tuple[Dataset, Order]:
+        """Training samples and their order."""
         if self.class_uniform and self._by_class is None:
             self._by_class = images_by_class(self.source, self.workers)
         samples = TrainSamples(
@@ -148,20 +140,15 @@ class SegmentationData(SegmentationEvaluation):
             self._by_class or {},
             self.class_uniform,
         )
-        world, rank = self.world()
-        order = DistributedSampler(samples, world, rank, seed=shared_seed(), drop_last=True)
-        return samples, order if world > 1 else None
+        return samples, Shuffled(len(samples))
 
-    def _robustnets(self) -> tuple[Dataset, Sampler]:
+    def _robustnets(self) -> tuple[Dataset, Order]:
         if self._by_class is None:
             self._by_class = class_centres(self.source, self.workers) if self.class_uniform else {}
         samples = AimedSamples(self.source.samples, self.height, RobustNetTransform(self.crop, self.augment_colour))
-        world, rank = self.world()
-        classes, share = len(self.source.label_space), self.class_uniform
-        order = ClassUniformOrder(
-            len(samples), self._by_class, classes, share, world=world, rank=rank, seed=shared_seed()
+        return samples, ClassUniformOrder(
+            len(samples), self._by_class, len(self.source.label_space), self.class_uniform
         )
-        return samples, order
 
 
 class Resized:

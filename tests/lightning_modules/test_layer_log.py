@@ -8,9 +8,9 @@ import pytest
 import torch
 import torchvision
 
+from lightning_modules.clock import EndsAt
 from lightning_modules.gates.halves_tracker import MEASURES
 from lightning_modules.gates.tracker import GateMeasures
-from lightning_modules.clock import EndsAt
 from lightning_modules.layer_log import LayerLog, is_drawn, layer_key, steps_between
 from lightning_modules.layer_map import draw_layer_map
 from normshift import convert
