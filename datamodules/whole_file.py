@@ -35,10 +35,10 @@ def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], object],
             partial.unlink()
         raise
     if durable:
-        _settle(path.parent)
+        settle(path.parent)
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Wait until a folder's entries are on the disk; some file systems cannot do this for folders."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)

@@ -32,8 +32,8 @@ class NotFiniteError(ArithmeticError):
 class FiniteTraining(pl.Callback):
     """Raises `NotFiniteError` in all processes at the first loss or gradient that is not finite.
 
-    Weights and running statistics are checked before each evaluation, at the end of each epoch and before a checkpoint is
-    written; in an evaluation the network's output is checked. So the last checkpoint is always finite.
+    Weights and running statistics are checked before each evaluation, at the end of each epoch and before a checkpoint
+    is written; in an evaluation the network's output is checked. So the last checkpoint is always finite.
 
     On a GPU the checks do not interrupt its work: the loss is read while its backward pass runs, and the gradients'
     norms are read one step later. (On a CPU both are read at once, before the optimiser's step.) With 16-mixed

@@ -61,13 +61,6 @@ def read_metrics(part: Path) -> DataFrame | None:
     return whole
 
 
-def set_aside(metrics: Path) -> None:
-    """Rename the metrics file of an interrupted training, because Lightning's logger would overwrite it."""
-    if metrics.exists():
-        count = len(list(metrics.parent.glob("metrics-*.csv")))
-        metrics.rename(metrics.with_name(f"metrics-{count:03d}.csv"))
-
-
 def _read_part(part: Path) -> dict[str, DataFrame]:
     result = read_result(part) or {}
     frames = {

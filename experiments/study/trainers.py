@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import signal
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.study.quiet import quiet_lightning
-from experiments.study.resume.checkpoint_files import SafeCheckpoints, newest
+from experiments.study.resume.checkpoint_files import LAST, PREVIOUS, SafeCheckpoints, newest, set_aside
 from experiments.study.resume.draws import DerivedDraws
 from experiments.study.resume.ended import ENDED, MODEL, restore_ended, write_ended
 from experiments.study.resume.metrics_file import MetricsLog
@@ -96,7 +97,7 @@ def make_trainer(
 
 def progress_file(folder: Path) -> Path:
     """The checkpoint from which a training in this folder continues."""
-    return folder / "checkpoints" / "last.ckpt"
+    return folder / "checkpoints" / LAST
 
 
 def _together(several_losses: bool) -> DDPStrategy:
@@ -134,7 +135,7 @@ def train(
     if run.resume and restore_ended(checkpoints, trainer, module, saving.plan.steps):
         return
     try:
-        trainer.fit(module, data, ckpt_path=newest(checkpoints) if run.resume else None)
+        trainer.fit(module, data, ckpt_path=progress_of(checkpoints, module) if run.resume else None)
         if module.evaluated_at != module.steps:
             trainer.validate(module, data, verbose=False)
         for callback in trainer.callbacks:
@@ -154,9 +155,17 @@ def train(
         write_ended(checkpoints, trainer, module)
 
 
+def progress_of(checkpoints: Path, module: StudyModule) -> Path | None:
+    """The checkpoint from which a training continues; damaged ones are set aside, with a sentence."""
+    if rank_zero_only.rank == 0:
+        for sentence in set_aside(checkpoints):
+            print(sentence, file=sys.stderr, flush=True)
+    return newest(checkpoints, module)
+
+
 def forget_progress(folder: Path) -> None:
     """Remove the checkpoints from which a training continues, when there are results."""
-    for name in ("last.ckpt", "previous.ckpt", ENDED):
+    for name in (LAST, PREVIOUS, ENDED):
         (folder / "checkpoints" / name).unlink(missing_ok=True)
 
 

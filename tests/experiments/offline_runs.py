@@ -1,21 +1,12 @@
-"""Reads what an offline W&B run has left on disk: the `.wandb` file that `wandb sync` sends.
-
-The package has no reader of its own in Python any more. The file is a LevelDB log: a header of seven bytes, then
-blocks of 32 KiB, in them records of a checksum, a length, a type (whole, first, middle, last) and bytes; put together
-these are the protobuf records of `wandb.proto`.
-"""
+"""What an offline W&B run has left on disk, for tests."""
 
 import json
-import struct
 import time
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from wandb.proto import wandb_internal_pb2 as pb
 
-BLOCK = 32768
-WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+from experiments.study.wandb_runs import offline_files
 
 
 def records(folder: Path) -> list[pb.Record]:
@@ -27,32 +18,10 @@ def records(folder: Path) -> list[pb.Record]:
     (file,) = folder.rglob("*.wandb")
     until = time.monotonic() + 60
     while True:
-        try:
-            found = list(_parsed(file.read_bytes()))
-            if any(record.HasField("exit") for record in found) or time.monotonic() > until:
-                return found
-        except (AssertionError, struct.error):  # a record that is written at this moment
-            if time.monotonic() > until:
-                raise
+        found = list(offline_files.records(file))
+        if any(record.HasField("exit") for record in found) or time.monotonic() > until:
+            return found
         time.sleep(0.05)
-
-
-def _parsed(data: bytes) -> Iterator[pb.Record]:
-    assert struct.unpack("<4sHB", data[:7]) == (b":W&B", 0xBEE1, 0)
-    place, whole = 7, b""
-    while place < len(data):
-        if BLOCK - place % BLOCK < 7:  # too little for a header: padding
-            place += BLOCK - place % BLOCK
-            continue
-        checksum, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        piece = data[place + 7 : place + 7 + length]
-        assert len(piece) == length and zlib.crc32(bytes([kind]) + piece) == checksum
-        whole = piece if kind in (WHOLE, FIRST) else whole + piece
-        place += 7 + length
-        if kind in (WHOLE, LAST):
-            record = pb.Record()
-            record.ParseFromString(whole)
-            yield record
 
 
 def history(folder: Path) -> list[dict]:

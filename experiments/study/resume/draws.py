@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 EPOCH, BATCH, FETCH = range(3)
-"""What is drawn: an epoch's order, by loaders that draw it from torch's generator; a batch's step; how the next batch is
-read and moved to the device."""
+"""What is drawn: an epoch's order, by loaders that draw it from torch's generator; in a batch's step; while the next
+batch is read and moved to the device."""
 
 
 class DerivedDraws(pl.Callback):

@@ -1,11 +1,33 @@
-"""Stub until the real one is merged."""
+"""How much a training has logged, which its checkpoint remembers, so that a resumed one logs every row once."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+
+from experiments.study.resume.metrics_file import MetricsLog
+from experiments.study.wandb_runs.rows import logged_rows, restore_rows
 
 
-def logged(trainer):
+def logged(trainer: pl.Trainer) -> dict[str, int]:
+    """The rows of each log; those of metrics.csv are on the disk afterwards. Only the first process has some."""
+    if not trainer.is_global_zero:
+        return {}
+    rows = {}
     for logger in trainer.loggers:
-        logger.save()
-    return {}
+        if isinstance(logger, MetricsLog):
+            rows["metrics"] = logger.experiment.rows()
+        elif isinstance(logger, WandbLogger):
+            rows["wandb"] = logged_rows(logger.experiment)
+    return rows
 
 
-def restore_logs(trainer, state):
-    pass
+def restore_logs(trainer: pl.Trainer, rows: dict[str, int]) -> None:
+    """Continue every log behind the rows that a checkpoint knows of."""
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsLog):
+            logger.experiment.restore(rows.get("metrics", 0))
+        elif isinstance(logger, WandbLogger):
+            restore_rows(logger.experiment, rows.get("wandb", 0))

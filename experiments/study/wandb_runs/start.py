@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -10,6 +11,11 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from datamodules.whole_file import write_whole
+from experiments.study.run_parts import readable
+from experiments.study.wandb_runs.offline_files import rows_logged
+from experiments.study.wandb_runs.rows import Rows
 
 if TYPE_CHECKING:  # loads in seconds; only where something goes there
     import wandb  # slow to import, and --wandb disabled needs none
@@ -24,7 +30,7 @@ _chosen: dict[str, str] = {}  # the resolved mode by requested mode
 
 
 def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> wandb.Run:
-    """A new run in W&B's project normshift, its files below `folder`.
+    """A training's run in W&B's project normshift, its files below `folder`: a new one, or that of the same folder.
 
     A run that cannot start online starts offline; if that fails, too, the training goes on without W&B. A line on
     stderr says so, once.
@@ -38,16 +44,37 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
     folder.mkdir(parents=True, exist_ok=True)
     _own_folders(folder / "wandb")
     settings = wandb.Settings(silent=True, init_timeout=INIT_SECONDS)
+    own = {"project": "normshift", "group": group, "name": name, "dir": folder, "config": about, "settings": settings}
+    own |= {"id": _id_of(folder), "resume": "allow"}
     while True:
         now = _resolved(mode)
         try:
-            return wandb.init(
-                project="normshift", group=group, name=name, dir=folder, mode=now, config=about, settings=settings
-            )
+            run = wandb.init(mode=now, **own)
+            Rows(run, max(run.starting_step, rows_logged(folder, run.id)))
+            return run
         except (wandb.Error, OSError, ValueError) as error:
             if now == "disabled":
                 raise
             _chosen[mode] = _instead("disabled" if now == "offline" else "offline", f"no run can begin ({error})")
+
+
+ID_FILE = "wandb-run.json"
+"""In a training's folder: the id of its W&B run, which it keeps whenever it is resumed."""
+
+
+def _id_of(folder: Path) -> str | None:
+    """The id of a training's run; in a sweep, None: W&B's agent has chosen it."""
+    if os.environ.get("WANDB_SWEEP_ID"):
+        return None
+    import wandb  # slow to import, and --wandb disabled needs none
+
+    file = folder / ID_FILE
+    known = readable(lambda: json.loads(file.read_text(encoding="utf-8"))["id"])
+    if isinstance(known, str):
+        return known
+    new = wandb.util.generate_id()
+    write_whole(file, json.dumps({"id": new}))
+    return new
 
 
 HOME_FOLDERS = {"WANDB_DATA_DIR": "get_data_dir", "WANDB_CACHE_DIR": "get_cache_dir"}
