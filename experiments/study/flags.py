@@ -17,6 +17,7 @@ from simple_parsing import flag as flag  # studies import it from here: `experim
 from experiments.study.bounds import SEEDS, Bounds, check_bounds, fitting
 from experiments.study.endings import UsageError, fail, one_sentence
 from experiments.study.plugins import load_plugins
+from experiments.study.resume.time_limit import seconds_of
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
 from normshift.registry import NORMS
 
@@ -87,6 +88,8 @@ class RunFlags:
         if not self.out.strip():
             raise UsageError("--out: name a folder; . is the current one.")
         check_wandb(self.wandb)
+        if self.time_limit is not None:
+            seconds_of(self.time_limit)
 
 
 def register_plugins(flags) -> None:

@@ -20,8 +20,9 @@ from experiments.reporting.gate_bars import print_gates
 from experiments.reporting.page import write_report
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
+from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.run_folder import RunFolder
-from experiments.study.stops import exit_if_stopped, signals_exit
+from experiments.study.stops import exit_if_stopped, leave, requeue_if_asked, signals_exit
 from experiments.study.tables.chance import without_guessers
 from experiments.study.tables.printed import print_table
 from experiments.study.trainers import end_wandb, forget_progress, make_trainer, train
@@ -34,6 +35,7 @@ from lightning_modules.gates.tracker import GateTracker
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from experiments.study.resume.time_limit import TimeLimit
     from experiments.study.settings import RunSettings
     from experiments.study.tables.table import Table
     from experiments.study.task import Arm, Task
@@ -78,7 +80,7 @@ def run_study(
     def train_one(name: str, seed: int) -> None:
         train_arm(task, by_name[name], seed, folder, run)
 
-    return train_arms(folder, train_one, task.table, run.started)
+    return train_arms(folder, train_one, task.table, run.started, run.time_limit)
 
 
 def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings) -> None:
@@ -115,6 +117,7 @@ def train_arms(
     train_one: Callable[[str, int], None],
     table: Callable[[DataFrame], Table | None],
     started: float,
+    limit: TimeLimit | None = None,
 ) -> DataFrame | None:
     """Train everything that is not finished yet, and print and write the results.
 
@@ -122,6 +125,7 @@ def train_arms(
         train_one: trains and evaluates one arm with one seed, which are its arguments.
         table: makes the closing table of the results.
         started: when the study began, in seconds since the epoch.
+        limit: of the time, before which the study stops.
 
     Returns:
         The results; None on all processes but the first.
@@ -144,8 +148,9 @@ def train_arms(
 
     try:
         with signals_exit():
-            failures = _train_all(folder, train_one, lambda: gather(so_far))
+            failures = _train_all(folder, train_one, lambda: gather(so_far), limit)
     except BaseException as reason:
+        requeue_if_asked()
         if not rank_zero_only.rank:
             _write_results_so_far(folder, lambda: gather(so_far), reason)
         raise
@@ -170,7 +175,9 @@ def _wait_for_each_other() -> None:
         processes.barrier()
 
 
-def _train_all(folder: RunFolder, train_one: Callable[[str, int], None], gather: Callable) -> list[Failure]:
+def _train_all(
+    folder: RunFolder, train_one: Callable[[str, int], None], gather: Callable, limit: TimeLimit | None
+) -> list[Failure]:
     """Train everything that is neither finished nor failed; returns the failures, of this run and of earlier ones."""
     failures: list[Failure] = []
     for seed in folder.seeds:
@@ -180,6 +187,8 @@ def _train_all(folder: RunFolder, train_one: Callable[[str, int], None], gather:
                 continue
             failure = read_failure(folder.path, arm, seed)
             if failure is None:
+                if limit is not None and limit.reached():
+                    leave(TIME_IS_OVER)
                 pl.seed_everything(seed, workers=True, verbose=False)
                 try:
                     train_one(arm, seed)

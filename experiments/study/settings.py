@@ -11,6 +11,7 @@ import torch
 
 from experiments.study.endings import UsageError
 from experiments.study.flags import RunFlags, out_folder, smoke_wandb
+from experiments.study.resume.time_limit import TimeLimit
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class RunSettings:
     data_root: str
     wandb: str  # auto, online, offline or disabled
     started: float  # when the study began, in seconds since the epoch
+    time_limit: TimeLimit | None  # before which it stops
 
     @property
     def world(self) -> int:
@@ -46,6 +48,7 @@ def resolved(flags: RunFlags, study: str) -> RunSettings:
         UsageError: the flags ask for more GPUs than the machine has, or for a precision that the CPU does not support.
     """
     accelerator, count = devices(flags)
+    started = time.time()
     return RunSettings(
         flags=flags,
         study=study,
@@ -61,7 +64,8 @@ def resolved(flags: RunFlags, study: str) -> RunSettings:
         precision=flags.precision,
         data_root=flags.data_root,
         wandb=smoke_wandb(flags) if flags.smoke else flags.wandb,
-        started=time.time(),
+        started=started,
+        time_limit=TimeLimit(flags.time_limit, started) if flags.time_limit else None,
     )
 
 

@@ -21,7 +21,6 @@ from experiments.study.resume.draws import DerivedDraws
 from experiments.study.resume.ended import ENDED, MODEL, restore_ended, write_ended
 from experiments.study.resume.metrics_file import MetricsLog
 from experiments.study.resume.saving import Resuming, SavePlan, Saving
-from experiments.study.resume.slurm import environment_plugins
 from experiments.study.settings import RunSettings
 from experiments.study.stops import stopped
 from experiments.study.task import Pace
@@ -71,10 +70,12 @@ def make_trainer(
         module: what will be trained.
     """
     checkpoints = SafeCheckpoints()
-    plan = SavePlan(progress_file(folder), pace.max_steps, run.flags.save_every, 60 * run.flags.save_minutes)
+    plan = SavePlan(
+        progress_file(folder), pace.max_steps, run.flags.save_every, 60 * run.flags.save_minutes, run.time_limit
+    )
     saving, draws = Saving(plan, checkpoints), DerivedDraws(seed)
     own = _own_callbacks(folder, pace, measure)
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=run.accelerator,
         devices=run.devices,
         num_nodes=run.nodes,
@@ -88,11 +89,14 @@ def make_trainer(
         log_every_n_steps=min(10, pace.epoch_steps),
         logger=[MetricsLog(folder), *_wandb(run.wandb, folder, about)],
         callbacks=[saving, draws, *own, *callbacks, Resuming(saving, draws)],
-        plugins=[checkpoints, *environment_plugins()],
+        plugins=[checkpoints],
         enable_checkpointing=False,  # `Saving` does it
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module distributes samples itself, and evaluates none twice
     )
+    # its handlers would end a training before the checkpoint, and wait for other processes inside a handler
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
 
 
 def progress_file(folder: Path) -> Path:

@@ -28,8 +28,8 @@ class SafeCheckpoints(CheckpointIO):
 
     A file is written under another name in its own folder, waited for until it is on the disk, read back against its
     checksums, and renamed; the last.ckpt of before becomes previous.ckpt. One copy is kept in memory at most: a second
-    save waits for the first. An error of the thread is raised by the next call. (Lightning's AsyncCheckpointIO queues any
-    number of copies, and copies tensors alone: a list that grows while it is written would be torn.)
+    save waits for the first. An error of the thread is raised by the next call. (Lightning's AsyncCheckpointIO queues
+    any number of copies, and copies tensors alone: a list that grows while it is written would be torn.)
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """The state of Lightning's loops in a checkpoint, and how a training continues from it in the middle of an epoch.
 
 Lightning's own state depends on the hook in which it is taken, and restarting from it may repeat or skip a batch, an
-evaluation or the end of an epoch. Here it always says: so many batches of this epoch are done, and nothing is under way.
+evaluation or the end of an epoch. Here it always says how many batches of the epoch are done, and nothing is under way.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ class MetricsFile(ExperimentWriter):
         header, found = _read(self.file) if self.file.exists() else ([], [])
         if len(found) < rows:
             print(
-                f"{self.file} has {len(found)} whole rows, and the training that continues had logged {rows}: the rest is "
-                "missing.",
+                f"{self.file} has {len(found)} whole rows, and the training that continues had logged {rows}: the "
+                "rest is missing.",
                 file=sys.stderr,
                 flush=True,
             )

@@ -5,6 +5,7 @@ It is written at the start of a batch, when all that belongs to the batch before
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,6 @@ from experiments.study.resume.agreement import Agreement
 from experiments.study.resume.checkpoint_files import SafeCheckpoints
 from experiments.study.resume.draws import DerivedDraws
 from experiments.study.resume.logs import logged, restore_logs
-from experiments.study.resume.slurm import REQUEUED, requeue
 from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.resume.time_limit import TimeLimit
 from lightning_modules.study_module import StudyModule
@@ -135,8 +135,13 @@ class Saving(pl.Callback):
         if status > SAVE:
             self.checkpoints.wait()
             trainer.strategy.barrier("saved")  # a process that ends makes torchrun end the others
-            if status == REQUEUED and trainer.is_global_zero:
-                requeue()
+            if status == TIME_IS_OVER and trainer.is_global_zero:
+                print(
+                    f"the time limit of {self.plan.limit.text} is near: stopped at step {module.steps} of "
+                    f"{self.plan.steps}, with a checkpoint.",
+                    file=sys.stderr,
+                    flush=True,
+                )
             stops.leave(status)
 
 
