@@ -86,7 +86,7 @@ def run(flags: Flags) -> DataFrame | None:
     networks = ("depths", "widths", "sizes")
     chosen = picked(flags, study, question, candidates, flags.minival, arm_flags=networks)
     if any(len(group) > 1 for group in candidates.values()) and not begun(flags, study):
-        flags = dataclasses.replace(flags, resume=False)  # it was interrupted before it had chosen all of them
+        flags = dataclasses.replace(flags, resume="no")  # it was interrupted before it had chosen all of them
     return run_costs(flags, study, question, chosen, arm_flags=networks)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as pl
 from torch import Tensor
 
 from lightning_modules.clock import Clock
+from lightning_modules.extension import fault_of_longer, first_other_rate
 from lightning_modules.measures import measure_of
 
 
@@ -71,6 +72,19 @@ class StudyModule(pl.LightningModule):
         By default it is the argument of `keep_evaluation`.
         """
         return self.evaluation
+
+    def fault_of_longer(self, before: Mapping) -> str | None:
+        """Why a shorter training with the hyper-parameters `before` cannot go on as this one, in words; None if it can.
+
+        A task whose training depends on its length in other ways than by the recipe's learning rate overrides this.
+        """
+        return fault_of_longer(before, self.hparams, getattr(self, "recipe", None))
+
+    @property
+    def can_be_longer(self) -> bool:
+        """Whether a training of twice the length would have taken the same steps so far."""
+        recipe = getattr(self, "recipe", None)
+        return recipe is None or first_other_rate(recipe, recipe.longer()) is None
 
     def keep_evaluation(self, evaluation: list) -> None:
         """Set the evaluation that `results` returns; with `select_on`, also select it if it is the best so far."""

@@ -1,6 +1,8 @@
 """The part of a recipe that all tasks share: optimiser, learning rate and schedule."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,10 @@ class TrainingRecipe:
     def base_lr(self) -> float:
         """The highest learning rate, by the linear scaling rule (Goyal et al. 2017) if `lr_batch` is set."""
         return self.lr if self.lr_batch is None else self.lr * self.batch_size / self.lr_batch
+
+    def longer(self) -> TrainingRecipe:
+        """The recipe of a training of twice the length; recipes that count in epochs override this."""
+        return replace(self, max_steps=2 * self.max_steps)
 
     @property
     def milestone_steps(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar, get_type_hints
 
 import yaml
 from simple_parsing import ArgumentParser, DashVariant, SimpleHelpFormatter
+from simple_parsing import field as argument
 from simple_parsing import flag as flag  # studies import it from here: `experiments` must come first, to handle Ctrl-C
 
 from experiments.study.bounds import SEEDS, Bounds, check_bounds, fitting
@@ -61,8 +62,9 @@ class RunFlags:
     """Python files that register your own norms, for --norm (docs/own-norm.md)."""
     wandb: str = "auto"
     """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
-    resume: bool = False
-    """Continue the run in OUT. Finished trainings are kept; an interrupted one continues from its last checkpoint."""
+    resume: str | None = argument(default=None, nargs="?", const="yes")
+    """Continue the run in OUT where it was interrupted: yes (or nothing behind the flag), no, or auto, which also
+    begins a new run. By default auto in a job of a scheduler or under torchrun with restarts, else no."""
     save_every: int | None = None
     """Steps between checkpoints from which an interrupted training continues; by default only time decides."""
     save_minutes: float = 5.0
@@ -88,8 +90,36 @@ class RunFlags:
         if not self.out.strip():
             raise UsageError("--out: name a folder; . is the current one.")
         check_wandb(self.wandb)
+        self.resume = chosen_resume(self.resume)
         if self.time_limit is not None:
             seconds_of(self.time_limit)
+
+
+RESUMES = ("auto", "yes", "no")
+JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+"""Environment variables by which a scheduler's job is known."""
+
+
+def chosen_resume(resume: str | bool | None) -> str:
+    """--resume as one of `RESUMES`."""
+    if resume is None:
+        restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") not in ("", "0")
+        return "auto" if restarts or any(job in os.environ for job in JOBS) else "no"
+    if isinstance(resume, bool):
+        return "yes" if resume else "no"
+    if resume not in RESUMES:
+        raise UsageError(f"--resume {resume}: choose from {', '.join(RESUMES)}.")
+    return resume
+
+
+def holds_run(out: Path) -> bool:
+    """Whether a training has begun in a folder."""
+    return any(out.glob("*-seed*"))
+
+
+def resumes(resume: str | bool, out: Path) -> bool:
+    """Whether a run in this folder is to be continued; `auto` continues what there is."""
+    return resume in (True, "yes") or (resume == "auto" and holds_run(out))
 
 
 def register_plugins(flags) -> None:

@@ -64,6 +64,10 @@ def run_study(
     by_name = {arm.name: arm for arm in task.prepare(arms, run)}
     task.check(list(by_name.values()), run)
     columns = {name: arm.columns for name, arm in by_name.items()}
+
+    def fault_of_longer(name: str, seed: int, before: dict) -> str | None:
+        return task.module(task.of_seed(by_name[name], seed), run).fault_of_longer(before)
+
     folder = RunFolder(
         run.out,
         run.flags,
@@ -74,6 +78,7 @@ def run_study(
         fresh=run.fresh,
         headline=task.headline,
         measures=task.measures,
+        fault_of_longer=fault_of_longer,
     )
     task.check_data(run)
 
@@ -100,7 +105,7 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
         save_examples(examples, folder.path / "examples", arm.name)
         log_outcome(trainer, module, result["results"], examples, result.get("divergence"), task.headline)
         folder.finish(arm.name, seed, result)
-        forget_progress(part)
+        forget_progress(part, module)
         end_wandb(trainer)
 
 

@@ -23,12 +23,12 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.whole_file import write_whole
 from experiments.study.endings import UsageError
-from experiments.study.flags import ABOUT
+from experiments.study.flags import ABOUT, holds_run, resumes
 from experiments.study.run_lock import NAME as LOCK
 from experiments.study.run_lock import locked
 from experiments.study.run_parts import MEASURES_FILE, RESULT, gathered, part_folder, read_result
 from experiments.study.tables.table import Table
-from experiments.study.tables_on_disk import SETTINGS_FILE, settings_in_json
+from experiments.study.tables_on_disk import SETTINGS_FILE, parse_yaml, settings_in_json
 from lightning_modules.measures import measure_of, measures_to_plain
 
 PACKAGES = (
@@ -40,6 +40,11 @@ PACKAGES = (
     "segmentation-models-pytorch",
     "albumentations",
 )
+
+HPARAMS = "hparams.yaml"
+"""Of a training: its hyper-parameters."""
+SHORTER = "result-shorter.json"
+"""The results of a training that is being made longer."""
 
 LOGGED = {"arm", "seed", "step", "epoch", "layer", "depth", "statistic", "label", "value"}
 """Columns of the gathered tables, whose names an arm's columns must not have."""
@@ -60,6 +65,8 @@ class RunFolder:
         fresh: empty OUT first, as for a smoke run.
         headline: the main measure of the results; kept in measures.json, for programs that read the run.
         measures: all measures of the results, and `drop` and `divergence` if the study measures them.
+        fault_of_longer: says why a training, by its arm, seed and earlier hyper-parameters, cannot be made longer; None
+            if it can.
 
     Raises:
         UsageError: an arm's name is no plain file name; OUT cannot be written, or another process writes to it; OUT
@@ -78,6 +85,7 @@ class RunFolder:
         fresh: bool = False,
         headline: str | None = None,
         measures: Sequence[str] = (),
+        fault_of_longer: Callable[[str, int, dict], str | None] = lambda *_: "its task cannot tell",
     ):
         self.path, self.arms = path, arms
         self.headline = None if headline is None else measure_of(headline)
@@ -99,21 +107,21 @@ class RunFolder:
             if key != "resume"
         }
         self._config = config | {"question": question, "command": _command(), **_environment(), **about}
-        self._minutes_before = 0.0
+        self._minutes_before, self._fault_of_longer = 0.0, fault_of_longer
         if rank_zero_only.rank:
             return  # only the first process writes to the folder
         try:
-            self._begin(config, flags.resume, arm_flags, fresh)
+            self._begin(config, resumes(flags.resume, path) and not fresh, arm_flags, fresh)
         except OSError as error:
             raise UsageError(f"--out {path} cannot be written ({error.strerror or error}): choose another.") from error
 
     def _begin(self, config: dict, resume: bool, arm_flags: Collection[str], fresh: bool) -> None:
-        if resume and not any(self.path.glob("*-seed*")):
+        if resume and not holds_run(self.path):
             raise UsageError(f"--resume: there is no run in {self.path}; leave --resume out to start one.")
         self._lock = locked(self.path)  # held until this object is collected or the process ends
         if fresh:
             _empty(self.path)
-        if any(self.path.glob("*-seed*")):
+        if holds_run(self.path):
             self._check(config, resume, arm_flags)
         self._write_config()
         write_whole(self.arms_file, json.dumps(self.arms, indent=1))
@@ -144,6 +152,7 @@ class RunFolder:
         "divergence". What a row holds is the study's choice; numbers and text."""
         self.part(arm, seed).mkdir(parents=True, exist_ok=True)
         write_whole(self.part(arm, seed) / RESULT, json.dumps(result, indent=1))
+        (self.part(arm, seed) / SHORTER).unlink(missing_ok=True)
 
     def gather(self, minutes: float, table: Callable[[pd.DataFrame], Table | None]) -> pd.DataFrame:
         """Write metrics.csv, gates.parquet, results.csv, divergence.csv, table.md, table.json and settings.json.
@@ -204,6 +213,9 @@ class RunFolder:
             known = _mapping(self.arms_file, json.loads, "remove it, and --resume writes it anew from the flags")
             arms = json.loads(json.dumps(self.arms))  # as YAML reads them back
             changed |= {arm: known[arm] for arm in arms if known.get(arm, arms[arm]) != arms[arm]}
+        longer = [key for key in ("max_steps", "epochs") if _is_longer(changed.get(key), config.get(key))]
+        if longer and len(changed) == 1:
+            self._make_longer(longer[0], changed.pop(longer[0]), config[longer[0]])
         if changed:
             was = ", ".join(f"{key} was {value!r}" for key, value in changed.items())
             raise UsageError(
@@ -213,6 +225,29 @@ class RunFolder:
         self._minutes_before = minutes if isinstance(minutes, (int, float)) else 0.0
         of_the_start = ("command", "git", "versions", "minutes")  # until `gather` knows the minutes of this call
         self._config |= {key: written[key] for key in of_the_start if key in written}
+
+    def _make_longer(self, key: str, was: int, now: int) -> None:
+        """Let trainings that are finished go on, from their last checkpoints; their results are kept until then.
+
+        Raises:
+            UsageError: one of them would have been another training from its start.
+        """
+        begun = [(arm, seed) for arm in self.arms for seed in self.seeds if (self.part(arm, seed) / HPARAMS).exists()]
+        for arm, seed in begun:
+            before = _mapping(self.part(arm, seed) / HPARAMS, parse_yaml, f"remove {self.part(arm, seed)}")
+            fault = self._fault_of_longer(arm, seed, before)
+            if fault is not None:
+                raise UsageError(
+                    f"--resume: {key} was {was} and is now {now}, but {arm} cannot be trained longer, since {fault}: "
+                    "repeat the flags or choose another --out."
+                )
+        for arm, seed in begun:
+            if self.is_finished(arm, seed):
+                (self.part(arm, seed) / RESULT).replace(self.part(arm, seed) / SHORTER)
+
+
+def _is_longer(was: object, now: object) -> bool:
+    return isinstance(was, int) and isinstance(now, int) and now > was
 
 
 def _mapping(file: Path, read: Callable[[str], object], remedy: str) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from experiments.study.endings import UsageError
-from experiments.study.flags import RunFlags, out_folder, smoke_wandb
+from experiments.study.flags import RunFlags, out_folder, resumes, smoke_wandb
 from experiments.study.resume.time_limit import TimeLimit
 
 
@@ -49,12 +49,13 @@ def resolved(flags: RunFlags, study: str) -> RunSettings:
     """
     accelerator, count = devices(flags)
     started = time.time()
+    fresh = flags.smoke and "NAME" in flags.out
     return RunSettings(
         flags=flags,
         study=study,
         out=out_folder(flags, study),
-        fresh=flags.smoke and "NAME" in flags.out,
-        resume=flags.resume,
+        fresh=fresh,
+        resume=resumes(flags.resume, out_folder(flags, study)) and not fresh,
         smoke=flags.smoke,
         seeds=range(flags.seed, flags.seed + flags.seeds),
         accelerator=accelerator,

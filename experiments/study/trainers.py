@@ -167,9 +167,12 @@ def progress_of(checkpoints: Path, module: StudyModule) -> Path | None:
     return newest(checkpoints, module)
 
 
-def forget_progress(folder: Path) -> None:
-    """Remove the checkpoints from which a training continues, when there are results."""
-    for name in (LAST, PREVIOUS, ENDED):
+def forget_progress(folder: Path, module: StudyModule) -> None:
+    """Remove the checkpoints from which a training continues, when there are results.
+
+    The last one stays where the training can be made longer.
+    """
+    for name in (PREVIOUS, ENDED) if module.can_be_longer else (LAST, PREVIOUS, ENDED):
         (folder / "checkpoints" / name).unlink(missing_ok=True)
 
 

@@ -75,7 +75,7 @@ def picked(
     arms = {name: arm for group in candidates.values() if len(group) > 1 for name, arm in group.items()}
     own = dataclasses.replace(flags, seeds=1, out=f"{flags.out}{SUFFIX}")
     if arms:
-        if begun(flags, study) and not flags.resume and not flags.smoke:
+        if begun(flags, study) and flags.resume == "no" and not flags.smoke:
             raise UsageError(f"{out_folder(flags, study)} already holds a run: pass --resume, or another --out.")
         try:
             run_arms(own, study, question, arms, candidates_table, opened=Minival(own, share), arm_flags=arm_flags)

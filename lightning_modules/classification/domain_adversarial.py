@@ -7,6 +7,7 @@ only, to generalise to a domain that is not seen in training.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,16 @@ class DomainAdversarialModule(_WithFeatures):
         self.log("train/loss", class_loss.detach(), prog_bar=True)
         self.log_dict({"train/domain_loss": domain_loss.detach(), "train/domain_accuracy": right})
         return class_loss + domain_loss
+
+    def fault_of_longer(self, before: Mapping) -> str | None:
+        by_length = (
+            None if self.recipe.reversal_steps else "the strength of its reversed gradient depends on its length"
+        )
+        return super().fault_of_longer(before) or by_length
+
+    @property
+    def can_be_longer(self) -> bool:
+        return super().can_be_longer and bool(self.recipe.reversal_steps)
 
     def _progress(self) -> float:
         return self.steps / (10 * self.recipe.reversal_steps if self.recipe.reversal_steps else self.recipe.max_steps)

@@ -100,6 +100,9 @@ class ClassificationRecipe(TrainingRecipe):
             warmup_epochs=self.warmup_epochs * share,
         )
 
+    def longer(self) -> ClassificationRecipe:
+        return self.lasting(2 * self.epochs)
+
     def fitted(self, images: int, max_steps: int | None = None, evaluations: int = 5) -> ClassificationRecipe:
         """The recipe for a number of training images; without `keep_last`, incomplete batches are left out.
 

@@ -1,1 +1,1 @@
-"""A training that is interrupted at any moment continues exactly: what is saved, when, where and how it is read back."""
+"""A training that is interrupted at any moment continues exactly: what is saved, when, where and how it is restored."""
