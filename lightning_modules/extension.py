@@ -9,7 +9,7 @@ from lightning_modules.optimization import rate_factor
 from lightning_modules.training_recipe import TrainingRecipe
 
 LENGTHS = {"max_steps", "epochs", "milestones", "warmup_epochs"}
-"""Parts of recipes that say how long a training is, or move with its length; they act through the learning rate alone."""
+"""Parts of recipes that say how long a training is, or move with it; they act through the learning rate alone."""
 
 
 def fault_of_longer(before: Mapping, now: Mapping, recipe: TrainingRecipe | None) -> str | None:
