@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,10 +141,8 @@ def kill(process: subprocess.Popen, dice: random.Random) -> None:
         victims = [process.pid] if dice.random() < 0.5 else family
     for victim in victims:
         end(victim)
-    try:
-        process.wait(90)  # torchrun ends the other processes, and says so
-    except subprocess.TimeoutExpired:
-        pass
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(90)  # torchrun ends the other processes
     for one in family:
         end(one)
     process.wait()
@@ -151,10 +150,8 @@ def kill(process: subprocess.Popen, dice: random.Random) -> None:
 
 
 def end(process: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def descendants(parent: int) -> list[int]:
@@ -169,7 +166,7 @@ def descendants(parent: int) -> list[int]:
 
 
 def tried(configuration: Configuration, kills: int, folder: Path, seed: int) -> Trial:
-    """Interrupt a study until it has been killed often enough, and compare it; its run begins anew where it ends early."""
+    """Interrupt a study until it has been killed often enough, and compare it; what has ended begins anew."""
     dice, trial = random.Random(f"{seed} {configuration.name}"), Trial(configuration)
     name = "".join(letter if letter.isalnum() else "-" for letter in configuration.name)
     whole = folder / f"{name}-whole"
@@ -237,7 +234,7 @@ def differences(whole: Path, other: Path) -> list[str]:
 def table(trials: list[Trial]) -> str:
     """The trials in Markdown."""
     rows = [
-        "| study | processes | workers | checkpoint every | kills | starts | |",
+        "| study | processes | workers | saved every | kills | starts | |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for trial in trials:
