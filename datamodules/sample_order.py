@@ -187,13 +187,31 @@ class Seeded(Dataset):
             torch.default_generator.set_state(before)
 
 
+GOLDEN = 0x9E3779B97F4A7C15
+"""The step of SplitMix64 (Steele et al., OOPSLA 2014), whose output function `_scrambled` is."""
+
+
+def derived_seed(*keys: int) -> int:
+    """A seed in [0, 2^63) that differs wherever one of the keys does."""
+    state = 0
+    for key in keys:
+        state = _scrambled((state + key + GOLDEN) % 2**64)
+    return state >> 1
+
+
 def sample_seeds(keys: Sequence[int], count: int) -> np.ndarray:
-    """Seeds of the samples of an epoch, int64 (count,), not negative: SplitMix64 (Steele et al., OOPSLA 2014)."""
-    start = np.random.SeedSequence(keys).generate_state(1, np.uint64)
-    z = start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+    """Seeds of the samples of an epoch, int64 (count,), in [0, 2^63): SplitMix64 from a start that the keys decide."""
+    places = np.arange(1, count + 1, dtype=np.uint64)
+    return (_scrambled(np.uint64(derived_seed(*keys)) + places * np.uint64(GOLDEN)) >> np.uint64(1)).astype(np.int64)
+
+
+def _scrambled(state):
+    """SplitMix64's output for a state: a Python integer, or uint64 of NumPy, whose products wrap by themselves."""
+    kind = type(state) if isinstance(state, int) else np.uint64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        state = (state ^ (state >> kind(shift))) * kind(factor)
+        state = state % 2**64 if kind is int else state
+    return state ^ (state >> kind(31))
 
 
 def is_exact(loader: object) -> bool:

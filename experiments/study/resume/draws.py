@@ -8,6 +8,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from datamodules.sample_order import derived_seed
+
 EPOCH, BATCH, FETCH = range(3)
 """What is drawn: an epoch's order, by loaders that draw it from torch's generator; in a batch's step; while the next
 batch is read and moved to the device."""
@@ -47,10 +49,9 @@ class DerivedDraws(pl.Callback):
         self._seed(trainer, module, FETCH, trainer.current_epoch, batch_idx)
 
     def _seed(self, trainer: pl.Trainer, module: pl.LightningModule, what: int, epoch: int, batch: int = 0) -> None:
-        position = (self.seed, what, epoch, batch, trainer.global_rank)
-        state = int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
-        random.seed(state)
-        np.random.seed(state % 2**32)
-        torch.default_generator.manual_seed(state % 2**63)  # `torch.manual_seed` takes a hundred times as long
+        seed = derived_seed(self.seed, what, epoch, batch, trainer.global_rank)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` takes a hundred times as long
         if module.device.type == "cuda":
-            torch.cuda.manual_seed(state % 2**63)
+            torch.cuda.manual_seed(seed)
