@@ -1,6 +1,7 @@
 """Progress as lines of text, for logs, which cannot show a progress bar."""
 
 import time
+from collections.abc import Callable
 
 import pytorch_lightning as pl
 
@@ -15,10 +16,13 @@ class EvaluationLine(pl.Callback):
         name: the beginning of the line.
         measure: name of the measure, which is logged as DOMAIN/MEASURE.
         steps: number of steps of the whole training; by default the trainer's `max_steps`.
+        left: says how much time is left.
     """
 
-    def __init__(self, name: str, measure: str = "miou", steps: int | None = None):
-        self.name, self.measure, self.steps, self.started = name, measure, steps, time.monotonic()
+    def __init__(
+        self, name: str, measure: str = "miou", steps: int | None = None, left: Callable[[], str] = lambda: ""
+    ):
+        self.name, self.measure, self.steps, self.started, self.left = name, measure, steps, time.monotonic(), left
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -28,4 +32,6 @@ class EvaluationLine(pl.Callback):
             evaluated = ", ".join(f"{domain} {measure.text(score)}" for domain, score in scores.items())
             seconds = time.monotonic() - self.started
             step = f"step {steps_of(trainer, module)} of {self.steps or trainer.max_steps}"
-            print(f"{self.name}: {step}, {measure.label} {evaluated} ({seconds:.0f} s)", flush=True)
+            left = self.left()
+            took = f"{seconds:.0f} s{'; ' * bool(left)}{left}"
+            print(f"{self.name}: {step}, {measure.label} {evaluated} ({took})", flush=True)

@@ -25,6 +25,7 @@ from experiments.study.run_folder import RunFolder
 from experiments.study.stops import exit_if_stopped, leave, requeue_if_asked, signals_exit
 from experiments.study.tables.chance import without_guessers
 from experiments.study.tables.printed import print_table
+from experiments.study.time_left import Timekeeper, TimeLeft, Training
 from experiments.study.trainers import end_wandb, forget_progress, make_trainer, train
 from experiments.study.wandb_runs.outcome import log_outcome
 from lightning_modules.examples import save_examples
@@ -82,13 +83,22 @@ def run_study(
     )
     task.check_data(run)
 
+    time_left = TimeLeft(
+        [
+            Training.of(name, seed, task.pace(task.of_seed(arm, seed), run))
+            for seed in run.seeds
+            for name, arm in by_name.items()
+            if not folder.is_finished(name, seed)
+        ]
+    )
+
     def train_one(name: str, seed: int) -> None:
-        train_arm(task, by_name[name], seed, folder, run)
+        train_arm(task, by_name[name], seed, folder, run, time_left)
 
     return train_arms(folder, train_one, task.table, run.started, run.time_limit)
 
 
-def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings) -> None:
+def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings, time_left: TimeLeft) -> None:
     """Train one arm with one seed, evaluate it, and write its results into the folder."""
     part, columns = folder.part(arm.name, seed), {"arm": arm.name, **arm.columns, "seed": seed}
     arm = task.of_seed(arm, seed)
@@ -96,7 +106,9 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
     data.seed = seed
     callbacks = [*task.callbacks(arm, run), GateTracker(part, columns), HalvesTracker()]
     about = columns | task.settings(arm, run)
-    trainer = make_trainer(run, part, task.pace(arm, run), callbacks, about, task.headline, seed, module)
+    pace = task.pace(arm, run)
+    keeper = Timekeeper(time_left, Training.of(arm.name, seed, pace))
+    trainer = make_trainer(run, part, pace, callbacks, about, task.headline, seed, module, keeper)
     train(trainer, module, data, part, run)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
@@ -107,6 +119,7 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
         folder.finish(arm.name, seed, result)
         forget_progress(part, module)
         end_wandb(trainer)
+    keeper.ended()
 
 
 def evaluated(

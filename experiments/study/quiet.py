@@ -10,6 +10,8 @@ ADVICE = (
     "Experiment logs directory",
     "Checkpoint directory",
     "There is a wandb run already in progress",
+    "The `srun` command is available",  # a study may well be tried outside of a job
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the order of samples allows it
 )
 
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
@@ -24,6 +24,8 @@ from experiments.study.resume.saving import Resuming, SavePlan, Saving
 from experiments.study.settings import RunSettings
 from experiments.study.stops import stopped
 from experiments.study.task import Pace
+from experiments.study.time_left import Timekeeper
+from experiments.study.training_bar import TrainingBar
 from experiments.study.wandb_runs.start import start_wandb
 from lightning_modules.clock import EndsAt
 from lightning_modules.evaluation_line import EvaluationLine
@@ -58,7 +60,7 @@ class EndsOthers(pl.Callback):
 
 def make_trainer(
     run: RunSettings, folder: Path, pace: Pace, callbacks: list[pl.Callback], about: dict, measure: str, seed: int,
-    module: StudyModule,
+    module: StudyModule, keeper: Timekeeper,
 ) -> pl.Trainer:  # fmt: skip
     """A trainer that logs to FOLDER/metrics.csv and to W&B, and saves to FOLDER/checkpoints/last.ckpt.
 
@@ -68,13 +70,14 @@ def make_trainer(
         measure: the one that is printed after each evaluation.
         seed: of the training.
         module: what will be trained.
+        keeper: measures its time.
     """
     checkpoints = SafeCheckpoints()
     plan = SavePlan(
         progress_file(folder), pace.max_steps, run.flags.save_every, 60 * run.flags.save_minutes, run.time_limit
     )
     saving, draws = Saving(plan, checkpoints), DerivedDraws(seed)
-    own = _own_callbacks(folder, pace, measure)
+    own = _own_callbacks(folder, pace, measure, keeper)
     trainer = pl.Trainer(
         accelerator=run.accelerator,
         devices=run.devices,
@@ -92,6 +95,7 @@ def make_trainer(
         plugins=[checkpoints],
         enable_checkpointing=False,  # `Saving` does it
         enable_model_summary=False,
+        enable_progress_bar=False,  # `TrainingBar` is one
         use_distributed_sampler=False,  # the data module distributes samples itself, and evaluates none twice
     )
     # its handlers would end a training before the checkpoint, and wait for other processes inside a handler
@@ -109,12 +113,13 @@ def _together(several_losses: bool) -> DDPStrategy:
     return DDPStrategy(timeout=timedelta(days=1), find_unused_parameters=several_losses)
 
 
-def _own_callbacks(folder: Path, pace: Pace, measure: str) -> list[pl.Callback]:
+def _own_callbacks(folder: Path, pace: Pace, measure: str, keeper: Timekeeper) -> list[pl.Callback]:
     """The callbacks of every training."""
     return [
         LearningRateMonitor("step"),
-        RichProgressBar(),
-        EvaluationLine(folder.name, measure, pace.max_steps),
+        keeper,
+        TrainingBar(folder.name, pace.max_steps, keeper.left),
+        EvaluationLine(folder.name, measure, pace.max_steps, keeper.left),
         EndsOthers(),
         EndsAt(pace.max_steps),
         SharedBuffers(),

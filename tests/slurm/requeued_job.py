@@ -79,7 +79,9 @@ class Slurm:
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
         ports = {"port": _free_port(), "other_port": _free_port()}
-        text = CONFIGURATION.format(folder=self.folder, host=socket.gethostname().split(".")[0], cores=os.cpu_count(), **ports)
+        text = CONFIGURATION.format(
+            folder=self.folder, host=socket.gethostname().split(".")[0], cores=os.cpu_count(), **ports
+        )
         configuration = self.folder / "slurm.conf"
         configuration.write_text(text)
         os.environ["SLURM_CONF"] = str(configuration)
@@ -138,7 +140,9 @@ def submitted(slurm: Slurm, epochs: int, minutes: int, seconds: int) -> tuple[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--by-time", action="store_true", help="let SLURM send the signal before the job's time is over")
+    parser.add_argument(
+        "--by-time", action="store_true", help="let SLURM send the signal before the job's time is over"
+    )
     by_time = parser.parse_args().by_time
     if missing():
         raise SystemExit(f"this test needs {', '.join(missing())}: apt-get install {' '.join(PACKAGES)}")
@@ -171,7 +175,11 @@ def follow(slurm: Slurm, by_time: bool) -> None:
         say("it is signalled, as SLURM does before the end of a job's time")
     wait_until(lambda: f"SLURM starts job {job} again" in log(), 300, "word of the requeue")
     say("it has written a checkpoint and asked to be started again")
-    wait_until(lambda: slurm("squeue", "--noheader", "--format=%T") == "RUNNING" and "report:" not in log(), 120, "second start")
+    wait_until(
+        lambda: slurm("squeue", "--noheader", "--format=%T") == "RUNNING" and "report:" not in log(),
+        120,
+        "second start",
+    )
     say("it runs again")
     wait_until(lambda: (run / "sn-seed0" / "result.json").exists(), 600, "result")
     wait_until(lambda: not slurm("squeue", "--noheader"), 120, "end of the job")
