@@ -8,7 +8,7 @@ STUDY = $(RUN) experiments/seg_gta2city.py --source streets-game --target street
 
 SHAPES = --seeds 3 --out runs/shapes-
 
-.PHONY: demo test test-slow lint docs table shapes gates notebooks setup
+.PHONY: demo test test-slow test-slurm lint docs table shapes gates notebooks setup
 
 demo: setup  ## the segmentation study on the embedded streets: a table, and runs/demo-*/report.html
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -19,6 +19,9 @@ test: setup  ## the tests, in a few minutes
 
 test-slow: setup  ## the tests that take longer, or several processes
 	$(RUN) -m pytest -m slow
+
+test-slurm: setup  ## a study as the job of a real SLURM, as root; Debian: slurmctld slurmd slurm-client munge
+	$(RUN) tests/slurm/requeued_job.py
 
 lint: setup  ## style and types
 	$(RUN) -m ruff check .

@@ -3,8 +3,8 @@
     make test-slurm
 
 It starts munged, slurmctld and slurmd for this machine in a temporary folder, as root, and ends them afterwards. They
-are Debian's packages slurmctld, slurmd, slurm-client and munge. With `--by-time` SLURM sends the signal by itself, before
-the job's time is over, which takes some minutes; else `scancel` sends it as soon as the training has begun.
+are Debian's packages slurmctld, slurmd, slurm-client and munge. With `--by-time` SLURM sends the signal by itself,
+before the job's time is over, which takes some minutes; else `scancel` sends it as soon as the training has begun.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ def submitted(slurm: Slurm, epochs: int, minutes: int, seconds: int) -> tuple[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--by-time", action="store_true", help="let SLURM send the signal before the job's time is over"
-    )
+    parser.add_argument("--by-time", action="store_true", help="let SLURM send the signal")
     by_time = parser.parse_args().by_time
     if missing():
         raise SystemExit(f"this test needs {', '.join(missing())}: apt-get install {' '.join(PACKAGES)}")
