@@ -79,8 +79,12 @@ CONFIGURATIONS = [
     Configuration("seg bn", f"{SEGMENTATION} --norm bn ibn-a", workers=1, every=1),
     Configuration("seg sn", f"{SEGMENTATION} --norm sn ibn-b", workers=4, every=3),
     Configuration("seg bin", f"{SEGMENTATION} --norm bin bn", workers=0, every=7),
-    Configuration("seg sn, two processes", f"{SEGMENTATION} --norm sn bn", workers=1, every=3, processes=2),
-    Configuration("seg bin, two processes", f"{SEGMENTATION} --norm bin bn", workers=0, every=1, processes=2),
+    Configuration(
+        "seg sn, two processes", f"{SEGMENTATION} --norm sn bn --batch-size 4", workers=1, every=3, processes=2
+    ),
+    Configuration(
+        "seg bin, two processes", f"{SEGMENTATION} --norm bin bn --batch-size 4", workers=0, every=1, processes=2
+    ),
 ]
 
 

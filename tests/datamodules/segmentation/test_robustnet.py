@@ -222,12 +222,9 @@ def test_an_epoch_is_put_together_as_published():
     counts = [12109, 11833, 12301, 10854, 8811, 11928, 7891, 5921, 12132, 11549, 12131, 10691, 986, 10501, 6711, 1861,
               493, 1211, 168]  # fmt: skip
     centres = {c: np.stack([rng.permutation(12_388)[:n], np.full(n, c), np.arange(n)], 1) for c, n in enumerate(counts)}
-    order = ClassUniformOrder(12_388, centres, 19, 0.5, seed=3)
-    epochs = []
-    for epoch in (0, 1, 0):
-        order.set_epoch(epoch)
-        epochs.append(list(order))
-    assert epochs[0] == epochs[2] != epochs[1] and len(order) == len(epochs[0]) == 12_388
+    order = ClassUniformOrder(12_388, centres, 19, 0.5)
+    epochs = [order.epoch((3,), first, 1) for first in (0, 12_388, 0)]
+    assert epochs[0] == epochs[2] != epochs[1] and order.batches(1) == len(epochs[0]) == 12_388
     aimed = [aim for _, aim in epochs[0] if aim is not None]
     assert np.bincount([row for row, _ in aimed]).tolist() == [326] * 19
     plain = [image for image, aim in epochs[0] if aim is None]
@@ -237,18 +234,9 @@ def test_an_epoch_is_put_together_as_published():
     assert any(aim for _, aim in epochs[0][:20]) and any(aim is None for _, aim in epochs[0][:20])  # mixed
 
 
-def test_processes_share_an_epoch():
-    centres = {c: np.array([[c, 1, 1]]) for c in range(19)}
-    shares = [list(ClassUniformOrder(101, centres, 19, 0.5, world=4, rank=rank)) for rank in range(4)]
-    assert [len(share) for share in shares] == [25] * 4
-    whole = list(ClassUniformOrder(101, centres, 19, 0.5))
-    drawn = sorted(str(one) for share in shares for one in share)
-    assert drawn == sorted(map(str, whole[:100])) and sum(aim is not None for _, aim in whole) == 19 * 2
-
-
 def test_without_a_share_or_centres_every_image_comes_once():
     for centres, share in (({}, 0.5), ({0: np.array([[1, 2, 3]])}, 0.0)):
-        assert sorted(ClassUniformOrder(30, centres, 19, share)) == [(i, None) for i in range(30)]
+        assert sorted(ClassUniformOrder(30, centres, 19, share).epoch((0,), 0, 1)) == [(i, None) for i in range(30)]
 
 
 # ---------------------------------------------------------------------------------------------------- the data module

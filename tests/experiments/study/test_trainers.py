@@ -5,21 +5,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 from experiments.study import stops
-from experiments.study.trainers import EndsOthers, OwnDraws
-
-
-@pytest.mark.parametrize("rank", [0, 1, 7])
-def test_processes_draw_apart_and_shuffle_alike(rank):
-    torch.manual_seed(3)
-    first = torch.rand(4)
-    torch.manual_seed(3)  # Lightning gives every process the same seed when it starts them
-    OwnDraws().on_train_start(SimpleNamespace(global_rank=rank), None)
-    assert torch.equal(torch.rand(4), first) == (rank == 0)
-    assert torch.initial_seed() % 10_007 == 3  # by which the samplers share out one order
+from experiments.study.trainers import EndsOthers
 
 
 def test_processes_that_lightning_has_started_end_with_the_first_one(monkeypatch):
