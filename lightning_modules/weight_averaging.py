@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytorch_lightning as pl
 import torch
@@ -93,6 +94,15 @@ class AveragedWeights(WeightAveraging):
         if trainer.world_size > 1 and self.network is not None:
             share_buffers(self.network)
         super().on_validation_epoch_start(trainer, module)
+
+    @contextmanager
+    def in_module(self, module: pl.LightningModule) -> Iterator[None]:
+        """Within it the module has the averaged weights and buffers."""
+        self._swap_models(module)
+        try:
+            yield
+        finally:
+            self._swap_models(module)
 
     def put_in_place(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """After the training, copy the average into the module."""

@@ -19,6 +19,7 @@ from experiments.study.quiet import quiet_lightning
 from experiments.study.resume.checkpoint_files import LAST, PREVIOUS, SafeCheckpoints, newest, set_aside
 from experiments.study.resume.draws import DerivedDraws
 from experiments.study.resume.ended import ENDED, MODEL, restore_ended, write_ended
+from experiments.study.resume.kept import KeptNetworks
 from experiments.study.resume.metrics_file import MetricsLog
 from experiments.study.resume.saving import Resuming, SavePlan, Saving
 from experiments.study.settings import RunSettings
@@ -77,6 +78,7 @@ def make_trainer(
         progress_file(folder), pace.max_steps, run.flags.save_every, 60 * run.flags.save_minutes, run.time_limit
     )
     saving, draws = Saving(plan, checkpoints), DerivedDraws(seed)
+    kept = KeptNetworks(plan.file.parent, run.flags.keep_best, run.flags.keep_every)
     own = _own_callbacks(folder, pace, measure, keeper)
     trainer = pl.Trainer(
         accelerator=run.accelerator,
@@ -91,7 +93,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, pace.epoch_steps),
         logger=[MetricsLog(folder), *_wandb(run.wandb, folder, about)],
-        callbacks=[saving, draws, *own, *callbacks, Resuming(saving, draws)],
+        callbacks=[saving, draws, *own, *callbacks, kept, Resuming(saving, draws)],
         plugins=[checkpoints],
         enable_checkpointing=False,  # `Saving` does it
         enable_model_summary=False,
