@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning_fabric.plugins import CheckpointIO
@@ -102,7 +102,7 @@ def write_checkpoint(checkpoint: dict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     try:
-        write_whole(new, lambda opened: torch.save(checkpoint, opened))
+        write_whole(new, lambda opened: _save(checkpoint, opened))
         if fault := damage(new):
             raise OSError(f"{path} was written and {fault} when it is read back: the disk may be failing")
         if path.name == LAST and path.exists():
@@ -112,6 +112,15 @@ def write_checkpoint(checkpoint: dict, path: Path) -> None:
     except BaseException:
         with suppress(OSError):
             new.unlink()
+        raise
+
+
+def _save(checkpoint: dict, opened: BinaryIO) -> None:
+    try:
+        torch.save(checkpoint, opened)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch hides a full disk behind an error of its own
+            raise error.__context__ from error
         raise
 
 
