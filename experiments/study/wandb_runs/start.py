@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import sys
 from pathlib import Path
@@ -66,13 +67,11 @@ def _id_of(folder: Path) -> str | None:
     """The id of a training's run; in a sweep, None: W&B's agent has chosen it."""
     if os.environ.get("WANDB_SWEEP_ID"):
         return None
-    import wandb  # slow to import, and --wandb disabled needs none
-
     file = folder / ID_FILE
     known = readable(lambda: json.loads(file.read_text(encoding="utf-8"))["id"])
     if isinstance(known, str):
         return known
-    new = wandb.util.generate_id()
+    new = secrets.token_hex(6)  # no seed decides it: two runs must not share one
     write_whole(file, json.dumps({"id": new}))
     return new
 

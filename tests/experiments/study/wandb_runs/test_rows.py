@@ -1,0 +1,91 @@
+"""One W&B run for a training, whatever interrupts it, with every row once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.study.wandb_runs.offline_files import records, rows_logged
+from experiments.study.wandb_runs.rows import Rows, logged_rows, restore_rows
+
+ROOT = Path(__file__).parents[4]
+LINE = (
+    "--data shapes/photo --norm sn --recipe laptop --backbone cifar_resnet8 --images 100 --batch-size 20 --epochs 8 "
+    "--workers 0 --gpus 0 --wandb offline --save-every 3 --resume auto"
+)
+
+
+NUMBERS = ("trainer/", "train/", "lr", "shapes/", "gates/", "layers/", "final/")
+
+
+class Run:
+    def __init__(self):
+        self.rows: dict[int, dict] = {}
+
+    def log(self, data: dict, step: int, commit: bool) -> None:
+        assert commit and step not in self.rows and step == max(self.rows, default=step - 1) + 1
+        self.rows[step] = data
+
+
+def test_rows_that_the_run_has_are_dropped():
+    """Five rows are logged; the checkpoint knows of two, the run of four."""
+    first, data = Run(), [{"loss": value} for value in range(7)]
+    Rows(first, 0)
+    for row in data[:2]:
+        first.log(row)
+    assert logged_rows(first) == 2
+    second = Run()
+    second.rows = dict(enumerate(data[:4]))
+    rows = Rows(second, 4)
+    restore_rows(second, 2)
+    for row in data[2:]:
+        second.log(row)
+    assert second.rows == dict(enumerate(data)) and rows.number == logged_rows(second) == 7
+
+
+def parts(run: Path) -> list[Path]:
+    """The offline parts of the W&B run of a training, in the order of their making."""
+    return sorted(run.glob("*-seed0/wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_ctime)
+
+
+def history(file: Path) -> dict[int, dict]:
+    """The numbers of each row of a part, by the row's number; what W&B keeps as files is left out, and times."""
+    rows = {}
+    for record in records(file):
+        if record.HasField("history"):
+            items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            names = [name for name, value in items.items() if value.strip("-").replace(".", "").isalnum()]
+            rows[record.history.step.num] = {name: items[name] for name in names if name.startswith(NUMBERS)}
+    return rows
+
+
+@pytest.mark.slow
+def test_a_killed_training_has_one_run_with_every_row_once(tmp_path):
+    line = [sys.executable, str(ROOT / "experiments" / "cls_imagenet.py"), *LINE.split()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for name, kills in (("whole", 0), ("run", 2)):
+        for kill in range(kills + 1):
+            with (tmp_path / f"{name}.log").open("w") as log:
+                command = [*line, "--out", str(tmp_path / name)]
+                process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+                while kill < kills and process.poll() is None:
+                    if f"step {10 * (kill + 1)} of 40" in (tmp_path / f"{name}.log").read_text():
+                        process.send_signal(signal.SIGKILL)
+                    time.sleep(0.02)
+                assert process.wait() == (-signal.SIGKILL if kill < kills else 0)
+    (alone,), several = parts(tmp_path / "whole"), parts(tmp_path / "run")
+    assert len(several) == 3 and len({file.name for file in several}) == 1  # one run, in three parts
+    together: dict[int, dict] = {}
+    for file in several:
+        found = history(file)
+        assert not together.keys() & found.keys()  # no row twice
+        together |= found
+    assert together == history(alone)
+    training = tmp_path / "run" / "sn-seed0"
+    identity = json.loads((training / "wandb-run.json").read_text())["id"]
+    assert rows_logged(training, identity) == len(together) == max(together) + 1
