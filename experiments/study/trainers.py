@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -17,13 +15,13 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.study.quiet import quiet_lightning
 from experiments.study.resume.checkpoint_files import LAST, PREVIOUS, SafeCheckpoints, newest, set_aside
+from experiments.study.resume.dead_processes import EndsTogether
 from experiments.study.resume.draws import DerivedDraws
 from experiments.study.resume.ended import ENDED, MODEL, restore_ended, write_ended
 from experiments.study.resume.kept import KeptNetworks
 from experiments.study.resume.metrics_file import MetricsLog
 from experiments.study.resume.saving import Resuming, SavePlan, Saving
 from experiments.study.settings import RunSettings
-from experiments.study.stops import stopped
 from experiments.study.task import Pace
 from experiments.study.time_left import Timekeeper
 from experiments.study.training_bar import TrainingBar
@@ -36,27 +34,6 @@ from lightning_modules.study_module import StudyModule
 from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
 
 quiet_lightning()
-
-
-class EndsOthers(pl.Callback):
-    """When a signal stops the first process, also end the processes that Lightning started.
-
-    They would wait for it inside a collective operation, where no signal reaches them. Lightning's observer must not
-    watch them: it would kill this process, which writes the report of the results so far, when one of them ends.
-    """
-
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.strategy.launcher is not None:
-            atexit.register(self._end, trainer.strategy.launcher)  # a signal may also come after the training
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, error: BaseException) -> None:
-        self._end(trainer.strategy.launcher)
-
-    @staticmethod
-    def _end(launcher) -> None:
-        if stopped() is not None and getattr(launcher, "procs", None):
-            launcher.kill(signal.SIGKILL)
-            launcher.procs.clear()
 
 
 def make_trainer(
@@ -122,7 +99,7 @@ def _own_callbacks(folder: Path, pace: Pace, measure: str, keeper: Timekeeper) -
         keeper,
         TrainingBar(folder.name, pace.max_steps, keeper.left),
         EvaluationLine(folder.name, measure, pace.max_steps, keeper.left),
-        EndsOthers(),
+        EndsTogether(),
         EndsAt(pace.max_steps),
         SharedBuffers(),
         FiniteTraining(),
