@@ -18,8 +18,10 @@ from experiments.study.resume.checkpoint_files import LAST, PREVIOUS, SafeCheckp
 from experiments.study.resume.dead_processes import EndsTogether
 from experiments.study.resume.draws import DerivedDraws
 from experiments.study.resume.ended import ENDED, MODEL, restore_ended, write_ended
+from experiments.study.resume.gradient_buckets import SameBuckets
 from experiments.study.resume.kept import KeptNetworks
 from experiments.study.resume.metrics_file import MetricsLog
+from experiments.study.resume.restarts import join_round
 from experiments.study.resume.saving import Resuming, SavePlan, Saving
 from experiments.study.settings import RunSettings
 from experiments.study.task import Pace
@@ -61,7 +63,7 @@ def make_trainer(
         accelerator=run.accelerator,
         devices=run.devices,
         num_nodes=run.nodes,
-        strategy=_together(several_losses=not module.automatic_optimization) if run.world > 1 else "auto",
+        strategy=_together(not module.automatic_optimization, run.accelerator == "gpu") if run.world > 1 else "auto",
         precision=run.precision,
         max_epochs=math.ceil(pace.max_steps / pace.epoch_steps),
         limit_train_batches=pace.epoch_steps * pace.accumulate * module.batches_per_step,
@@ -87,9 +89,11 @@ def progress_file(folder: Path) -> Path:
     return folder / "checkpoints" / LAST
 
 
-def _together(several_losses: bool) -> DDPStrategy:
+def _together(several_losses: bool, gpu: bool) -> DDPStrategy:
     """Processes that share each batch. One may evaluate for hours while the others wait, hence the long timeout."""
-    return DDPStrategy(timeout=timedelta(days=1), find_unused_parameters=several_losses)
+    timeout = timedelta(days=1)
+    join_round(timeout, gpu)
+    return DDPStrategy(timeout=timeout, find_unused_parameters=several_losses)
 
 
 def _own_callbacks(folder: Path, pace: Pace, measure: str, keeper: Timekeeper) -> list[pl.Callback]:
@@ -100,6 +104,7 @@ def _own_callbacks(folder: Path, pace: Pace, measure: str, keeper: Timekeeper) -
         TrainingBar(folder.name, pace.max_steps, keeper.left),
         EvaluationLine(folder.name, measure, pace.max_steps, keeper.left),
         EndsTogether(),
+        SameBuckets(),
         EndsAt(pace.max_steps),
         SharedBuffers(),
         FiniteTraining(),

@@ -18,12 +18,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+import torch.distributed as processes
 
 from experiments.study import stops
-from experiments.study.resume.heartbeats import ENDED, LEFT, PERIOD, Heartbeats, Note
+from experiments.study.resume.heartbeats import ENDED, LEFT, PERIOD, Heartbeats, first_note
 
 SILENCE = 45.0
 """Seconds after which a silent process on another machine is dead: a library may keep Python from running for 20."""
@@ -49,11 +50,13 @@ class EndsTogether(pl.Callback):
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         if stage != "fit" or trainer.world_size < 2 or (_watches and not _watches[-1].closed):
             return
-        key = trainer.strategy.broadcast(f"processes/{uuid.uuid4()}")  # never that of an earlier round
+        everyone: list[Any] = [None] * trainer.world_size
+        processes.all_gather_object(everyone, (first_note(trainer.global_rank), str(uuid.uuid4())))
+        notes, (key, *_) = zip(*everyone, strict=True)  # the key is never that of an earlier round
         procs = getattr(trainer.strategy.launcher, "procs", [])
         started = list(procs)
         procs.clear()  # Lightning's observer would kill this process without a word when one of them ends
-        _watches[:] = [Watch(Heartbeats(trainer.global_rank, trainer.world_size, key), started)]
+        _watches[:] = [Watch(Heartbeats(trainer.global_rank, list(notes), key), started)]
         _watches[-1].start()
 
 
@@ -131,7 +134,7 @@ class Watch(threading.Thread):
     def _ended(self) -> Ended | None:
         """What has ended, if anything has."""
         beats = self.beats
-        running = [rank for rank in self._dead if self._state(rank) not in (LEFT, ENDED)]
+        running = [rank for rank in self._dead if self.beats.heard[rank].state not in (LEFT, ENDED)]
         if 0 in running and not _agent():
             beats.close()  # the store has ended with it
         elif running and not beats.verdict:
@@ -142,7 +145,7 @@ class Watch(threading.Thread):
             return Ended(beats.verdict, status)
         silent = [rank for rank, missed in beats.missed.items() if missed * PERIOD > SILENCE and rank not in self._open]
         for rank in [*(note.rank for note in said), *sorted(self._dead), *silent]:
-            if self._state(rank) != LEFT:
+            if self.beats.heard[rank].state != LEFT:
                 return Ended(self._called(rank), status)
         if beats.lost or time.monotonic() - beats.answered > SILENCE:
             return Ended(f"torchrun on {os.environ['MASTER_ADDR']}" if _agent() else self._called(0), status)
@@ -172,17 +175,12 @@ class Watch(threading.Thread):
         ends = time.monotonic() + seconds * self.hosts_store
         while time.monotonic() < ends:
             self._look(0.2)
-            if all(rank in self._dead or self._state(rank) in (LEFT, ENDED) for rank in self.beats.missed):
+            if all(rank in self._dead or self.beats.heard[rank].state in (LEFT, ENDED) for rank in self.beats.missed):
                 return
 
-    def _state(self, rank: int) -> str | None:
-        note = self.beats.heard.get(rank)
-        return note and note.state
-
     def _called(self, rank: int) -> str:
-        note: Note | None = self.beats.heard.get(rank)
-        where = f", on {note.host}, pid {note.pid}," if note else ""
-        return f"process {rank} of {len(self.beats.missed) + 1} (counted from 0){where}"
+        note = self.beats.heard[rank]
+        return f"process {rank} of {len(self.beats.heard) + 1} (counted from 0), on {note.host}, pid {note.pid},"
 
 
 _watches: list[Watch] = []

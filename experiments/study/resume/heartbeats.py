@@ -27,7 +27,7 @@ class Note(NamedTuple):
 
     rank: int
     host: str
-    place: str  # where its number is valid: the running system and the name space of process numbers
+    place: str  # the running system and its name space of process numbers, where a number means one process
     pid: int
     beat: int = 0
     state: str = RUNS
@@ -39,11 +39,11 @@ class Heartbeats(threading.Thread):
 
     Args:
         rank: of this process.
-        world: number of processes.
+        notes: the first notes of all processes.
         key: under which they exchange, the same in all of them and in no earlier round.
 
     Attributes:
-        heard: the last note of each other process that has sent one.
+        heard: the last note of each other process.
         missed: exchanges since the note of each other process last changed. Counting this process's own exchanges, and
             not seconds, keeps a machine that stood still from taking the others for dead.
         answered: when the store last answered.
@@ -51,13 +51,14 @@ class Heartbeats(threading.Thread):
         verdict: the sentence about the process that ended first, as all processes read it; empty while all run.
     """
 
-    def __init__(self, rank: int, world: int, key: str):
+    def __init__(self, rank: int, notes: list[Note], key: str):
         super().__init__(name="heartbeats", daemon=True)
-        self.heard: dict[int, Note] = {}
-        self.missed = {other: 0 for other in range(world) if other != rank}
+        self.own = notes[rank]
+        self.heard = {note.rank: note for note in notes if note.rank != rank}
+        self.missed = dict.fromkeys(self.heard, 0)
         self.answered, self.lost, self.verdict = time.monotonic(), False, ""
-        self.own = Note(rank, platform.node(), _place(), os.getpid())
         self._key, self._proposed, self._closed = key, "", False
+        self._there: set[int] = set()  # who has written to the store
         self._wake, self._rounds, self._done = threading.Event(), 0, threading.Condition()
 
     def run(self) -> None:
@@ -103,13 +104,14 @@ class Heartbeats(threading.Thread):
     def _exchange(self, store: TCPStore) -> None:
         self.own = self.own._replace(beat=self.own.beat + 1)
         store.set(self._of(self.own.rank), json.dumps(self.own))
-        there = [rank for rank in self.missed if rank in self.heard or store.check([self._of(rank)])]
+        there = sorted(rank for rank in self.missed if rank in self._there or store.check([self._of(rank)]))
+        self._there.update(there)
         notes = store.multi_get([self._of(rank) for rank in there]) if there else []
         for rank in self.missed:
             self.missed[rank] += 1
         for rank, written in zip(there, notes, strict=True):
             note = Note(*json.loads(written))
-            if note != self.heard.get(rank):
+            if note != self.heard[rank]:
                 self.heard[rank], self.missed[rank] = note, 0
         verdict = f"{self._key}/verdict"
         if self._proposed or store.check([verdict]):
@@ -119,10 +121,11 @@ class Heartbeats(threading.Thread):
         return f"{self._key}/{rank}"
 
 
-def _place() -> str:
-    """The running system and its name space of process numbers: in one place a number means one process."""
+def first_note(rank: int) -> Note:
+    """What this process says of itself at the start."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as opened:
-            return f"{opened.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
+            place = f"{opened.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not on this system
+        place = ""
+    return Note(rank, platform.node(), place, os.getpid())
