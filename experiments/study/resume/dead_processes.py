@@ -26,7 +26,7 @@ import torch.distributed as processes
 from experiments.study import stops
 from experiments.study.resume.heartbeats import ENDED, LEFT, PERIOD, Heartbeats, first_note
 
-SILENCE = 45.0
+SILENCE = 40.0
 """Seconds after which a silent process on another machine is dead: a library may keep Python from running for 20."""
 GRACE = 3.0
 """Seconds in which the main thread may notice by itself that another process has ended, and write its report."""
@@ -143,8 +143,10 @@ class Watch(threading.Thread):
         status = next((note.status for note in said if note.status), 1)
         if beats.verdict:
             return Ended(beats.verdict, status)
-        silent = [rank for rank, missed in beats.missed.items() if missed * PERIOD > SILENCE and rank not in self._open]
-        for rank in [*(note.rank for note in said), *sorted(self._dead), *silent]:
+        self._dead |= {
+            rank for rank, missed in beats.missed.items() if missed * PERIOD > SILENCE and rank not in self._open
+        }
+        for rank in [*(note.rank for note in said), *sorted(self._dead)]:
             if self.beats.heard[rank].state != LEFT:
                 return Ended(self._called(rank), status)
         if beats.lost or time.monotonic() - beats.answered > SILENCE:

@@ -1,6 +1,7 @@
 """When one of several processes is killed, the others end soon, name it, and leave nothing running."""
 
 import os
+import platform
 import re
 import signal
 import socket
@@ -69,6 +70,52 @@ def wait_until(happened: Callable[[], bool], seconds: float = 300.0) -> None:
     while not happened():
         assert time.monotonic() < ends
         time.sleep(0.2)
+
+
+SLEEPS = """
+import sys, time
+from types import SimpleNamespace
+import torch.distributed as processes
+from experiments.study.resume import dead_processes
+
+apart, rank = sys.argv[1] == "apart", int(sys.argv[2])
+if apart:  # as if each were on a machine of its own
+    own = dead_processes.first_note
+    dead_processes.first_note, dead_processes.SILENCE = lambda rank: own(rank)._replace(place=str(rank)), 8.0
+processes.init_process_group("gloo")
+trainer = SimpleNamespace(world_size=3, global_rank=rank, strategy=SimpleNamespace(launcher=None))
+dead_processes.EndsTogether().setup(trainer, None, "fit")
+if rank == 2:
+    dead_processes.all_done()
+else:
+    print("ready", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("where", ["together", "apart"])
+def test_a_process_that_does_not_wait_for_others_ends_too(where, tmp_path):
+    """It is inside something long; before, one of the others has left and one has stood still, which is no death."""
+    own = environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port(), WORLD_SIZE="3")
+    command, pipe = [sys.executable, "-c", SLEEPS, where], subprocess.PIPE
+    first, second, third = (
+        subprocess.Popen([*command, str(rank)], env=own | {"RANK": str(rank)}, stdout=pipe, stderr=pipe, text=True)
+        for rank in range(3)
+    )
+    try:
+        assert third.wait(100) == 0 and first.stdout.readline() == second.stdout.readline() == "ready\n"
+        second.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        second.send_signal(signal.SIGCONT)
+        time.sleep(4)
+        assert first.poll() is None and second.poll() is None
+        second.kill()
+        assert first.wait(BOUND) == 1
+    finally:
+        for process in (first, second, third):
+            process.kill()
+    said = first.stderr.read()
+    assert f"process 1 of 3 (counted from 0), on {platform.node()}, pid {second.pid}, has ended: " in said, said
 
 
 @pytest.mark.parametrize(("moment", "killed"), [(STEP, 0), (EVALUATION, 1)])
