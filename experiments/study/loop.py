@@ -182,18 +182,17 @@ def train_arms(
             print_table(closing)
         print_gates(folder.path)
         print(f"report: {write_report(folder.path)}")
-    if failures:
-        _wait_for_each_other()
-    all_done()
+    _leave_together(bool(failures))
     if failures:
         raise TrainingsFailed(_failure_message(folder, failures))
     return results
 
 
-def _wait_for_each_other() -> None:
-    """Wait for all processes: when one ends with a status, torchrun stops the others, also the one that reports."""
-    if processes.is_initialized():
+def _leave_together(failed: bool) -> None:
+    """Wait for all processes before a status: torchrun then stops the others, also the one that reports."""
+    if failed and processes.is_initialized():
         processes.barrier()
+    all_done()
 
 
 def _train_all(
