@@ -20,6 +20,7 @@ from experiments.reporting.gate_bars import print_gates
 from experiments.reporting.page import write_report
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
+from experiments.study.resume.dead_processes import all_done, ends_together
 from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.run_folder import RunFolder
 from experiments.study.stops import exit_if_stopped, leave, requeue_if_asked, signals_exit
@@ -165,7 +166,7 @@ def train_arms(
             return None
 
     try:
-        with signals_exit():
+        with signals_exit(), ends_together():
             failures = _train_all(folder, train_one, lambda: gather(so_far), limit)
     except BaseException as reason:
         requeue_if_asked()
@@ -181,16 +182,17 @@ def train_arms(
             print_table(closing)
         print_gates(folder.path)
         print(f"report: {write_report(folder.path)}")
+    _leave_together(bool(failures))
     if failures:
-        _wait_for_each_other()
         raise TrainingsFailed(_failure_message(folder, failures))
     return results
 
 
-def _wait_for_each_other() -> None:
-    """Wait for all processes: when one ends with a status, torchrun stops the others, also the one that reports."""
-    if processes.is_initialized():
+def _leave_together(failed: bool) -> None:
+    """Wait for all processes before a status: torchrun then stops the others, also the one that reports."""
+    if failed and processes.is_initialized():
         processes.barrier()
+    all_done()
 
 
 def _train_all(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -17,13 +15,15 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.study.quiet import quiet_lightning
 from experiments.study.resume.checkpoint_files import LAST, PREVIOUS, SafeCheckpoints, newest, set_aside
+from experiments.study.resume.dead_processes import EndsTogether
 from experiments.study.resume.draws import DerivedDraws
 from experiments.study.resume.ended import ENDED, MODEL, restore_ended, write_ended
+from experiments.study.resume.gradient_buckets import SameBuckets
 from experiments.study.resume.kept import KeptNetworks
 from experiments.study.resume.metrics_file import MetricsLog
+from experiments.study.resume.restarts import join_round
 from experiments.study.resume.saving import Resuming, SavePlan, Saving
 from experiments.study.settings import RunSettings
-from experiments.study.stops import stopped
 from experiments.study.task import Pace
 from experiments.study.time_left import Timekeeper
 from experiments.study.training_bar import TrainingBar
@@ -36,27 +36,6 @@ from lightning_modules.study_module import StudyModule
 from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
 
 quiet_lightning()
-
-
-class EndsOthers(pl.Callback):
-    """When a signal stops the first process, also end the processes that Lightning started.
-
-    They would wait for it inside a collective operation, where no signal reaches them. Lightning's observer must not
-    watch them: it would kill this process, which writes the report of the results so far, when one of them ends.
-    """
-
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.strategy.launcher is not None:
-            atexit.register(self._end, trainer.strategy.launcher)  # a signal may also come after the training
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, error: BaseException) -> None:
-        self._end(trainer.strategy.launcher)
-
-    @staticmethod
-    def _end(launcher) -> None:
-        if stopped() is not None and getattr(launcher, "procs", None):
-            launcher.kill(signal.SIGKILL)
-            launcher.procs.clear()
 
 
 def make_trainer(
@@ -84,7 +63,7 @@ def make_trainer(
         accelerator=run.accelerator,
         devices=run.devices,
         num_nodes=run.nodes,
-        strategy=_together(several_losses=not module.automatic_optimization) if run.world > 1 else "auto",
+        strategy=_together(not module.automatic_optimization, run.accelerator == "gpu") if run.world > 1 else "auto",
         precision=run.precision,
         max_epochs=math.ceil(pace.max_steps / pace.epoch_steps),
         limit_train_batches=pace.epoch_steps * pace.accumulate * module.batches_per_step,
@@ -110,9 +89,11 @@ def progress_file(folder: Path) -> Path:
     return folder / "checkpoints" / LAST
 
 
-def _together(several_losses: bool) -> DDPStrategy:
+def _together(several_losses: bool, gpu: bool) -> DDPStrategy:
     """Processes that share each batch. One may evaluate for hours while the others wait, hence the long timeout."""
-    return DDPStrategy(timeout=timedelta(days=1), find_unused_parameters=several_losses)
+    timeout = timedelta(days=1)
+    join_round(timeout, gpu)
+    return DDPStrategy(timeout=timeout, find_unused_parameters=several_losses)
 
 
 def _own_callbacks(folder: Path, pace: Pace, measure: str, keeper: Timekeeper) -> list[pl.Callback]:
@@ -122,7 +103,8 @@ def _own_callbacks(folder: Path, pace: Pace, measure: str, keeper: Timekeeper) -
         keeper,
         TrainingBar(folder.name, pace.max_steps, keeper.left),
         EvaluationLine(folder.name, measure, pace.max_steps, keeper.left),
-        EndsOthers(),
+        EndsTogether(),
+        SameBuckets(),
         EndsAt(pace.max_steps),
         SharedBuffers(),
         FiniteTraining(),

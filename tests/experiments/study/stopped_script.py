@@ -1,7 +1,8 @@
 """Runs a script of experiments/ and sends it a signal at a given moment: `stopped_script.py SIGNAL MOMENT ARGS...`.
 
 A moment is `import NAME` of a module, or `call MODULE:NAME COUNT`, the COUNTth call of a function or method; several
-are parted by semicolons. ARGS are the script, by its name, and its flags.
+are parted by semicolons. ARGS are the script, by its name, and its flags. Of several processes, STOPPED_RANK is the one
+that gets the signal, in torchrun's first round.
 """
 
 import functools
@@ -30,8 +31,12 @@ class Watch(importlib.abc.MetaPathFinder):
 
 
 def main(number: str, moments: str, script: str, *flags: str) -> None:
+    rank = os.environ.get("LOCAL_RANK", "0")
+    spared = os.environ.get("STOPPED_RANK", rank) != rank or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
     def send() -> None:
-        os.kill(os.getpid(), getattr(signal, number))
+        if not spared:
+            os.kill(os.getpid(), getattr(signal, number))
 
     sys.modules["__main__"].__file__ = str(ROOT / "experiments" / script)  # by which the package knows that it is run
     for moment in moments.split("; "):
