@@ -67,6 +67,10 @@ class EvaluationData(pl.LightningDataModule):
             return 0, 0
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
+    def accumulated(self) -> int:
+        """Batches whose gradients make one step."""
+        return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+
     def share(self, samples: Dataset) -> Dataset:
         """This process's share of the evaluation samples; no sample is in two shares."""
         world, rank = self.world()

@@ -62,23 +62,24 @@ class Shuffled:
 class Passes:
     """Epochs of a given number of batches, cut from a sequence of passes, each in an order of its own.
 
-    If the last samples of a pass are too few for a batch, they are left out. An epoch continues where the one before it
+    If the last samples of a pass are too few for a step, they are left out. An epoch continues where the one before it
     stopped, as in Transfer-Learning-Library.
 
     Args:
         count: samples there are. steps: batches of an epoch.
+        accumulate: batches whose gradients make one step.
     """
 
-    def __init__(self, count: int, steps: int):
-        self.count, self.steps = count, steps
+    def __init__(self, count: int, steps: int, accumulate: int = 1):
+        self.count, self.steps, self.accumulate = count, steps, accumulate
 
     def batches(self, size: int) -> int:
-        if self.count < size:
-            raise ValueError(f"{self.count} images are fewer than the {size} of one step.")
+        if self.count < size * self.accumulate:
+            raise ValueError(f"{self.count} images are fewer than the {size * self.accumulate} of one step.")
         return self.steps
 
     def epoch(self, keys: Sequence[int], first: int, size: int) -> np.ndarray:
-        each = self.count // size  # batches of a pass
+        each = self.count // (size * self.accumulate) * self.accumulate  # batches of a pass
         passes = range(first // each, (first + self.steps - 1) // each + 1)
         orders = [_permutation(self.count, *keys, number)[: each * size] for number in passes]
         return np.concatenate(orders)[first % each * size :]
@@ -101,21 +102,22 @@ class FromEach:
     def epoch(self, keys: Sequence[int], first: int, size: int) -> np.ndarray:
         parts = len(self.sizes)
         draw = np.random.default_rng([*keys, first // self.steps])
-        drawn = draw.integers(self.sizes[None, :, None], size=(self.steps, parts, size // parts))
-        return (drawn + (np.cumsum(self.sizes) - self.sizes)[None, :, None]).reshape(-1)
+        drawn = draw.integers(self.sizes, size=(self.steps * size // parts, parts))  # one of each part in turn
+        return (drawn + np.cumsum(self.sizes) - self.sizes).reshape(-1)
 
 
 class TrainingOrder(Sampler[list[Draw]]):
     """The batches of one process, from where the training stands to the end of its epoch: a loader's `batch_sampler`.
 
     Batch n of an epoch is the samples from n W b to (n + 1) W b of the order, of which each of the W processes takes b.
+    If the last batch of an epoch is smaller and cannot be shared equally, it is filled up from the start of the order.
 
     Args:
         order: of the samples of all processes.
         size: samples of a batch in this process.
         seed: of the training. stream: tells apart loaders of one training.
         world, rank: processes, and which one this is.
-        parts: parts of a batch of which each process takes its share, as with `FromEach`.
+        parts: the order takes one sample of each part in turn, as `FromEach`; a batch has them part by part.
         position: says where the training stands whenever the order is iterated: the epoch, and how many of its batches
             are done. If these are more than there are here, the order has been repeated within the epoch, and each time
             it is another one.
@@ -151,17 +153,18 @@ class TrainingOrder(Sampler[list[Draw]]):
         together = self.size * self.world
         keys = (self.seed, self.stream, cycle)
         whole = self.order.epoch(keys, epoch * len(self), together)
-        seeds = sample_seeds((*keys, epoch), len(whole))
+        seeds = sample_seeds((*keys, epoch), len(self) * together)
         for first in range(start * together, len(self) * together, together):
-            places = self._share(np.arange(first, min(first + together, len(whole))))
-            read = whole[places].tolist() if isinstance(whole, np.ndarray) else [whole[place] for place in places]
-            yield [Draw(what, seed) for what, seed in zip(read, seeds[places].tolist(), strict=True)]
+            places = self._share(first, min(together, len(whole) - first))
+            read = places % len(whole)
+            drawn = whole[read].tolist() if isinstance(whole, np.ndarray) else [whole[place] for place in read]
+            yield [Draw(what, seed) for what, seed in zip(drawn, seeds[places].tolist(), strict=True)]
 
-    def _share(self, places: np.ndarray) -> np.ndarray:
-        """This process's places of a batch; the last, smaller batch begins anew until all shares are equal."""
-        each = -(-len(places) // (self.world * self.parts))
-        places = np.resize(places, each * self.world * self.parts)
-        return places.reshape(self.parts, self.world, each)[:, self.rank].reshape(-1)
+    def _share(self, first: int, count: int) -> np.ndarray:
+        """This process's places of a batch of `count` samples, int (n,), part by part; some more if it needs them."""
+        each = -(-count // (self.world * self.parts))
+        places = first + np.arange(each * self.world * self.parts)
+        return places.reshape(self.world, each, self.parts)[self.rank].T.reshape(-1)
 
 
 class Seeded(Dataset):

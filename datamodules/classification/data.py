@@ -98,8 +98,10 @@ class ClassificationData(ClassificationEvaluation):
         if self.from_each:
             parts = domain.samples.sets if isinstance(domain.samples, Joined) else parts
             order = FromEach([len(part) for part in parts], self.steps)
+        elif self.steps:
+            order = Passes(count, self.steps, self.accumulated())
         else:
-            order = Passes(count, self.steps) if self.steps else Shuffled(count, self.keep_last)
+            order = Shuffled(count, self.keep_last)
         try:
             return self.ordered_loader(images, order, stream, len(parts))
         except ValueError as error:

@@ -58,12 +58,28 @@ def test_however_many_processes_share_a_step_it_reads_the_same(name):
             for number, whole in enumerate(alone):
                 together = [draw for share in shares for draw in share[number]]
                 assert len({len(share[number]) for share in shares}) == 1
-                if name == "last kept" and number == len(alone) - 1:  # 45 = 5 x 8 + 5: some are read twice
-                    assert set(together) == set(whole) and len(together) == -(-5 // world) * world
-                else:
+                if name == "last kept" and number == len(alone) - 1:  # 45 = 5 x 8 + 5: the first are read once more
+                    more = [draw.what for draw in together[len(whole) :]]
+                    assert more == [draw.what for draw in alone[0]][: -5 % world]
+                    assert len({draw.seed for draw in together}) == len(together)
+                if name == "from each":  # each share has it part by part
                     assert sorted(map(str, together)) == sorted(map(str, whole))
-                if name != "from each":  # whose shares interleave
+                else:
                     assert together[: len(whole)] == whole
+
+
+@pytest.mark.parametrize("name", ["shuffled", "passes", "from each", "class-uniform"])
+def test_gradients_of_several_batches_are_of_the_samples_of_one_larger_batch(name):
+    """A process that accumulates two batches of four reads what two processes read at once."""
+    parts, size = (4, 8) if name == "from each" else (1, 4)
+    smaller = {"passes": Passes(45, steps=6, accumulate=2), "from each": FromEach((5, 50, 500, 9), steps=8)}
+    order = TrainingOrder(smaller.get(name, ORDERS[name]), size, seed=3, parts=parts)
+    for epoch in (0, 1, 7):
+        order.position = lambda epoch=epoch: (epoch, 0)
+        turns = list(order)
+        for number in range(len(order) // 2):
+            for rank in (0, 1):
+                assert turns[2 * number + rank] == batches(name, 2, rank, (epoch, 0))[number]
 
 
 def test_each_index_once_in_an_epoch_and_each_epoch_in_another_order():
@@ -104,6 +120,8 @@ def test_epochs_go_on_where_the_last_one_stopped():
     assert len({tuple(row) for row in passes.tolist()}) == 4  # each in an order of its own
     with pytest.raises(ValueError, match="11 images are fewer than the 12 of one step"):
         TrainingOrder(Passes(11, 1), 6, world=2)
+    with pytest.raises(ValueError, match="11 images are fewer than the 12 of one step"):
+        TrainingOrder(Passes(11, 2, accumulate=2), 6)
 
 
 def test_as_many_from_each_part_with_replacement():
