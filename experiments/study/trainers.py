@@ -27,7 +27,8 @@ from experiments.study.settings import RunSettings
 from experiments.study.task import Pace
 from experiments.study.time_left import Timekeeper
 from experiments.study.training_bar import TrainingBar
-from experiments.study.wandb_runs.start import start_wandb
+from experiments.study.wandb_runs.rows import logged_rows
+from experiments.study.wandb_runs.start import keep_rows_at_end, start_wandb
 from lightning_modules.clock import EndsAt
 from lightning_modules.evaluation_line import EvaluationLine
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
@@ -175,6 +176,8 @@ def end_wandb(trainer: pl.Trainer, failed: str = "") -> None:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
             if failed:
                 logger.experiment.summary["failed"] = failed
+            else:
+                keep_rows_at_end(Path(logger.save_dir), logged_rows(logger.experiment))
             logger.experiment.finish(exit_code=1 if failed else 0)
 
 

@@ -97,7 +97,7 @@ class MetricsFile(ExperimentWriter):
         self.metrics = []
 
     def _write_anew(self, rows: list[dict]) -> None:
-        write_whole(self.file, self._text(rows, header=True), durable=False)
+        write_whole(self.file, self._text(rows, header=True))
 
     def _text(self, rows: list[dict], header: bool) -> str:
         text = io.StringIO(newline="")

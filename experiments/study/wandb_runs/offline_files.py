@@ -42,8 +42,13 @@ def records(file: Path) -> Iterator[pb.Record]:
             yield record
 
 
-def rows_logged(folder: Path, run_id: str) -> int:
-    """The rows that the offline parts of a run hold together; `folder` is the one that was given to `wandb.init`."""
-    files = folder.glob(f"wandb/offline-run-*-{run_id}/*.wandb")
+def rows_logged(folder: Path, run_id: str, online: bool = False) -> int:
+    """The rows that the offline parts of a run hold together.
+
+    Args:
+        folder: the one that was given to `wandb.init`.
+        online: count its online parts, too.
+    """
+    files = folder.glob(f"wandb/{'*' * online}{'offline-' * (not online)}run-*-{run_id}/*.wandb")
     steps = (record.history.step.num for file in files for record in records(file) if record.HasField("history"))
     return max(steps, default=-1) + 1

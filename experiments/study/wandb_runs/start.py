@@ -9,11 +9,13 @@ import socket
 import sys
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from datamodules.whole_file import write_whole
+from experiments.study.run_folder import SHORTER
 from experiments.study.run_parts import readable
 from experiments.study.wandb_runs.offline_files import rows_logged
 from experiments.study.wandb_runs.rows import Rows
@@ -24,6 +26,8 @@ if TYPE_CHECKING:  # loads in seconds; only where something goes there
 ANSWER_SECONDS = 5
 INIT_SECONDS = 30
 """How long W&B may take to begin a run; its own default is 90."""
+FLUSH_SECONDS = 1.0
+"""How often W&B's own process writes rows to the run's file; what is not written is lost if it is killed, too."""
 NO_LOGIN = "you are not logged in"
 PORTS = {"http": 80, "https": 443}
 
@@ -43,15 +47,19 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
     import wandb  # slow to import, and --wandb disabled needs none
 
     folder.mkdir(parents=True, exist_ok=True)
-    _own_folders(folder / "wandb")
+    _own_folders(folder / "wandb", wandb.env)
     settings = wandb.Settings(silent=True, init_timeout=INIT_SECONDS)
+    if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:  # releases before have no such interval
+        settings.x_transaction_log_flush_interval = FLUSH_SECONDS
     own = {"project": "normshift", "group": group, "name": name, "dir": folder, "config": about, "settings": settings}
     own |= {"id": _id_of(folder), "resume": "allow"}
     while True:
         now = _resolved(mode)
         try:
             run = wandb.init(mode=now, **own)
-            Rows(run, max(run.starting_step, rows_logged(folder, run.id)))
+            known = max(run.starting_step, rows_logged(folder, run.id, online=now == "offline"))
+            known = sys.maxsize if now == "disabled" else known  # nothing goes there, and nothing is missing
+            Rows(run, known, _rows_at_end(folder) if (folder / SHORTER).exists() else 0)
             return run
         except (wandb.Error, OSError, ValueError) as error:
             if now == "disabled":
@@ -60,20 +68,36 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
 
 
 ID_FILE = "wandb-run.json"
-"""In a training's folder: the id of its W&B run, which it keeps whenever it is resumed."""
+"""In a training's folder: the id of its W&B run, which it keeps whenever it is resumed, and `rows` at its end."""
 
 
 def _id_of(folder: Path) -> str | None:
     """The id of a training's run; in a sweep, None: W&B's agent has chosen it."""
     if os.environ.get("WANDB_SWEEP_ID"):
         return None
-    file = folder / ID_FILE
-    known = readable(lambda: json.loads(file.read_text(encoding="utf-8"))["id"])
+    known = _kept(folder).get("id")
     if isinstance(known, str):
         return known
     new = secrets.token_hex(6)  # no seed decides it: two runs must not share one
-    write_whole(file, json.dumps({"id": new}))
+    write_whole(folder / ID_FILE, json.dumps({"id": new}))
     return new
+
+
+def keep_rows_at_end(folder: Path, rows: int) -> None:
+    """Note how many rows a training has logged at its end; if it is made longer, it continues behind them."""
+    if kept := _kept(folder):
+        write_whole(folder / ID_FILE, json.dumps(kept | {"rows": rows}))
+
+
+def _rows_at_end(folder: Path) -> int:
+    rows = _kept(folder).get("rows")
+    return rows if isinstance(rows, int) else 0
+
+
+def _kept(folder: Path) -> dict:
+    """What is known of a training's run from before."""
+    kept = readable(lambda: json.loads((folder / ID_FILE).read_text(encoding="utf-8")))
+    return kept if isinstance(kept, dict) else {}
 
 
 HOME_FOLDERS = {"WANDB_DATA_DIR": "get_data_dir", "WANDB_CACHE_DIR": "get_cache_dir"}
@@ -81,10 +105,8 @@ HOME_FOLDERS = {"WANDB_DATA_DIR": "get_data_dir", "WANDB_CACHE_DIR": "get_cache_
 that return these folders."""
 
 
-def _own_folders(folder: Path) -> None:
-    """If the user's home cannot be written, let W&B use folders below `folder` instead."""
-    from wandb import env  # slow to import, and --wandb disabled needs none
-
+def _own_folders(folder: Path, env: ModuleType) -> None:
+    """If the user's home cannot be written, let W&B use folders below `folder` instead; `env` is `wandb.env`."""
     for variable, place in HOME_FOLDERS.items():
         try:
             home = Path(getattr(env, place)())

@@ -48,6 +48,63 @@ def test_rows_that_the_run_has_are_dropped():
     assert second.rows == dict(enumerate(data)) and rows.number == logged_rows(second) == 7
 
 
+def test_rows_that_are_missing_are_said(capsys):
+    """W&B's own process died with the training, with rows in its memory."""
+    run = Run()
+    rows = Rows(run, known=3)
+    rows.restore(5)
+    run.log({"loss": 1.0})
+    assert run.rows == {5: {"loss": 1.0}}
+    assert "the W&B run has 3 rows, and the training that continues had logged 5" in capsys.readouterr().err
+
+
+def test_a_longer_training_continues_behind_the_rows_of_its_first_end(capsys):
+    """Eight rows were logged, two after the last checkpoint; the longer one is killed with a checkpoint at 9."""
+    for checkpoint, begins in ((6, 8), (9, 9)):
+        run = Run()
+        Rows(run, known=begins, ended=8)
+        restore_rows(run, checkpoint)
+        run.log({"loss": 1.0}, step=3, commit=False)
+        assert run.rows == {begins: {"loss": 1.0}} and capsys.readouterr().err == ""
+
+
+ROWS_THEN_DIE = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from experiments.study.wandb_runs.offline_files import rows_logged
+from experiments.study.wandb_runs.start import start_wandb
+
+folder = Path(sys.argv[1])
+run = start_wandb("offline", folder, "group", "name", {})
+for row in range(100):
+    run.log({"value": row})
+until = time.monotonic() + 10
+while rows_logged(folder, run.id) < 100 and time.monotonic() < until:
+    time.sleep(0.05)
+children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
+for child in children.split():
+    try:
+        os.kill(int(child), signal.SIGKILL)
+    except ProcessLookupError:  # ps itself
+        pass
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_rows_are_on_the_disk_soon_although_wandb_dies_too(tmp_path):
+    """By default W&B's process writes after 15 s, or a block of 32 KiB."""
+    command = [sys.executable, "-c", ROWS_THEN_DIE, str(tmp_path)]
+    assert (
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == -signal.SIGKILL
+    )
+    identity = json.loads((tmp_path / "wandb-run.json").read_text())["id"]
+    assert rows_logged(tmp_path, identity) == 100
+    (file,) = tmp_path.glob("wandb/offline-run-*")
+    file.rename(file.with_name(file.name.removeprefix("offline-")))  # as of a run that was online
+    assert rows_logged(tmp_path, identity) == 0 and rows_logged(tmp_path, identity, online=True) == 100
+
+
 def parts(run: Path) -> list[Path]:
     """The offline parts of the W&B run of a training, in the order of their making."""
     return sorted(run.glob("*-seed0/wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_ctime)

@@ -2,12 +2,14 @@
 
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 import wandb
 
+from experiments.study.run_folder import SHORTER
 from experiments.study.wandb_runs import start as wandb_start
-from experiments.study.wandb_runs.start import start_wandb, trouble_online
+from experiments.study.wandb_runs.start import keep_rows_at_end, start_wandb, trouble_online
 
 
 @pytest.fixture(autouse=True)
@@ -23,18 +25,43 @@ def begun(monkeypatch):
     """The modes that runs are begun in; online and what `fails` names cannot be."""
     modes, fails = [], {"online"}
 
-    def init(mode, **_):
+    def init(mode, id, resume, **_):
         modes.append(mode)
         if mode in fails:
             raise wandb.errors.CommError(f"Run initialization has timed out\nin {mode}")
-        return mode
+        return SimpleNamespace(mode=mode, id=id, resume=resume, starting_step=0, log=lambda *_: None)
 
     monkeypatch.setattr(wandb, "init", init)
     return modes, fails
 
 
 def start(mode, folder):
-    return start_wandb(mode, folder / "part", "study", "run", {})
+    return begin(folder / "part", mode).mode
+
+
+def begin(folder, mode="offline"):
+    return start_wandb(mode, folder, "study", "run", {})
+
+
+def test_a_training_keeps_its_run(begun, tmp_path, monkeypatch):
+    """One that was killed while it wrote the id has logged nothing yet."""
+    first, again, other = begin(tmp_path / "a"), begin(tmp_path / "a"), begin(tmp_path / "b")
+    assert first.id == again.id != other.id and first.resume == "allow"
+    keep_rows_at_end(tmp_path / "a", 7)
+    assert begin(tmp_path / "a").id == first.id
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert begin(tmp_path / "a").id is None  # the agent's choice
+
+
+def test_a_longer_training_begins_behind_the_end(begun, tmp_path):
+    begin(tmp_path)
+    keep_rows_at_end(tmp_path, 7)
+    for longer, number in ((False, 5), (True, 7)):
+        if longer:
+            (tmp_path / SHORTER).touch()
+        run = begin(tmp_path)
+        run.log.restore(5)
+        assert run.log.number == number
 
 
 @pytest.mark.parametrize(
@@ -73,10 +100,10 @@ def test_a_training_goes_on_where_not_even_files_can_be_kept(begun, tmp_path, ca
 def test_a_home_that_cannot_be_written_is_not_needed(tmp_path, monkeypatch):
     for variable in wandb_start.HOME_FOLDERS:
         monkeypatch.setenv(variable, "/dev/null/x")
-    wandb_start._own_folders(tmp_path)
+    wandb_start._own_folders(tmp_path, wandb.env)
     assert wandb.env.get_data_dir() == str(tmp_path / "data")
     before = dict(os.environ)
-    wandb_start._own_folders(tmp_path / "another")  # what can be written stays
+    wandb_start._own_folders(tmp_path / "another", wandb.env)  # what can be written stays
     assert dict(os.environ) == before
 
 
