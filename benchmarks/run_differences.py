@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import yaml
 
-OWN = {"out", "command", "minutes", "crc32"}
+OWN = {"out", "command", "minutes", "git", "crc32"}
 """Entries of config.yaml, and of settings.json, which repeats it with a checksum, that are each run's own."""
 IGNORED = (".lock",)
 """Files that hold a process's number."""
@@ -22,7 +22,8 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     """A sentence for each difference, the most telling ones first; none if the runs are equal.
 
     Files are compared byte for byte, except: checkpoints are archives and compared by content, tensors byte for byte;
-    config.yaml and settings.json without the entries in `OWN`, and report.html without the run's path and its time.
+    config.yaml and settings.json without the entries in `OWN`, and report.html without the run's path, time and git
+    revision.
     """
     files, others = (contents(folder) for folder in (one, other))
     yield from (f"{file} is missing" for file in sorted(files - others))
@@ -102,8 +103,9 @@ def without_own(file: Path) -> dict:
 
 
 def report_of(file: Path) -> str:
-    """The report's text without what is each run's own: its folder, its name and its time."""
+    """The report's text without what is each run's own: its folder, name, time and git revision."""
     text = file.read_text(encoding="utf-8").replace(str(file.parent), "RUN").replace(file.parent.name, "RUN")
+    text = re.sub(r"(>git revision</th><td>)[^<]*", r"\1GIT", text)
     return re.sub(r"<td>[\d.]+ (second|minute|hour)s?</td>", "<td>TIME</td>", text)
 
 
