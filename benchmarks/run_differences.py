@@ -104,7 +104,8 @@ def without_own(file: Path) -> dict:
 
 def report_of(file: Path) -> str:
     """The report's text without what is each run's own: its folder, name, time and git revision."""
-    text = file.read_text(encoding="utf-8").replace(str(file.parent), "RUN").replace(file.parent.name, "RUN")
+    text = file.read_text(encoding="utf-8").replace(str(file.parent), "RUN")
+    text = re.sub(rf"(?<![\w.]){re.escape(file.parent.name)}(?!\w)", "RUN", text)
     text = re.sub(r"(>git revision</th><td>)[^<]*", r"\1GIT", text)
     return re.sub(r"<td>[\d.]+ (second|minute|hour)s?</td>", "<td>TIME</td>", text)
 
