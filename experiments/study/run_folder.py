@@ -26,7 +26,7 @@ from experiments.study.endings import UsageError
 from experiments.study.flags import ABOUT, holds_run, resumes
 from experiments.study.run_lock import NAME as LOCK
 from experiments.study.run_lock import locked
-from experiments.study.run_parts import MEASURES_FILE, RESULT, gathered, part_folder, read_result
+from experiments.study.run_parts import EXAMPLES, MEASURES_FILE, RESULT, gathered, part_folder, read_result
 from experiments.study.tables.table import Table
 from experiments.study.tables_on_disk import SETTINGS_FILE, parse_yaml, settings_in_json
 from lightning_modules.measures import measure_of, measures_to_plain
@@ -121,6 +121,7 @@ class RunFolder:
         self._lock = locked(self.path)  # held until this object is collected or the process ends
         if fresh:
             _empty(self.path)
+        _remove_half_written(self.path)
         if holds_run(self.path):
             self._check(config, resume, arm_flags)
         self._write_config()
@@ -272,6 +273,15 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(found)
         elif found.name != LOCK:
             found.unlink()
+
+
+def _remove_half_written(folder: Path) -> None:
+    """Remove what killed processes have left half written; another, such as report.py, may be writing its page now."""
+    for where in (folder, folder / EXAMPLES, *folder.glob("*-seed*")):
+        for found in where.glob("*.partial-*"):
+            process = found.name.rpartition("-")[2]
+            if process.isdigit() and not Path("/proc", process).exists():
+                found.unlink(missing_ok=True)
 
 
 def _command() -> str:

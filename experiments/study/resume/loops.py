@@ -81,3 +81,5 @@ def forget_restart(trainer: pl.Trainer) -> None:
     if loop.restarting:
         loop.restarting = False
         loop.on_iteration_done()
+        # `skip_batches` has called it the last; in a training that ended within an epoch it is not
+        loop.batch_progress.is_last_batch = batches_done(trainer) >= trainer.num_training_batches

@@ -1,5 +1,6 @@
 """A run's folder, with a study of two networks made up by hand."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,3 +146,19 @@ def test_an_evaluation_is_finished_when_its_own_networks_are(tmp_path):
     assert list(read_run(tmp_path / "run").unfinished) == ["r18-sn-seed4"]
     fill(folder, "r18-sn", 4, 0.5)
     assert not read_run(tmp_path / "run").unfinished
+
+
+def test_what_killed_processes_left_half_written_is_removed(tmp_path):
+    run = tmp_path / "run"
+    folder = opened(run)
+    fill(folder, "r18-bn", 3, 0.5)
+    (run / "examples").mkdir()
+    nobody = 2**40  # no system numbers its processes so high
+    left = [run / f"table.md.partial-{nobody}", run / "r18-bn-seed3" / f"gates.png.partial-{nobody}"]
+    left.append(run / "examples" / f"a.png.partial-{nobody}")
+    others = [run / f"report.html.partial-{os.getpid()}", run / "notes.partial-result", run / "r18-bn-seed3" / "mine"]
+    for file in (*left, *others):
+        file.write_text("half")
+    opened(run, resume=True)
+    assert not any(file.exists() for file in left) and all(file.exists() for file in others)
+    assert (run / "r18-bn-seed3" / "result.json").exists()
