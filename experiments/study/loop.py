@@ -21,13 +21,14 @@ from experiments.reporting.page import write_report
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
 from experiments.study.resume.dead_processes import all_done, ends_together
+from experiments.study.resume.ended import forget_progress
 from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.run_folder import RunFolder
 from experiments.study.stops import exit_if_stopped, leave, requeue_if_asked, signals_exit
 from experiments.study.tables.chance import without_guessers
 from experiments.study.tables.printed import print_table
 from experiments.study.time_left import Timekeeper, TimeLeft, Training
-from experiments.study.trainers import end_wandb, forget_progress, make_trainer, train
+from experiments.study.trainers import CHECKPOINTS, end_wandb, make_trainer, train
 from experiments.study.wandb_runs.outcome import log_outcome
 from lightning_modules.examples import save_examples
 from lightning_modules.finite_training import NotFiniteError
@@ -118,7 +119,7 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
         save_examples(examples, folder.path / "examples", arm.name)
         log_outcome(trainer, module, result["results"], examples, result.get("divergence"), task.headline)
         folder.finish(arm.name, seed, result)
-        forget_progress(part, module)
+        forget_progress(part / CHECKPOINTS)
         end_wandb(trainer)
     keeper.ended()
 
@@ -204,10 +205,15 @@ def _train_all(
         for arm in folder.arms:
             exit_if_stopped()
             if folder.is_finished(arm, seed):
+                if not rank_zero_only.rank:
+                    forget_progress(
+                        folder.part(arm, seed) / CHECKPOINTS
+                    )  # it may have been killed right behind its result
                 continue
             failure = read_failure(folder.path, arm, seed)
             if failure is None:
                 if limit is not None and limit.reached():
+                    limit.say("stopped between two trainings")
                     leave(TIME_IS_OVER)
                 pl.seed_everything(seed, workers=True, verbose=False)
                 try:

@@ -16,11 +16,16 @@ ASKS = signal.SIGUSR1
 _asked: list[bool] = []
 
 
+def is_first_process() -> bool:
+    """Whether this is the first process of a training, or its only one; by the environment, as in Lightning."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
 def requeue() -> None:
     """Ask SLURM to start this process's job again, once; elsewhere, and in all but the first process, do nothing."""
-    first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or not first or _asked:
+    if job is None or not is_first_process() or _asked:
         return
     _asked.append(True)
     if "SLURM_ARRAY_JOB_ID" in os.environ:

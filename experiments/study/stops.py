@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from experiments.study.slurm import ASKS, requeue
+from experiments.study.slurm import ASKS, is_first_process, requeue
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, ASKS)
 GRACE = 25.0
@@ -134,7 +134,7 @@ def _after(seconds: float, call) -> None:
 
 def _say(what: str) -> None:
     """Write a line to stderr, also from within a signal's handler, where printing may find its buffer in use."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         os.write(2, f"\n{what}.\n".encode())
 
 
@@ -151,6 +151,7 @@ def _in_child() -> None:
     if signal.getsignal(signal.SIGTERM) == _stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(ASKS, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE))
     _received.clear()
     _left.clear()

@@ -14,10 +14,10 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.study.quiet import quiet_lightning
-from experiments.study.resume.checkpoint_files import LAST, PREVIOUS, SafeCheckpoints, newest, set_aside
+from experiments.study.resume.checkpoint_files import LAST, SafeCheckpoints, newest, set_aside
 from experiments.study.resume.dead_processes import EndsTogether
 from experiments.study.resume.draws import DerivedDraws
-from experiments.study.resume.ended import ENDED, MODEL, restore_ended, write_ended
+from experiments.study.resume.ended import MODEL, restore_ended, write_ended
 from experiments.study.resume.gradient_buckets import SameBuckets
 from experiments.study.resume.kept import KeptNetworks
 from experiments.study.resume.metrics_file import MetricsLog
@@ -37,6 +37,9 @@ from lightning_modules.study_module import StudyModule
 from lightning_modules.weight_averaging import AveragedWeights, SharedBuffers
 
 quiet_lightning()
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a training's checkpoints, in its own."""
 
 
 def make_trainer(
@@ -87,7 +90,7 @@ def make_trainer(
 
 def progress_file(folder: Path) -> Path:
     """The checkpoint from which a training in this folder continues."""
-    return folder / "checkpoints" / LAST
+    return folder / CHECKPOINTS / LAST
 
 
 def _together(several_losses: bool, gpu: bool) -> DDPStrategy:
@@ -155,15 +158,6 @@ def progress_of(checkpoints: Path, module: StudyModule) -> Path | None:
         for sentence in set_aside(checkpoints):
             print(sentence, file=sys.stderr, flush=True)
     return newest(checkpoints, module)
-
-
-def forget_progress(folder: Path, module: StudyModule) -> None:
-    """Remove the checkpoints from which a training continues, when there are results.
-
-    The last one stays where the training can be made longer.
-    """
-    for name in (PREVIOUS, ENDED) if module.can_be_longer else (LAST, PREVIOUS, ENDED):
-        (folder / "checkpoints" / name).unlink(missing_ok=True)
 
 
 def end_wandb(trainer: pl.Trainer, failed: str = "") -> None:

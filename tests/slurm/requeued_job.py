@@ -76,6 +76,14 @@ class Slurm:
         self.folder, self._daemons = folder, []
 
     def __enter__(self) -> Slurm:
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
         ports = {"port": _free_port(), "other_port": _free_port()}
@@ -95,9 +103,11 @@ class Slurm:
         self._start("slurmctld", "-D", "-f", str(configuration))
         self._start("slurmd", "-D", "-f", str(configuration))
         wait_until(lambda: "idle" in self("sinfo", "--noheader", "--format=%T"), 60, "an idle node")
-        return self
 
     def __exit__(self, *_) -> None:
+        self("scancel", "--user=root")  # after a failure the job would outlive its SLURM
+        with suppress(SystemExit):
+            wait_until(lambda: not self("squeue", "--noheader"), 20, "end of the jobs")
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in reversed(self._daemons):
@@ -106,7 +116,10 @@ class Slurm:
             daemon.kill()
 
     def __call__(self, *command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        except subprocess.TimeoutExpired:  # the daemon is busy, or has ended
+            return ""
         return done.stdout.strip() if not done.returncode else ""
 
     def _start(self, *command: str) -> None:

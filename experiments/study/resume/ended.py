@@ -8,6 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from datamodules.whole_file import write_whole
+from experiments.study.resume.checkpoint_files import LAST, PREVIOUS
 from experiments.study.resume.logs import logged, restore_logs
 from experiments.study.run_parts import readable
 from lightning_modules.study_module import StudyModule
@@ -16,12 +17,25 @@ from lightning_modules.weights import read_checkpoint
 MODEL = "model.ckpt"
 """The network that counts, complete."""
 ENDED = "ended.json"
-"""Written after it: the steps of the training, and how much it has logged."""
+"""Written after it: the steps of the training, how much it has logged, and whether it can be made longer."""
 
 
 def write_ended(checkpoints: Path, trainer: pl.Trainer, module: StudyModule) -> None:
     """Note that a training has ended, whose model.ckpt is on disk."""
-    write_whole(checkpoints / ENDED, json.dumps({"steps": module.steps, "logs": logged(trainer)}))
+    ended = {"steps": module.steps, "logs": logged(trainer), "can_be_longer": module.can_be_longer}
+    write_whole(checkpoints / ENDED, json.dumps(ended))
+
+
+def forget_progress(checkpoints: Path) -> None:
+    """Remove what a training needs to continue, when there are results; where that is done, do nothing.
+
+    The last checkpoint stays where the training can be made longer.
+    """
+    if not (checkpoints / ENDED).exists():
+        return
+    longer = readable(lambda: json.loads((checkpoints / ENDED).read_text(encoding="utf-8"))["can_be_longer"])
+    for name in (PREVIOUS, *([] if longer else [LAST]), ENDED):
+        (checkpoints / name).unlink(missing_ok=True)
 
 
 def restore_ended(checkpoints: Path, trainer: pl.Trainer, module: StudyModule, steps: int) -> bool:

@@ -5,7 +5,6 @@ It is written at the start of a batch, when all that belongs to the batch before
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +73,8 @@ class Saving(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, module: StudyModule, batch, batch_idx: int) -> None:
         self._batch_seconds, self._batch_began = time.monotonic() - self._batch_began, time.monotonic()
         whole_step, self._before = module.steps > self._before or batch_idx == 0, module.steps
-        proposed = self._proposed(2 * self._batch_seconds)
+        batches = trainer.accumulate_grad_batches * module.batches_per_step  # of a step, behind which it may stop
+        proposed = self._proposed((1 + batches) * self._batch_seconds)
         self._agreed = max(self._agreed, self._agreement.a_step_later(proposed))
         if whole_step and (self._agreed or self._is_due(module)):  # else gradients of several batches are added up
             self._save(trainer, module)
@@ -93,6 +93,7 @@ class Saving(pl.Callback):
         self.evaluation_pending = False
         self._evaluation_began = time.monotonic()
         stops.at_once()
+        stops.exit_if_stopped()  # a signal may have come since `_proposed`
 
     def on_validation_end(self, trainer: pl.Trainer, module: StudyModule) -> None:
         if loops.is_fitting(trainer):
@@ -102,10 +103,12 @@ class Saving(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: StudyModule) -> None:
         loops.forget_restart(trainer)
         if module.steps >= self.plan.steps > self._saved_steps:  # it ends without an evaluation
+            self._agreed = self._agreement.now(max(self._proposed(self._evaluation_seconds), SAVE))
             self._save(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, module: StudyModule) -> None:
         stops.at_once()
+        stops.exit_if_stopped()
 
     def on_exception(self, trainer: pl.Trainer, module: StudyModule, exception: BaseException) -> None:
         stops.at_once()
@@ -135,13 +138,8 @@ class Saving(pl.Callback):
         if status > SAVE:
             self.checkpoints.wait()
             trainer.strategy.barrier("saved")  # a process that ends makes torchrun end the others
-            if status == TIME_IS_OVER and trainer.is_global_zero:
-                print(
-                    f"the time limit of {self.plan.limit.text} is near: stopped at step {module.steps} of "
-                    f"{self.plan.steps}, with a checkpoint.",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            if status == TIME_IS_OVER:
+                self.plan.limit.say(f"stopped at step {module.steps} of {self.plan.steps}, with a checkpoint")
             stops.leave(status)
 
 

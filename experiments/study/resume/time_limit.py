@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 
 from experiments.study.endings import UsageError
+from experiments.study.slurm import is_first_process
 
 STATUS = 124
 """Exit status of a study that has stopped before its limit, as of `timeout`."""
@@ -30,11 +32,21 @@ class TimeLimit:
         """Whether what takes `margin` seconds would end too late to leave time for a checkpoint."""
         return time.time() + margin + RESERVE >= self.ends
 
+    def say(self, stopped: str) -> None:
+        """Print where the study has stopped; in the first process.
+
+        Args:
+            stopped: the beginning of a sentence.
+        """
+        if is_first_process():
+            said = f"{stopped}, since --time-limit {self.text} is near; the same command, with --resume, goes on."
+            print(said, file=sys.stderr, flush=True)
+
 
 def seconds_of(text: str) -> float:
     """Seconds of a limit of time, as for `TimeLimit`."""
     clock = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", text.strip())
-    if clock:
+    if clock and any(int(part or 0) for part in clock.groups()):
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         return float(((24 * days + hours) * 60 + minutes) * 60 + seconds)
     if re.fullmatch(r"\d{1,7}(\.\d*)?", text.strip()) and float(text) > 0:
