@@ -3,8 +3,8 @@
     python benchmarks/interruptions.py
 
 **Steps.** A ResNet-20 learns from batches of 128 small images, in rounds that alternate: with a plain shuffled loader
-and no callbacks, and with what a study adds (`TrainingOrder`, `Seeded`, `DerivedDraws`, `Saving` where nothing is due). The
-loader reads in the same process, where it costs most. Medians, and the median of the rounds' ratios with its quartiles.
+and no callbacks, and with what a study adds (`TrainingOrder`, `Seeded`, `DerivedDraws`, `Saving` where nothing is due).
+The loader reads in the same process, where it costs most. Medians, and the median of the ratios with its quartiles.
 
 **Checkpoints.** A network of the size of ResNet-50 with momentum is saved; the training waits while its state is
 copied, and a thread writes the copy. Beside it, the time of a write without that thread.
