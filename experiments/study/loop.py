@@ -85,19 +85,26 @@ def run_study(
     )
     task.check_data(run)
 
-    time_left = TimeLeft(
-        [
-            Training.of(name, seed, task.pace(task.of_seed(arm, seed), run))
-            for seed in run.seeds
-            for name, arm in by_name.items()
-            if not folder.is_finished(name, seed)
-        ]
-    )
+    time_left = _to_come(task, by_name, folder, run)
+    if not time_left.trainings and not rank_zero_only.rank:
+        print(f"finished: every training of {run.out} has been done before", flush=True)
 
     def train_one(name: str, seed: int) -> None:
         train_arm(task, by_name[name], seed, folder, run, time_left)
 
     return train_arms(folder, train_one, task.table, run.started, run.time_limit)
+
+
+def _to_come(task: Task, arms: dict[str, Arm], folder: RunFolder, run: RunSettings) -> TimeLeft:
+    """The trainings that have neither ended nor failed."""
+    return TimeLeft(
+        [
+            Training.of(name, seed, task.pace(task.of_seed(arm, seed), run))
+            for seed in run.seeds
+            for name, arm in arms.items()
+            if not folder.is_finished(name, seed) and read_failure(folder.path, name, seed) is None
+        ]
+    )
 
 
 def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings, time_left: TimeLeft) -> None:
