@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil, isfinite
+
 import pytorch_lightning as pl
 
 
@@ -61,9 +63,15 @@ class EndsAt(pl.Callback):
 
 
 def planned_steps(trainer: pl.Trainer) -> int:
-    """Steps of a whole training, as `EndsAt` says; 0 where that is not among the callbacks.
+    """Steps of a whole training: what `EndsAt` says, or as far as the trainer knows; 0 where nobody knows.
 
     Lightning's `estimated_stepping_batches` would open the training loader, also of a training that is about to be
-    restored in the middle of an epoch.
+    restored in the middle of an epoch. The trainer's own limits say something once its loader is open: from
+    `on_train_start` on.
     """
-    return next((callback.steps for callback in trainer.callbacks if isinstance(callback, EndsAt)), 0)
+    ends = [callback.steps for callback in trainer.callbacks if isinstance(callback, EndsAt)]
+    limits = [limit for limit in (*ends, trainer.max_steps) if limit >= 0]
+    epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
+    if epochs >= 0 and isfinite(trainer.num_training_batches):
+        limits.append(epochs * ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+    return min(limits, default=0)

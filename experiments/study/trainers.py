@@ -28,7 +28,7 @@ from experiments.study.task import Pace
 from experiments.study.time_left import Timekeeper
 from experiments.study.training_bar import TrainingBar
 from experiments.study.wandb_runs.rows import logged_rows
-from experiments.study.wandb_runs.start import keep_rows_at_end, start_wandb
+from experiments.study.wandb_runs.start import keep_rows_at_end, start_training
 from lightning_modules.clock import EndsAt
 from lightning_modules.evaluation_line import EvaluationLine
 from lightning_modules.finite_training import FiniteTraining, NotFiniteError
@@ -180,7 +180,7 @@ def _wandb(mode: str, folder: Path, about: dict) -> list[WandbLogger]:
         return []
     run, experiment = folder.parent.name, None
     if rank_zero_only.rank == 0:
-        experiment = start_wandb(mode, folder, run, f"{run}-{folder.name}", about)
+        experiment = start_training(mode, folder, run, f"{run}-{folder.name}", about)
         experiment.define_metric("trainer/global_step")
         experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return [WandbLogger(experiment=experiment, save_dir=folder)]

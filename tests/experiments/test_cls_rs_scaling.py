@@ -68,7 +68,7 @@ def test_a_finished_run_is_noticed_before_anything_is_picked(monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("begun", "strengths", "resumes"), [(True, "0.5 1", True), (False, "0.5 1", False), (False, "1", True)]
+    ("begun", "strengths", "resumes"), [(True, "0.5 1", "yes"), (False, "0.5 1", "no"), (False, "1", "yes")]
 )
 def test_a_run_that_was_interrupted_while_picking_goes_on_to_train(begun, strengths, resumes, monkeypatch, tmp_path):
     line = f"--depths 26 --widths 1 --sizes 32 --strengths {strengths} --resume --out {tmp_path / 'run'}"

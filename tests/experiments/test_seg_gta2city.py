@@ -94,7 +94,7 @@ def test_a_finished_run_is_not_overwritten_and_can_be_extended(finished, publish
     assert "already holds a run: pass --resume" in refused(seg_gta2city, capsys, f"{line} --out {out}")
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    assert "started with other flags (max_steps was 2)" in refused(
+    assert "max_steps was 2 and is now 3, but bn cannot be trained longer, since" in refused(
         seg_gta2city, capsys, f"{line.replace('--max-steps 2', '--max-steps 3')} --resume --out {copy}"
     )
     again = run(flags(f"--data-root {published} --norm bn sn gn --seeds 2 {TINY} --resume --out {copy}"))

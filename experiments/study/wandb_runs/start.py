@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -35,15 +35,29 @@ _chosen: dict[str, str] = {}  # the resolved mode by requested mode
 
 
 def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> wandb.Run:
-    """A training's run in W&B's project normshift, its files below `folder`: a new one, or that of the same folder.
+    """A new run in W&B's project normshift, its files below `folder`.
 
-    A run that cannot start online starts offline; if that fails, too, the training goes on without W&B. A line on
-    stderr says so, once.
+    A run that cannot start online starts offline; if that fails, too, the work goes on without W&B. A line on stderr
+    says so, once.
 
     Args:
         mode: online or offline; auto is online where the user is logged in.
         group: the study's run that it belongs to. about: its settings.
     """
+    return _started(mode, folder, group=group, name=name, config=about)[0]
+
+
+def start_training(mode: str, folder: Path, group: str, name: str, about: dict) -> wandb.Run:
+    """As `start_wandb`, for the training of this folder: if it has begun before, its run goes on."""
+    run, now = _started(mode, folder, group=group, name=name, config=about, id=_id_of(folder), resume="allow")
+    known = max(run.starting_step, rows_logged(folder, run.id, online=now == "offline"))
+    known = sys.maxsize if now == "disabled" else known  # nothing goes there, and nothing is missing
+    Rows(run, known, _rows_at_end(folder) if (folder / SHORTER).exists() else 0)
+    return run
+
+
+def _started(mode: str, folder: Path, **own: Any) -> tuple[wandb.Run, str]:
+    """A run, and the mode that it is in."""
     import wandb  # slow to import, and --wandb disabled needs none
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,16 +65,10 @@ def start_wandb(mode: str, folder: Path, group: str, name: str, about: dict) -> 
     settings = wandb.Settings(silent=True, init_timeout=INIT_SECONDS)
     if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:  # releases before have no such interval
         settings.x_transaction_log_flush_interval = FLUSH_SECONDS
-    own = {"project": "normshift", "group": group, "name": name, "dir": folder, "config": about, "settings": settings}
-    own |= {"id": _id_of(folder), "resume": "allow"}
     while True:
         now = _resolved(mode)
         try:
-            run = wandb.init(mode=now, **own)
-            known = max(run.starting_step, rows_logged(folder, run.id, online=now == "offline"))
-            known = sys.maxsize if now == "disabled" else known  # nothing goes there, and nothing is missing
-            Rows(run, known, _rows_at_end(folder) if (folder / SHORTER).exists() else 0)
-            return run
+            return wandb.init(mode=now, project="normshift", dir=folder, settings=settings, **own), now
         except (wandb.Error, OSError, ValueError) as error:
             if now == "disabled":
                 raise
@@ -78,6 +86,7 @@ def _id_of(folder: Path) -> str | None:
     known = _kept(folder).get("id")
     if isinstance(known, str):
         return known
+    folder.mkdir(parents=True, exist_ok=True)
     new = secrets.token_hex(6)  # no seed decides it: two runs must not share one
     write_whole(folder / ID_FILE, json.dumps({"id": new}))
     return new

@@ -72,7 +72,7 @@ def test_a_longer_training_is_that_of_its_whole_length(tmp_path):
     for name in ("gates.parquet", "metrics.csv", "results.csv", "sn-0.1-seed0/result.json"):
         assert filecmp.cmp(tmp_path / "run" / name, tmp_path / "whole" / name, shallow=False), name
     assert not (tmp_path / "run" / "sn-0.1-seed0" / "result-shorter.json").exists()
-    with pytest.raises(UsageError, match="started with other flags .max_steps was 6"):
+    with pytest.raises(UsageError, match=r"started with other flags \(max_steps was 6"):
         toy(f"{LINE} --max-steps 4", tmp_path / "run")
 
 

@@ -61,7 +61,7 @@ def test_a_stopped_training_goes_on_and_comes_to_the_same(finished, tmp_path, mo
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
         patch.setattr(Negative, "on_train_batch_start", stop)
-        study("--norm bn", tmp_path)
+        study("--norm bn --save-every 1", tmp_path)
     assert (tmp_path / "bn-seed0" / "checkpoints" / "last.ckpt").exists()
     resumed, whole = study("--norm bn --resume", tmp_path), pd.read_csv(finished / "results.csv")
     whole = whole[(whole.norm == "bn") & (whole.seed == 0)].reset_index(drop=True)

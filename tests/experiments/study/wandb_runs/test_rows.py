@@ -72,10 +72,10 @@ ROWS_THEN_DIE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from experiments.study.wandb_runs.offline_files import rows_logged
-from experiments.study.wandb_runs.start import start_wandb
+from experiments.study.wandb_runs.start import start_training
 
 folder = Path(sys.argv[1])
-run = start_wandb("offline", folder, "group", "name", {})
+run = start_training("offline", folder, "group", "name", {})
 for row in range(100):
     run.log({"value": row})
 until = time.monotonic() + 10

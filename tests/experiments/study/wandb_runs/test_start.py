@@ -9,7 +9,7 @@ import wandb
 
 from experiments.study.run_folder import SHORTER
 from experiments.study.wandb_runs import start as wandb_start
-from experiments.study.wandb_runs.start import keep_rows_at_end, start_wandb, trouble_online
+from experiments.study.wandb_runs.start import keep_rows_at_end, start_training, trouble_online
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def begun(monkeypatch):
     """The modes that runs are begun in; online and what `fails` names cannot be."""
     modes, fails = [], {"online"}
 
-    def init(mode, id, resume, **_):
+    def init(mode, id=None, resume=None, **_):
         modes.append(mode)
         if mode in fails:
             raise wandb.errors.CommError(f"Run initialization has timed out\nin {mode}")
@@ -40,7 +40,7 @@ def start(mode, folder):
 
 
 def begin(folder, mode="offline"):
-    return start_wandb(mode, folder, "study", "run", {})
+    return start_training(mode, folder, "study", "run", {})
 
 
 def test_a_training_keeps_its_run(begun, tmp_path, monkeypatch):
