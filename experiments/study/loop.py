@@ -24,7 +24,7 @@ from experiments.study.resume.dead_processes import all_done, ends_together
 from experiments.study.resume.ended import forget_progress
 from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.run_folder import RunFolder
-from experiments.study.stops import exit_if_stopped, leave, requeue_if_asked, signals_exit
+from experiments.study.stops import exit_if_stopped, goes_on, leave, requeue_if_asked, signals_exit
 from experiments.study.tables.chance import without_guessers
 from experiments.study.tables.printed import print_table
 from experiments.study.time_left import Timekeeper, TimeLeft, Training
@@ -62,6 +62,7 @@ def run_study(
         UsageError: the flags ask for something that cannot be done; nothing has been trained.
         TrainingsFailed: values of one or more trainings were not finite; table and report are written.
     """
+    goes_on()
     if not arms:
         raise UsageError("there is nothing to compare: a list that chooses the arms is empty.")
     by_name = {arm.name: arm for arm in task.prepare(arms, run)}
@@ -212,10 +213,8 @@ def _train_all(
         for arm in folder.arms:
             exit_if_stopped()
             if folder.is_finished(arm, seed):
-                if not rank_zero_only.rank:
-                    forget_progress(
-                        folder.part(arm, seed) / CHECKPOINTS
-                    )  # it may have been killed right behind its result
+                if not rank_zero_only.rank:  # it may have been killed right behind its result
+                    forget_progress(folder.part(arm, seed) / CHECKPOINTS)
                 continue
             failure = read_failure(folder.path, arm, seed)
             if failure is None:

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM, at whatever moment they come, end a script with their own status and without a traceback."""
+"""Ctrl-C, SIGTERM and SIGUSR1, whenever they come, end a script with their own status and without a traceback."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_ctrl_c_while_a_script_starts(moment, line, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
 @pytest.mark.parametrize(
     "moment",
     [
@@ -85,3 +86,67 @@ def test_what_is_raised_after_a_signal_was_raised_by_it():
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat themselves
     assert stopped.value.code == 143 and stops.stopped() is None
+
+
+STEP_OF = """
+import ctypes, os, signal, sys, time
+from experiments.study import stops
+stops.GRACE, stops.LAST_RESORT, stops.ECHO = {grace}, 0.3, 0.5
+stops.exit_on_signals()
+with stops.signals_exit():
+    stops.deferred()
+    print("begun", flush=True)
+    {step}
+    print("ended", flush=True)
+    stops.exit_if_stopped()
+"""
+LONG = "time.sleep(60)"
+HANGS = "mutex = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(mutex) for _ in 'ab']"
+"""A lock that is never given free: the call goes on after a signal, and Python runs no handler."""
+WAITS = "[time.sleep(0.05) for _ in range(40)]"
+AFTER = "not ended in 0.4 s: stopping without a checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("step", "grace", "signals", "status", "prints", "says"),
+    [
+        (WAITS, 25, [("SIGTERM", 0)], 143, "ended", "stopping after this step, with a checkpoint"),
+        (WAITS, 25, [("SIGUSR1", 0), ("SIGTERM", 0)], 138, "ended", "stopping after this step"),  # as SLURM may send
+        (WAITS, 25, [("SIGINT", 0), ("SIGINT", 0.1)], 130, "ended", "Ctrl-C again stops at once"),  # torchrun's echo
+        (LONG, 25, [("SIGINT", 0), ("SIGINT", 0.9)], 130, "", "Ctrl-C again stops at once"),
+        (LONG, 25, [("SIGTERM", 0), ("SIGINT", 0.9)], 143, "", "stopping after this step"),
+        (LONG, 0.4, [("SIGTERM", 0)], 143, "", AFTER),
+        (HANGS, 0.4, [("SIGTERM", 0)], 143, "", AFTER),
+        (HANGS, 0.4, [("SIGUSR1", 0), ("SIGINT", 0.2)], 138, "", AFTER),
+    ],
+)
+def test_a_step_ends_after_a_signal_or_is_ended(step, grace, signals, status, prints, says, tmp_path):
+    command = [sys.executable, "-c", STEP_OF.format(step=step, grace=grace)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        for name, later in signals:
+            time.sleep(later)
+            process.send_signal(getattr(signal, name))
+        printed, said = process.communicate(timeout=60)
+    assert (process.returncode, printed.strip()) == (status, prints) and says in said and "Traceback" not in said
+
+
+def test_only_what_goes_on_is_started_again_by_slurm(monkeypatch, tmp_path):
+    """An evaluation would begin anew for ever; a study asks also when its step has to be cut off."""
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "PYTHONPATH": str(ROOT)
+    }  # fmt: skip
+    for first, asked in (("", ""), ("stops.goes_on()\n", "requeue 7\n")):
+        for step in (WAITS, HANGS):
+            (tmp_path / "asked").write_text("")
+            program = STEP_OF.format(step=step, grace=3).replace("with stops", f"{first}with stops", 1)
+            with subprocess.Popen(
+                [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+            ) as process:
+                process.stdout.readline()
+                process.send_signal(signal.SIGUSR1)
+            assert process.returncode == 138 and (tmp_path / "asked").read_text() == asked
