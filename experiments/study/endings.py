@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -55,12 +57,21 @@ def mendable(error: BaseException) -> str | None:
     if "DataError" in kinds:
         return said
     if isinstance(error, OSError):
-        full = f"the disk is full ({said}): make room; the files written so far are kept."
+        full = f"the disk{_of_temporary_files()} is full ({said}): make room; the files written so far are kept."
         return full if error.errno in FULL else f"{said.rstrip('.')}."
     if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds or "can't allocate memory" in str(error):
         return f"the memory does not suffice ({said[:200].rstrip('.')}): pass smaller sizes, or fewer --workers."
     return None
 
+
+def _of_temporary_files() -> str:
+    """Words for the disk of temporary files, if that is the full one."""
+    folder = tempfile.gettempdir()
+    return f" of {folder}, for temporary files (TMPDIR)," if shutil.disk_usage(folder).free < LITTLE else ""
+
+
+LITTLE = 1 << 20
+"""Bytes of a disk below which it is called full."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk, an exceeded quota and an exceeded file size."""
