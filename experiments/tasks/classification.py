@@ -14,6 +14,7 @@ from experiments.study.endings import UsageError
 from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.task import Pace, Task
+from experiments.tasks.affordable import check_affordable
 from experiments.tasks.classification_checks import check_averages, check_classes, check_processes, fitted
 from experiments.tasks.classification_domains import Opened
 from experiments.tasks.classification_flags import ClassificationFlags
@@ -133,6 +134,9 @@ class ClassificationTask(Task):
             check_processes(arm, run)
             built_of = [getattr(arm.recipe, part) for part in BUILDS]
             networks.setdefault(str((arm.norm, arm.antialias, arm.adapt_to is None, built_of)), arm)
+        longest = max(arms, key=lambda arm: arm.recipe.max_steps * arm.step_images)
+        network, recipe = build(self.flags, longest, self.opened).net, longest.recipe
+        check_affordable(network, recipe.image_size, longest.step_images, recipe.max_steps, run)
         super().check(list(networks.values()), run)
 
     def of_seed(self, arm: Arm, seed: int) -> Arm:

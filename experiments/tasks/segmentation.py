@@ -18,6 +18,7 @@ from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.tables.domain_drop import drop_table
 from experiments.study.task import Pace, Task
+from experiments.tasks.affordable import check_affordable
 from experiments.tasks.recipe_flags import named_recipe, overridden_parts
 from experiments.tasks.segmentation_flags import SegmentationFlags
 from lightning_modules.examples import Example
@@ -68,6 +69,9 @@ class SegmentationTask(Task):
 
     def check(self, arms: Sequence[Arm], run: RunSettings) -> None:
         check_batch(arms, self.flags, self.recipe, run)
+        recipe, (height, width) = self.recipe, self.recipe.crop
+        network = build(self.flags, recipe, self.opened, "bn").net
+        check_affordable(network, round((height * width) ** 0.5), recipe.batch_size, recipe.max_steps, run)
         super().check(arms, run)
 
     def check_data(self, run: RunSettings) -> None:
@@ -228,7 +232,8 @@ def with_epochs(recipe: SegmentationRecipe, flags: SegmentationFlags, images: in
     whole_pass = images // recipe.batch_size
     if not whole_pass:
         raise UsageError(
-            f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step."
+            f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step: "
+            "pass a smaller --batch-size, or --recipe laptop."
         )
     meant = recipe.epoch_steps or whole_pass
     steps = min(meant, whole_pass)
