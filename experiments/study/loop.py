@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from experiments.reporting.gate_bars import print_gates
 from experiments.reporting.page import write_report
 from experiments.study.endings import TrainingsFailed, UsageError
+from experiments.study.execution import prepare, run_eagerly
 from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
 from experiments.study.resume.dead_processes import all_done, ends_together
 from experiments.study.resume.ended import forget_progress
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from experiments.study.resume.time_limit import TimeLimit
     from experiments.study.settings import RunSettings
     from experiments.study.tables.table import Table
-    from experiments.study.task import Arm, Task
+    from experiments.study.task import Arm, Pace, Task
     from lightning_modules.study_module import StudyModule
 
 
@@ -100,12 +101,20 @@ def _to_come(task: Task, arms: dict[str, Arm], folder: RunFolder, run: RunSettin
     """The trainings that have neither ended nor failed."""
     return TimeLeft(
         [
-            Training.of(name, seed, task.pace(task.of_seed(arm, seed), run))
+            Training.of(name, seed, _pace(task, task.of_seed(arm, seed), run))
             for seed in run.seeds
             for name, arm in arms.items()
             if not folder.is_finished(name, seed) and read_failure(folder.path, name, seed) is None
         ]
     )
+
+
+def _pace(task: Task, arm: Arm, run: RunSettings) -> Pace:
+    """How long an arm is trained. Raises UsageError if the task does not accumulate as it was asked to."""
+    pace = task.pace(arm, run)
+    if pace.accumulate % run.flags.accumulate:
+        raise UsageError(f"--accumulate {run.flags.accumulate}: each step of this study is one batch; leave it out.")
+    return pace
 
 
 def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings, time_left: TimeLeft) -> None:
@@ -114,12 +123,14 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
     arm = task.of_seed(arm, seed)
     data, module = task.data(arm, run), task.module(arm, run)
     data.seed = seed
+    prepare(module, run.flags)
     callbacks = [*task.callbacks(arm, run), GateTracker(part, columns), HalvesTracker()]
     about = columns | task.settings(arm, run)
-    pace = task.pace(arm, run)
+    pace = _pace(task, arm, run)
     keeper = Timekeeper(time_left, Training.of(arm.name, seed, pace))
     trainer = make_trainer(run, part, pace, callbacks, about, task.headline, seed, module, keeper)
     train(trainer, module, data, part, run)
+    run_eagerly(module)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         result = evaluated(task, module, data, arm, run)

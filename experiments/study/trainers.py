@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
+from experiments.study.execution import refusals
 from experiments.study.quiet import quiet_lightning
 from experiments.study.resume.checkpoint_files import LAST, SafeCheckpoints, newest, set_aside
 from experiments.study.resume.dead_processes import EndsTogether
@@ -72,6 +73,9 @@ def make_trainer(
         max_epochs=math.ceil(pace.max_steps / pace.epoch_steps),
         limit_train_batches=pace.epoch_steps * pace.accumulate * module.batches_per_step,
         accumulate_grad_batches=pace.accumulate,
+        gradient_clip_val=run.flags.clip,
+        gradient_clip_algorithm="norm",
+        deterministic=run.flags.deterministic,
         check_val_every_n_epoch=pace.evaluate_every,
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, pace.epoch_steps),
@@ -125,16 +129,18 @@ def train(
     Raises:
         NotFiniteError: the training left the finite numbers; last.ckpt is from before, and the W&B run is ended as
             failed.
-        UsageError: the training cannot continue from its checkpoint.
+        UsageError: the training cannot continue from its checkpoint; or an operation has no deterministic form, or the
+            network cannot be compiled, as flags asked for.
     """
     saving = next(callback for callback in trainer.callbacks if isinstance(callback, Saving))
     checkpoints = saving.plan.file.parent
     if run.resume and restore_ended(checkpoints, trainer, module, saving.plan.steps):
         return
     try:
-        trainer.fit(module, data, ckpt_path=progress_of(checkpoints, module) if run.resume else None)
-        if module.evaluated_at != module.steps:
-            trainer.validate(module, data, verbose=False)
+        with refusals():
+            trainer.fit(module, data, ckpt_path=progress_of(checkpoints, module) if run.resume else None)
+            if module.evaluated_at != module.steps:
+                trainer.validate(module, data, verbose=False)
         for callback in trainer.callbacks:
             if isinstance(callback, AveragedWeights):
                 callback.put_in_place(trainer, module)  # also if the training had ended before
