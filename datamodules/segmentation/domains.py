@@ -78,7 +78,7 @@ def open_domain(
     """Open a domain.
 
     Args:
-        name: one of `DOMAINS`; `NAME:SPLIT` overrides `split`.
+        name: one of `DOMAINS`, or of a set that was registered; `NAME:SPLIT` overrides `split`.
         data_root: the folder whose subfolders are the real sets, each under its name (bdd100k holds both of its tasks).
         height: of the scenes drawn by an embedded domain, 128 by default; their width is twice that.
         scenes: how many scenes an embedded domain has.
@@ -96,6 +96,7 @@ def open_domain(
             raise DataError(str(error)) from error
         return Domain(name, samples, samples.label_space, samples.evaluated, {})
     if set_name not in STREET_SETS:
-        raise DataError(f"unknown domain {name!r}: choose from {', '.join(DOMAINS)}, or NAME:SPLIT.")
+        names = dict.fromkeys([*DOMAINS, *STREET_SETS])
+        raise DataError(f"unknown domain {name!r}: choose from {', '.join(names)}, or NAME:SPLIT.")
     samples = STREET_SETS[set_name](Path(data_root) / set_name.removesuffix("-drivable"), split)
     return Domain(name, samples, samples.label_space, samples.evaluated, dict(samples.fold))

@@ -73,7 +73,7 @@ class RunFlags:
     out: str = "runs/NAME"
     """Folder of the run; NAME stands for the study's name."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register your own norms, for --norm (docs/own-norm.md)."""
+    """Python files of yours that register norms, data sets, backbones, recipes or tasks (docs/plugins.md)."""
     wandb: str = "auto"
     """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
     resume: str | None = argument(default=None, nargs="?", const="yes")

@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.reporting.gate_bars import print_gates
 from experiments.reporting.page import write_report
+from experiments.study.early_ends import early_end, with_early_ends
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.execution import prepare, run_eagerly
 from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
@@ -134,6 +135,7 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         result = evaluated(task, module, data, arm, run)
+        result |= early_end(module.steps, pace.max_steps) if run.flags.patience else {}
         examples = task.examples(module, data)
         save_examples(examples, folder.path / "examples", arm.name)
         log_outcome(trainer, module, result["results"], examples, result.get("divergence"), task.headline)
@@ -257,6 +259,7 @@ def closing_table(folder: RunFolder, results: DataFrame, table: Callable[[DataFr
                 closing = None
         closing = table(results) if closing is None else closing
         closing = closing and without_guessers(closing, results, folder.headline)
+        closing = with_early_ends(closing, folder.path, folder.arms, folder.seeds)
     return marked(closing, failures, folder.arms)
 
 

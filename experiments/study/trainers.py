@@ -22,6 +22,7 @@ from experiments.study.resume.ended import MODEL, restore_ended, write_ended
 from experiments.study.resume.gradient_buckets import SameBuckets
 from experiments.study.resume.kept import KeptNetworks
 from experiments.study.resume.metrics_file import MetricsLog
+from experiments.study.resume.patience import Patience
 from experiments.study.resume.restarts import join_round
 from experiments.study.resume.saving import Resuming, SavePlan, Saving
 from experiments.study.settings import RunSettings
@@ -63,6 +64,7 @@ def make_trainer(
     )
     saving, draws = Saving(plan, checkpoints), DerivedDraws(seed)
     kept = KeptNetworks(plan.file.parent, run.flags.keep_best, run.flags.keep_every)
+    patience = Patience(run.flags.patience, folder.name, pace.max_steps)
     own = _own_callbacks(folder, pace, measure, keeper)
     trainer = pl.Trainer(
         accelerator=run.accelerator,
@@ -80,7 +82,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, pace.epoch_steps),
         logger=[MetricsLog(folder), *_wandb(run.wandb, folder, about)],
-        callbacks=[saving, draws, *own, *callbacks, kept, Resuming(saving, draws)],
+        callbacks=[saving, draws, *own, *callbacks, kept, patience, Resuming(saving, draws)],
         plugins=[checkpoints],
         enable_checkpointing=False,  # `Saving` does it
         enable_model_summary=False,
@@ -155,7 +157,8 @@ def train(
     trainer.save_checkpoint(checkpoints / MODEL, weights_only=True)
     if trainer.is_global_zero:
         saving.checkpoints.wait()
-        write_ended(checkpoints, trainer, module)
+        early = run.flags.patience is not None and module.steps < saving.plan.steps
+        write_ended(checkpoints, trainer, module, early)
 
 
 def progress_of(checkpoints: Path, module: StudyModule) -> Path | None:

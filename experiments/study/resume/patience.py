@@ -53,9 +53,7 @@ class Patience(pl.Callback):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
-            measure, best = measure_of(module.headline), ""
-            if self.best is not None:
-                best = f" its best {measure.label}, {measure.text(self.best)}"
-            print(
-                f"{self.name}: ends at step {module.steps} of {self.steps}: {self.waited} evaluations{best}", flush=True
-            )
+            measure = measure_of(module.headline)
+            best = "" if self.best is None else f", {measure.text(self.best)}"
+            since = f"{self.waited} evaluations have not improved {measure.label}{best}"
+            print(f"{self.name}: ends at step {module.steps} of {self.steps}: {since}", flush=True)
