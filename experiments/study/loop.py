@@ -18,9 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.reporting.gate_bars import print_gates
 from experiments.reporting.page import write_report
-from experiments.study.early_ends import early_end, with_early_ends
 from experiments.study.endings import TrainingsFailed, UsageError
-from experiments.study.execution import prepare, run_eagerly
 from experiments.study.failures import Failure, marked, read_failure, read_failures, with_gaps, write_failure
 from experiments.study.resume.dead_processes import all_done, ends_together
 from experiments.study.resume.ended import forget_progress
@@ -28,9 +26,11 @@ from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.run_folder import RunFolder
 from experiments.study.stops import exit_if_stopped, goes_on, leave, requeue_if_asked, signals_exit
 from experiments.study.tables.chance import without_guessers
+from experiments.study.tables.early_ends import early_end, with_early_ends
 from experiments.study.tables.printed import print_table
 from experiments.study.time_left import Timekeeper, TimeLeft, Training
 from experiments.study.trainers import CHECKPOINTS, end_wandb, make_trainer, train
+from experiments.study.training.execution import prepare, run_eagerly
 from experiments.study.wandb_runs.outcome import log_outcome
 from lightning_modules.examples import save_examples
 from lightning_modules.finite_training import NotFiniteError

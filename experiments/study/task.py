@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from experiments.study.endings import UsageError
-from experiments.study.execution import check_optimization
 from experiments.study.tables.table import measures_table
+from experiments.study.training.execution import check_optimization
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

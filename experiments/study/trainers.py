@@ -13,8 +13,6 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from experiments.study.execution import refusals
-from experiments.study.quiet import quiet_lightning
 from experiments.study.resume.checkpoint_files import LAST, SafeCheckpoints, newest, set_aside
 from experiments.study.resume.dead_processes import EndsTogether
 from experiments.study.resume.draws import DerivedDraws
@@ -28,7 +26,9 @@ from experiments.study.resume.saving import Resuming, SavePlan, Saving
 from experiments.study.settings import RunSettings
 from experiments.study.task import Pace
 from experiments.study.time_left import Timekeeper
-from experiments.study.training_bar import TrainingBar
+from experiments.study.training.execution import refusals
+from experiments.study.training.quiet import quiet_lightning
+from experiments.study.training.training_bar import TrainingBar
 from experiments.study.wandb_runs.rows import logged_rows
 from experiments.study.wandb_runs.start import keep_rows_at_end, start_training
 from lightning_modules.clock import EndsAt

@@ -24,7 +24,7 @@ def written(tmp_path) -> Path:
     for name, code in FILES.items():
         (tmp_path / name).write_text(code)
     dice = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2)):
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
         for kind, shape, high in (("images", (64, 128, 3), 256), ("labels", (64, 128), 3)):
             folder = tmp_path / "data" / "farm" / kind / split
             folder.mkdir(parents=True)
@@ -65,7 +65,7 @@ def test_its_label_maps_and_encoder_are_trained(written):
     done = run(COMMANDS[2], written)
     assert done.returncode == 0, done.stderr[-2000:]
     results = pd.read_csv(written / "runs" / "farm" / "results.csv")
-    assert {"farm", "farm:train"} == set(results["domain"])
+    assert {"farm", "farm:test"} == set(results["domain"])
     assert {"iou/soil", "iou/crop", "iou/weed"} <= set(results["measure"])
 
 

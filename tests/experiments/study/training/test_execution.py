@@ -1,6 +1,9 @@
 """--accumulate, --clip, --channels-last, --compile and --deterministic: what they do to a training, and what not."""
 
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +14,8 @@ from torch import nn
 
 from experiments import cls_batch_size, cls_imagenet, cls_office_home, seg_gta2city
 from experiments.study.endings import UsageError
-from experiments.study.execution import lay_channels_last, refusals
 from experiments.study.flags import parse
+from experiments.study.training.execution import lay_channels_last, refusals
 from lightning_modules.checkpoints import load_network
 from lightning_modules.classification.module import ClassificationModule
 from tests.experiments import offline_runs
@@ -206,3 +209,18 @@ def test_a_network_that_cannot_be_compiled_is_refused_in_a_sentence():
 
     with pytest.raises(UsageError, match=r"torch cannot compile .*no compiler"), refusals():
         functools.partial(torch.compile, backend=broken)(lambda x: x + 1)(torch.ones(2))
+
+
+@pytest.mark.slow
+def test_two_processes_share_statistics_in_a_compiled_training(tmp_path):
+    """Under inductor, with accumulated and clipped gradients and averaged weights, too."""
+    root = Path(__file__).parents[4]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line = f"{SHAPES} --norm sn ibn-b --sync-norm --ema-decay 0.5 --accumulate 2 --clip 1 --channels-last"
+    for name, flags in (("plain", []), ("compiled", ["--compile"])):
+        script = [str(root / "experiments" / "cls_imagenet.py"), *line.split(), *flags, "--out", str(tmp_path / name)]
+        environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*torchrun, *script], capture_output=True, text=True, env=environment, timeout=900)
+        assert done.returncode == 0, done.stderr[-2000:]
+    plain, found = (pd.read_csv(tmp_path / name / "results.csv") for name in ("plain", "compiled"))
+    assert found["value"].to_numpy() == pytest.approx(plain["value"].to_numpy(), abs=1e-4)
