@@ -30,7 +30,7 @@ class HelpFormatter(SimpleHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not _is_switch(action):
             return super()._format_action_invocation(action)
-        return ", ".join(action.option_strings if action.default else action.option_strings[:1])
+        return " | ".join(action.option_strings if action.default else action.option_strings[:1])
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = (action.help or "").removesuffix(" (default: %(default)s)")  # simple_parsing says it of switches
