@@ -44,8 +44,15 @@ class SegmentationEvaluation(EvaluationData):
 
     def evaluation_loader(self, domain: Domain) -> DataLoader:
         """A loader of one domain's whole images; every process gets its own share, none twice."""
+        return self._in_batches(self.share(EvalSamples(self.as_evaluated(domain))), domain)
+
+    def undivided_loader(self, domain: Domain) -> DataLoader:
+        """As `evaluation_loader`, but every process gets all images."""
+        return self._in_batches(EvalSamples(self.as_evaluated(domain)), domain)
+
+    def _in_batches(self, samples: Dataset, domain: Domain) -> DataLoader:
         together = 1 if domain.on_disk else self.batch_size  # photographs of one set may differ in size
-        return DataLoader(self.share(EvalSamples(self.as_evaluated(domain))), together, **self.loading())
+        return DataLoader(samples, together, **self.loading())
 
     def as_evaluated(self, domain: Domain) -> "Resized | CentralSquares":
         """A domain's (image, label) pairs at the size they are evaluated at."""

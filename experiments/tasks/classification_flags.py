@@ -17,7 +17,8 @@ class ClassificationFlags(RunFlags):
 
     data: str = "shapes"
     """Data set to train on: imagenet, cifar10, cifar100, office-home, pacs, domainnet, one domain of a set
-    (pacs/photo), or shapes, the embedded set, which needs no files."""
+    (pacs/photo), the path of a folder of your own (CLASS/*, train/CLASS/* and val/CLASS/*, or DOMAIN/CLASS/*), or
+    shapes, the embedded set, which needs no files."""
     norm: list[str] = field(default_factory=lambda: ["bn", "sn", "bin"])
     """Norms to compare, of NORMS."""
     sync_norm: bool = False

@@ -254,10 +254,13 @@ def smoked(flags: SegmentationFlags, run: RunSettings) -> SegmentationFlags:
 
 
 def divergence(module: SegmentationModule, data: SegmentationData) -> list[dict]:
-    """Feature divergence between the source and each target, layer by layer, on the first images of each."""
+    """Feature divergence between the source and each target, layer by layer, on the first images of each.
+
+    One process computes it, for whatever number of processes has trained.
+    """
     weights = next(module.parameters())
     source, *targets = (
-        [images.to(weights) for images in first_images(data.evaluation_loader(domain), 16)] for domain in data.evaluated
+        [images.to(weights) for images in first_images(data.undivided_loader(domain), 16)] for domain in data.evaluated
     )
     rows = []
     for domain, batches in zip(data.evaluated[1:], targets, strict=True):
