@@ -104,7 +104,7 @@ class SegmentationData(SegmentationEvaluation):
         evaluation_scenes: int | None = None,
     ):
         names = list(
-            dict.fromkeys([source.partition(":")[0], *targets])
+            dict.fromkeys([split_of(source, "")[0], *targets])
         )  # the source is evaluated once, also as a target
         trained, evaluated = split_of(source, "train"), [split_of(name, "val") for name in names]
         if trained in evaluated:
@@ -117,7 +117,7 @@ class SegmentationData(SegmentationEvaluation):
                 theirs, ours = domain.label_space, learned.label_space
                 raise DataError(
                     f"{domain.name} is labelled in {len(theirs)} {theirs.name} classes and {source} in "
-                    f"{len(ours)} {ours.name} ones: choose domains labelled alike."
+                    f"{len(ours)} {ours.name} ones{theirs.first_other(ours)}: choose domains labelled alike."
                 )
         super().__init__(domains, height=height, batch_size=batch_size, workers=workers, squares=squares)
         self.source, self.crop, self.augmentation = learned, crop, augmentation

@@ -24,7 +24,7 @@ from experiments.study.resume.dead_processes import all_done, ends_together
 from experiments.study.resume.ended import forget_progress
 from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.run_folder import RunFolder
-from experiments.study.stops import exit_if_stopped, goes_on, leave, requeue_if_asked, signals_exit
+from experiments.study.signals.stops import exit_if_stopped, goes_on, leave, requeue_if_asked, signals_exit
 from experiments.study.tables.chance import without_guessers
 from experiments.study.tables.early_ends import early_end, with_early_ends
 from experiments.study.tables.printed import print_table
