@@ -49,8 +49,9 @@ def open_images(
     """Open a split of a set.
 
     Args:
-        name: one of `NAMES`, or the path of a folder (`own_folders`); a set of several domains alone means all of them,
-            joined. `NAME:SPLIT` overrides `split`, and `NAME+NAME` joins domains of a set, or sets of the same classes.
+        name: one of `NAMES`, of a set that was registered, or the path of a folder (`own_folders`); a set of several
+            domains alone means all of them, joined. `NAME:SPLIT` overrides `split`, and `NAME+NAME` joins domains of a
+            set, or sets of the same classes.
         split: "train" or "val"; "test" where one is published; "in0", "out0", ... of a trial (`MultiDomain`).
         data_root: the folder whose subfolders are the real sets, each under its name.
         size: side of the images that `shapes` draws, 32 by default; a set on disk keeps its own.
@@ -74,9 +75,8 @@ def open_images(
     set_name, *parts = plain.split("/")
     image_set = IMAGE_SETS.get(set_name)
     if image_set is None or not image_set.has(parts):
-        raise DataError(
-            f"unknown set {plain!r}: choose from {', '.join(NAMES)}, or the path of a folder with {LAYOUTS}."
-        )
+        names = ", ".join(name for known in IMAGE_SETS.values() for name in known.names)
+        raise DataError(f"unknown set {plain!r}: choose from {names}, or the path of a folder with {LAYOUTS}.")
     root = Path(data_root) / set_name
     samples = image_set.open(Request(plain, tuple(parts), wanted or split, root, size, length))
     return ImageDomain(name, samples, tuple(samples.classes))

@@ -81,7 +81,8 @@ def open_domain(
     """Open a domain.
 
     Args:
-        name: one of `DOMAINS`, or the path of a YAML file (`own_set`); `NAME:SPLIT` overrides `split`.
+        name: one of `DOMAINS`, of a set that was registered, or the path of a YAML file (`own_set`); `NAME:SPLIT`
+            overrides `split`.
         data_root: the folder whose subfolders are the real sets, each under its name (bdd100k holds both of its tasks).
         height: of the scenes drawn by an embedded domain, 128 by default; their width is twice that.
         scenes: how many scenes an embedded domain has.
@@ -102,7 +103,7 @@ def open_domain(
         samples = OwnSet(set_name, split)
         return Domain(name, samples, samples.label_space, samples.evaluated, {})
     if set_name not in STREET_SETS:
-        known = ", ".join(DOMAINS)
+        known = ", ".join(dict.fromkeys([*DOMAINS, *STREET_SETS]))
         raise DataError(f"unknown domain {name!r}: choose from {known}, NAME:SPLIT, or a YAML file of your own set.")
     samples = STREET_SETS[set_name](Path(data_root) / set_name.removesuffix("-drivable"), split)
     return Domain(name, samples, samples.label_space, samples.evaluated, dict(samples.fold))

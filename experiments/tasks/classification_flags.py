@@ -60,6 +60,15 @@ class ClassificationFlags(RunFlags):
     images: int | None = None
     """Number of training images of the embedded shapes; the evaluation uses a quarter as many."""
 
+    @classmethod
+    def recipes_to_choose(cls) -> dict[str, ClassificationRecipe]:
+        protocols = any(field.name == "setting" for field in dataclasses.fields(cls))
+        return {name: one for name, one in CLASSIFICATION_RECIPES.items() if protocols or one.setting is None}
+
+    @classmethod
+    def default_recipe(cls) -> tuple[str, ClassificationRecipe]:
+        return "laptop", CLASSIFICATION_RECIPES["laptop"]
+
     def __post_init__(self):
         super().__post_init__()
         self.norm = list(dict.fromkeys(self.norm))

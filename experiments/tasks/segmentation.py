@@ -84,10 +84,12 @@ class SegmentationTask(Task):
         return build(self.flags, self.recipe, self.opened, arm.norm)
 
     def pace(self, arm: Arm, run: RunSettings) -> Pace:
-        return Pace(self.recipe.max_steps, self.recipe.epoch_steps, self.recipe.evaluation_epochs)
+        recipe = self.recipe
+        return Pace(recipe.max_steps, recipe.epoch_steps, recipe.evaluation_epochs, self.flags.accumulate)
 
     def settings(self, arm: Arm, run: RunSettings) -> dict:
-        together = self.recipe.batch_size // (1 if self.flags.sync_norm else run.world)  # normalised as one batch
+        shares = self.flags.accumulate if self.flags.sync_norm else run.shares
+        together = self.recipe.batch_size // shares  # normalised as one batch
         about = {"source": self.flags.source, "target": self.flags.target, "images_together": together}
         return about | dataclasses.asdict(self.recipe)
 
@@ -127,7 +129,7 @@ def run_arms(
     """
     run = resolved(flags, study)
     if run.smoke:
-        run = resolved(smoked(flags, run.world), study)
+        run = resolved(smoked(flags, run), study)
     return run_study(SegmentationTask(run.flags, table), arms, run, question, arm_flags)
 
 
@@ -150,10 +152,10 @@ def opened(flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSetting
     Raises:
         UsageError: a set is not on disk, which says what runs without data, or the processes cannot share it.
     """
-    if recipe.batch_size % run.world:
+    if recipe.batch_size % run.shares:
         raise UsageError(
-            f"--batch-size {recipe.batch_size} cannot be shared by {run.world} processes: "
-            f"pass a multiple of {run.world}."
+            f"--batch-size {recipe.batch_size} cannot be shared by {run.shares_in_words}: "
+            f"pass a multiple of {run.shares}."
         )
     try:
         data = SegmentationData(
@@ -162,7 +164,7 @@ def opened(flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSetting
             run.data_root,
             crop=recipe.crop,
             height=recipe.height,
-            batch_size=recipe.batch_size // run.world,
+            batch_size=recipe.batch_size // run.shares,
             workers=run.workers,
             augment_colour=flags.augment_colour,
             class_uniform=recipe.class_uniform,
@@ -206,9 +208,9 @@ def check_norms(arms: Sequence[Arm], run: RunSettings) -> None:
 def check_batch(arms: Sequence[Arm], flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSettings) -> None:
     """Raise UsageError where batch norm would be left one image."""
     batch_normed = {arm.norm for arm in arms if NORMS[arm.norm].needs_batch}
-    if recipe.batch_size == run.world and batch_normed and not (flags.sync_norm and run.world > 1):
+    if recipe.batch_size == run.shares and batch_normed and not (flags.sync_norm and run.world > 1):
         raise UsageError(
-            f"--batch-size {recipe.batch_size} leaves each process one image, which batch norm cannot train on: "
+            f"--batch-size {recipe.batch_size} leaves each batch one image, which batch norm cannot train on: "
             "raise it, pass --sync-norm, or leave out " + ", ".join(sorted(batch_normed)) + "."
         )
 
@@ -242,15 +244,15 @@ def with_epochs(recipe: SegmentationRecipe, flags: SegmentationFlags, images: in
     return dataclasses.replace(recipe, epoch_steps=steps, evaluation_epochs=evaluation_epochs, max_steps=max_steps)
 
 
-def smoked(flags: SegmentationFlags, world: int) -> SegmentationFlags:
+def smoked(flags: SegmentationFlags, run: RunSettings) -> SegmentationFlags:
     """The flags of a smoke run on the embedded streets; norms, architecture and the like stay."""
     return dataclasses.replace(
         flags,
         source="streets-game",
         target=["streets-night"],
         recipe="smoke",
-        batch_size=min(flags.batch_size or 2 * world, 8 * world),
-        scenes=4 * world,
+        batch_size=min(flags.batch_size or 2 * run.shares, 8 * run.shares),
+        scenes=4 * run.world,
         workers=0,
         wandb=smoke_wandb(flags),
     )
