@@ -1,0 +1,164 @@
+"""Exported networks compute what the network computes, also where this repository is not installed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from experiments import export
+from experiments.export import FORMATS, Flags, run
+from experiments.study.flags import parse
+from experiments.study.trained import artefacts
+from experiments.study.trained.artefacts import has_newer_exporter
+from experiments.study.trained.task import task_of
+from tests.experiments.refusals import refused
+from tests.experiments.test_eval_robustness import save as save_classifier
+from tests.lightning_modules.test_checkpoints import KINDS, saved
+from tests.normshift.agreement import close
+
+ALL = " ".join(FORMATS)
+
+ELSEWHERE = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("normshift", "experiments", "lightning_modules", "datamodules"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocked())
+import torch
+
+file, images, scores = sys.argv[1], *torch.load(sys.argv[2])
+if file.endswith(".onnx"):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+else:
+    program = torch.export.load(file).module() if file.endswith(".pt2") else torch.jit.load(file)
+    with torch.no_grad():
+        found = program(images)
+assert found.shape == scores.shape
+assert (found - scores).abs().max() <= 1e-4 * scores.abs().max(), (found - scores).abs().max()
+assert not {"normshift", "experiments", "lightning_modules", "datamodules"} & {*sys.modules}
+"""
+
+
+def exported(line: str) -> dict:
+    return run(parse(Flags, "", line.split()))
+
+
+def run_elsewhere(file, images, scores, folder):
+    torch.save((images, scores), folder / "example.pt.example")
+    command = [sys.executable, "-c", ELSEWHERE, str(file), str(folder / "example.pt.example")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("anti-aliased", (32, 32)), ("ibn-a", (72, 96)), ("sn in the decoder", (64, 96)), ("adversarial", (16, 16))],
+)
+def test_every_format_runs_without_this_repository(name, size, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    module = KINDS[name]()
+    file = saved(module, tmp_path / "model.ckpt")
+    found = exported(f"{file} --format {ALL} --size {size[0]} {size[1]}")
+    assert [path.name for path in found.values()] == ["model.onnx", "model.pt2", "model.pt"]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all("largest difference from the network" in line for line in lines)
+    images, network = torch.randn(4, 3, *size), task_of(module.task).exportable(module.eval()).network.eval()
+    with torch.no_grad():
+        scores = network(images)
+        close(module(images), scores, 1e-6)
+    for path in found.values():
+        run_elsewhere(path, images, scores, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_checkpoint_is_exported(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    file = saved(KINDS[name](), tmp_path / "model.ckpt")
+    assert len(exported(f"{file} --format {ALL}")) == 3  # each has been compared with the network
+
+
+def test_what_a_program_has_to_know_stands_beside(tmp_path, capsys):
+    module = save_classifier(tmp_path / "run" / "bn-seed0" / "checkpoints" / "model.ckpt")
+    found = exported(f"{tmp_path / 'run' / 'bn-seed0'} --format torchscript --out {tmp_path / 'served.pt'}")
+    assert found == {"torchscript": tmp_path / "served.pt"}
+    about = json.loads((tmp_path / "served.json").read_text())
+    assert about["input"]["shape"] == ["N", 3, 32, 32] and about["input"]["mean"] == [0.485, 0.456, 0.406]
+    assert about["output"]["classes"] == list(module.classes) and about["norm"] == "bn"
+    assert about["files"]["torchscript"]["file"] == "served.pt"
+    assert about["files"]["torchscript"]["largest_difference"] < 1e-4
+    norms = len([layer for layer in module.net.modules() if isinstance(layer, torch.nn.BatchNorm2d)])
+    assert f"{norms} of {norms} norms folded" in capsys.readouterr().out
+    assert not any("batch_norm" in name for name in operators(found["torchscript"]))
+
+
+def operators(file) -> set[str]:
+    program = torch.jit.load(file)
+    torch._C._jit_pass_inline(program.graph)
+    return {node.kind() for node in program.graph.nodes()}
+
+
+def test_norms_that_are_not_to_be_folded_stay(tmp_path):
+    save_classifier(tmp_path / "model.ckpt")
+    found = exported(f"{tmp_path / 'model.ckpt'} --format torchscript --no-fold --size 24 40")
+    assert "aten::batch_norm" in operators(found["torchscript"])
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert about["norms"] == "norms as they are" and about["input"]["shape"] == ["N", 3, 24, 40]
+
+
+def test_the_older_exporter_writes_the_same(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    save_classifier(tmp_path / "model.ckpt", "sn")
+    monkeypatch.setattr(artefacts, "has_newer_exporter", lambda: False)
+    exported(f"{tmp_path / 'model.ckpt'} --format onnx")  # compared in there
+    assert isinstance(has_newer_exporter(), bool)
+
+
+def test_another_program_than_the_networks_is_not_left_behind(tmp_path, monkeypatch, capsys):
+    save_classifier(tmp_path / "model.ckpt")
+    plain = artefacts.write_trace
+    noisy = artefacts.Format(
+        ".pt", lambda network, images, file: plain(torch.nn.Sequential(network, torch.nn.ReLU()), images, file),
+        artefacts.load_trace,
+    )  # fmt: skip
+    monkeypatch.setitem(artefacts.FORMATS, "torchscript", noisy)
+    said = refused(export, capsys, f"{tmp_path / 'model.ckpt'} --format torchscript")
+    assert "model.pt did not compute what the network computes" in said and not (tmp_path / "model.pt").exists()
+
+
+def test_mistakes_are_said_in_one_sentence(tmp_path, capsys, monkeypatch):
+    save_classifier(tmp_path / "run" / "bn-seed0" / "checkpoints" / "model.ckpt")
+    save_classifier(tmp_path / "run" / "bn-seed1" / "checkpoints" / "model.ckpt")
+    own = tmp_path / "run" / "bn-seed0"
+    (tmp_path / "there.pt").touch()
+    (tmp_path / "x.ckpt").write_text("hello")
+    for line, said in (
+        ("--format onnx", "name one network to export: a checkpoint"),
+        (f"{own} {own}", "name one network to export, not 2"),
+        (f"{own} --format onnx tflite", "--format tflite: choose from onnx, torch-export, torchscript"),
+        (f"{own} --size 32", "--size 32: give height and width"),
+        (f"{own} --size 0 32", "--size"),
+        (f"{tmp_path / 'run'}", "holds 2 networks: name one of them, such as"),
+        (f"{tmp_path / 'nowhere'}", "no such checkpoint or folder"),
+        (f"{tmp_path / 'x.ckpt'}", "cannot be read as a checkpoint"),
+        (f"{own} --format torchscript --out {tmp_path / 'there.pt'}", "there.pt exists already: pass another --out"),
+        (f"{own} --format torchscript --out {tmp_path / 'x.ckpt' / 'model'}", "cannot be written"),
+    ):
+        assert said in refused(export, capsys, line)
+    monkeypatch.setattr(artefacts, "find_spec", lambda name: None)
+    said = refused(export, capsys, f"{own} --format onnx torch-export")
+    assert "--format onnx needs onnx, onnxscript, onnxruntime, not installed here: pip install -e '.[export]'" in said
+
+
+def test_smoke_exports_an_untrained_network(tmp_path):
+    for _ in range(2):  # over what there is
+        found = exported(f"--smoke --format torch-export --out {tmp_path / 'some' / 'model'}")
+    assert found["torch-export"].is_file()
