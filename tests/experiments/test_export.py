@@ -31,18 +31,19 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import torch
 
-file, images, scores = sys.argv[1], *torch.load(sys.argv[2])
-if file.endswith(".onnx"):
-    import onnxruntime
+images, scores = torch.load("example")
+for file in sys.argv[1:]:
+    if file.endswith(".onnx"):
+        import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-else:
-    program = torch.export.load(file).module() if file.endswith(".pt2") else torch.jit.load(file)
-    with torch.no_grad():
-        found = program(images)
-assert found.shape == scores.shape
-assert (found - scores).abs().max() <= 1e-4 * scores.abs().max(), (found - scores).abs().max()
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    else:
+        program = torch.export.load(file).module() if file.endswith(".pt2") else torch.jit.load(file)
+        with torch.no_grad():
+            found = program(images)
+    assert found.shape == scores.shape
+    assert (found - scores).abs().max() <= 1e-4 * scores.abs().max(), (file, (found - scores).abs().max())
 assert not {"normshift", "experiments", "lightning_modules", "datamodules"} & {*sys.modules}
 """
 
@@ -51,16 +52,21 @@ def exported(line: str) -> dict:
     return run(parse(Flags, "", line.split()))
 
 
-def run_elsewhere(file, images, scores, folder):
-    torch.save((images, scores), folder / "example.pt.example")
-    command = [sys.executable, "-c", ELSEWHERE, str(file), str(folder / "example.pt.example")]
+def run_elsewhere(files, images, scores, folder):
+    torch.save((images, scores), folder / "example")
+    command = [sys.executable, "-c", ELSEWHERE, *map(str, files)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("anti-aliased", (32, 32)), ("ibn-a", (72, 96)), ("sn in the decoder", (64, 96)), ("adversarial", (16, 16))],
+    [
+        ("ibn-a", (72, 96)),
+        ("adversarial", (16, 16)),
+        pytest.param("anti-aliased", (32, 32), marks=pytest.mark.slow),
+        pytest.param("sn in the decoder", (64, 96), marks=pytest.mark.slow),
+    ],
 )
 def test_every_format_runs_without_this_repository(name, size, tmp_path, capsys):
     pytest.importorskip("onnxruntime")
@@ -74,8 +80,7 @@ def test_every_format_runs_without_this_repository(name, size, tmp_path, capsys)
     with torch.no_grad():
         scores = network(images)
         close(module(images), scores, 1e-6)
-    for path in found.values():
-        run_elsewhere(path, images, scores, tmp_path)
+    run_elsewhere(found.values(), images, scores, tmp_path)
 
 
 @pytest.mark.slow
@@ -116,9 +121,12 @@ def test_norms_that_are_not_to_be_folded_stay(tmp_path):
 
 def test_the_older_exporter_writes_the_same(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
-    save_classifier(tmp_path / "model.ckpt", "sn")
+    module = KINDS["anti-aliased"]()
+    for parameter in module.parameters():  # of equal ones the older exporter drops one too many
+        torch.nn.init.normal_(parameter, std=0.1)
+    file = saved(module, tmp_path / "model.ckpt")
     monkeypatch.setattr(artefacts, "has_newer_exporter", lambda: False)
-    exported(f"{tmp_path / 'model.ckpt'} --format onnx")  # compared in there
+    exported(f"{file} --format onnx")  # compared in there
     assert isinstance(has_newer_exporter(), bool)
 
 
