@@ -158,11 +158,11 @@ def cache_folder() -> Path:
 
 
 def _build(built: Path, compiler: str) -> None:
-    from torch.utils.cpp_extension import load as build_extension
-
     path = os.environ.get("PATH", os.defpath)
     if not shutil.which(shlex.split(compiler)[0]):
         raise NoCompilerError(f"There is no C++ compiler: {compiler} is not to be found.")
+    from torch.utils.cpp_extension import load as build_extension
+
     print("normshift: building CPU kernels, once for this machine (half a minute) ...", file=sys.stderr, flush=True)
     folder = tempfile.mkdtemp(dir=built.parent)
     try:
