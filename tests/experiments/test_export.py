@@ -1,15 +1,19 @@
 """Exported networks compute what the network computes, also where this repository is not installed."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import normshift
 from experiments import export
 from experiments.export import FORMATS, Flags, run
 from experiments.study.flags import parse
+from experiments.study.plugins import load_plugins
 from experiments.study.trained import artefacts
 from experiments.study.trained.artefacts import has_newer_exporter
 from experiments.study.trained.task import task_of
@@ -81,6 +85,22 @@ def test_every_format_runs_without_this_repository(name, size, tmp_path, capsys)
         scores = network(images)
         close(module(images), scores, 1e-6)
     run_elsewhere(found.values(), images, scores, tmp_path)
+
+
+def test_a_network_under_a_norm_of_ones_own(tmp_path):
+    """The norm's file is needed to export the network, and not to run it."""
+    page = (Path(__file__).parents[2] / "docs" / "own-norm.md").read_text()
+    plugin = tmp_path / "mynorm.py"
+    plugin.write_text(re.search(r"```python\n(.+?)```", page, re.DOTALL)[1])
+    load_plugins([str(plugin)])
+    try:
+        module = save_classifier(tmp_path / "model.ckpt", "mynorm").eval()
+        found = exported(f"{tmp_path / 'model.ckpt'} --format torch-export torchscript --plugin {plugin}")
+        images = torch.randn(4, 3, 32, 32)
+        run_elsewhere(found.values(), images, module(images).detach(), tmp_path)
+    finally:
+        sys.modules.pop("plugin_mynorm", None)
+        normshift.NORMS._known.pop("mynorm", None)
 
 
 @pytest.mark.slow
