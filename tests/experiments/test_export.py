@@ -103,6 +103,26 @@ def test_a_network_under_a_norm_of_ones_own(tmp_path):
         normshift.NORMS._known.pop("mynorm", None)
 
 
+def test_the_lines_of_the_page(tmp_path, monkeypatch):
+    """docs/deployment.md: a checkpoint's ONNX file is run, and a network of one's own leaves in three lines."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    save_classifier(tmp_path / "model.ckpt")
+    exported("model.ckpt --format onnx")
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+    running, writing = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    exec(running, {"images": torch.randn(2, 3, 32, 32).numpy()})
+    if not has_newer_exporter():
+        writing = "\n".join(line for line in writing.splitlines() if "onnx" not in line)
+    net = normshift.convert(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)), "ibn-a", where="1")
+    folded, x = normshift.fold(net.eval())[0], torch.randn(2, 3, 16, 16)
+    exec(writing, {"torch": torch, "folded": folded, "x": x})
+    images = torch.randn(5, 3, 16, 16)
+    for load, file in ((artefacts.load_program, "net.pt2"), (artefacts.load_trace, "net.pt")):
+        close(load(tmp_path / file)(images).detach(), folded(images).detach(), 1e-5)
+    assert not has_newer_exporter() or (tmp_path / "net.onnx").is_file()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_checkpoint_is_exported(name, tmp_path):
@@ -116,10 +136,10 @@ def test_what_a_program_has_to_know_stands_beside(tmp_path, capsys):
     found = exported(f"{tmp_path / 'run' / 'bn-seed0'} --format torchscript --out {tmp_path / 'served.pt'}")
     assert found == {"torchscript": tmp_path / "served.pt"}
     about = json.loads((tmp_path / "served.json").read_text())
-    assert about["input"]["shape"] == ["N", 3, 32, 32] and about["input"]["mean"] == [0.485, 0.456, 0.406]
+    assert about["input"]["channels"] == "RGB" and about["input"]["mean"] == [0.485, 0.456, 0.406]
     assert about["output"]["classes"] == list(module.classes) and about["norm"] == "bn"
-    assert about["files"]["torchscript"]["file"] == "served.pt"
-    assert about["files"]["torchscript"]["largest_difference"] < 1e-4
+    (own,) = about["files"].values()
+    assert (own["file"], own["height"], own["width"]) == ("served.pt", 32, 32) and own["largest_difference"] < 1e-4
     norms = len([layer for layer in module.net.modules() if isinstance(layer, torch.nn.BatchNorm2d)])
     assert f"{norms} of {norms} norms folded" in capsys.readouterr().out
     assert not any("batch_norm" in name for name in operators(found["torchscript"]))
@@ -135,8 +155,24 @@ def test_norms_that_are_not_to_be_folded_stay(tmp_path):
     save_classifier(tmp_path / "model.ckpt")
     found = exported(f"{tmp_path / 'model.ckpt'} --format torchscript --no-fold --size 24 40")
     assert "aten::batch_norm" in operators(found["torchscript"])
-    about = json.loads((tmp_path / "model.json").read_text())
-    assert about["norms"] == "norms as they are" and about["input"]["shape"] == ["N", 3, 24, 40]
+    own = json.loads((tmp_path / "model.json").read_text())["files"]["torchscript"]
+    assert (own["norms"], own["height"], own["width"]) == ("norms as they are", 24, 40)
+
+
+def test_a_later_export_in_another_format_joins_the_first(tmp_path, capsys):
+    save_classifier(tmp_path / "model.ckpt")
+    exported(f"{tmp_path / 'model.ckpt'} --format torchscript")
+    exported(f"{tmp_path / 'model.ckpt'} --format torch-export --size 16 16")
+    files = json.loads((tmp_path / "model.json").read_text())["files"]
+    assert {name: own["height"] for name, own in files.items()} == {"torchscript": 32, "torch-export": 16}
+    save_classifier(tmp_path / "other.ckpt", "sn")
+    for text in (None, "[]", "x"):
+        if text:
+            (tmp_path / "model.json").write_text(text)
+        (tmp_path / "model.pt").unlink(missing_ok=True)
+        line = f"{tmp_path / 'other.ckpt'} --format torchscript --out {tmp_path / 'model'}"
+        assert "model.json exists already, and is not about this network" in refused(export, capsys, line)
+        assert not (tmp_path / "model.pt").exists()
 
 
 def test_the_older_exporter_writes_the_same(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from datamodules.whole_file import write_whole
 from experiments.study.endings import UsageError
+from experiments.study.run_parts import readable
 from experiments.study.trained.artefacts import FORMATS, save
 from experiments.study.trained.networks import checkpoint_files, trained_network
 from experiments.study.trained.task import Exportable, task_of
@@ -28,15 +28,6 @@ TOLERANCE = 1e-3
 """The largest difference from the network, as a share of its largest score, that is taken for rounding."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """What came of one format: its file, seconds, and the largest difference from the network's scores."""
-
-    file: Path
-    seconds: float
-    difference: float
-
-
 def exported(flags) -> dict[str, Path]:
     """Write the network that the flags of `export.py` name in each format; returns the files by format.
 
@@ -49,20 +40,23 @@ def exported(flags) -> dict[str, Path]:
     found = dataclasses.replace(found, size=tuple(flags.size or found.size), network=found.network.eval())
     files = {name: place.with_name(place.name + FORMATS[name].suffix) for name in flags.format}
     about = place.with_name(f"{place.name}.json")
-    begin([*files.values(), about], flags.smoke)
+    begin(list(files.values()), flags.smoke)
+    known = _about(module, found)
+    described = _described(about, known) if about.exists() and not flags.smoke else {}
     expected = _scores(found)
     folded, report = fold(found.network) if flags.fold else (found.network, None)
     norms, largest = _in_words(report), max(scores.abs().max().item() for _, scores in expected)
-    written = {}
+    height, width = found.size
     for name, file in files.items():
-        written[name] = one = _write(name, folded, file, expected)
+        seconds, difference = _write(name, folded, file, expected)
         print(
-            f"{name}: {file} ({_bytes(file) / 1e6:.1f} MB, {one.seconds:.0f} s) takes float32 (N, 3, {found.size[0]}, "
-            f"{found.size[1]}), {norms}; largest difference from the network {one.difference:.2g}, where its largest "
-            f"score is {largest:.2g}",
+            f"{name}: {file} ({_bytes(file) / 1e6:.1f} MB, {seconds:.0f} s) takes float32 (N, 3, {height}, {width}), "
+            f"{norms}; largest difference from the network {difference:.2g}, where its largest score is {largest:.2g}",
             flush=True,
         )
-    write_whole(about, json.dumps(_about(module, found, norms, written), indent=2) + "\n")
+        described[name] = {"file": file.name, "height": height, "width": width, "norms": norms}
+        described[name] |= {"largest_difference": difference, "torch": torch.__version__}
+        write_whole(about, json.dumps(known | {"files": described}, indent=2) + "\n")
     return files
 
 
@@ -124,8 +118,11 @@ def _scores(found: Exportable) -> list[tuple[Tensor, Tensor]]:
         raise UsageError(f"--size {height} {width}: the network does not take such images ({reason}).") from error
 
 
-def _write(name: str, network: nn.Module, file: Path, expected: list[tuple[Tensor, Tensor]]) -> Written:
+def _write(name: str, network: nn.Module, file: Path, expected: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     """Write one file, read it again and compare it.
+
+    Returns:
+        The seconds that writing took, and the largest difference from the expected scores.
 
     Raises:
         UsageError: torch cannot export the network, or what was written differs by more than rounding; it is removed.
@@ -146,7 +143,7 @@ def _write(name: str, network: nn.Module, file: Path, expected: list[tuple[Tenso
             f"{file} did not compute what the network computes (largest difference {difference:.2g}) and was removed: "
             "choose another --format."
         )
-    return Written(file, seconds, difference)
+    return seconds, difference
 
 
 def _bytes(file: Path) -> int:
@@ -161,14 +158,21 @@ def _in_words(report: FoldReport | None) -> str:
     return f"{len(report.folded)} of {len(report.norms)} norms{halves} folded"
 
 
-def _about(module: StudyModule, found: Exportable, norms: str, written: dict[str, Written]) -> dict:
+def _about(module: StudyModule, found: Exportable) -> dict:
     """What a program that uses the files has to know, as plain data."""
-    return {
-        "task": module.task,
-        "norm": module.hparams.get("norm"),
-        "input": {"type": "float32", "shape": ["N", 3, *found.size], "channels": "RGB", **found.input},
-        "output": found.output,
-        "norms": norms,
-        "files": {name: {"file": one.file.name, "largest_difference": one.difference} for name, one in written.items()},
-        "torch": torch.__version__,
-    }
+    shape = {"type": "float32", "shape": ["N", 3, "height", "width"], "channels": "RGB"}
+    norm = module.hparams.get("norm")
+    return {"task": module.task, "norm": norm, "input": shape | found.input, "output": found.output}
+
+
+def _described(file: Path, known: dict) -> dict:
+    """The files that are described already, of an earlier export of this network in other formats.
+
+    Raises:
+        UsageError: the description is of another network, or is none.
+    """
+    found = readable(lambda: json.loads(file.read_text(encoding="utf-8")))
+    same = isinstance(found, dict) and isinstance(found.get("files"), dict)
+    if not same or {key: found.get(key) for key in known} != known:
+        raise UsageError(f"{file} exists already, and is not about this network: pass another --out, or move it away.")
+    return found["files"]
