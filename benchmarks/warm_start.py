@@ -144,7 +144,9 @@ def run(request: dict) -> None:
     if request["counts"]:
         owner = os.getpid()
         atexit.register(lambda: Path(request["counts"]).write_text(json.dumps(calls)) if os.getpid() == owner else None)
-    importlib.import_module("experiments.study.stops").exit_on_signals()  # as the package does when a script is run
+    importlib.import_module(
+        "experiments.study.signals.stops"
+    ).exit_on_signals()  # as the package does when a script is run
     sys.argv = request["command"]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

@@ -69,6 +69,8 @@ class Flags(ClassificationFlags):
         super().__post_init__()
         if self.batch_size is not None:
             raise UsageError("--batch-size: in this study --settings sets it; pass --settings 8x32 8x2, for example.")
+        if self.accumulate > 1:
+            raise UsageError("--accumulate: in this study --settings sets it: fewer processes accumulate gradients.")
         if self.sync_norm or any(norm in NORMS and NORMS[norm].synchronized for norm in self.norm):
             raise UsageError(
                 "--sync-norm and syncbn: in this study each process normalises its own images; leave them out."

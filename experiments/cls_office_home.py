@@ -83,8 +83,6 @@ class Flags(ClassificationFlags):
             raise UsageError("--source names the domain to transfer from: it goes with --setting transfer.")
         if self.target and self.setting == "mixed":
             raise UsageError("--target: the setting mixed trains and evaluates on every domain; leave it out.")
-        if "/" in self.data:
-            raise UsageError(f"--data {self.data}: name the whole set; --source and --target choose its domains.")
 
 
 def main() -> None:
@@ -94,9 +92,11 @@ def main() -> None:
 
 def run(flags: Flags):
     """Train and evaluate every norm, pair and seed; returns the results."""
-    from datamodules.classification.domains import domains_of  # imports torch: --help must not wait for it
+    from datamodules.classification.domains import domains_of, is_folder  # imports torch: --help must not wait for it
     from experiments.tasks.classification import Arm, run_arms  # imports torch: --help must not wait for it
 
+    if "/" in flags.data and not is_folder(flags.data):
+        raise UsageError(f"--data {flags.data}: name the whole set; --source and --target choose its domains.")
     flags = smoked(flags, source=[], target=["sketch"] if flags.setting != "mixed" else []) if flags.smoke else flags
     recipe = chosen_recipe(flags, default_recipe(flags))
     domains = domains_of(flags.data, flags.data_root)

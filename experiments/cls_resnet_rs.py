@@ -28,7 +28,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.study.endings import UsageError, one_sentence
 from experiments.study.flags import parse
@@ -46,6 +46,8 @@ LAPTOP = Laptop(image_size=32, images=4000, epochs=12, parts=SMALL_NETWORK)
 @dataclass
 class Flags(ResNetRSFlags):
     """Flags of this study."""
+
+    laptop: ClassVar = LAPTOP
 
     def __post_init__(self):
         super().__post_init__()

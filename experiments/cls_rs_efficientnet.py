@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.study.endings import UsageError, one_sentence
 from experiments.study.flags import parse
@@ -53,6 +53,7 @@ its choices in a figure alone (Figure 5)."""
 class Flags(CostFlags):
     """Flags of this study."""
 
+    laptop: ClassVar = LAPTOP
     networks: list[str] = field(default_factory=list)
     """EfficientNets to compare, of b0 b1 b2 b3 b4 b5 b6 b7; by default all, on the embedded shapes b0 and b1."""
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.study.endings import one_sentence
 from experiments.study.flags import parse
@@ -50,6 +50,7 @@ STRENGTHS = (0.5, 1.0)
 class Flags(CostFlags):
     """Flags of this study."""
 
+    laptop: ClassVar = LAPTOP
     depths: list[int] = field(default_factory=list)
     """Layers to compare, of 26 50 101 152 200 270 300 350 400 420."""
     widths: list[float] = field(default_factory=list)

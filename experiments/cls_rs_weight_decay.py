@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.study.endings import one_sentence
 from experiments.study.flags import parse
@@ -44,6 +44,7 @@ LAPTOP = Laptop(image_size=32, images=4000, epochs=6, parts=SMALL_NETWORK)
 class Flags(ResNetRSFlags):
     """Flags of this study."""
 
+    laptop: ClassVar = LAPTOP
     weight_decays: list[float] = field(default_factory=list)
     """Weight decays to compare; by default the recipe's and 2.5 times the recipe's."""
 

@@ -30,7 +30,7 @@ class Flags:
     layers: int = 20
     """Number of norm layers with their own panels, counted from the input; a ResNet-18 has 20, a ResNet-50 53."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register your own norms, whose gates then get panels too (docs/own-norm.md)."""
+    """Python files of yours that register norms, whose gates then get panels too (docs/plugins.md)."""
     dry_run: str | None = None
     """Write the specification to this JSON file, and do not contact W&B."""
 

@@ -84,7 +84,7 @@ class Flags:
     out: str = "runs/eval_robustness"
     """Folder for the table, the results and the figure."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register your own norms, if a network has them (docs/own-norm.md)."""
+    """Python files of yours that register norms, backbones, data sets or tasks (docs/plugins.md)."""
     wandb: str = "auto"
     """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
     smoke: bool = False

@@ -79,7 +79,7 @@ class Flags:
     out: str = "runs/evaluate"
     """Folder for the table, the results and the examples."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register your own norms (docs/own-norm.md) or tasks, if a network has them."""
+    """Python files of yours that register norms, backbones, data sets or tasks (docs/plugins.md)."""
     wandb: str = "auto"
     """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
     resume: bool = False

@@ -46,7 +46,7 @@ class Flags:
     workers: int | None = None
     """Data loader processes; by default half the cores, at most 8."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register your own norms (docs/own-norm.md) or tasks, if a network has them."""
+    """Python files of yours that register norms, backbones, data sets or tasks (docs/plugins.md)."""
     smoke: bool = False
     """Use an untrained network, and two drawn images if none is named: a test, in seconds, that everything runs."""
 

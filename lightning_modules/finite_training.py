@@ -222,7 +222,8 @@ def first_not_finite(network: nn.Module, run: Callable[[], object], excused: Ite
     named = [(name, module) for name, module in network.named_modules() if name]
     handles = [m.register_forward_hook(lambda _, __, output, name=name: check(name, output)) for name, m in named]
     try:
-        run()
+        with torch.compiler.set_stance("force_eager"):  # compiled code would not run the hooks
+            run()
     finally:
         for handle in handles:
             handle.remove()

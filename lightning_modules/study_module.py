@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as pl
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.clock import Clock
 from lightning_modules.extension import fault_of_longer, first_other_rate
@@ -65,6 +65,10 @@ class StudyModule(pl.LightningModule):
             batch_index: number of the batch in its epoch, from 0.
         """
         return (batch_index + 1) % self.batches_per_step == 0
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The modules that --compile compiles, each by itself: those that the module calls in its steps."""
+        return [self.net]
 
     def results(self) -> list[dict]:
         """The evaluation in long form, a row for each value: `domain`, `part`, `condition`, `measure`, `value`.

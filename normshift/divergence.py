@@ -93,7 +93,8 @@ def _channel_gaussians(model: nn.Module, loader: Iterable, names: list[str]) -> 
         for batch in loader:
             batch = batch[0] if isinstance(batch, (tuple, list)) else batch
             images += len(batch)
-            model(batch.to(device))
+            with torch.compiler.set_stance("force_eager"):  # compiled code would not run the hooks
+                model(batch.to(device))
     finally:
         for handle in handles:
             handle.remove()

@@ -11,9 +11,14 @@ import pytest
 
 import normshift
 from datamodules.classification.domains import NAMES
+from datamodules.classification.sets import IMAGE_SETS
+from datamodules.registered import REGISTERED
 from datamodules.segmentation.domains import DOMAINS
+from datamodules.segmentation.sets import STREET_SETS
 from experiments import dashboard
 from experiments.study.flags import parse
+from lightning_modules.classification.backbones import OWN_BACKBONES
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -41,15 +46,22 @@ def tables(page: str):
 
 
 @pytest.fixture
-def in_a_folder_with_the_files(tmp_path, monkeypatch):
-    """Where the files that the commands name are there: checkpoints, and a norm of one's own."""
+def in_a_folder_with_the_files(tmp_path, monkeypatch, request):
+    """Where the files that the commands name are there: checkpoints, and a user's own Python files."""
     for file in ("model.ckpt", "ibn_resnet50.pth", "resnet101-imagenet.pth"):
         (tmp_path / file).touch()
-    page = (ROOT / "docs" / "own-norm.md").read_text()
-    (tmp_path / "mynorm.py").write_text(re.search(r"```python\n(.+?)```", page, re.DOTALL)[1])
+    files = {"mynorm.py": re.search(r"```python\n(.+?)```", (ROOT / "docs" / "own-norm.md").read_text(), re.DOTALL)[1]}
+    saved = r"Save this as `(\w+\.py)`.*?```python\n(.+?)```"
+    files |= re.findall(saved, (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
+    for name, code in files.items():
+        (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
+    for registry in (REGISTERED, IMAGE_SETS, STREET_SETS, OWN_BACKBONES, CLASSIFICATION_RECIPES):
+        before = registry.copy()
+        request.addfinalizer(lambda registry=registry, before=before: (registry.clear(), registry.update(before)))
     yield
-    sys.modules.pop("plugin_mynorm", None)
+    for name in files:
+        sys.modules.pop(f"plugin_{Path(name).stem}", None)
     normshift.NORMS._known.pop("mynorm", None)
 
 
@@ -117,7 +129,7 @@ def test_links_lead_somewhere():
 def test_flags_that_are_named_are_flags():
     fields = {name for study in (*STUDIES.values(), dashboard) for name in study.Flags.__dataclass_fields__}
     known = {f"--{name.replace('_', '-')}" for name in fields}
-    known |= {"--config", "--no-augment-colour", "--no-fold", "--help"}
+    known |= {"--config", "--recipes", "--no-augment-colour", "--no-fold", "--help"}
     of_others = {"--system-site-packages", "--kill-on-bad-exit", "--build-arg"}
     assert set(re.findall(r"`(--[a-z-]+)", "\n".join(PAGES.values()))) <= known | of_others
 

@@ -130,8 +130,8 @@ class MultiDomain(ImageFiles):
             raise DataError(f"{domain} of {self.published.name} has no published test split: evaluate on 'val'.")
         if split == "all":
             return list(range(len(names)))
-        held_out = _held_out(domain, names, positions)
-        return [index for index in range(len(names)) if (index in held_out) == (split == "val")]
+        held = held_out(domain, names, positions)
+        return [index for index in range(len(names)) if (index in held) == (split == "val")]
 
     def _listed(self, lists: Mapping[str, Path], folder: Path, names: list[str], split: str) -> list[int]:
         listed: set[str] = set()
@@ -155,11 +155,11 @@ def _of_trial(domain: str, images: list[int], part: str, trial: str) -> list[int
     """A trial's part of a domain's images: "out", a fifth of them, or "in", the rest."""
     seed = blake2b(f"{int(trial)}/{domain}".encode(), digest_size=8).digest()
     order = np.random.default_rng(int.from_bytes(seed, "big")).permutation(len(images))
-    held_out = len(images) // 5
-    return sorted(images[i] for i in (order[:held_out] if part == "out" else order[held_out:]))
+    aside = len(images) // 5
+    return sorted(images[i] for i in (order[:aside] if part == "out" else order[aside:]))
 
 
-def _held_out(domain: str, names: list[str], positions: list[int]) -> set[int]:
+def held_out(domain: str, names: list[str], positions: list[int]) -> set[int]:
     """Every fifth image of each class, ordered by a hash, since neighbouring names often show the same object."""
 
     def hashed(index: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Sets of labelled images by name: `imagenet`, `pacs/photo`, `shapes`, `imagenet-c/fog/3`."""
+"""Sets of labelled images by name: `imagenet`, `pacs/photo`, `shapes`, `imagenet-c/fog/3`; your own by their paths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datamodules.classification.image_set import Request
 from datamodules.classification.joined import Joined, in_order_of
+from datamodules.classification.own_folders import LAYOUTS, domains_in, open_folder, own_folder
 from datamodules.classification.sets import IMAGE_SETS
 from datamodules.image_files import DataError
 from datamodules.samples import LabelledImages
@@ -48,8 +49,9 @@ def open_images(
     """Open a split of a set.
 
     Args:
-        name: one of `NAMES`; a set of several domains alone means all of them, joined. `NAME:SPLIT` overrides `split`,
-            and `NAME+NAME` joins domains of one set, or sets of the same classes.
+        name: one of `NAMES`, of a set that was registered, or the path of a folder (`own_folders`); a set of several
+            domains alone means all of them, joined. `NAME:SPLIT` overrides `split`, and `NAME+NAME` joins domains of a
+            set, or sets of the same classes.
         split: "train" or "val"; "test" where one is published; "in0", "out0", ... of a trial (`MultiDomain`).
         data_root: the folder whose subfolders are the real sets, each under its name.
         size: side of the images that `shapes` draws, 32 by default; a set on disk keeps its own.
@@ -59,20 +61,38 @@ def open_images(
         MissingDataError: the set is not on disk.
         DataError: an unknown name or split, a damaged set, or joined sets with different classes.
     """
-    if "+" in name:
+    if "+" in name and not (is_folder(name) and _path_and_split(name)[0].is_dir()):
         opened = [open_images(part, split, data_root, size=size, length=length) for part in name.split("+")]
         if len({part.of_videos for part in opened}) > 1:
             raise DataError(f"{name} joins images and videos: name sets of one kind.")
         samples = Joined(*(part.samples for part in opened), names=[part.name for part in opened])
         return ImageDomain(name, samples, opened[0].classes)
+    if is_folder(name):
+        path, wanted = _path_and_split(name)
+        samples = open_folder(path, wanted or split)
+        return ImageDomain(name, samples, tuple(samples.classes))
     plain, _, wanted = name.partition(":")
     set_name, *parts = plain.split("/")
     image_set = IMAGE_SETS.get(set_name)
     if image_set is None or not image_set.has(parts):
-        raise DataError(f"unknown set {plain!r}: choose from {', '.join(NAMES)}.")
+        names = ", ".join(name for known in IMAGE_SETS.values() for name in known.names)
+        raise DataError(f"unknown set {plain!r}: choose from {names}, or the path of a folder with {LAYOUTS}.")
     root = Path(data_root) / set_name
     samples = image_set.open(Request(plain, tuple(parts), wanted or split, root, size, length))
     return ImageDomain(name, samples, tuple(samples.classes))
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name is a path, of a folder of one's own; names of known sets are none, unless they begin with ./."""
+    return name.partition("/")[0].partition(":")[0] not in IMAGE_SETS and _path_and_split(name)[0] is not None
+
+
+def _path_and_split(name: str) -> tuple[Path | None, str]:
+    """The folder of `PATH` or `PATH:SPLIT`, None if it is none, and the split, "" where none is named."""
+    path, _, split = name.rpartition(":")
+    if path and "/" not in split and not Path(name).expanduser().is_dir():
+        return own_folder(path), split
+    return own_folder(name), ""
 
 
 def domains_of(set_name: str, data_root: str | Path) -> tuple[str, ...]:
@@ -82,6 +102,8 @@ def domains_of(set_name: str, data_root: str | Path) -> tuple[str, ...]:
         MissingDataError: none of the set's domains is on disk.
         DataError: the set is not one of several domains.
     """
+    if is_folder(set_name):
+        return domains_in(_path_and_split(set_name)[0], set_name)
     several = {name: image_set.domains for name, image_set in IMAGE_SETS.items() if image_set.domains}
     if set_name not in several:
         raise DataError(f"{set_name!r} is no set of several domains: choose from {', '.join(several)}.")

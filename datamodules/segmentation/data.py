@@ -44,8 +44,15 @@ class SegmentationEvaluation(EvaluationData):
 
     def evaluation_loader(self, domain: Domain) -> DataLoader:
         """A loader of one domain's whole images; every process gets its own share, none twice."""
+        return self._in_batches(self.share(EvalSamples(self.as_evaluated(domain))), domain)
+
+    def undivided_loader(self, domain: Domain) -> DataLoader:
+        """As `evaluation_loader`, but every process gets all images."""
+        return self._in_batches(EvalSamples(self.as_evaluated(domain)), domain)
+
+    def _in_batches(self, samples: Dataset, domain: Domain) -> DataLoader:
         together = 1 if domain.on_disk else self.batch_size  # photographs of one set may differ in size
-        return DataLoader(self.share(EvalSamples(self.as_evaluated(domain))), together, **self.loading())
+        return DataLoader(samples, together, **self.loading())
 
     def as_evaluated(self, domain: Domain) -> "Resized | CentralSquares":
         """A domain's (image, label) pairs at the size they are evaluated at."""
@@ -97,7 +104,7 @@ class SegmentationData(SegmentationEvaluation):
         evaluation_scenes: int | None = None,
     ):
         names = list(
-            dict.fromkeys([source.partition(":")[0], *targets])
+            dict.fromkeys([split_of(source, "")[0], *targets])
         )  # the source is evaluated once, also as a target
         trained, evaluated = split_of(source, "train"), [split_of(name, "val") for name in names]
         if trained in evaluated:
@@ -110,7 +117,7 @@ class SegmentationData(SegmentationEvaluation):
                 theirs, ours = domain.label_space, learned.label_space
                 raise DataError(
                     f"{domain.name} is labelled in {len(theirs)} {theirs.name} classes and {source} in "
-                    f"{len(ours)} {ours.name} ones: choose domains labelled alike."
+                    f"{len(ours)} {ours.name} ones{theirs.first_other(ours)}: choose domains labelled alike."
                 )
         super().__init__(domains, height=height, batch_size=batch_size, workers=workers, squares=squares)
         self.source, self.crop, self.augmentation = learned, crop, augmentation

@@ -1,4 +1,4 @@
-"""Domains by name: `streets-night`, `gta5`, `camvid:test`."""
+"""Domains by name: `streets-night`, `gta5`, `camvid:test`, `my/farm.yaml`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from datamodules.image_files import DataError, MissingDataError
 from datamodules.samples import LabelMaps
 from datamodules.segmentation.labels import LabelSpace
+from datamodules.segmentation.own_set import OwnSet, description_of
 from datamodules.segmentation.sets import STREET_SETS
 from datamodules.segmentation.street_sets import StreetSet
 from datamodules.worlds.streets.world import APPEARANCES, Streets
@@ -55,6 +56,8 @@ class Domain:
 
 def split_of(name: str, split: str) -> tuple[str, str]:
     """The set and the split that a name means, `split` where it does not say."""
+    if described := description_of(name):
+        return str(described[0]), described[1] or split
     set_name, _, wanted = name.partition(":")
     return set_name, wanted or split
 
@@ -78,7 +81,8 @@ def open_domain(
     """Open a domain.
 
     Args:
-        name: one of `DOMAINS`; `NAME:SPLIT` overrides `split`.
+        name: one of `DOMAINS`, of a set that was registered, or the path of a YAML file (`own_set`); `NAME:SPLIT`
+            overrides `split`.
         data_root: the folder whose subfolders are the real sets, each under its name (bdd100k holds both of its tasks).
         height: of the scenes drawn by an embedded domain, 128 by default; their width is twice that.
         scenes: how many scenes an embedded domain has.
@@ -95,7 +99,11 @@ def open_domain(
         except ValueError as error:
             raise DataError(str(error)) from error
         return Domain(name, samples, samples.label_space, samples.evaluated, {})
+    if description_of(name):
+        samples = OwnSet(set_name, split)
+        return Domain(name, samples, samples.label_space, samples.evaluated, {})
     if set_name not in STREET_SETS:
-        raise DataError(f"unknown domain {name!r}: choose from {', '.join(DOMAINS)}, or NAME:SPLIT.")
+        known = ", ".join(dict.fromkeys([*DOMAINS, *STREET_SETS]))
+        raise DataError(f"unknown domain {name!r}: choose from {known}, NAME:SPLIT, or a YAML file of your own set.")
     samples = STREET_SETS[set_name](Path(data_root) / set_name.removesuffix("-drivable"), split)
     return Domain(name, samples, samples.label_space, samples.evaluated, dict(samples.fold))

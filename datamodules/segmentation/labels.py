@@ -1,6 +1,6 @@
 """Label spaces: the classes of a segmentation network's output channels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 IGNORE = 255
 """The training id of pixels that are ignored in training and evaluation."""
@@ -8,14 +8,26 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """The classes of a network's output channels: a name and an RGB colour for each training id."""
+    """The classes of a network's output channels: a name and an RGB colour for each training id.
 
-    name: str
+    Two are equal if their classes are.
+    """
+
+    name: str = field(compare=False)
     classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[tuple[int, int, int], ...] = field(compare=False)
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def first_other(self, other: "LabelSpace") -> str:
+        """Where as many classes as another space's differ first, in words."""
+        pairs = zip(self.classes, other.classes, strict=False)
+        unlike = [(place, *pair) for place, pair in enumerate(pairs) if pair[0] != pair[1]]
+        if len(self) != len(other) or not unlike:
+            return ""
+        place, ours, theirs = unlike[0]
+        return f" (class {place} is {ours!r} in one and {theirs!r} in the other)"
 
     def plain(self) -> dict:
         """Texts and numbers alone, as a checkpoint keeps it."""

@@ -125,7 +125,7 @@ class StreetSet:
             raise MissingDataError(f"{self.name} has no {self.split!r} split to read: {self.withheld[self.split]}.")
         if self.split not in self.split_words:
             raise DataError(f"{self.split!r} is no split of {self.name}, which has {', '.join(self.split_words)}.")
-        advice = f"get {self.name} from {self.url} and point to the folder that holds {self.layout}"
+        advice = self._advice()
         if not self.root.is_dir():
             found = "is a file, not a folder" if self.root.exists() else "does not exist"
             raise MissingDataError(f"{self.root} {found}; {advice}.")
@@ -140,6 +140,9 @@ class StreetSet:
         raise MissingDataError(
             f"{nearest} not found for the {self.split!r} split of {self.name} ({self.root} holds {holds}); {advice}."
         )
+
+    def _advice(self) -> str:
+        return f"get {self.name} from {self.url} and point to the folder that holds {self.layout}"
 
     def _folder(self, pattern: str) -> Path:
         return self.root / pattern.format(split=self.split_words[self.split])

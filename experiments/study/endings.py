@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from experiments.study.stops import exit_if_stopped
+from experiments.study.signals.stops import exit_if_stopped
 
 
 class UsageError(ValueError):

@@ -5,22 +5,22 @@ import dataclasses
 import os
 import reprlib
 import stat
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, TypeVar, get_type_hints
+from typing import TypeVar, get_type_hints
 
 import yaml
-from simple_parsing import ArgumentParser, DashVariant, SimpleHelpFormatter
 from simple_parsing import field as argument
 from simple_parsing import flag as flag  # studies import it from here: `experiments` must come first, to handle Ctrl-C
 
 from experiments.study.bounds import SEEDS, Bounds, check_bounds, fitting
 from experiments.study.endings import UsageError, fail, one_sentence
+from experiments.study.help_text import Parser, described
 from experiments.study.plugins import load_plugins
 from experiments.study.resume.time_limit import seconds_of
 from lightning_modules.checkpoint_files import ABSENT, fault_of_path
-from normshift.registry import NORMS
 
 ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "colours", "trainings")
 """Keys of a run's config.yaml that are not flags."""
@@ -46,10 +46,24 @@ class RunFlags:
     """Lightning's precision: 32-true, bf16-mixed, 16-mixed or 64-true."""
     batch_size: int | None = None
     """Images per step, over all processes; by default the recipe's."""
+    accumulate: int = 1
+    """Batches that make one step, each of BATCH_SIZE / N images: their gradients are averaged, which takes less
+    memory."""
+    clip: float | None = None
+    """Largest norm of all gradients together; larger ones are scaled down to it. By default they stay as they are."""
     epochs: int | None = None
-    """Epochs to train; by default the recipe's number of steps decides."""
+    """Epochs to train, instead of steps; by default the recipe's."""
     max_steps: int | None = None
     """Optimiser steps to train; by default the recipe's."""
+    patience: int | None = None
+    """End a training once so many evaluations in a row have not improved its headline (on the source, if there is
+    one)."""
+    channels_last: bool = False
+    """Lay weights and activations out channels-last (NHWC), which GPUs and 16-bit types are often faster with."""
+    compile: bool = False
+    """Compile the network by torch.compile; the first steps then take longer."""
+    deterministic: bool = False
+    """Use deterministic operations only: a run repeats to the last bit on a GPU, too, and is somewhat slower."""
     seed: int = 0
     """First seed."""
     seeds: int = 1
@@ -59,7 +73,7 @@ class RunFlags:
     out: str = "runs/NAME"
     """Folder of the run; NAME stands for the study's name."""
     plugin: list[str] = field(default_factory=list)
-    """Python files that register your own norms, for --norm (docs/own-norm.md)."""
+    """Python files of yours that register norms, data sets, backbones, recipes or tasks (docs/plugins.md)."""
     wandb: str = "auto"
     """Weights & Biases: online, offline or disabled; auto is online if you are logged in, else offline."""
     resume: str | None = argument(default=None, nargs="?", const="yes")
@@ -77,6 +91,16 @@ class RunFlags:
     """Stop in order, with a checkpoint, before this much time is over: minutes, or HH:MM:SS."""
     smoke: bool = False
     """Train a few steps on tiny embedded data: a test, in seconds, that everything runs."""
+
+    @classmethod
+    def recipes_to_choose(cls) -> Mapping[str, object]:
+        """The recipes that --recipe takes, by name; none where a study has no such flag."""
+        return {}
+
+    @classmethod
+    def default_recipe(cls) -> tuple[str, object] | None:
+        """Name and values of the recipe of the script without flags, for --help."""
+        return None
 
     def __post_init__(self):
         register_plugins(self)
@@ -170,35 +194,44 @@ def smoke_wandb(flags) -> str:
     return "disabled" if flags.wandb == "auto" else flags.wandb
 
 
-class _Parser(ArgumentParser):
-    def format_help(self) -> str:
-        for action in self._actions:  # help texts say NORMS, so that a new norm's name needs no edit here
-            action.help = (action.help or "").replace("NORMS", " ".join(NORMS))
-        return super().format_help().replace("Flags ['flags']:", "flags:")
-
-    def error(self, message: str) -> NoReturn:
-        fail(f"{message} ({self.prog} --help lists the flags)")
-
-
 def parse(flags: type[Flags], doc: str, arguments: list[str] | None = None) -> Flags:
     """Read the flags: the command line overrides `--config FILE`, which overrides the defaults.
 
-    On a wrong flag it prints one sentence and exits with status 2.
+    On a wrong flag it prints one sentence and exits with status 2. With --recipes it prints them and exits.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     first.error = fail
     known, rest = first.parse_known_args(arguments)
-    parser = _Parser(
-        description=doc,
-        add_option_string_dash_variants=DashVariant.DASH,
-        formatter_class=SimpleHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE", help="a run's config.yaml to start from; other flags override it")
     with one_sentence():
+        recipes, named = _recipes(flags, rest)
+        parser = Parser(flags, doc, named)
+        parser.add_argument(
+            "--config", metavar="FILE", help="a run's config.yaml to start from; other flags override it"
+        )
+        if recipes:
+            parser.add_argument("--recipes", action="store_true", help="list the recipes with every value, and exit")
         parser.add_arguments(flags, dest="flags", default=_from_file(flags, known.config) if known.config else None)
         return parser.parse_args(rest).flags
+
+
+def _recipes(flags: type, arguments: list[str]) -> tuple[Mapping[str, object], tuple[str, object] | None]:
+    """The recipes of a script, and name and values of that of which --help tells; --recipes prints them and exits."""
+    if not issubclass(flags, RunFlags):
+        return {}, None
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipes", action="store_true")
+    first.add_argument("--recipe")
+    first.add_argument("--plugin", nargs="*", default=[])
+    first.error = fail
+    asked, _ = first.parse_known_args(arguments)
+    if asked.recipes:
+        load_plugins(asked.plugin)
+    recipes, default = flags.recipes_to_choose(), flags.default_recipe()
+    if asked.recipes and recipes:
+        print(described({asked.recipe: recipes[asked.recipe]} if asked.recipe in recipes else recipes, default[0]))
+        sys.exit()
+    return recipes, (asked.recipe, recipes[asked.recipe]) if asked.recipe in recipes else default
 
 
 CONFIG_BYTES = 1_000_000

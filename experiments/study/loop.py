@@ -24,11 +24,13 @@ from experiments.study.resume.dead_processes import all_done, ends_together
 from experiments.study.resume.ended import forget_progress
 from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.run_folder import RunFolder
-from experiments.study.stops import exit_if_stopped, goes_on, leave, requeue_if_asked, signals_exit
+from experiments.study.signals.stops import exit_if_stopped, goes_on, leave, requeue_if_asked, signals_exit
 from experiments.study.tables.chance import without_guessers
+from experiments.study.tables.early_ends import early_end, with_early_ends
 from experiments.study.tables.printed import print_table
 from experiments.study.time_left import Timekeeper, TimeLeft, Training
 from experiments.study.trainers import CHECKPOINTS, end_wandb, make_trainer, train
+from experiments.study.training.execution import prepare, run_eagerly
 from experiments.study.wandb_runs.outcome import log_outcome
 from lightning_modules.examples import save_examples
 from lightning_modules.finite_training import NotFiniteError
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from experiments.study.resume.time_limit import TimeLimit
     from experiments.study.settings import RunSettings
     from experiments.study.tables.table import Table
-    from experiments.study.task import Arm, Task
+    from experiments.study.task import Arm, Pace, Task
     from lightning_modules.study_module import StudyModule
 
 
@@ -100,12 +102,20 @@ def _to_come(task: Task, arms: dict[str, Arm], folder: RunFolder, run: RunSettin
     """The trainings that have neither ended nor failed."""
     return TimeLeft(
         [
-            Training.of(name, seed, task.pace(task.of_seed(arm, seed), run))
+            Training.of(name, seed, _pace(task, task.of_seed(arm, seed), run))
             for seed in run.seeds
             for name, arm in arms.items()
             if not folder.is_finished(name, seed) and read_failure(folder.path, name, seed) is None
         ]
     )
+
+
+def _pace(task: Task, arm: Arm, run: RunSettings) -> Pace:
+    """How long an arm is trained. Raises UsageError if the task does not accumulate as it was asked to."""
+    pace = task.pace(arm, run)
+    if pace.accumulate % run.flags.accumulate:
+        raise UsageError(f"--accumulate {run.flags.accumulate}: each step of this study is one batch; leave it out.")
+    return pace
 
 
 def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings, time_left: TimeLeft) -> None:
@@ -114,15 +124,18 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
     arm = task.of_seed(arm, seed)
     data, module = task.data(arm, run), task.module(arm, run)
     data.seed = seed
+    prepare(module, run.flags)
     callbacks = [*task.callbacks(arm, run), GateTracker(part, columns), HalvesTracker()]
     about = columns | task.settings(arm, run)
-    pace = task.pace(arm, run)
+    pace = _pace(task, arm, run)
     keeper = Timekeeper(time_left, Training.of(arm.name, seed, pace))
     trainer = make_trainer(run, part, pace, callbacks, about, task.headline, seed, module, keeper)
     train(trainer, module, data, part, run)
+    run_eagerly(module)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         result = evaluated(task, module, data, arm, run)
+        result |= early_end(module.steps, pace.max_steps) if run.flags.patience else {}
         examples = task.examples(module, data)
         save_examples(examples, folder.path / "examples", arm.name)
         log_outcome(trainer, module, result["results"], examples, result.get("divergence"), task.headline)
@@ -246,6 +259,7 @@ def closing_table(folder: RunFolder, results: DataFrame, table: Callable[[DataFr
                 closing = None
         closing = table(results) if closing is None else closing
         closing = closing and without_guessers(closing, results, folder.headline)
+        closing = with_early_ends(closing, folder.path, folder.arms, folder.seeds)
     return marked(closing, failures, folder.arms)
 
 

@@ -1,4 +1,5 @@
-"""A user's own Python files, `--plugin FILE.py`, which register norms or define tasks that scripts then accept."""
+"""A user's own Python files, `--plugin FILE.py`, which register norms, data sets, backbones, recipes or tasks that
+scripts then accept."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Iterable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+from datamodules.registered import REGISTERED
 from experiments.study.endings import UsageError
 from normshift.registry import NORMS
 
@@ -20,7 +22,7 @@ def load_plugins(paths: Iterable[str]) -> None:
             nothing, or has the same name as another one.
     """
     for path in map(Path, paths):
-        name, before = f"plugin_{path.stem}", _norms()
+        name, before = f"plugin_{path.stem}", _registered()
         loaded = sys.modules.get(name)
         if loaded is not None and Path(str(loaded.__file__)).resolve() == path.resolve():
             continue
@@ -29,16 +31,19 @@ def load_plugins(paths: Iterable[str]) -> None:
         if path.suffix != ".py" or not path.is_file():
             raise UsageError(f"--plugin {path}: {'it is no Python file' if path.exists() else 'no such file'}.")
         _run(path, name)
-        if _norms() == before and not _has_task(name):
+        if _registered() == before and not _has_task(name):
             del sys.modules[name]
             raise UsageError(
                 f"--plugin {path}: it registers nothing; end it with normshift.register_norm(NormSpec(...)), as "
-                "docs/own-norm.md shows, or write a StudyModule and a TrainedTask in it."
+                "docs/own-norm.md shows, with another register_... of docs/plugins.md, or write a StudyModule and a "
+                "TrainedTask in it."
             )
 
 
-def _norms() -> set[str]:
-    return set(NORMS)
+def _registered() -> set[object]:
+    """All that files have registered; timm's networks too, which its own decorator registers, if timm is loaded."""
+    timm = sys.modules.get("timm")
+    return {*NORMS, *REGISTERED, *(timm.list_models() if hasattr(timm, "list_models") else ())}
 
 
 def _has_task(name: str) -> bool:

@@ -206,7 +206,7 @@ class RunFolder:
         before = {k: v for k, v in written.items() if k not in ABOUT}
         # a resumed run may have more seeds or arms, and run elsewhere or in another way
         free = {*arm_flags, "plugin", "seeds", "gpus", "nodes", "workers", "wandb", "out", "data_root"}
-        free |= {"save_every", "save_minutes", "keep_best", "keep_every", "time_limit"}
+        free |= {"save_every", "save_minutes", "keep_best", "keep_every", "time_limit", "compile"}
         changed = {
             key: before.get(key) for key, value in config.items() if key not in free and before.get(key) != value
         }

@@ -40,6 +40,17 @@ class RunSettings:
         """Training processes on all machines."""
         return self.devices * self.nodes
 
+    @property
+    def shares(self) -> int:
+        """Batches that make one step: those of all processes, and the accumulated ones of each."""
+        return self.world * self.flags.accumulate
+
+    @property
+    def shares_in_words(self) -> str:
+        """What shares a step's samples, for a sentence that refuses their number."""
+        count = self.flags.accumulate
+        return f"{self.world} process{'es' * (self.world > 1)}" + f" of {count} batches" * (count > 1)
+
 
 def resolved(flags: RunFlags, study: str) -> RunSettings:
     """Resolve a study's flags on this machine.

@@ -11,6 +11,7 @@ import torch
 
 from experiments.study.endings import UsageError
 from experiments.study.tables.table import measures_table
+from experiments.study.training.execution import check_optimization
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -42,7 +43,7 @@ class Pace:
 
     @classmethod
     def of(cls, flags: RunFlags, max_steps: int, samples: int, batch_size: int, epoch_steps: int | None = None) -> Pace:
-        """What --max-steps and --epochs make of a recipe.
+        """What --max-steps, --epochs and --accumulate make of a recipe.
 
         Args:
             max_steps: of the recipe. samples: to learn from. batch_size: over all processes.
@@ -54,7 +55,8 @@ class Pace:
         steps = min(epoch_steps or samples, samples // batch_size)
         if not steps:
             raise UsageError(f"there are {samples} samples to learn from, fewer than the {batch_size} of one step.")
-        return cls(flags.epochs * steps if flags.epochs else flags.max_steps or max_steps, steps)
+        whole = flags.epochs * steps if flags.epochs else flags.max_steps or max_steps
+        return cls(whole, steps, accumulate=flags.accumulate)
 
 
 class Task(ABC):
@@ -81,9 +83,10 @@ class Task(ABC):
         with torch.random.fork_rng(devices=[]):
             for arm in arms:
                 try:
-                    self.module(arm, run)
+                    module = self.module(arm, run)
                 except ValueError as error:
                     raise UsageError(str(error)) from error
+                check_optimization(module, run.flags)
 
     def check_data(self, run: RunSettings) -> None:  # noqa: B027  nothing to do is right for many
         """Check the data. It may take minutes, and is therefore the last step before the first training."""

@@ -13,7 +13,6 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from experiments.study.quiet import quiet_lightning
 from experiments.study.resume.checkpoint_files import LAST, SafeCheckpoints, newest, set_aside
 from experiments.study.resume.dead_processes import EndsTogether
 from experiments.study.resume.draws import DerivedDraws
@@ -21,12 +20,15 @@ from experiments.study.resume.ended import MODEL, restore_ended, write_ended
 from experiments.study.resume.gradient_buckets import SameBuckets
 from experiments.study.resume.kept import KeptNetworks
 from experiments.study.resume.metrics_file import MetricsLog
+from experiments.study.resume.patience import Patience
 from experiments.study.resume.restarts import join_round
 from experiments.study.resume.saving import Resuming, SavePlan, Saving
 from experiments.study.settings import RunSettings
 from experiments.study.task import Pace
 from experiments.study.time_left import Timekeeper
-from experiments.study.training_bar import TrainingBar
+from experiments.study.training.execution import refusals
+from experiments.study.training.quiet import quiet_lightning
+from experiments.study.training.training_bar import TrainingBar
 from experiments.study.wandb_runs.rows import logged_rows
 from experiments.study.wandb_runs.start import keep_rows_at_end, start_training
 from lightning_modules.clock import EndsAt
@@ -62,6 +64,7 @@ def make_trainer(
     )
     saving, draws = Saving(plan, checkpoints), DerivedDraws(seed)
     kept = KeptNetworks(plan.file.parent, run.flags.keep_best, run.flags.keep_every)
+    patience = Patience(run.flags.patience, folder.name, pace.max_steps)
     own = _own_callbacks(folder, pace, measure, keeper)
     trainer = pl.Trainer(
         accelerator=run.accelerator,
@@ -72,11 +75,14 @@ def make_trainer(
         max_epochs=math.ceil(pace.max_steps / pace.epoch_steps),
         limit_train_batches=pace.epoch_steps * pace.accumulate * module.batches_per_step,
         accumulate_grad_batches=pace.accumulate,
+        gradient_clip_val=run.flags.clip,
+        gradient_clip_algorithm="norm",
+        deterministic=run.flags.deterministic,
         check_val_every_n_epoch=pace.evaluate_every,
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, pace.epoch_steps),
         logger=[MetricsLog(folder), *_wandb(run.wandb, folder, about)],
-        callbacks=[saving, draws, *own, *callbacks, kept, Resuming(saving, draws)],
+        callbacks=[saving, draws, *own, *callbacks, kept, patience, Resuming(saving, draws)],
         plugins=[checkpoints],
         enable_checkpointing=False,  # `Saving` does it
         enable_model_summary=False,
@@ -125,16 +131,18 @@ def train(
     Raises:
         NotFiniteError: the training left the finite numbers; last.ckpt is from before, and the W&B run is ended as
             failed.
-        UsageError: the training cannot continue from its checkpoint.
+        UsageError: the training cannot continue from its checkpoint; or an operation has no deterministic form, or the
+            network cannot be compiled, as flags asked for.
     """
     saving = next(callback for callback in trainer.callbacks if isinstance(callback, Saving))
     checkpoints = saving.plan.file.parent
     if run.resume and restore_ended(checkpoints, trainer, module, saving.plan.steps):
         return
     try:
-        trainer.fit(module, data, ckpt_path=progress_of(checkpoints, module) if run.resume else None)
-        if module.evaluated_at != module.steps:
-            trainer.validate(module, data, verbose=False)
+        with refusals():
+            trainer.fit(module, data, ckpt_path=progress_of(checkpoints, module) if run.resume else None)
+            if module.evaluated_at != module.steps:
+                trainer.validate(module, data, verbose=False)
         for callback in trainer.callbacks:
             if isinstance(callback, AveragedWeights):
                 callback.put_in_place(trainer, module)  # also if the training had ended before
@@ -149,7 +157,8 @@ def train(
     trainer.save_checkpoint(checkpoints / MODEL, weights_only=True)
     if trainer.is_global_zero:
         saving.checkpoints.wait()
-        write_ended(checkpoints, trainer, module)
+        early = run.flags.patience is not None and module.steps < saving.plan.steps
+        write_ended(checkpoints, trainer, module, early)
 
 
 def progress_of(checkpoints: Path, module: StudyModule) -> Path | None:

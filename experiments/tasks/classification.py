@@ -14,6 +14,7 @@ from experiments.study.endings import UsageError
 from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.task import Pace, Task
+from experiments.tasks.affordable import check_affordable
 from experiments.tasks.classification_checks import check_averages, check_classes, check_processes, fitted
 from experiments.tasks.classification_domains import Opened
 from experiments.tasks.classification_flags import ClassificationFlags
@@ -55,17 +56,19 @@ class Arm(task.Arm):
     by_trial: bool = False  # whether splits called :in0 and :out0 are those of each seed, as DomainBed's trials have it
     name: str = ""  # `run_arms` sets it
 
-    def turns(self, world: int) -> tuple[int, int]:
+    def turns(self, run: RunSettings) -> tuple[int, int]:
         """The number of batches of one step, and how many of them each process accumulates.
 
         Raises:
             UsageError: the arm's number of processes is not a multiple of the existing ones.
         """
         if self.processes is None:
-            return world, 1
-        if self.processes % world:
-            raise UsageError(f"a step of {self.processes} processes cannot be split over the {world} that are running.")
-        return self.processes, self.processes // world
+            return run.shares, run.flags.accumulate
+        if self.processes % run.world:
+            raise UsageError(
+                f"a step of {self.processes} processes cannot be split over the {run.world} that are running."
+            )
+        return self.processes, self.processes // run.world
 
     @property
     def step_images(self) -> int:
@@ -133,6 +136,9 @@ class ClassificationTask(Task):
             check_processes(arm, run)
             built_of = [getattr(arm.recipe, part) for part in BUILDS]
             networks.setdefault(str((arm.norm, arm.antialias, arm.adapt_to is None, built_of)), arm)
+        longest = max(arms, key=lambda arm: arm.recipe.max_steps * arm.step_images)
+        network, recipe = build(self.flags, longest, self.opened).net, longest.recipe
+        check_affordable(network, recipe.image_size, longest.step_images, recipe.max_steps, run)
         super().check(list(networks.values()), run)
 
     def of_seed(self, arm: Arm, seed: int) -> Arm:
@@ -146,10 +152,10 @@ class ClassificationTask(Task):
 
     def pace(self, arm: Arm, run: RunSettings) -> Pace:
         recipe = arm.recipe
-        return Pace(recipe.max_steps, recipe.epoch_steps, recipe.evaluation_epochs, arm.turns(run.world)[1])
+        return Pace(recipe.max_steps, recipe.epoch_steps, recipe.evaluation_epochs, arm.turns(run)[1])
 
     def settings(self, arm: Arm, run: RunSettings) -> dict:
-        together = arm.step_images // (1 if self.flags.sync_norm else arm.turns(run.world)[0])
+        together = arm.step_images // arm.turns(run)[1 if self.flags.sync_norm else 0]
         return arm.recipe.plain() | {"images_together": together}  # normalised as one batch
 
     def callbacks(self, arm: Arm, run: RunSettings) -> list[pl.Callback]:
@@ -230,7 +236,7 @@ def build(flags: ClassificationFlags, arm: Arm, opened: Opened) -> Classificatio
 
 def loaded(arm: Arm, opened: Opened, run: RunSettings) -> ClassificationData:
     """The arm's data module, with training and evaluation domains."""
-    recipe, (shares, in_turn) = arm.recipe, arm.turns(run.world)
+    recipe, (shares, in_turn) = arm.recipe, arm.turns(run)
     endless = recipe.epoch_length is not None or recipe.from_each
     adapted = {"target": opened(arm.adapt_to, "train", recipe)} if arm.adapt_to else {}
     return (AdaptationData if adapted else ClassificationData)(

@@ -75,10 +75,14 @@ def check_classes(arm: Arm, opened: Opened) -> None:
 
 def check_processes(arm: Arm, run: RunSettings) -> None:
     """Raise UsageError if the running processes cannot train the arm."""
-    shares = arm.turns(run.world)[0]
+    shares = arm.turns(run)[0]
     if arm.recipe.batch_size % shares:
+        by = run.shares_in_words if arm.processes is None else f"{shares} processes"
+        raise UsageError(f"--batch-size {arm.recipe.batch_size} cannot be shared by {by}: pass a multiple of {shares}.")
+    if arm.recipe.keep_last and run.flags.accumulate > 1:
         raise UsageError(
-            f"--batch-size {arm.recipe.batch_size} cannot be shared by {shares} processes: pass a multiple of it."
+            "--accumulate: this recipe also trains on an epoch's last, smaller batch, whose images would count more "
+            "than others: leave it out."
         )
     if arm.recipe.tells_domains and run.world > 1:
         raise UsageError("domainbed-dann: its alternating steps need a single process; pass --gpus 1 --nodes 1.")

@@ -17,7 +17,8 @@ class ClassificationFlags(RunFlags):
 
     data: str = "shapes"
     """Data set to train on: imagenet, cifar10, cifar100, office-home, pacs, domainnet, one domain of a set
-    (pacs/photo), or shapes, the embedded set, which needs no files."""
+    (pacs/photo), the path of a folder of your own (CLASS/*, train/CLASS/* and val/CLASS/*, or DOMAIN/CLASS/*), or
+    shapes, the embedded set, which needs no files."""
     norm: list[str] = field(default_factory=lambda: ["bn", "sn", "bin"])
     """Norms to compare, of NORMS."""
     sync_norm: bool = False
@@ -58,6 +59,15 @@ class ClassificationFlags(RunFlags):
     """Give a ResNet a 3x3 stem without pooling, for images of about 32 pixels."""
     images: int | None = None
     """Number of training images of the embedded shapes; the evaluation uses a quarter as many."""
+
+    @classmethod
+    def recipes_to_choose(cls) -> dict[str, ClassificationRecipe]:
+        protocols = any(field.name == "setting" for field in dataclasses.fields(cls))
+        return {name: one for name, one in CLASSIFICATION_RECIPES.items() if protocols or one.setting is None}
+
+    @classmethod
+    def default_recipe(cls) -> tuple[str, ClassificationRecipe]:
+        return "laptop", CLASSIFICATION_RECIPES["laptop"]
 
     def __post_init__(self):
         super().__post_init__()

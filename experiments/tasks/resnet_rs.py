@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.study.endings import UsageError
 from experiments.tasks.classification_flags import ClassificationFlags, chosen_recipe, smoked
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from experiments.tasks.classification import Arm
 
 
+RECIPES = "laptop|smoke|resnet-rs-.*"
+"""Recipes of these studies, as a regular expression."""
+
+
 @dataclass
 class ResNetRSFlags(ClassificationFlags):
     """Flags of every study of ResNet-RS."""
@@ -25,13 +29,24 @@ class ResNetRSFlags(ClassificationFlags):
     norm: list[str] = field(default_factory=lambda: ["bn"])
     """The norm of all networks: NORMS."""
 
+    laptop: ClassVar[Laptop | None] = None
+    """The study's size on the embedded shapes; its script sets it."""
+
+    @classmethod
+    def recipes_to_choose(cls) -> dict[str, ClassificationRecipe]:
+        return {name: one for name, one in super().recipes_to_choose().items() if re.fullmatch(RECIPES, name)}
+
+    @classmethod
+    def default_recipe(cls) -> tuple[str, ClassificationRecipe]:
+        return "this study's laptop", finished(cls(), "laptop", cls.laptop)
+
     def __post_init__(self):
         super().__post_init__()
         if len(self.norm) > 1:
             raise UsageError(f"--norm {' '.join(self.norm)}: all networks of this study have one norm; pass one.")
         if self.weights != "none":
             raise UsageError("--weights: this study compares whole trainings, each from scratch; leave it out.")
-        if not re.fullmatch(r"auto|laptop|smoke|resnet-rs-.*", self.recipe):
+        if not re.fullmatch(rf"auto|{RECIPES}", self.recipe):
             raise UsageError(
                 f"--recipe {self.recipe}: this study takes laptop, or a ResNet-RS such as resnet-rs-50-160."
             )

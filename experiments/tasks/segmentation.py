@@ -18,6 +18,7 @@ from experiments.study.loop import run_study
 from experiments.study.settings import RunSettings, resolved
 from experiments.study.tables.domain_drop import drop_table
 from experiments.study.task import Pace, Task
+from experiments.tasks.affordable import check_affordable
 from experiments.tasks.recipe_flags import named_recipe, overridden_parts
 from experiments.tasks.segmentation_flags import SegmentationFlags
 from lightning_modules.examples import Example
@@ -68,6 +69,9 @@ class SegmentationTask(Task):
 
     def check(self, arms: Sequence[Arm], run: RunSettings) -> None:
         check_batch(arms, self.flags, self.recipe, run)
+        recipe, (height, width) = self.recipe, self.recipe.crop
+        network = build(self.flags, recipe, self.opened, "bn").net
+        check_affordable(network, round((height * width) ** 0.5), recipe.batch_size, recipe.max_steps, run)
         super().check(arms, run)
 
     def check_data(self, run: RunSettings) -> None:
@@ -80,10 +84,12 @@ class SegmentationTask(Task):
         return build(self.flags, self.recipe, self.opened, arm.norm)
 
     def pace(self, arm: Arm, run: RunSettings) -> Pace:
-        return Pace(self.recipe.max_steps, self.recipe.epoch_steps, self.recipe.evaluation_epochs)
+        recipe = self.recipe
+        return Pace(recipe.max_steps, recipe.epoch_steps, recipe.evaluation_epochs, self.flags.accumulate)
 
     def settings(self, arm: Arm, run: RunSettings) -> dict:
-        together = self.recipe.batch_size // (1 if self.flags.sync_norm else run.world)  # normalised as one batch
+        shares = self.flags.accumulate if self.flags.sync_norm else run.shares
+        together = self.recipe.batch_size // shares  # normalised as one batch
         about = {"source": self.flags.source, "target": self.flags.target, "images_together": together}
         return about | dataclasses.asdict(self.recipe)
 
@@ -123,7 +129,7 @@ def run_arms(
     """
     run = resolved(flags, study)
     if run.smoke:
-        run = resolved(smoked(flags, run.world), study)
+        run = resolved(smoked(flags, run), study)
     return run_study(SegmentationTask(run.flags, table), arms, run, question, arm_flags)
 
 
@@ -146,10 +152,10 @@ def opened(flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSetting
     Raises:
         UsageError: a set is not on disk, which says what runs without data, or the processes cannot share it.
     """
-    if recipe.batch_size % run.world:
+    if recipe.batch_size % run.shares:
         raise UsageError(
-            f"--batch-size {recipe.batch_size} cannot be shared by {run.world} processes: "
-            f"pass a multiple of {run.world}."
+            f"--batch-size {recipe.batch_size} cannot be shared by {run.shares_in_words}: "
+            f"pass a multiple of {run.shares}."
         )
     try:
         data = SegmentationData(
@@ -158,7 +164,7 @@ def opened(flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSetting
             run.data_root,
             crop=recipe.crop,
             height=recipe.height,
-            batch_size=recipe.batch_size // run.world,
+            batch_size=recipe.batch_size // run.shares,
             workers=run.workers,
             augment_colour=flags.augment_colour,
             class_uniform=recipe.class_uniform,
@@ -202,9 +208,9 @@ def check_norms(arms: Sequence[Arm], run: RunSettings) -> None:
 def check_batch(arms: Sequence[Arm], flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSettings) -> None:
     """Raise UsageError where batch norm would be left one image."""
     batch_normed = {arm.norm for arm in arms if NORMS[arm.norm].needs_batch}
-    if recipe.batch_size == run.world and batch_normed and not (flags.sync_norm and run.world > 1):
+    if recipe.batch_size == run.shares and batch_normed and not (flags.sync_norm and run.world > 1):
         raise UsageError(
-            f"--batch-size {recipe.batch_size} leaves each process one image, which batch norm cannot train on: "
+            f"--batch-size {recipe.batch_size} leaves each batch one image, which batch norm cannot train on: "
             "raise it, pass --sync-norm, or leave out " + ", ".join(sorted(batch_normed)) + "."
         )
 
@@ -228,7 +234,8 @@ def with_epochs(recipe: SegmentationRecipe, flags: SegmentationFlags, images: in
     whole_pass = images // recipe.batch_size
     if not whole_pass:
         raise UsageError(
-            f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step."
+            f"{flags.source} has {images} images to train on, fewer than the {recipe.batch_size} of one step: "
+            "pass a smaller --batch-size, or --recipe laptop."
         )
     meant = recipe.epoch_steps or whole_pass
     steps = min(meant, whole_pass)
@@ -237,25 +244,28 @@ def with_epochs(recipe: SegmentationRecipe, flags: SegmentationFlags, images: in
     return dataclasses.replace(recipe, epoch_steps=steps, evaluation_epochs=evaluation_epochs, max_steps=max_steps)
 
 
-def smoked(flags: SegmentationFlags, world: int) -> SegmentationFlags:
+def smoked(flags: SegmentationFlags, run: RunSettings) -> SegmentationFlags:
     """The flags of a smoke run on the embedded streets; norms, architecture and the like stay."""
     return dataclasses.replace(
         flags,
         source="streets-game",
         target=["streets-night"],
         recipe="smoke",
-        batch_size=min(flags.batch_size or 2 * world, 8 * world),
-        scenes=4 * world,
+        batch_size=min(flags.batch_size or 2 * run.shares, 8 * run.shares),
+        scenes=4 * run.world,
         workers=0,
         wandb=smoke_wandb(flags),
     )
 
 
 def divergence(module: SegmentationModule, data: SegmentationData) -> list[dict]:
-    """Feature divergence between the source and each target, layer by layer, on the first images of each."""
+    """Feature divergence between the source and each target, layer by layer, on the first images of each.
+
+    One process computes it, for whatever number of processes has trained.
+    """
     weights = next(module.parameters())
     source, *targets = (
-        [images.to(weights) for images in first_images(data.evaluation_loader(domain), 16)] for domain in data.evaluated
+        [images.to(weights) for images in first_images(data.undivided_loader(domain), 16)] for domain in data.evaluated
     )
     rows = []
     for domain, batches in zip(data.evaluated[1:], targets, strict=True):

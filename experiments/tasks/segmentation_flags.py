@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from experiments.study.endings import UsageError
 from experiments.study.flags import RunFlags, check_weights, flag
+from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES, SegmentationRecipe
 
 
 @dataclass
@@ -49,6 +50,14 @@ class SegmentationFlags(RunFlags):
     """Share of the training crops that are placed on an object of a class, which is drawn uniformly."""
     scenes: int | None = None
     """Number of scenes on which an embedded domain is evaluated."""
+
+    @classmethod
+    def recipes_to_choose(cls) -> dict[str, SegmentationRecipe]:
+        return SEGMENTATION_RECIPES
+
+    @classmethod
+    def default_recipe(cls) -> tuple[str, SegmentationRecipe]:
+        return "robustnet", SEGMENTATION_RECIPES["robustnet"]
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,6 +1,7 @@
 """Classification networks by name, with any norm, anti-aliased or not: timm's, torchvision's and those for CIFAR."""
 
 import re
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 import normshift
+from datamodules.registered import note
 from lightning_modules.classification.cifar_networks import CIFAR_NETWORKS, cifar_network
 from lightning_modules.classification.preactivation_resnets import PREACTIVATION_RESNETS, preactivation_resnet
 
@@ -61,6 +63,27 @@ BACKBONE_FAMILIES: dict[str, dict[str, Any]] = {
     "cifar-alexnet": {"name": "cifar_alexnet", "width": 0.125},
 }
 """A small network of every family, as arguments of `build_backbone`."""
+
+
+OWN_BACKBONES: dict[str, Callable[..., nn.Module]] = {}
+"""Networks that users have registered, by name."""
+
+
+def register_backbone(name: str, build: Callable[..., nn.Module]) -> None:
+    """Add a network of your own, which `--backbone` of the classification studies then takes.
+
+    Args:
+        name: neither timm's nor torchvision's nor ours.
+        build: makes, of a number of classes, a network from images (N, 3, H, W) to logits (N, classes), with batch
+            norm, which `--norm` replaces. What flags and recipes ask for besides (`width`, `dropout`,
+            `stochastic_depth`, entries of a recipe's `architecture`) are keyword arguments, which are only passed where
+            they are asked for.
+
+    Raises:
+        ValueError: there is a network of that name.
+    """
+    note("backbone", name, {*OWN_BACKBONES, *timm.list_models(), *TORCHVISION, *CIFAR_NETWORKS, *PREACTIVATION_RESNETS})
+    OWN_BACKBONES[name] = build
 
 
 def build_backbone(
@@ -170,6 +193,8 @@ def complexity(network: nn.Module, image_size: int) -> tuple[int, int]:
 
 def _source(name: str):
     """The function that builds the network with this name."""
+    if name in OWN_BACKBONES:
+        return _from_plugin
     if name.startswith("cifar_") or name in PREACTIVATION_RESNETS:
         return _from_ours
     plain = name.removeprefix("torchvision/").partition(".")[0]
@@ -177,7 +202,7 @@ def _source(name: str):
         return _from_torchvision
     if timm.is_model(name):
         return _from_timm
-    ours = (*CIFAR_NETWORKS, *PREACTIVATION_RESNETS)
+    ours = (*OWN_BACKBONES, *CIFAR_NETWORKS, *PREACTIVATION_RESNETS)
     names = {*timm.list_models(), *ours, *(f"torchvision/{n}" for n in TORCHVISION), *TORCHVISION}
     near = get_close_matches(name, sorted(names), n=5)
     raise ValueError(f"unknown backbone {name!r}: there is {', '.join(near) or 'no name like it'}.")
@@ -191,6 +216,20 @@ def _own_resnet_rs(name: str) -> int | None:
     if int(match[1]) not in RESNET_RS_BLOCKS:
         raise ValueError(f"unknown backbone {name!r}: ResNet-RS has depths {', '.join(map(str, RESNET_RS_BLOCKS))}.")
     return int(match[1])
+
+
+def _from_plugin(
+    name: str, classes: int, pretrained: bool, regularisers: dict, width: float, options: dict
+) -> nn.Module:
+    if pretrained:
+        raise ValueError(f"{name} has no ImageNet weights to download: pass --weights none or a checkpoint.")
+    asked = (
+        {key: rate for key, rate in regularisers.items() if rate} | ({"width": width} if width != 1 else {}) | options
+    )
+    try:
+        return OWN_BACKBONES[name](classes, **asked)
+    except TypeError as error:
+        raise _refusal(name, asked, error) from error
 
 
 def _from_ours(name: str, classes: int, pretrained: bool, regularisers: dict, width: float, options: dict) -> nn.Module:
@@ -269,7 +308,8 @@ def _torchvision_weights(name: str, tag: str) -> dict[str, torch.Tensor]:
 
 MEANINGS = {
     "drop_rate": "dropout", "dropout": "dropout", "drop_path_rate": "stochastic depth",
-    "stochastic_depth_prob": "stochastic depth", "width_mult": "another width",
+    "stochastic_depth_prob": "stochastic depth", "width_mult": "another width", "stochastic_depth": "stochastic depth",
+    "width": "another width",
 }  # fmt: skip
 """The libraries' keyword arguments in words."""
 

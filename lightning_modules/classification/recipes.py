@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 
+from datamodules.registered import note
 from lightning_modules.training_recipe import TrainingRecipe
 
 SELECTIONS = {
@@ -299,3 +300,14 @@ CLASSIFICATION_RECIPES = {
         schedule="cosine", weight_decay=1e-4,
     ),
 }  # fmt: skip
+
+
+def register_recipe(name: str, recipe: ClassificationRecipe) -> ClassificationRecipe:
+    """Add a recipe of your own, which `--recipe` then takes; returns it.
+
+    Raises:
+        ValueError: there is a recipe of that name.
+    """
+    note("recipe", name, CLASSIFICATION_RECIPES)
+    CLASSIFICATION_RECIPES[name] = recipe
+    return recipe

@@ -62,6 +62,7 @@ class HalvesTracker(pl.Callback):
             self._handles = list(hooks)
             if self._network is not module:
                 self._handles.append(module.register_forward_pre_hook(self._keep_images))
+            torch.compiler.set_stance("force_eager")  # in this batch: compiled code would not run the hooks
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_) -> None:
         if not self._handles:
@@ -109,6 +110,8 @@ class HalvesTracker(pl.Callback):
         self._measures[i] = halves(layer, output)
 
     def _unhook(self) -> None:
+        if self._handles:
+            torch.compiler.set_stance("default")
         for handle in self._handles:
             handle.remove()
         self._handles = []

@@ -104,6 +104,9 @@ class SegmentationModule(StudyModule):
             self.register_buffer(f"_fold_{index}", fold.to(self.device), persistent=False)
         self.confusion.to(self.device)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        return [self.net.encoder, self.net.decoder, self.net.segmentation_head, self.auxiliary]
+
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (N, classes, H, W) for normalised images (N, 3, H, W), whole or in sliding windows."""
         if self.recipe.evaluation == "sliding":
@@ -226,6 +229,8 @@ def scores_of_whole(net: nn.Module, images: Tensor, multiple_of: int) -> Tensor:
 def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy over the pixels that are not ignored; 0 if there are none."""
     counted = (labels != IGNORE).sum().clamp(min=1)
+    if torch.are_deterministic_algorithms_enabled():  # on a GPU, torch's loss of maps has no deterministic form
+        scores, labels = scores.movedim(1, -1).flatten(0, -2), labels.flatten()
     return F.cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
 
 

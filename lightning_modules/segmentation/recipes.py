@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from datamodules.registered import note
 from lightning_modules.training_recipe import TrainingRecipe
 
 
@@ -57,3 +58,14 @@ SEGMENTATION_RECIPES = {
     # resnet101s.gluon_in1k, the same network with other weights.
     "robustnet-r101": replace(_ROBUSTNET, backbone="resnet101s.gluon_in1k", output_stride=8),
 }  # fmt: skip
+
+
+def register_recipe(name: str, recipe: SegmentationRecipe) -> SegmentationRecipe:
+    """Add a recipe of your own, which `--recipe` then takes; returns it.
+
+    Raises:
+        ValueError: there is a recipe of that name.
+    """
+    note("recipe", name, SEGMENTATION_RECIPES)
+    SEGMENTATION_RECIPES[name] = recipe
+    return recipe

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 
+from datamodules.registered import note
 from datamodules.segmentation.street_sets import StreetSet
 
 
@@ -23,3 +24,14 @@ def _found() -> Iterator[type[StreetSet]]:
 
 
 STREET_SETS: dict[str, type[StreetSet]] = {street_set.name: street_set for street_set in _found()}
+
+
+def register_street_set(street_set: type[StreetSet]) -> type[StreetSet]:
+    """Add a set of your own, which `--source` and `--target` then open by its `name`; returns it, as a decorator does.
+
+    Raises:
+        ValueError: there is a set of that name.
+    """
+    note("data set", street_set.name, STREET_SETS)
+    STREET_SETS[street_set.name] = street_set
+    return street_set

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch.distributed as processes
 
-from experiments.study import stops
 from experiments.study.resume.heartbeats import ENDED, LEFT, PERIOD, Heartbeats, first_note
+from experiments.study.signals import stops
 
 SILENCE = 40.0
 """Seconds after which a silent process on another machine is dead: a library may keep Python from running for 20."""

@@ -20,9 +20,9 @@ ENDED = "ended.json"
 """Written after it: the steps of the training, how much it has logged, and whether it can be made longer."""
 
 
-def write_ended(checkpoints: Path, trainer: pl.Trainer, module: StudyModule) -> None:
-    """Note that a training has ended, whose model.ckpt is on disk."""
-    ended = {"steps": module.steps, "logs": logged(trainer), "can_be_longer": module.can_be_longer}
+def write_ended(checkpoints: Path, trainer: pl.Trainer, module: StudyModule, early: bool = False) -> None:
+    """Note that a training has ended, whose model.ckpt is on disk. Args: early: whether --patience has ended it."""
+    ended = {"steps": module.steps, "early": early, "logs": logged(trainer), "can_be_longer": module.can_be_longer}
     write_whole(checkpoints / ENDED, json.dumps(ended))
 
 
@@ -42,10 +42,10 @@ def restore_ended(checkpoints: Path, trainer: pl.Trainer, module: StudyModule, s
     """Put the network of an ended training into the module, with its evaluation; False where there is none.
 
     Args:
-        steps: that the training has to have.
+        steps: that the training has to have, unless it ended early.
     """
     ended = readable(lambda: json.loads((checkpoints / ENDED).read_text(encoding="utf-8")))
-    if not isinstance(ended, dict) or ended.get("steps") != steps:
+    if not isinstance(ended, dict) or not (ended.get("steps") == steps or ended.get("early")):
         return False
     kept = readable(lambda: read_checkpoint(str(checkpoints / MODEL)))
     if kept is None:

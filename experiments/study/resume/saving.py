@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 
-from experiments.study import stops
 from experiments.study.resume import loops
 from experiments.study.resume.agreement import Agreement
 from experiments.study.resume.checkpoint_files import SafeCheckpoints
@@ -19,6 +18,7 @@ from experiments.study.resume.draws import DerivedDraws
 from experiments.study.resume.logs import logged, restore_logs
 from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.resume.time_limit import TimeLimit
+from experiments.study.signals import stops
 from lightning_modules.study_module import StudyModule
 
 WORTH_SAVING = 10.0

@@ -7,7 +7,7 @@ import sys
 import time
 
 from experiments.study.endings import UsageError
-from experiments.study.slurm import is_first_process
+from experiments.study.signals.slurm import is_first_process
 
 STATUS = 124
 """Exit status of a study that has stopped before its limit, as of `timeout`."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from experiments.study.endings import UsageError
-from experiments.study.quiet import quiet_lightning
 from experiments.study.settings import devices
+from experiments.study.training.quiet import quiet_lightning
 
 if TYPE_CHECKING:
     from lightning_modules.study_module import StudyModule

@@ -72,6 +72,15 @@ def test_every_process_evaluates_its_own_share():
     assert len(seen) == 5 and len(set(seen)) == 5
 
 
+def test_what_one_process_measures_does_not_depend_on_how_many_there_are():
+    """Divergence once saw only the first process's share, and other images if that process had been started again."""
+    data = streets(evaluation_scenes=5)
+    alone = torch.cat([images for images, _ in data.undivided_loader(data.evaluated[1])])
+    data.trainer = type("Trainer", (), {"world_size": 2, "global_rank": 0})()
+    assert torch.equal(torch.cat([images for images, _ in data.undivided_loader(data.evaluated[1])]), alone)
+    assert len(alone) == 5
+
+
 def test_every_process_trains_on_its_own_share():
     data = streets(train_scenes=8, batch_size=1)
     shares = []

@@ -8,10 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from experiments.study import training_bar
 from experiments.study.task import Pace
 from experiments.study.time_left import Timekeeper, TimeLeft, Training, amount, in_words, until
-from experiments.study.training_bar import TrainingBar
+from experiments.study.training import training_bar
+from experiments.study.training.training_bar import TrainingBar
 
 BN, SN = Training("bn", 0, steps=10, evaluations=2), Training("sn", 0, steps=10, evaluations=2)
 

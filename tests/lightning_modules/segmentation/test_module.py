@@ -9,7 +9,7 @@ from datamodules.segmentation.domains import Domain
 from datamodules.segmentation.labels import STREET
 from datamodules.segmentation.sets.camvid import FOLD as CAMVID_FOLD
 from datamodules.segmentation.sets.synthia import USUAL as SYNTHIA_EVALUATED
-from lightning_modules.segmentation.module import SegmentationModule, class_ious, mean_iou
+from lightning_modules.segmentation.module import SegmentationModule, class_ious, mean_iou, pixel_loss
 from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 from normshift import convert, norm_layers
 from normshift.layers import IBN2d, InstanceNorm
@@ -228,3 +228,21 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
 def test_what_cannot_be_built_says_so(changes, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         module(recipe=dataclasses.replace(SMOKE, **changes), **options)
+
+
+def test_the_loss_is_the_same_by_deterministic_operations():
+    """By hand: two counted pixels of three classes, one of which is right by ln 2 more than the others."""
+    scores = torch.zeros(1, 3, 1, 3)
+    scores[0, 1, 0, 0] = np.log(2)
+    scores.requires_grad_()
+    labels = torch.tensor([[[1, 2, 255]]])
+    found = []
+    for deterministic in (False, True):
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            loss = pixel_loss(scores, labels)
+            found.append((loss.item(), torch.autograd.grad(loss, scores)[0]))
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert [loss for loss, _ in found] == pytest.approx([(np.log(4 / 2) + np.log(3)) / 2] * 2)
+    torch.testing.assert_close(found[0][1], found[1][1])

@@ -17,7 +17,7 @@ import torch
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[4]
-KILLED = ROOT / "tests" / "experiments" / "study" / "stopped_script.py"
+KILLED = ROOT / "tests" / "experiments" / "study" / "signals" / "stopped_script.py"
 STUDY = (
     "cls_imagenet.py --data shapes/photo --norm bn --backbone cifar_resnet8 --recipe laptop --images 64 "
     "--batch-size 16 --wandb disabled --workers 1 --max-steps 12 --save-every 1 --gpus 0 --out run"

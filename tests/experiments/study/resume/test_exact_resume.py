@@ -23,6 +23,11 @@ STUDIES = {  # epochs of five steps and one of two; of four steps and one
         f"{SHAPES} --norm sn --ema-decay 0.5 --ema-statistics reestimated --mixup 0.2",
     ),
     "accumulated": (cls_batch_size, ClassificationModule, f"{SHAPES} --norm sn --settings 2x4"),
+    "flags": (
+        cls_imagenet,
+        ClassificationModule,
+        f"{SHAPES} --norm ibn-b --ema-decay 0.5 --accumulate 2 --clip 0.5 --channels-last --deterministic",
+    ),
     "two loaders": (
         cls_office_home,
         ClassificationModule,

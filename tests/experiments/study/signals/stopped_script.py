@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 class Watch(importlib.abc.MetaPathFinder):

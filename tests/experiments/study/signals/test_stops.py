@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.study import stops
+from experiments.study.signals import stops
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 STUDY = (
     "cls_imagenet.py --data shapes/photo --norm bn bin --backbone cifar_resnet8 --recipe laptop --images 64 "
     "--batch-size 16 --wandb disabled --workers 1 --epochs 2 --gpus 0 --out run"
@@ -25,7 +25,7 @@ def ended(name: str, moment: str, line: str, folder: Path) -> subprocess.Complet
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [
         sys.executable,
-        str(ROOT / "tests" / "experiments" / "study" / "stopped_script.py"),
+        str(ROOT / "tests" / "experiments" / "study" / "signals" / "stopped_script.py"),
         name,
         moment,
         *line.split(),
@@ -90,7 +90,7 @@ def test_what_is_raised_after_a_signal_was_raised_by_it():
 
 STEP_OF = """
 import ctypes, os, signal, sys, time
-from experiments.study import stops
+from experiments.study.signals import stops
 stops.GRACE, stops.LAST_RESORT, stops.ECHO = {grace}, 0.3, 0.5
 stops.exit_on_signals()
 with stops.signals_exit():

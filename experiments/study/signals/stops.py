@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from experiments.study.signal_watch import SignalWatch
-from experiments.study.slurm import ASKS, is_first_process, requeue
+from experiments.study.signals.slurm import ASKS, is_first_process, requeue
+from experiments.study.signals.watch import SignalWatch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, ASKS)
 GRACE = 25.0

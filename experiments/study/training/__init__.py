@@ -1,0 +1,1 @@
+"""How a training runs and what it shows: layout, compilation, the bar, quiet libraries."""
