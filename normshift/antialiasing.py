@@ -19,6 +19,7 @@ the activation. A blur behind a conv becomes a child of a neighbouring module an
 module changes its name, and state dicts have the keys of the plain network.
 """
 
+import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ DROPOUT_FUNCTIONS = {"dropout", "dropout1d", "dropout2d", "feature_dropout", "al
 STEM_POOLS = (2, 3)
 
 
-def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> nn.Module:
+def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2, inplace: bool = True) -> nn.Module:
     """Anti-alias every layer with which a network subsamples (Zhang, ICML 2019); see the module's docstring.
 
     Weights and state-dict keys stay, so checkpoints of the plain network load before and after. Feature maps keep their
@@ -59,14 +60,15 @@ def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> 
     (a shortcut written as a lambda) cannot be detected.
 
     Args:
-        model: a CNN for images, changed in place. The first conv that it registers counts as its stem.
+        model: a CNN for images. The first conv that it registers counts as its stem.
         filter_size: size of the blur filters, 1 to 7.
         stem_pool: kernel of the max pool in a ResNet's stem: 2, without padding, as in the released networks, or 3,
             padded, as in the paper and in networks trained with early versions of this library. A state dict does not
             say which. Other networks' pools are not affected.
+        inplace: change `model` itself; otherwise a deep copy.
 
     Returns:
-        `model`; a new layer if `model` is itself a pool.
+        The network; a new layer if `model` is itself a pool.
 
     Raises:
         ValueError: the network is anti-aliased already, does not subsample, or subsamples in an unsupported way (a
@@ -76,6 +78,7 @@ def antialias(model: nn.Module, filter_size: int = 4, *, stem_pool: int = 2) -> 
     BlurPool2d(None, filter_size)  # refuses a wrong size before anything is changed
     if stem_pool not in STEM_POOLS:
         raise ValueError(f"stem_pool is 2 (as released) or 3 (the paper's), got {stem_pool!r}.")
+    model = model if inplace else copy.deepcopy(model)
     if _confirmed(model, filter_size):
         set_stem_pool(model, stem_pool)
         return model

@@ -95,7 +95,7 @@ def name_layers(model: nn.Module) -> nn.Module:
     return model
 
 
-def synchronize(model: nn.Module) -> nn.Module:
+def synchronize(model: nn.Module, *, inplace: bool = True) -> nn.Module:
     """Pool batch statistics over all processes, with gradients, on GPUs and CPUs.
 
     Sets `sync` of this library's layers. torch's batch norms become `normshift.layers.BatchNorm` with the same key
@@ -104,15 +104,17 @@ def synchronize(model: nn.Module) -> nn.Module:
     network computes the same as before.
 
     Args:
-        model: any network, changed in place.
+        model: any network.
+        inplace: change `model` itself; otherwise a deep copy.
 
     Returns:
-        `model`; a new layer if `model` is itself a batch norm of torch.
+        The network; a new layer if `model` is itself a batch norm of torch.
 
     Raises:
         ValueError: something of a layer cannot be carried over; the network is unchanged.
     """
     refuse_scripts(model, "synchronize", ("BatchNorm",))
+    model = model if inplace else copy.deepcopy(model)
     layers = norm_layers(model).items()
     plain = [n for n, layer in layers if isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm)]
     model = exchange(model, {name: _batch_norm for name in plain})

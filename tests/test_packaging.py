@@ -56,7 +56,7 @@ def test_citation_and_metadata_agree(metadata):
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_what_is_imported_is_required(folder, metadata):
     required = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*(?:; extra == '(\w+)')?$", metadata, re.MULTILINE)
-    extras = {""} if folder == "normshift" else {"", "studies"}
+    extras = {""} if folder == "normshift" else {"", "studies", "export"}
     known = {normal(name) for name, extra in required if extra in extras}
     providers = packages_distributions()
     for module in third_party(folder) - WITH_TORCH:

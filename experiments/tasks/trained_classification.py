@@ -12,12 +12,13 @@ import torch
 from datamodules.classification.data import ClassificationEvaluation
 from datamodules.classification.domains import ImageDomain, open_images
 from datamodules.classification.joined import Relabelled
+from datamodules.classification.transforms import statistics
 from datamodules.image_files import DataError, MissingDataError
 from experiments.study.endings import UsageError
 from experiments.study.trained.networks import Trained, learned_whole
 from experiments.study.trained.one_device import in_precision, make_evaluator, placed
 from experiments.study.trained.pictures import Picture, Reading
-from experiments.study.trained.task import TrainedTask
+from experiments.study.trained.task import Exportable, TrainedTask
 from lightning_modules.classification.module import ClassificationModule
 from lightning_modules.classification.recipe_images import evaluation_image
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
@@ -126,6 +127,12 @@ class TrainedClassification(TrainedTask):
                 file.flush()  # finished rows are kept if an error follows
                 advance(pictures[-1].file.name, len(pictures))
         return f"classes and their probabilities: {out / PREDICTIONS}"
+
+    def exportable(self, module: ClassificationModule) -> Exportable:
+        mean, std = statistics(module.recipe.normalisation)
+        side = module.recipe.image_size
+        output = {"axes": ["image", "class"], "classes": list(module.classes)}
+        return Exportable(module.net, (side, side), {"mean": list(mean), "std": list(std)}, output)
 
     def smoke_network(self) -> ClassificationModule:
         classes = open_images("shapes", "val", "", length=1).classes

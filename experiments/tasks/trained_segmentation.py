@@ -11,23 +11,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.image_files import DataError, MissingDataError
 from datamodules.segmentation.data import Resized, SegmentationEvaluation
 from datamodules.segmentation.domains import PREFIX, Domain, open_domain
 from datamodules.segmentation.labels import IGNORE, STREET, LabelSpace
-from datamodules.segmentation.transforms import EvalTransform
+from datamodules.segmentation.transforms import MEAN, STD, EvalTransform
 from datamodules.whole_file import write_whole
 from experiments.study.endings import UsageError
 from experiments.study.trained.one_device import in_precision, make_evaluator, placed
 from experiments.study.trained.pictures import Picture, Reading
-from experiments.study.trained.task import TrainedTask
+from experiments.study.trained.task import Exportable, TrainedTask
 from lightning_modules.examples import Example
 from lightning_modules.predictions import colour, segmentation_examples
 from lightning_modules.robustness.progress import progress_bar
-from lightning_modules.segmentation.module import SegmentationModule
+from lightning_modules.segmentation.module import SegmentationModule, scores_of_whole
 from lightning_modules.segmentation.recipes import SEGMENTATION_RECIPES
 
 LABELS, OVERLAYS, CLASSES = "labels", "overlays", "classes.csv"
@@ -88,11 +88,29 @@ class TrainedSegmentation(TrainedTask):
         overlays = f", pictures under their classes' colours in {out / OVERLAYS}" if flags.overlay else ""
         return f"label maps: {out / LABELS}, whose ids and colours are in {out / CLASSES}{overlays}"
 
+    def exportable(self, module: SegmentationModule) -> Exportable:
+        """The network on whole images, or on one window where it is evaluated in sliding windows."""
+        classes, mean, std = list(module.label_space.classes), list(MEAN), list(STD)
+        output = {"axes": ["image", "class", "row", "column"], "classes": classes}
+        output["palette"] = [list(colour) for colour in module.label_space.palette]
+        return Exportable(WholeImages(module), tuple(module.recipe.crop), {"mean": mean, "std": std}, output)
+
     def smoke_network(self) -> SegmentationModule:
         domain = Domain(f"{PREFIX}night", (), STREET, tuple(range(len(STREET))), {})
         module = SegmentationModule(SEGMENTATION_RECIPES["smoke"], "bn", [domain])
         module.images = {domain.name: SMOKE_SCENES}
         return module.eval()
+
+
+class WholeImages(nn.Module):
+    """A segmentation network with the padding that it needs: images (N, 3, H, W) to scores (N, classes, H, W)."""
+
+    def __init__(self, module: SegmentationModule):
+        super().__init__()
+        self.net, self.multiple_of = module.net, module.architecture.multiple_of
+
+    def forward(self, images: Tensor) -> Tensor:
+        return scores_of_whole(self.net, images, self.multiple_of)
 
 
 def _some_of(domain: Domain, images: int | None) -> Domain:

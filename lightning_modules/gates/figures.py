@@ -49,7 +49,7 @@ def draw_gates(gates: DataFrame | Iterable[Gate]) -> Figure:
     """
     frame = tidy(gates)
     if frame.empty:
-        raise ValueError("no gates to draw: the frame is empty.")
+        raise ValueError("no gates to draw: the network has none, or the frame is empty.")
     last = last_recorded(finite(frame))
     if last.empty:
         raise ValueError("no gates to draw: none is finite.")

@@ -186,10 +186,7 @@ class SegmentationModule(StudyModule):
         return optimizers(self.recipe, self)
 
     def _whole(self, images: Tensor) -> Tensor:
-        """Scores for whole images, which are padded to multiples of the encoder's stride; scores are cropped back."""
-        (height, width), of = images.shape[-2:], self.architecture.multiple_of
-        padded = F.pad(images, (0, -width % of, 0, -height % of), mode="replicate") if of > 1 else images
-        return self.net(padded)[..., :height, :width]
+        return scores_of_whole(self.net, images, self.architecture.multiple_of)
 
     def _set_norm(self, norm: str, norm_in: str) -> None:
         if norm_in not in ("encoder", "decoder", "both"):
@@ -219,6 +216,14 @@ class SegmentationModule(StudyModule):
                 load_released(self.net, self.auxiliary, state)
             else:
                 raise ValueError("it holds RobustNet's whole network, which goes into --arch robustnet alone")
+
+
+def scores_of_whole(net: nn.Module, images: Tensor, multiple_of: int) -> Tensor:
+    """Scores for whole images, which are padded to multiples of the encoder's stride; scores are cropped back."""
+    height, width = images.shape[-2:]
+    padding = (0, -width % multiple_of, 0, -height % multiple_of)
+    padded = F.pad(images, padding, mode="replicate") if multiple_of > 1 else images
+    return net(padded)[..., :height, :width]
 
 
 def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def backend_of(x: Tensor) -> ModuleType:
         return reference
     if x.device.type == "cpu":
         return compiled if compiled.load() else reference
-    return (_triton() if x.is_cuda else None) or reference
+    return (triton_backend() if x.is_cuda else None) or reference
 
 
 def laid_out(x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def is_laid_out(x: Tensor) -> bool:
 
 
 @functools.cache
-def _triton() -> ModuleType | None:
+def triton_backend() -> ModuleType | None:
     """The Triton backend, or None if it does not run here: Triton or the compiler that it needs may be missing."""
     try:
         from normshift.backends import triton_kernels

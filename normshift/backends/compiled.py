@@ -89,33 +89,56 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
 def load() -> bool:
     """Whether the kernels can be used. The first call loads or builds them, and warns if that fails."""
     try:
-        torch.ops.load_library(str(_library()))
+        torch.ops.load_library(str(built_library()))
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = next((line for line in lines if "error:" in line), lines[0])[:200]  # the compiler's first error
         warnings.warn(
-            f"normshift's CPU kernels could not be built: its norms run in plain torch, at half the speed. {reason}",
+            "normshift's CPU kernels could not be built: its norms run in plain torch, at half the speed. "
+            f"{first_error(error)}",
             stacklevel=2,
         )
         return False
     return True
 
 
-def _library() -> Path:
-    """The path of the built library. If several processes need it at once, one builds it and the others wait."""
+def first_error(error: Exception) -> str:
+    """An error in one line; of a failed compilation, the compiler's first error."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if "error:" in line), lines[0])[:200]
+
+
+def library_file() -> Path:
+    """Where the library of this processor, torch and compiler lies once it is built."""
+    kind = (*(source.read_text() for source in SOURCES), torch.__version__, platform.machine(), _compiler(), *_flags())
+    return cache_folder() / f"cpu_kernels-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}.so"
+
+
+def built_library() -> Path:
+    """The path of the built library. If several processes need it at once, one builds it and the others wait.
+
+    Raises:
+        NoCompilerError: there is no C++ compiler.
+        OSError: the folder cannot be written.
+        RuntimeError: the compilation failed.
+    """
     from filelock import FileLock
 
     if sys.platform == "win32":
         raise OSError("They have never been built on Windows.")
-    compiler = os.environ.get("CXX", "c++")  # as in torch.utils.cpp_extension
-    kind = (*(source.read_text() for source in SOURCES), torch.__version__, platform.machine(), compiler, *_flags())
-    built = _cache() / f"cpu_kernels-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}.so"
+    built = library_file()
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(built.with_suffix(".lock")):  # the system releases it even if the process is killed
             if not built.exists():
-                _build(built, compiler)
+                _build(built, _compiler())
     return built
+
+
+class NoCompilerError(FileNotFoundError):
+    """There is no C++ compiler."""
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "c++")  # as in torch.utils.cpp_extension
 
 
 def _flags() -> list[str]:
@@ -129,17 +152,17 @@ def _openmp() -> list[str]:
     return ["-fopenmp"] if torch.backends.openmp.is_available() else []
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     """The folder for built libraries, in torch's cache for extensions; `TORCH_EXTENSIONS_DIR` sets another."""
     return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions") / "normshift"
 
 
 def _build(built: Path, compiler: str) -> None:
-    from torch.utils.cpp_extension import load as build_extension
-
     path = os.environ.get("PATH", os.defpath)
     if not shutil.which(shlex.split(compiler)[0]):
-        raise FileNotFoundError(f"There is no C++ compiler: {compiler} is not to be found.")
+        raise NoCompilerError(f"There is no C++ compiler: {compiler} is not to be found.")
+    from torch.utils.cpp_extension import load as build_extension
+
     print("normshift: building CPU kernels, once for this machine (half a minute) ...", file=sys.stderr, flush=True)
     folder = tempfile.mkdtemp(dir=built.parent)
     try:

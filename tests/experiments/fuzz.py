@@ -32,7 +32,7 @@ import yaml
 SCRIPTS = (
     "cls_batch_size", "cls_cifar", "cls_imagenet", "cls_office_home", "cls_resnet_rs", "cls_rs_efficientnet",
     "cls_rs_scaling", "cls_rs_weight_decay", "seg_gta2city", "eval_robustness", "evaluate", "predict",
-    "dashboard", "report",
+    "export", "dashboard", "report",
 )  # fmt: skip
 
 INTEGERS = ("0", "1", "2", "3", "-1", "7", "16", "64", "10000000000", "9" * 30, "9" * 5000, "1.5", "1e3", "nan", "",
@@ -121,7 +121,7 @@ def drawn(number: int, folder: Path) -> tuple[str, list[str]]:
         return script, _report_line(dice, paths, folder)
     kinds = typing.get_type_hints(importlib.import_module(f"experiments.{script}").Flags)
     line = []
-    if script in ("eval_robustness", "evaluate", "predict"):
+    if script in ("eval_robustness", "evaluate", "predict", "export"):
         line += dice.choices([*TEXTS, *paths.values(), str(folder)], k=dice.choice((0, 1, 1, 2)))
     if dice.random() < 0.35:
         line += ["--config", dice.choice([*paths.values(), *[_config(dice, kinds, folder)] * len(paths)])]
@@ -166,7 +166,7 @@ def _config(dice: random.Random, kinds: dict, folder: Path) -> str:
 
 
 def _flag(dice: random.Random, name: str, kind, paths: dict[str, str]) -> list[str]:
-    if name in ("networks", "inputs") or (name == "project" and dice.random() < 0.5):
+    if name in ("networks", "network", "inputs") or (name == "project" and dice.random() < 0.5):
         return []
     flag, text = f"--{name.replace('_', '-')}", str(kind)
     if name in ("out", "dry_run"):  # only where nothing of value is
@@ -185,7 +185,7 @@ def _flag(dice: random.Random, name: str, kind, paths: dict[str, str]) -> list[s
 def without_work():
     """Networks are not built, and nothing is trained or evaluated."""
     from experiments.study import loop
-    from experiments.study.trained import evaluation, prediction
+    from experiments.study.trained import evaluation, export, prediction
     from experiments.tasks import classification, costs, minival, robustness_comparison, segmentation
 
     def enough(*_, **__):
@@ -195,6 +195,7 @@ def without_work():
         for module, name in (
             (loop, "train_arms"), (robustness_comparison, "evaluate"), (costs, "with_costs"), (minival, "score"),
             (evaluation, "evaluate_all"), (prediction, "begin"),
+            (export, "begin"),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(module, name, enough))
         for module in (classification, segmentation):

@@ -71,7 +71,7 @@ def test_compiled_kernels_take_annotated_tensors(backend):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="they run here")
 def test_triton_that_cannot_run_leaves_it_to_plain_torch():
     with pytest.warns(UserWarning, match="normshift's Triton kernels do not run here: its norms use plain torch"):
-        assert backends._triton.__wrapped__() is None
+        assert backends.triton_backend.__wrapped__() is None
 
 
 PROBE = """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments.study.endings import UsageError
 from experiments.study.trained.answers import write_answers
@@ -15,6 +16,7 @@ from experiments.study.trained.answers import write_answers
 if TYPE_CHECKING:
     import numpy as np
     import pytorch_lightning as pl
+    from torch import nn
 
     from experiments.study.trained.networks import Trained
     from experiments.study.trained.pictures import Reading
@@ -22,11 +24,29 @@ if TYPE_CHECKING:
     from lightning_modules.study_module import StudyModule
 
 
+@dataclass(frozen=True)
+class Exportable:
+    """What `export.py` writes of a trained network.
+
+    Attributes:
+        network: plain torch, from normalised images (N, 3, H, W) to one tensor of scores.
+        size: height and width of the images, unless the user passes others.
+        input, output: what a program has to know that uses it, as plain data: `mean` and `std` of the channels, in
+            units of 0 to 1; `classes`, and what the axes of the scores are.
+    """
+
+    network: nn.Module
+    size: tuple[int, int]
+    input: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
+
+
 class TrainedTask(ABC):
     """How trained networks of a task are evaluated on sets by name, and used on pictures.
 
-    `data` has to be written; `answer`, or `predict` in its place, where pictures are to be predicted. Wherever
-    something cannot be done as the user asked for it, a method raises UsageError or DataError: one sentence.
+    `data` has to be written; `answer`, or `predict` in its place, where pictures are to be predicted; `exportable`,
+    where networks are to be exported. Wherever something cannot be done as the user asked for it, a method raises
+    UsageError or DataError: one sentence.
     """
 
     task: ClassVar[str] = ""
@@ -73,6 +93,10 @@ class TrainedTask(ABC):
             What was written where, in words.
         """
         return write_answers(self, module, reading, out, flags)
+
+    def exportable(self, module: StudyModule) -> Exportable:
+        """The network alone, as `export.py` writes it."""
+        raise UsageError(f"{self.task} networks cannot be exported: their task has no `exportable`.")
 
     def smoke_network(self) -> StudyModule:
         """A small untrained network, to see in seconds that everything fits together."""
