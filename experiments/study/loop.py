@@ -26,6 +26,7 @@ from experiments.study.resume.time_limit import STATUS as TIME_IS_OVER
 from experiments.study.run_folder import RunFolder
 from experiments.study.signals.stops import exit_if_stopped, goes_on, leave, requeue_if_asked, signals_exit
 from experiments.study.tables.chance import without_guessers
+from experiments.study.tables.differences import with_differences
 from experiments.study.tables.early_ends import early_end, with_early_ends
 from experiments.study.tables.printed import print_table
 from experiments.study.time_left import Timekeeper, TimeLeft, Training
@@ -260,6 +261,7 @@ def closing_table(folder: RunFolder, results: DataFrame, table: Callable[[DataFr
         closing = table(results) if closing is None else closing
         closing = closing and without_guessers(closing, results, folder.headline)
         closing = with_early_ends(closing, folder.path, folder.arms, folder.seeds)
+        closing = with_differences(closing, results, folder.arms, folder.headline)
     return marked(closing, failures, folder.arms)
 
 

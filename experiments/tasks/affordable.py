@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,16 +23,13 @@ PASSES = 3
 """A training step costs as much as so many forward passes: one, and two of its size for the gradients."""
 
 
-def check_affordable(
-    network: nn.Module, size: int, images: int, steps: int, run: RunSettings, instead: str = "--recipe laptop"
-) -> None:
+def check_affordable(network: Callable[[], nn.Module], size: int, images: int, steps: int, run: RunSettings) -> None:
     """Refuse a training that would take very long on this machine's CPU and whose length is only the recipe's.
 
     The estimate is from below: the operations of convolutions and matrix products, at the speed of a matrix product.
 
     Args:
-        size: side of the images. images: of one step, over all processes.
-        instead: flags that train a recipe for this machine.
+        network: builds what is trained. size: side of the images. images: of one step, over all processes.
 
     Raises:
         UsageError: it would take more than an hour.
@@ -40,11 +38,11 @@ def check_affordable(
     chosen = flags.max_steps or getattr(flags, "epochs", None) or flags.recipe != "auto"
     if run.accelerator != "cpu" or chosen or run.smoke:
         return
-    seconds = PASSES * 2 * complexity(network, size)[1] * images * steps / (run.world * operations_per_second())
+    seconds = PASSES * 2 * complexity(network(), size)[1] * images * steps / (run.world * operations_per_second())
     if seconds > MOST_SECONDS:
         raise UsageError(
             f"this machine has no GPU, and the recipe's {steps:,} steps of {images} images of {size} x {size} would "
-            f"take {in_words(seconds)} or more for each training: pass {instead}, or --max-steps N for a part of it."
+            f"take {in_words(seconds)} or more for each training: pass --recipe laptop, or --max-steps N for fewer."
         )
 
 

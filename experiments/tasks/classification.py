@@ -30,6 +30,7 @@ from lightning_modules.weight_averaging import AveragedWeights, moving_average
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pandas import DataFrame
+    from torch import nn
 
     from experiments.study.tables.table import Table
 
@@ -136,9 +137,13 @@ class ClassificationTask(Task):
             check_processes(arm, run)
             built_of = [getattr(arm.recipe, part) for part in BUILDS]
             networks.setdefault(str((arm.norm, arm.antialias, arm.adapt_to is None, built_of)), arm)
-        longest = max(arms, key=lambda arm: arm.recipe.max_steps * arm.step_images)
-        network, recipe = build(self.flags, longest, self.opened).net, longest.recipe
-        check_affordable(network, recipe.image_size, longest.step_images, recipe.max_steps, run)
+        if not self.flags.on_shapes:
+            longest = max(arms, key=lambda arm: arm.recipe.max_steps * arm.step_images)
+
+            def network() -> nn.Module:
+                return build(self.flags, longest, self.opened).net
+
+            check_affordable(network, longest.recipe.image_size, longest.step_images, longest.recipe.max_steps, run)
         super().check(list(networks.values()), run)
 
     def of_seed(self, arm: Arm, seed: int) -> Arm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from normshift.registry import NORMS, norm_spec
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from torch import nn
 
     from experiments.study.tables.table import Table
 
@@ -69,9 +71,13 @@ class SegmentationTask(Task):
 
     def check(self, arms: Sequence[Arm], run: RunSettings) -> None:
         check_batch(arms, self.flags, self.recipe, run)
-        recipe, (height, width) = self.recipe, self.recipe.crop
-        network = build(self.flags, recipe, self.opened, "bn").net
-        check_affordable(network, round((height * width) ** 0.5), recipe.batch_size, recipe.max_steps, run)
+        recipe, side = self.recipe, round(math.prod(self.recipe.crop) ** 0.5)
+        if self.opened.source.on_disk:
+
+            def network() -> nn.Module:
+                return build(self.flags, recipe, self.opened, "bn").net
+
+            check_affordable(network, side, recipe.batch_size, recipe.max_steps, run)
         super().check(arms, run)
 
     def check_data(self, run: RunSettings) -> None:

@@ -200,6 +200,7 @@ def without_work():
             stack.enter_context(mock.patch.object(module, name, enough))
         for module in (classification, segmentation):
             stack.enter_context(mock.patch.object(module, "build", lambda *_, **__: None))
+            stack.enter_context(mock.patch.object(module, "check_affordable"))
         yield
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
 from experiments.study.tables.chance import headline_in
 from experiments.study.tables.domain_drop import DROP, TARGETS, drop_measure, has_domains, seed_scores
@@ -23,6 +24,7 @@ from experiments.study.tables.domain_drop import DROP, TARGETS, drop_measure, ha
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+    from experiments.study.tables.table import Table
     from lightning_modules.measures import Measure
 
 LEVEL = 0.05
@@ -76,8 +78,10 @@ def differences(
         results: in long form. columns: what tells each arm from the others, by the arm's name.
         headline: by default the measure that `headline_of` finds.
     """
-    scores = scores_by_seed(results, headline)
-    found = []
+    headline = headline or (headline_in(results) if len(results) else None)
+    if headline is None:
+        return []
+    scores, found = scores_by_seed(results, headline), []
     for arm, reference in references(list(dict.fromkeys(scores.index.get_level_values(0))), columns or {}).items():
         for score in scores:
             values = paired(scores[score], arm, reference)
@@ -86,13 +90,8 @@ def differences(
     return corrected(found)
 
 
-def scores_by_seed(results: DataFrame, headline: Measure | None = None) -> DataFrame:
+def scores_by_seed(results: DataFrame, headline: Measure) -> DataFrame:
     """What is compared: a row for each (arm, seed), a column for each score, in the unit shown."""
-    import pandas as pd  # slow to import, and scripts import this module before --help is answered
-
-    headline = headline or (headline_in(results) if len(results) else None)
-    if headline is None:
-        return pd.DataFrame(index=pd.MultiIndex.from_tuples([], names=["arm", "seed"]))
     if has_domains(results):
         return seed_scores(results, headline)[[TARGETS, DROP]]
     rows = results[results["measure"] == headline.name]
@@ -132,8 +131,6 @@ def paired(scores: Series, arm: str, reference: str) -> np.ndarray:
 
 def compared(arm: str, reference: str, score: str, values: np.ndarray) -> Difference:
     """The difference of paired values, (seeds,), not yet corrected."""
-    from scipy import stats  # slow to import
-
     n, mean = len(values), float(values.mean())
     if n < 2:
         return Difference(arm, reference, score, n, mean, np.nan, np.nan, 1.0, np.nan, True)
@@ -169,8 +166,6 @@ def holm(pvalues: Sequence[float]) -> list[float]:
 
 def corrected(found: list[Difference]) -> list[Difference]:
     """The differences with Holm's correction over all of them."""
-    from dataclasses import replace
-
     enough = [len(found) * least_p(one.n, one.exact) <= LEVEL for one in found]
     return [
         replace(one, holm=p, enough=able)
@@ -186,6 +181,16 @@ def least_p(n: int, exact: bool) -> float:
 def seeds_needed(comparisons: int) -> int:
     """The seeds with which a table of so many comparisons can show a difference."""
     return next(n for n in range(2, EXACT + 2) if comparisons * least_p(n, n <= EXACT) <= LEVEL)
+
+
+def with_differences(
+    table: Table | None, results: DataFrame, columns: Mapping[str, Mapping], headline: Measure | None
+) -> Table | None:
+    """The table with the differences between its arms in words under it; arguments as for `differences`."""
+    if table is None:
+        return None
+    said = in_words(differences(results, columns, headline), digits_of(headline))
+    return replace(table, legend=f"{table.legend} {said}") if said else table
 
 
 def in_words(found: Iterable[Difference], digits: Mapping[str, int] | None = None) -> str:
