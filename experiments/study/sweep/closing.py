@@ -99,8 +99,7 @@ def _markdown(header: list[str], rows: list[list[str]], legend: str) -> str:
 
 
 def _print(header: list[str], rows: list[list[str]], legend: str, console: Console) -> None:
-    caption = escape(legend)
-    printed = rich.table.Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
+    printed = rich.table.Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in header:
         printed.add_column(escape(heading), justify="right", no_wrap=True)
     for i, row in enumerate(rows):
@@ -108,3 +107,4 @@ def _print(header: list[str], rows: list[list[str]], legend: str, console: Conso
         printed.add_row(*map(escape, row), style=style)
     printed.width = console.measure(printed, options=console.options.update(width=1000)).maximum
     console.print(printed, crop=False)
+    console.print(escape(legend), highlight=False)

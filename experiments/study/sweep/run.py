@@ -7,7 +7,6 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
@@ -25,9 +24,6 @@ from experiments.study.sweep.trial_files import FAILED, FINISHED, Trial, read_tr
 from experiments.study.sweep.trial_outcome import NoValueError, value_of
 from experiments.study.time_left import in_words
 
-if TYPE_CHECKING:
-    from experiments.sweep import Flags
-
 SETTINGS = "sweep.json"
 """In a sweep's folder: what it was started with."""
 MAY_CHANGE = ("run_cap", "metric")
@@ -39,8 +35,11 @@ BY_SIGNAL = (124, 130, 137, 138, 143)
 """Statuses of a process that was stopped, by a signal or its --time-limit, and goes on when the sweep does."""
 
 
-def run_sweep(flags: Flags) -> DataFrame:
+def run_sweep(flags) -> DataFrame:
     """Run the trials that are left, and end in the table of all.
+
+    Args:
+        flags: those of `experiments/sweep.py`.
 
     Raises:
         UsageError: the sweep cannot be run as it is asked for.
@@ -69,7 +68,7 @@ def run_sweep(flags: Flags) -> DataFrame:
     return frame
 
 
-def _begin(sweep: Sweep, flags: Flags, out: Path) -> dict[int, Trial]:
+def _begin(sweep: Sweep, flags, out: Path) -> dict[int, Trial]:
     """Note what the sweep is started with, or test that it is what it was started with; its trials so far."""
     now = {"sweep": sweep.written, "seed": flags.seed, "extra": flags.extra, "smoke": flags.smoke}
     now = json.loads(json.dumps(now, default=str))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from experiments.study.endings import UsageError
 from experiments.study.sweep.parameters import Parameter, read_parameter
 
+MACRO = re.compile(r"\$\{(?!envvar:)[^}]*\}")
 METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
 ABOUT = ("name", "description", "project", "entity", "apiVersion", "kind")
@@ -19,6 +21,11 @@ ABOUT = ("name", "description", "project", "entity", "apiVersion", "kind")
 KEYS = ("method", "metric", "parameters", "program", "command", "run_cap", "early_terminate", *ABOUT)
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 """W&B's command where a file has none."""
+MACROS = (
+    *COMMAND, "${args_no_hyphens}", "${args_no_equals}", "${args_no_boolean_flags}", "${args_json}",
+    "${args_append_hydra}", "${args_override_hydra}",
+)  # fmt: skip
+"""What a command may hold in the place of its parts; beside these, ${envvar:NAME} in any part."""
 OURS = ("--out", "--resume")
 """Flags that the sweep passes to each trial, and which a file must not."""
 FILE_BYTES = 1_000_000
@@ -139,6 +146,9 @@ def _command(found: dict) -> tuple[str, ...]:
     program = found.get("program")
     if program is not None and not isinstance(program, str):
         raise UsageError("program must be the path of a script.")
+    unknown = [part for part in command if MACRO.fullmatch(part) and part not in MACROS]
+    if unknown:
+        raise UsageError(f"command: {unknown[0]} is not known here; known are {', '.join(MACROS)}.")
     if "${program}" in command and not program:
         raise UsageError("program is missing: name the script that a trial runs, such as experiments/cls_imagenet.py.")
     return tuple(command)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError
+from experiments.study.run_parts import readable
 
 if TYPE_CHECKING:
     from wandb.proto import wandb_internal_pb2 as pb
@@ -48,9 +48,8 @@ def whole_records(file: Path) -> Iterator[pb.Record]:
         raise TornFileError(f"{file} does not begin as W&B's files do: nothing of it can be read.")
     end = len(HEADER)
     for content, behind in _contents(data):
-        try:
-            record = pb.Record.FromString(content)
-        except DecodeError:
+        record = readable(lambda content=content: pb.Record.FromString(content))
+        if record is None:
             break
         yield record
         end = behind

@@ -32,7 +32,7 @@ def drawn(**given) -> np.ndarray:
 def test_continuous_ones_are_those_of_scipy(given, known):
     values = drawn(**given)
     assert stats.kstest(values, known.cdf).pvalue > 0.01
-    assert stats.kstest(values * 1.2, known.cdf).pvalue < 1e-6  # the test can tell
+    assert stats.kstest(values * 4, known.cdf).pvalue < 1e-6  # the test can tell
     low, high = known.support()
     assert values.min() >= low * (1 - 1e-12) and values.max() <= high * (1 + 1e-12)
 

@@ -73,6 +73,7 @@ def test_what_is_left_out_is_said(read):
         ({"command": ["python", "a.py", "--resume=yes"]}, "--resume=yes: take it out"),
         ({"command": "python a.py --out b"}, "--out: take it out"),
         ({"command": [["a"]]}, "command must be a list of texts"),
+        ({"command": ["a.py", "${args_json_file}"]}, "command: ${args_json_file} is not known here; known are ${env},"),
         ({"program": None}, "program is missing: name the script"),
         ({"program": 3}, "program must be the path of a script"),
         ({"metric": None}, "metric: name the number to compare, such as name: final/top1"),
@@ -130,7 +131,8 @@ LINES = [
 @pytest.mark.parametrize("line", LINES)
 def test_the_command_is_that_of_wandbs_agent(line, read, monkeypatch, tmp_path):
     started = {}
-    monkeypatch.setattr(wandb_agent, "AgentProcess", lambda command, **_: started.update(command=command))
+    process = type("Process", (), {})
+    monkeypatch.setattr(wandb_agent, "AgentProcess", lambda command, **_: started.update(command=command) or process())
     for name, value in {"WANDB_DIR": str(tmp_path), "SWEPT": "here", "WANDB_SWEEP_ID": "s"}.items():
         monkeypatch.setenv(name, value)
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):  # the agent sets them, for us to forget
