@@ -90,7 +90,7 @@ def test_a_failing_trial_is_marked_and_the_others_go_on(swept, capsys):
         swept(parameters=failing)
     said = capsys.readouterr().out
     why = "status 3, 1 of the trainings failed: bn, seed 0: at step 3 the loss is not finite"
-    assert f"trial 1 of 4 (norm bn, x 0.1): failed: {why}" in said and f"Trial 1 failed: {why}." in " ".join(
+    assert f"trial 1 of 4 (norm bn, x 0.1): failed: {why}" in said and f"Trials 1, 2 failed: {why}." in " ".join(
         said.split()
     )
     table = pd.read_csv("out/sweep.csv")

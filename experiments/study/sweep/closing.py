@@ -82,14 +82,18 @@ def _shown(sweep: Sweep, trials: Sequence[Trial]) -> tuple[list[str], list[list[
     fixed = [f"{one.name} {shown(one.at(0))}" for one in sweep.parameters if not one.varies]
     way = "largest" if sweep.goal == "maximize" else "smallest"
     legend = f"{sweep.metric}, {way} first{'; all with ' + ', '.join(fixed) if fixed else ''}."
-    failed = [one for one in trials if one.state == FAILED]
-    legend += "".join(f" Trial {one.number} failed: {one.why}." for one in failed[:FEW])
-    legend += f" {len(failed) - FEW} more failed: sweep.csv says why." if len(failed) > FEW else ""
+    failed: dict[str, list[str]] = {}
+    for one in trials:
+        if one.state == FAILED:
+            failed.setdefault(one.why, []).append(str(one.number))
+    for why, numbers in list(failed.items())[:FEW]:
+        legend += f" Trial{'s' * (len(numbers) > 1)} {', '.join(numbers)} failed: {why}."
+    legend += " Others failed, too: sweep.csv says why." if len(failed) > FEW else ""
     return header, rows, legend
 
 
 FEW = 4
-"""Most failures that a legend explains."""
+"""Most kinds of failures that a legend explains."""
 
 
 def _markdown(header: list[str], rows: list[list[str]], legend: str) -> str:
