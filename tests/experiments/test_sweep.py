@@ -18,8 +18,11 @@ from PIL import Image
 from experiments import sweep
 from experiments.study.endings import TrainingsFailed, UsageError, one_sentence
 from experiments.study.flags import parse
-from experiments.study.sweep.processes import environment
-from experiments.study.sweep.trial_files import FINISHED, RUNNING, read_trials
+from experiments.study.sweep.parameters import read_parameter
+from experiments.study.sweep.processes import Processes, environment
+from experiments.study.sweep.progress import Progress
+from experiments.study.sweep.sweep_file import Sweep
+from experiments.study.sweep.trial_files import FINISHED, RUNNING, Trial, read_trials
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "study" / "sweep" / "fake_study.py"
@@ -161,6 +164,22 @@ def test_processes_share_cores_and_gpus(monkeypatch):
     assert [environment(place, 3, two)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["3", "GPU-5", "3"]
     assert environment(0, 3, two)["OMP_NUM_THREADS"] == "1"
     assert environment(0, 2, {"CUDA_VISIBLE_DEVICES": ""})["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_how_much_is_left(tmp_path, monkeypatch):
+    """Two trials took 10 and 30 s; of four that are left, one has run for 5 s, before an interruption, and for 3 s."""
+    parameters = (read_parameter("n", {"min": 1, "max": 6}),)
+    asked = Sweep("grid", parameters, "top1", "maximize", ("a",), target=0.9)
+    trials = {n: Trial(n, {}, FINISHED, value, s) for n, value, s in ((1, 0.5, 10.0), (2, 0.6, 30.0))}
+    trials[3] = Trial(3, {}, seconds=5.0)
+    progress = Progress(asked, tmp_path, 6, 0, [], Processes(2), trials, None)
+    monkeypatch.setattr(Processes, "seconds", lambda self: {3: 3.0})
+    monkeypatch.setattr(Processes, "has", lambda self, number: number == 3)
+    monkeypatch.setattr(Processes, "__len__", lambda self: 1)
+    assert progress.left().startswith("36 s left, until ")  # (3 * 20 + 20 - 5 - 3) / 2
+    assert (progress.next, progress.best.number) == (4, 2)
+    trials[2].value = 0.9
+    assert progress.next is None and progress.left().startswith("12 s left, until ")
 
 
 def started(folder: Path, *line: str) -> subprocess.Popen:

@@ -80,9 +80,9 @@ class Processes:
         now = time.monotonic()
         return [(number, one.process.returncode, now - one.began) for number, one in over.items()]
 
-    def seconds(self) -> list[float]:
-        """How long each process has been running."""
-        return [time.monotonic() - one.began for one in self._running.values()]
+    def seconds(self) -> dict[int, float]:
+        """How long each process has been running, by the number of its trial."""
+        return {number: time.monotonic() - one.began for number, one in self._running.items()}
 
     def signal(self, number: int) -> None:
         """Send a signal to every process and its children."""

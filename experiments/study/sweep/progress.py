@@ -64,7 +64,8 @@ class Progress:
         if not done or not (waiting or len(self.processes)):
             return ""
         mean = sum(done) / len(done)
-        seconds = waiting * mean + sum(max(0.0, mean - ran) for ran in self.processes.seconds())
+        running = [self.trials[number].seconds + ran for number, ran in self.processes.seconds().items()]
+        seconds = waiting * mean + sum(max(0.0, mean - ran) for ran in running)
         seconds /= min(self.processes.count, waiting + len(self.processes))
         return f"{in_words(seconds)} left, until {until(seconds)}"
 
