@@ -1,18 +1,20 @@
 """The line styles of a study's arms in its figures, and the arms that share a panel.
 
 If each norm has one arm, the arm has its norm's colour, dash and marker, the same in every report. If norms have
-several arms, these have the norm's colour and different dashes and markers. Arms of a single norm, or of unknown norms,
-get colours in a fixed order that colour-blind readers can distinguish, then dashes and markers, so that ten lines can
-also be distinguished in grey.
+several arms, these have the norm's colour and different dashes and markers. Norms that name no colour, or are not known
+here because their plug-in is not loaded, get colours that no other norm has. Arms of a single norm, or of nothing but
+unknown norms, get colours in a fixed order that colour-blind readers can distinguish, then dashes and markers, so that
+ten lines can also be distinguished in grey.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from lightning_modules.gates.panels import OTHER_COLOUR, norm_colour
+from lightning_modules.gates.panels import FREE_COLOURS, OTHER_COLOUR, free_colour, norm_colour, without_colour
 from normshift.registry import NORMS
 
 MOST = 12
@@ -23,12 +25,15 @@ SOLID, DASHED, DOTTED, DASH_DOT = "-", (0, (4, 1.4)), (0, (1, 1.1)), (0, (5, 1.2
 DASHES = {"solid": SOLID, "dashed": DASHED, "dotted": DOTTED, "dash-dot": DASH_DOT}
 """The dashes that a norm's `NormSpec` names, in matplotlib's terms."""
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e05fa8", "#56b4e9", "#3d4650", "#e69f00")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e05fa8", "#56b4e9", "#3d4650", "#e69f00", *FREE_COLOURS[:5])
 """Colours for arms in turn: those of Okabe and Ito, the most different first, with a dark grey and a deeper pink, which
-print better."""
+print better, and some more, so that no two arms of a panel share one."""
+
+ROUND = 7
+"""Arms in turn after which dashes and markers change, before colours repeat: all of one round differ in grey, too."""
 
 LINES = ((SOLID, "o"), (DASHED, "s"), (DOTTED, "^"), (DASH_DOT, "D"), (SOLID, "X"), (DASHED, "v"))
-"""Dashes and markers for arms in turn: the next ones after each round of the colours."""
+"""Dashes and markers for arms in turn: the next ones after each round."""
 
 
 class LineStyle(NamedTuple):
@@ -83,18 +88,26 @@ def arm_styles(arms: dict[str, dict]) -> ArmStyles:
 
 
 def norm_style(norm: str) -> LineStyle:
-    """The norm's fixed style (no two of our norms share dash and marker), or grey if it has none."""
-    if not _has_look(norm):
+    """The style of a registered norm (no two of ours share dash and marker); grey if it is not registered."""
+    if norm not in NORMS:
         return LineStyle(OTHER_COLOUR, SOLID, "o")
     return LineStyle(norm_colour(norm), DASHES[NORMS[norm].dash], NORMS[norm].marker)
 
 
-def _has_look(norm: str | None) -> bool:
-    return norm in NORMS and NORMS[norm].colour is not None
+def _norm_styles(norms: Iterable[str]) -> dict[str, LineStyle]:
+    """The styles of norms beside each other: those that are not registered take the next free colours."""
+    taken, found = len(without_colour()), {}
+    for norm in dict.fromkeys(norms):
+        found[norm] = norm_style(norm)
+        if norm not in NORMS:
+            found[norm] = LineStyle(free_colour(taken), *LINES[(1 + taken) % len(LINES)])
+            taken += 1
+    return found
 
 
 def _by_norm(norms: dict[str, str]) -> dict[str, LineStyle]:
-    return {arm: norm_style(norm) for arm, norm in norms.items()}
+    styles = _norm_styles(norms.values())
+    return {arm: styles[norm] for arm, norm in norms.items()}
 
 
 def _within_norms(norms: dict[str, str]) -> dict[str, LineStyle] | None:
@@ -102,20 +115,27 @@ def _within_norms(norms: dict[str, str]) -> dict[str, LineStyle] | None:
     members: dict[str, list[str]] = {}
     for arm, norm in norms.items():
         members.setdefault(norm, []).append(arm)
-    if len(members) < 2 or not all(map(_has_look, members)) or max(map(len, members.values())) > len(LINES):
+    if len(members) < 2 or not _have_styles(members) or max(map(len, members.values())) > len(LINES):
         return None
-    return {arm: LineStyle(norm_style(norm).colour, *LINES[members[norm].index(arm)]) for arm, norm in norms.items()}
+    styles = _norm_styles(members)
+    return {arm: LineStyle(styles[norm].colour, *LINES[members[norm].index(arm)]) for arm, norm in norms.items()}
 
 
 def _in_turn(arms: dict[str, dict]) -> dict[str, LineStyle]:
     rounds, turns = len(LINES), len(COLOURS)
-    return {arm: LineStyle(COLOURS[i % turns], *LINES[i // turns % rounds]) for i, arm in enumerate(arms)}
+    return {arm: LineStyle(COLOURS[i % turns], *LINES[i // ROUND % rounds]) for i, arm in enumerate(arms)}
 
 
-def _told_apart(norms) -> bool:
-    """Whether each is a norm with a style, and none comes twice."""
+def _told_apart(norms: Iterable[str | None]) -> bool:
+    """Whether they can have their norms' styles, and none comes twice."""
     norms = list(norms)
-    return len(set(norms)) == len(norms) and all(map(_has_look, norms))
+    return len(set(norms)) == len(norms) and _have_styles(norms)
+
+
+def _have_styles(norms: Iterable[str | None]) -> bool:
+    """Whether all are norms, and at least one of them is known here."""
+    norms = list(norms)
+    return None not in norms and any(norm in NORMS for norm in norms)
 
 
 def _columns(arms: dict[str, dict]) -> list[str]:

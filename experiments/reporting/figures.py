@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from experiments.reporting.arm_styles import LineStyle
@@ -37,6 +38,9 @@ NARROW = 4.3
 
 INK = "#3d4650"
 """Colour of the text in figures."""
+
+SINGLE_SEEDS = 24
+"""Most thin lines of single seeds in a panel; more would hide the arms' own lines."""
 
 MARKERS = 7
 """Markers along a line: enough to follow it, too few to hide it."""
@@ -112,14 +116,15 @@ def draw_curves(
     measure: Measure | None = None,
     top: float | None = None,
 ) -> Figure:
-    """A column of the metrics against the step: a thin line for each seed, a bold line for each arm.
+    """A column of the metrics against the step: a bold line for each arm, and its seeds (`SINGLE_SEEDS`).
 
     Args:
         measure: of which the column is; says how values are shown.
         top: upper end of the axis, whose lower end then is 0; without it the axis fits the curves.
     """
-    figure, ax = _figure(4.5, 2.5, title)
+    figure, ax = _figure(4.5, 2.6, title)
     rows = metrics.dropna(subset=[column])
+    single = shows_single_seeds(rows)
     scale = 1 if measure is None else measure.scale
     width = max(1, (rows["step"].max() + 1) / 100)  # average over a hundredth of the run: losses of steps are noisy
     binned = rows["step"].floordiv(width) if rows.groupby(["arm", "seed"]).size().max() > 120 else rows["step"]
@@ -129,14 +134,24 @@ def draw_curves(
         steps = part.groupby("bin")["step"].mean()
         ends = seeds.apply(lambda seed: seed.last_valid_index())
         common = seeds.loc[:, ends >= 0.9 * ends.max()].dropna()  # a seed just begun must not cut the mean short
-        if seeds.shape[1] > 1:
+        if seeds.shape[1] > 1 and single:
             ax.plot(steps, seeds, color=styles[arm].colour, linewidth=0.6, alpha=0.35)
+        elif seeds.shape[1] > 1:
+            mean, sd = common.mean(axis=1), common.std(axis=1)
+            band = {"color": styles[arm].colour, "alpha": 0.13, "linewidth": 0}
+            ax.fill_between(steps[common.index], mean - sd, mean + sd, **band)
         _line(ax, styles[arm], i, steps[common.index], common.mean(axis=1))
     if top is not None:
         ax.set_ylim(0, top)
     ax.set_xlim(0, 1.03 * max(1, metrics["step"].max()))  # the whole run's, so that all panels have one axis
     ax.set_xlabel("step")
+    ax.set_ylabel(measure.axis if measure is not None else column.partition("/")[2].replace("_", " "))
     return figure
+
+
+def shows_single_seeds(metrics: DataFrame) -> bool:
+    """Whether curves of these metrics have a line for each seed; else a band is one standard deviation wide."""
+    return metrics.groupby(["arm", "seed"]).ngroups <= SINGLE_SEEDS
 
 
 def draw_divergence(rows: DataFrame, title: str, styles: dict[str, LineStyle], limits: tuple[float, float]) -> Figure:
@@ -147,8 +162,11 @@ def draw_divergence(rows: DataFrame, title: str, styles: dict[str, LineStyle], l
         _line(ax, styles[arm], i, line.index, line)
     ax.set_yscale("log")
     ax.minorticks_off()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set_xlabel("depth of the layer")
+    ax.set_ylabel("divergence, nats a channel")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylim(limits)
     return figure
 

@@ -15,6 +15,7 @@ from experiments.reporting.figures import (
     draw_drops,
     draw_heights,
     narrowed,
+    shows_single_seeds,
     svg_uri,
 )
 from experiments.reporting.gate_slides import Slides, caption, slides
@@ -149,7 +150,10 @@ def training_section(run: Run) -> Section:
                 panel = f"{title}, {group}" if group else title
                 figure = draw_curves(rows, column, panel, run.arm_styles.styles, measure, top)
                 images.append((svg_uri(figure), f"{panel} during training"))
-    caption = "Against the optimiser's step. A thin line is one seed, a bold line is the mean of the finished seeds."
+    seeds = "A thin line is one seed"
+    if not shows_single_seeds(run.metrics):
+        seeds = "A band is one standard deviation of the seeds to either side"
+    caption = f"Against the optimiser's step. {seeds}, a bold line is the mean of the finished seeds."
     if _evaluated_once(run):
         caption += " The networks were evaluated only once, at the end: see the table."
     elif run.compares_domains:

@@ -35,7 +35,10 @@ MOST_STAGES = 12
 """More names would overlap."""
 
 OTHER_COLOUR = "#777777"
-"""The colour of norms without a colour of their own."""
+"""The colour of norms that are not registered."""
+
+FREE_COLOURS = ("#4040d8", "#9f9c56", "#194d1c", "#bf2247", "#b764e8", "#00b5b0")
+"""Colours that differ from those of our norms and from each other, for norms that name none, in turn."""
 
 ROUNDING = 1e-3
 """Shares may add up to 1 plus this, because of rounding."""
@@ -169,8 +172,19 @@ def short(label: str) -> str:
 
 
 def norm_colour(norm: str) -> str:
-    """The colour of a norm in all figures."""
-    return (NORMS[norm].colour if norm in NORMS else None) or OTHER_COLOUR
+    """The colour of a norm in all figures: its own, or the next free one of the norms that are registered without."""
+    if norm not in NORMS:
+        return OTHER_COLOUR
+    return NORMS[norm].colour or free_colour(without_colour().index(norm))
+
+
+def without_colour() -> list[str]:
+    """The registered norms that name no colour."""
+    return [name for name in NORMS if NORMS[name].colour is None]
+
+
+def free_colour(number: int) -> str:
+    return FREE_COLOURS[number % len(FREE_COLOURS)]
 
 
 def label_colours(labels: Sequence[str]) -> tuple[str, ...]:

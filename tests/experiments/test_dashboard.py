@@ -14,9 +14,9 @@ from experiments.reporting import page as report
 from experiments.reporting.dashboard_pages import SECTIONS
 from experiments.study.endings import one_sentence
 from experiments.study.flags import parse
+from experiments.study.wandb_runs.offline_history import read_offline
 from lightning_modules import layer_log
 from lightning_modules.gates import tracker
-from tests.experiments import offline_runs
 
 LAYERS = 3
 CLASSIFIERS = (
@@ -61,8 +61,8 @@ def specification(tmp_path_factory) -> dict:
 
 
 def test_every_key_of_the_dashboard_is_logged(runs, specification):
-    logged = {key for folder in runs.values() for call in offline_runs.history(folder) for key in call}
-    settings = {key for folder in runs.values() for key in offline_runs.config(folder)}
+    logged = {key for folder in runs.values() for call in logged_rows(folder) for key in call}
+    settings = {key for folder in runs.values() for key in read_offline(folder, wait=60).config}
     keys, patterns, configured = named(specification)
     assert len(keys) > 25 and len(patterns) > 10 and configured == {"norm", "images_together"}
     assert keys - logged == set()
@@ -78,7 +78,7 @@ def test_a_layers_panel_shows_its_three_curves(runs, specification):
         ("plain/sn-seed0", "var", shares),
         ("evaluated/bin-seed0", "rho", {"mean", "near_0", "near_1"}),
     ):
-        logged = {key for call in offline_runs.history(runs[name]) for key in call}
+        logged = {key for call in logged_rows(runs[name]) for key in call}
         for depth in range(LAYERS):
             start, end = f"layers/gates/{statistic}/(", f")/{depth:03d}_.*"
             (pattern,) = (p for p in patterns if p.startswith(start) and p.endswith(end))
@@ -101,7 +101,7 @@ def test_an_offline_run_holds_the_gate_curves(runs):
         if "sn-" not in name:
             continue
         table = pd.read_parquet(folder / "gates.parquet")
-        calls = offline_runs.history(folder)
+        calls = logged_rows(folder)
         assert set(table["statistic"]) == {"mean", "var"}
         for (step, depth, statistic, label), rows in table.groupby(["step", "depth", "statistic", "label"]):
             (value,) = rows["value"]
@@ -113,7 +113,7 @@ def test_an_offline_run_holds_the_gate_curves(runs):
 def test_an_offline_run_holds_histograms_with_every_channel(runs):
     folder = runs["evaluated/bin-seed0"]
     start = pd.read_parquet(folder / "gates.parquet").query("epoch == 0").groupby("depth")["value"].size()
-    calls = [call for call in offline_runs.history(folder) if "gates/rho/histogram" in call]
+    calls = [call for call in logged_rows(folder) if "gates/rho/histogram" in call]
     first = {key: value for key, value in calls[0].items() if "/histogram" in key}
     assert all(value["_type"] == "histogram" for value in first.values())
     assert sum(first["gates/rho/histogram"]["values"]) == start.sum()
@@ -124,7 +124,7 @@ def test_an_offline_run_holds_histograms_with_every_channel(runs):
 
 def test_pictures_and_tables_are_on_disk(runs):
     for folder in runs.values():
-        files = offline_runs.media(folder)
+        files = read_offline(folder, wait=60).media
         assert files and all(file.stat().st_size for file in files)
         (table,) = (file for file in files if file.name.endswith(".table.json"))
         results = json.loads((folder / "result.json").read_text())["results"]
@@ -151,8 +151,8 @@ def test_what_a_run_comes_to(runs):
 def test_automatic_panels_are_few(runs):
     """One for every key that is not hidden; a network's depth does not count."""
     for name, folder in runs.items():
-        keys = {key for call in offline_runs.history(folder) for key in call}
-        shown = {key for key in keys - offline_runs.hidden(folder) if not key.startswith("_")}
+        keys = {key for call in logged_rows(folder) for key in call}
+        shown = {key for key in keys - read_offline(folder, wait=60).hidden if not key.startswith("_")}
         assert len(shown) <= 32, (name, sorted(shown))
         assert not any(key.startswith("layers/") or "/iou/" in key for key in shown)
 
@@ -191,8 +191,12 @@ def refused(capsys, flags: Flags) -> str:
     return error
 
 
+def logged_rows(folder: Path) -> list[dict]:
+    return list(read_offline(folder, wait=60).rows.values())
+
+
 def merged(folder: Path) -> dict:
-    return {key: value for call in offline_runs.history(folder) for key, value in call.items()}
+    return {key: value for call in logged_rows(folder) for key, value in call.items()}
 
 
 def named(specification: dict) -> tuple[set[str], set[str], set[str]]:

@@ -19,12 +19,12 @@ from experiments.reporting.arm_styles import arm_styles
 from experiments.reporting.robustness_figures import draw_robustness
 from experiments.study.endings import UsageError
 from experiments.study.flags import parse
+from experiments.study.wandb_runs.offline_history import read_offline
 from experiments.tasks import evaluated_networks, robustness_comparison
 from experiments.tasks.evaluated_networks import classifiers, preprocessing
 from experiments.tasks.robustness_comparison import refuse_seen
 from lightning_modules.classification.module import ClassificationModule
 from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
-from tests.experiments.offline_runs import history, records
 from tests.experiments.refusals import refused
 
 QUICK = "--images 6 --parts clean consistency --workers 0 --gpus 0 --wandb disabled"
@@ -111,12 +111,8 @@ def test_each_network_is_a_run_on_wandb(study, tmp_path):
     folders = sorted((tmp_path / "out" / "wandb").glob("offline-run-*"))
     found = {}
     for folder in folders:
-        settings = {}
-        for record in records(folder):
-            if record.WhichOneof("record_type") == "run":
-                settings |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-        (logged,) = history(folder)
-        found[settings["norm"], settings["seed"]] = logged
+        kept = read_offline(folder, wait=60)
+        (found[kept.config["norm"], kept.config["seed"]],) = kept.rows.values()
     assert set(found) == {("bn", 0), ("sn", 1)}
     for (norm, _), logged in found.items():
         own = results[results.norm == norm].set_index("measure").value

@@ -11,8 +11,8 @@ from experiments.evaluate import Flags, run
 from experiments.reporting.page import write_report
 from experiments.study.flags import parse
 from experiments.study.trained.networks import trained_networks
+from experiments.study.wandb_runs.offline_history import read_offline
 from tests.datamodules.segmentation.published_layouts import make_cityscapes
-from tests.experiments.offline_runs import history
 from tests.experiments.refusals import refused
 from tests.experiments.test_eval_robustness import save as save_classifier
 from tests.lightning_modules.test_checkpoints import Domain, saved, segmentation
@@ -86,7 +86,8 @@ def test_each_network_is_a_run_on_wandb(streets, tmp_path):
         f"{streets[0]} {QUIET.replace('disabled', 'offline')} --images 2 --target streets-fog --out {tmp_path / 'out'}"
     )
     results = run(parse(Flags, "", line.split()))
-    logged = [history(folder)[0] for folder in sorted((tmp_path / "out" / "wandb").glob("offline-run-*"))]
+    folders = (tmp_path / "out" / "wandb").glob("offline-run-*")
+    logged = [read_offline(folder, wait=60).rows[0] for folder in folders]
     mious = results[results.measure == "miou"].value
     # in any order: the folders of runs that begin within one second are sorted by chance
     assert sorted(one["final/target"] for one in logged) == pytest.approx(sorted(mious)) and len(logged) == 4

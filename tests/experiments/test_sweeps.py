@@ -1,8 +1,8 @@
 """The sweeps are what W&B takes for one, and the trials that W&B's own agent makes of them run.
 
 `wandb_sweep_schema.json` is W&B's schema, from its package `sweeps` 0.3.0 (MIT license, copyright 2021 Weights and
-Biases), which itself cannot be installed here: it wants numpy below 2. There is no controller that works offline
-(`wandb.controller` asks the server), so the agent gets its two trials from the test.
+Biases), which itself cannot be installed here: it wants numpy below 2. W&B has no controller that works offline
+(`wandb.controller` asks the server), so the agent gets its two trials from the test. Ours is tested in test_sweep.py.
 """
 
 import importlib

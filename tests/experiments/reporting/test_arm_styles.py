@@ -1,10 +1,12 @@
 """How arms are told apart in figures, whatever a study compares."""
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from experiments.reporting.arm_styles import COLOURS, LINES, MOST, PLAIN, arm_styles, norm_style
-from lightning_modules.gates.panels import norm_colour
-from normshift import NORMS
+from lightning_modules.gates.panels import FREE_COLOURS, norm_colour
+from normshift import NORMS, NormSpec, register_norm
 
 
 def test_every_norm_has_its_own_dash_and_marker():
@@ -56,3 +58,48 @@ def test_what_no_column_splits_is_cut_off(columns):
     shown = arm_styles({f"arm{i}": columns for i in range(MOST + 3)})
     assert [len(group) for group in shown.groups.values()] == [MOST] and len(shown.key) == MOST
     assert shown.left_out == [f"arm{i}" for i in range(MOST, MOST + 3)]
+
+
+def lab(colour: str) -> np.ndarray:
+    """A colour in CIELAB (D65), in which a distance of 2.3 is just seen (Mahy et al. 1994)."""
+    gamma = np.array(to_rgb(colour))
+    linear = np.where(gamma <= 0.04045, gamma / 12.92, ((gamma + 0.055) / 1.055) ** 2.4)
+    matrix = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = (
+        np.cbrt(part) for part in matrix @ linear / (0.9505, 1, 1.089)
+    )  # none of ours is as dark as its linear part
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def least_distance(colours) -> float:
+    return min(np.linalg.norm(lab(a) - lab(b)) for i, a in enumerate(colours) for b in colours[:i])
+
+
+def test_free_colours_differ_from_those_of_norms_and_from_each_other():
+    assert least_distance([NORMS[norm].colour for norm in NORMS if NORMS[norm].colour] + [*FREE_COLOURS]) > 20
+    assert least_distance(COLOURS) > 20 and len(COLOURS) >= MOST
+    assert all(lab(colour)[0] < 80 for colour in FREE_COLOURS)  # on white
+
+
+@pytest.fixture
+def mynorm():
+    """A norm of a user's own that names no colour."""
+    register_norm(NormSpec("mynorm", "a norm", layer="torch.nn:BatchNorm2d"))
+    yield "mynorm"
+    NORMS._known.pop("mynorm", None)
+
+
+def test_norms_without_a_colour_leave_the_others_theirs(mynorm):
+    """One is registered here, two are of a plug-in that is not loaded."""
+    shown = arm_styles({norm: {"norm": norm} for norm in ("bn", "mynorm", "far", "sn", "farther")}).styles
+    assert [shown[norm] for norm in ("bn", "sn")] == [norm_style("bn"), norm_style("sn")]
+    assert [shown[norm].colour for norm in ("mynorm", "far", "farther")] == list(FREE_COLOURS[:3])
+    assert shown["mynorm"].colour == norm_colour("mynorm")  # as in figures of its gates
+    arms = {f"{norm}-b{batch}": {"norm": norm, "batch": batch} for norm in ("bn", "far") for batch in (32, 8)}
+    styles = arm_styles(arms).styles
+    assert [styles[arm].colour for arm in arms] == [norm_colour("bn")] * 2 + [FREE_COLOURS[1]] * 2
+
+
+def test_norms_of_which_none_is_known_take_colours_in_turn():
+    shown = arm_styles({norm: {"norm": norm} for norm in ("far", "farther")}).styles
+    assert [style.colour for style in shown.values()] == list(COLOURS[:2])

@@ -1,5 +1,6 @@
 """The report in headless Chromium: drawn whole, without errors and without a network; its slider moves the gates."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,13 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from experiments.reporting.page import write_report
+from normshift.registry import NORMS
+from tests.experiments.reporting.many_norms import OWN, large_run
 from tests.experiments.three_norms import MIOU, finished_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -54,14 +59,31 @@ def run(tmp_path_factory) -> Path:
     return run
 
 
-@pytest.fixture(params=[DESKTOP, PHONE])
-def page(browser, run, request):
-    """The page, opened at the width of a desktop's window or of a phone; what went before is not in the logs."""
+def opened(browser, run: Path, width: int):
+    """The page, at the width of a desktop's window or of a phone; what went before is not in the logs."""
     browser.get_log("browser"), browser.get_log("performance")
-    screen = {"width": request.param, "height": 844, "deviceScaleFactor": 1, "mobile": request.param == PHONE}
+    screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     browser.get((run / "report.html").as_uri())
     return browser
+
+
+@pytest.fixture(params=[DESKTOP, PHONE])
+def page(browser, run, request):
+    return opened(browser, run, request.param)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """A study of twelve norms and ten seeds."""
+    run = large_run(tmp_path_factory.mktemp("runs") / "large")
+    write_report(run)
+    return run
+
+
+@pytest.fixture(params=[DESKTOP, PHONE])
+def large_page(browser, large, request):
+    return opened(browser, large, request.param)
 
 
 def test_every_figure_is_drawn_and_nothing_is_asked_of_a_network(page):
@@ -175,3 +197,77 @@ def test_norms_have_one_colour_in_table_legend_and_gates(page):
     assert ridge == dots[list(MIOU).index("bin")]
     batch = page.execute_script("return getComputedStyle(document.querySelector('.panel rect:nth-of-type(3)')).fill")
     assert batch == dots[list(MIOU).index("bn")]
+
+
+def test_a_large_study_is_drawn_and_no_wider_than_its_window(large_page):
+    for summary in large_page.find_elements(By.TAG_NAME, "summary"):
+        summary.click()
+    assert large_page.execute_script(UNDRAWN) == [] and large_page.get_log("browser") == []
+    width = large_page.execute_script("return window.innerWidth")
+    assert large_page.execute_script("return document.documentElement.scrollWidth") <= width in (DESKTOP, PHONE)
+
+
+CUT_OFF = """
+const cut = (e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).visibility !== "hidden";
+const hides = (e) => e.clientWidth && getComputedStyle(e).overflowX !== "visible";
+const texts = [...document.querySelectorAll("main :is(p, li, span, h1, h2, h3, figcaption, summary)")];
+return texts.filter((e) => hides(e) && cut(e)).map((e) => e.innerText);
+"""
+OUTSIDE = """
+let count = 0;
+const found = [], room = document.body.appendChild(document.createElement("div"));
+const figures = [...document.images].filter((i) => i.src.startsWith("data:image/svg"));
+for (const figure of figures) {
+  room.innerHTML = atob(figure.src.split(",")[1]).replace(/^[^]*?<svg/, "<svg");
+  const whole = room.firstChild.getBoundingClientRect();
+  for (const text of room.querySelectorAll("text")) {
+    const box = text.getBoundingClientRect();
+    count += box.width > 0;
+    const out = box.left < whole.left - 1 || box.right > whole.right + 1 || box.top < whole.top - 1;
+    if (out || box.bottom > whole.bottom + 1) found.push(`${figure.alt}: ${text.textContent}`);
+  }
+}
+room.remove();
+return [figures.length, count, found];
+"""
+
+
+def test_no_text_is_cut_off(large_page):
+    assert large_page.execute_script(CUT_OFF) == []
+    figures, texts, outside = large_page.execute_script(OUTSIDE)
+    assert figures > 12 and texts > 10 * (figures - 12) and outside == []  # the legend's twelve have no text
+
+
+def at_its_right(area) -> int:
+    """The darkest pixel at a table's right end, between two of its rows' lines."""
+    with Image.open(io.BytesIO(area.screenshot_as_png)) as image:
+        return (
+            image.convert("L").crop((image.width - 3, image.height - 12, image.width, image.height - 4)).getextrema()[0]
+        )
+
+
+def test_columns_that_are_outside_have_a_sign(browser, large):
+    """A shadow and a sentence, until the table is scrolled to its end."""
+    phone = opened(browser, large, PHONE)
+    area = phone.find_element(By.CSS_SELECTOR, ".scroll:has(.result)")
+    sign = phone.find_element(By.CSS_SELECTOR, ".more")
+    columns = len(area.find_elements(By.CSS_SELECTOR, "thead th"))
+    right = "return [...arguments[0].querySelectorAll('thead th')].map(h => h.getBoundingClientRect().right)"
+    visible = sum(end <= PHONE - 15 for end in phone.execute_script(right, area))
+    assert sign.text == f"{columns - visible} more columns to the right →" and 2 <= visible < columns
+    assert at_its_right(area) < 225
+    phone.execute_script("arguments[0].scrollLeft = 10000", area)
+    WebDriverWait(phone, 5).until(lambda _: sign.text == "← the last column")
+    assert at_its_right(area) > 250
+    first = area.find_element(By.CSS_SELECTOR, "tbody th")
+    assert first.rect["x"] >= 0 and first.text == "bin"  # the rows' names stay
+    assert area.get_attribute("tabindex") == "0" and area.accessible_name == "table: Result"
+    desktop = opened(browser, large, DESKTOP)
+    assert not desktop.find_element(By.CSS_SELECTOR, ".more").is_displayed()
+
+
+def test_norms_beyond_ours_have_colours_of_their_own(large_page):
+    dots = large_page.execute_script(
+        "return [...document.querySelectorAll('.result .dot')].map(e => getComputedStyle(e).backgroundColor)"
+    )
+    assert len(dots) == len(set(dots)) == len(NORMS) + len(OWN)

@@ -18,9 +18,9 @@ from experiments.study.endings import TrainingsFailed
 from experiments.study.flags import parse
 from experiments.study.reader import read_folder
 from experiments.study.trained.networks import trained_networks
+from experiments.study.wandb_runs.offline_history import read_offline
 from lightning_modules.examples import read_examples
 from lightning_modules.study_module import StudyModule
-from tests.experiments import offline_runs
 from tests.experiments.refusals import refused
 from tests.experiments.study import toy_study
 from tests.experiments.study.toy_study import Flags
@@ -90,12 +90,12 @@ def test_a_checkpoint_alone_is_the_network(finished):
 
 
 def test_wandb_has_the_same(finished):
-    logged = offline_runs.history(finished / "bn-0.1-seed0")
-    last = {key: value for call in logged for key, value in call.items()}
+    logged = read_offline(finished / "bn-0.1-seed0", wait=60)
+    last = {key: value for call in logged.rows.values() for key, value in call.items()}
     value = json.loads((finished / "bn-0.1-seed0" / "result.json").read_text())["results"][0]["value"]
     assert last["final/hits"] == value == last["squares/hits"]
     assert last["results"]["_type"] == "table-file" and "examples" in last
-    settings = offline_runs.config(finished / "bn-0.1-seed0")
+    settings = logged.config
     assert (settings["arm"], settings["lr"], settings["seed"]) == ("bn-0.1", 0.1, 0)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.study.wandb_runs.offline_files import records, rows_logged
+from experiments.study.wandb_runs.offline_files import rows_logged
+from experiments.study.wandb_runs.offline_history import read_offline
 from experiments.study.wandb_runs.rows import Rows, logged_rows, restore_rows
 
 ROOT = Path(__file__).parents[4]
@@ -110,15 +111,12 @@ def parts(run: Path) -> list[Path]:
     return sorted(run.glob("*-seed0/wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_ctime)
 
 
-def history(file: Path) -> dict[int, dict]:
-    """The numbers of each row of a part, by the row's number; what W&B keeps as files is left out, and times."""
-    rows = {}
-    for record in records(file):
-        if record.HasField("history"):
-            items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
-            names = [name for name, value in items.items() if value.strip("-").replace(".", "").isalnum()]
-            rows[record.history.step.num] = {name: items[name] for name in names if name.startswith(NUMBERS)}
-    return rows
+def numbers(rows: dict[int, dict]) -> dict[int, dict]:
+    """The numbers of each row, by the row's number; what W&B keeps as files is left out, and times."""
+    return {
+        number: {k: v for k, v in row.items() if isinstance(v, (int, float)) and k.startswith(NUMBERS)}
+        for number, row in rows.items()
+    }
 
 
 @pytest.mark.slow
@@ -139,10 +137,10 @@ def test_a_killed_training_has_one_run_with_every_row_once(tmp_path):
     assert len(several) == 3 and len({file.name for file in several}) == 1  # one run, in three parts
     together: dict[int, dict] = {}
     for file in several:
-        found = history(file)
+        found = numbers(read_offline(file).rows)
         assert not together.keys() & found.keys()  # no row twice
         together |= found
-    assert together == history(alone)
+    assert together == numbers(read_offline(alone).rows) == numbers(read_offline(tmp_path / "run" / "sn-seed0").rows)
     training = tmp_path / "run" / "sn-seed0"
     identity = json.loads((training / "wandb-run.json").read_text())["id"]
     assert rows_logged(training, identity) == len(together) == max(together) + 1
