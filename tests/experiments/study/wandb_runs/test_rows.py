@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.study.wandb_runs import rows as rows_module
 from experiments.study.wandb_runs.offline_files import rows_logged
 from experiments.study.wandb_runs.offline_history import read_offline
 from experiments.study.wandb_runs.rows import Rows, logged_rows, restore_rows
@@ -67,6 +68,30 @@ def test_a_longer_training_continues_behind_the_rows_of_its_first_end(capsys):
         restore_rows(run, checkpoint)
         run.log({"loss": 1.0}, step=3, commit=False)
         assert run.rows == {begins: {"loss": 1.0}} and capsys.readouterr().err == ""
+
+
+def test_rows_that_died_with_wandb_are_logged_again(capsys, monkeypatch):
+    """Six rows are logged; W&B has written four of them. The checkpoint knows all, and the last three by their data."""
+    now = [0.0]
+    monkeypatch.setattr(rows_module.time, "monotonic", lambda: now[0])
+    first = Run()
+    rows = Rows(first, 0)
+    for row in range(6):
+        now[0] += 20 if row == 3 else 1
+        first.log({"loss": float(row), "picture": object()})
+    assert [number for number, _ in rows.recent()] == [3, 4, 5]
+    second = Run()
+    Rows(second, 4)
+    restore_rows(second, 6, rows.recent())
+    second.log({"loss": 6.0})
+    assert second.rows == {row: {"loss": float(row)} for row in (4, 5, 6)} and capsys.readouterr().err == ""
+    third = Run()
+    Rows(third, 2)
+    restore_rows(third, 6, rows.recent())
+    assert (
+        third.rows == {}
+        and "the W&B run has 2 rows, and the training that continues had logged 6" in capsys.readouterr().err
+    )
 
 
 ROWS_THEN_DIE = """
