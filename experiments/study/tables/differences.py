@@ -31,6 +31,7 @@ LEVEL = 0.05
 """Largest chance of a false finding in a table, and one less the intervals' coverage."""
 EXACT = 12
 """Most seeds for which all signs are tried; with more, 4096 and more of them, the t-test says the same."""
+PERMUTATION, PAIRED, WELCH = "permutation", "paired t", "Welch's t"
 SAID = 4
 """Most differences that a sentence lists."""
 
@@ -43,7 +44,7 @@ class Difference:
         n: seeds that both have. mean: of the paired differences, arm minus reference.
         low, high: the 95 % interval; NaN for one seed.
         p: of no difference; 1 for one seed. holm: the same, corrected for all comparisons of the table.
-        exact: whether p is the permutation test's. t: the p-value of the paired t-test, NaN for one seed.
+        test: which p is: of `PERMUTATION`, `PAIRED` or `WELCH`. t: the p-value of the t-test, NaN for one seed.
         enough: whether so many seeds could show a difference at all, however large.
     """
 
@@ -56,7 +57,7 @@ class Difference:
     high: float
     p: float
     t: float
-    exact: bool
+    test: str
     holm: float = 1.0
     enough: bool = False
 
@@ -117,33 +118,42 @@ def references(arms: Sequence[str], columns: Mapping[str, Mapping]) -> dict[str,
     return found
 
 
+def of_arm(scores: Series, arm: str) -> Series:
+    """An arm's scores by seed, where they are known."""
+    known = scores.dropna()
+    return known.xs(arm, level=0) if arm in known.index.get_level_values(0) else known.iloc[:0].droplevel(0)
+
+
 def paired(scores: Series, arm: str, reference: str) -> np.ndarray:
     """The differences of the seeds that both arms have, (seeds,)."""
-    known = scores.dropna()
-    both = [
-        known.xs(name, level=0) if name in known.index.get_level_values(0) else known.iloc[:0]
-        for name in (arm, reference)
-    ]
-    if not len(both[0]) or not len(both[1]):
-        return np.zeros(0)
-    return (both[0] - both[1]).dropna().to_numpy(float)
+    return (of_arm(scores, arm) - of_arm(scores, reference)).dropna().to_numpy(float)
 
 
 def compared(arm: str, reference: str, score: str, values: np.ndarray) -> Difference:
     """The difference of paired values, (seeds,), not yet corrected."""
     n, mean = len(values), float(values.mean())
     if n < 2:
-        return Difference(arm, reference, score, n, mean, np.nan, np.nan, 1.0, np.nan, True)
-    exact = n <= EXACT
+        return Difference(arm, reference, score, n, mean, np.nan, np.nan, 1.0, np.nan, PERMUTATION)
+    test = PERMUTATION if n <= EXACT else PAIRED
     if not values.std():  # all the same: t is 0 / 0 or infinite
         low, high, t = mean, mean, 1.0 if mean == 0 else 0.0
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of precision, where differences are nearly the same
-            test = stats.ttest_1samp(values, 0.0)
-            low, high = map(float, test.confidence_interval(1 - LEVEL))
-            t = float(test.pvalue)
-    return Difference(arm, reference, score, n, mean, low, high, sign_flips(values) if exact else t, t, exact)
+            found = stats.ttest_1samp(values, 0.0)
+            low, high = map(float, found.confidence_interval(1 - LEVEL))
+            t = float(found.pvalue)
+    return Difference(arm, reference, score, n, mean, low, high, sign_flips(values) if n <= EXACT else t, t, test)
+
+
+def unpaired(arm: str, reference: str, score: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
+    """The difference of two arms that share no seeds, by Welch's t-test; `n` is the smaller number of seeds."""
+    n, mean = min(len(ours), len(theirs)), float(ours.mean() - theirs.mean())
+    if n < 2 or not (ours.std() or theirs.std()):
+        return Difference(arm, reference, score, n, mean, np.nan, np.nan, 1.0, np.nan, WELCH)
+    found = stats.ttest_ind(ours, theirs, equal_var=False)
+    low, high = map(float, found.confidence_interval(1 - LEVEL))
+    return Difference(arm, reference, score, n, mean, low, high, float(found.pvalue), float(found.pvalue), WELCH)
 
 
 def sign_flips(values: np.ndarray) -> float:
@@ -166,21 +176,23 @@ def holm(pvalues: Sequence[float]) -> list[float]:
 
 def corrected(found: list[Difference]) -> list[Difference]:
     """The differences with Holm's correction over all of them."""
-    enough = [len(found) * least_p(one.n, one.exact) <= LEVEL for one in found]
+    enough = [len(found) * least_p(one.n, one.test) <= LEVEL for one in found]
     return [
         replace(one, holm=p, enough=able)
         for one, p, able in zip(found, holm([one.p for one in found]), enough, strict=True)
     ]
 
 
-def least_p(n: int, exact: bool) -> float:
+def least_p(n: int, test: str) -> float:
     """The smallest p-value that so many seeds can have."""
-    return 2.0 / 2**n if exact else 0.0
+    return 2.0 / 2**n if test == PERMUTATION else 1.0 if n < 2 else 0.0
 
 
 def seeds_needed(comparisons: int) -> int:
     """The seeds with which a table of so many comparisons can show a difference."""
-    return next(n for n in range(2, EXACT + 2) if comparisons * least_p(n, n <= EXACT) <= LEVEL)
+    return next(
+        n for n in range(2, EXACT + 2) if comparisons * least_p(n, PERMUTATION if n <= EXACT else PAIRED) <= LEVEL
+    )
 
 
 def with_differences(

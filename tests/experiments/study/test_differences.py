@@ -38,7 +38,9 @@ def test_intervals_and_p_values_are_scipys(n):
     one, known = compared("a", "b", "x", a - b), stats.ttest_rel(a, b)
     assert one.t == pytest.approx(known.pvalue) and one.mean == pytest.approx((a - b).mean())
     assert (one.low, one.high) == pytest.approx(tuple(known.confidence_interval(0.95)))
-    assert one.exact == (n <= 12) and one.p == pytest.approx(one.t if n > 12 else sign_flips(a - b))
+    assert one.test == ("permutation" if n <= 12 else "paired t") and one.p == pytest.approx(
+        one.t if n > 12 else sign_flips(a - b)
+    )
     if n <= 12:
         exact = stats.permutation_test((a, b), lambda x, y, axis: (x - y).sum(axis), permutation_type="samples")
         assert one.p == pytest.approx(exact.pvalue)
@@ -126,4 +128,4 @@ def test_too_few_seeds_are_said():
 
 def test_p_values_as_text():
     assert [p_text(p) for p in (0.0002, 0.0042, 0.031, 1.0)] == ["<0.001", "0.004", "0.03", "1.00"]
-    assert not Difference("a", "b", "x", 1, 0.0, 0.0, 0.0, 1.0, 1.0, True).found
+    assert not Difference("a", "b", "x", 1, 0.0, 0.0, 0.0, 1.0, 1.0, "permutation").found
