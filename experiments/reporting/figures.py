@@ -50,7 +50,7 @@ def draw_drops(
     scores: DataFrame, ranked: list[str], styles: dict[str, LineStyle], title: str, headline: Measure
 ) -> Figure:
     """A bar for each arm's mean drop and a dot for each seed's; the first of `ranked` is at the bottom."""
-    figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
+    figure, ax = figure_of(4.5, 1.0 + 0.34 * len(ranked), title)
     least, reach = min([0, *scores[DROP].dropna()]), max([0.1, *scores[DROP].dropna()])
     for y, arm in enumerate(ranked):
         seeds, colour = scores.loc[[arm], DROP], styles[arm].colour
@@ -59,7 +59,7 @@ def draw_drops(
         ax.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
         ax.text(max(seeds.max(), 0) + 0.03 * reach, y, mean, va="center", fontsize=8.5, color=INK)
     ax.set_xlim(least, 1.14 * reach)
-    _row_axis(ax, ranked, f"points of {headline.label} lost" if headline.is_share else f"{headline.label} lost")
+    row_axis(ax, ranked, f"points of {headline.label} lost" if headline.is_share else f"{headline.label} lost")
     return figure
 
 
@@ -72,7 +72,7 @@ def draw_heights(
     headline: Measure,
 ) -> Figure:
     """A line for each arm, from its score on the source (dot) to the mean of its targets (ring); a tick is a target."""
-    figure, ax = _figure(4.5, 1.0 + 0.34 * len(ranked), title)
+    figure, ax = figure_of(4.5, 1.0 + 0.34 * len(ranked), title)
     means, lost = scores.groupby("arm").mean(), -1 if headline.smaller_is_better else 1
     for y, arm in enumerate(ranked):
         row, colour = means.loc[arm], styles[arm].colour
@@ -82,7 +82,7 @@ def draw_heights(
         ax.plot(row[TARGETS], y, "o", color="white", markeredgecolor=colour, markeredgewidth=2, markersize=6.5)
         ax.plot(source, y, "o", color=colour, markersize=7.5)
     ax.set_xlim(left=0)
-    _row_axis(ax, ranked, headline.axis)
+    row_axis(ax, ranked, headline.axis)
     return figure
 
 
@@ -94,7 +94,7 @@ def draw_column(table: Table, column: str, styles: dict[str, LineStyle], reach: 
     cells = table.cells[column][::-1]
     names = [fill(str(name), 30) for name in cells.index]
     title = fill(f"{column} (smaller is better)" if column in table.smaller else column, 60)
-    figure, ax = _figure(4.5, 0.75 + 0.27 * len(names), title)
+    figure, ax = figure_of(4.5, 0.75 + 0.27 * len(names), title)
     for y, (name, row) in enumerate(cells.iterrows()):
         style, mean, sd = styles[str(name)], row["mean"], row["sd"]
         ax.plot([mean - sd, mean + sd], [y, y], color=style.colour, linewidth=2.2, alpha=0.45)
@@ -104,7 +104,7 @@ def draw_column(table: Table, column: str, styles: dict[str, LineStyle], reach: 
     edge = 0.08 * (reach[1] - reach[0])
     ax.set_xlim(reach[0] - edge, reach[1] + edge)
     ax.xaxis.get_major_locator().set_params(nbins=5)
-    _row_axis(ax, names, "")
+    row_axis(ax, names, "")
     return figure
 
 
@@ -122,7 +122,7 @@ def draw_curves(
         measure: of which the column is; says how values are shown.
         top: upper end of the axis, whose lower end then is 0; without it the axis fits the curves.
     """
-    figure, ax = _figure(4.5, 2.6, title)
+    figure, ax = figure_of(4.5, 2.6, title)
     rows = metrics.dropna(subset=[column])
     single = shows_single_seeds(rows)
     scale = 1 if measure is None else measure.scale
@@ -156,7 +156,7 @@ def shows_single_seeds(metrics: DataFrame) -> bool:
 
 def draw_divergence(rows: DataFrame, title: str, styles: dict[str, LineStyle], limits: tuple[float, float]) -> Figure:
     """Feature divergence between the source and one target against depth on a logarithmic axis, a line for each arm."""
-    figure, ax = _figure(4.5, 2.7, title)
+    figure, ax = figure_of(4.5, 2.7, title)
     for i, (arm, part) in enumerate(rows.groupby("arm", sort=False)):
         line = np.exp(np.log(part["mean"]).groupby(part["depth"]).mean())
         _line(ax, styles[arm], i, line.index, line)
@@ -236,7 +236,7 @@ def _pale(colour: str) -> tuple[float, ...]:
     return tuple(1 - 0.45 * (1 - part) for part in to_rgb(colour))
 
 
-def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+def figure_of(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure of that many inches with one panel without a frame."""
     figure = Figure(figsize=(width, height), layout="constrained")
     ax = figure.add_subplot()
@@ -245,7 +245,7 @@ def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def _row_axis(ax: Axes, names: list[str], label: str) -> None:
+def row_axis(ax: Axes, names: list[str], label: str) -> None:
     """Put the names on the vertical axis, and draw vertical grid lines."""
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.4)

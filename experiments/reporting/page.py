@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader
 
 from datamodules.whole_file import write_whole
+from experiments.reporting.differences_section import TITLE, differences_section
 from experiments.reporting.figures import draw_key, picture_uri, svg_uri
 from experiments.reporting.run import Run, listed, read_run
 from experiments.reporting.sections import (
@@ -251,13 +252,17 @@ def _result(run: Run) -> dict | None:
 def _sections(run: Run) -> list[Section]:
     """The chapters between the result and the predictions that this study has."""
     result = drop_section if run.compares_domains else table_section
-    made = (_chapter(make, run) for make in (result, training_section, gate_section, divergence_section))
+    made = (
+        _chapter(make, run)
+        for make in (result, differences_section, training_section, gate_section, divergence_section)
+    )
     return [chapter for chapter in made if chapter is not None]
 
 
 CHAPTERS = {
     "drop_section": "The drop",
     "table_section": "The result as a figure",
+    "differences_section": TITLE,
     "training_section": "Training",
     "gate_section": "What the gates learned",
     "divergence_section": "Feature divergence between the domains",

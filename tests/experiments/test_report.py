@@ -51,11 +51,11 @@ def test_report_is_whole_and_self_contained(run):
     assert "sees &lt;best&gt; at night?" in html
     assert str(run.parent) not in html
     assert list(sections(page)) == [
-        "Result", "The drop", "Training", "What the gates learned", "Feature divergence between the domains",
-        "Predictions", "In detail", "How it was run",
+        "Result", "The drop", "Differences between arms", "Training", "What the gates learned",
+        "Feature divergence between the domains", "Predictions", "In detail", "How it was run",
     ]  # fmt: skip
     assert "27.5 ± 3.5" in sections(page)["Result"]
-    assert all("<img" in sections(page)[title] for title in list(sections(page))[1:6])
+    assert all("<img" in sections(page)[title] for title in list(sections(page))[1:7])
     assert 'role="note"' not in html  # which is what an unfinished run has
 
 
@@ -262,7 +262,10 @@ def classifiers(path: Path, arms: dict = CLASSIFIERS, scores=(0.9, 0.92, 0.5, 0.
 def test_report_of_classifiers(tmp_path):
     page = write_report(classifiers(tmp_path / "sizes"))
     html = sections(page)
-    assert list(html) == ["Result", "The result as a figure", "Training", "What the gates learned", "How it was run"]
+    assert list(html) == [
+        "Result", "The result as a figure", "Differences between arms", "Training", "What the gates learned",
+        "How it was run",
+    ]  # fmt: skip
     assert "<h1>Does it fall as batches shrink?</h1>" in page.read_text()
     assert '<p class="question">A network is trained' in page.read_text()
     assert "91.0 ± 1.4" in html["Result"] and "<b>88.0 ± 0.0</b>" in html["Result"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from experiments.study.endings import UsageError
 from experiments.study.tables.differences import (
     Difference,
@@ -19,8 +21,6 @@ from experiments.study.tables.differences import (
 )
 
 if TYPE_CHECKING:
-    from pandas import Series
-
     from experiments.reporting.run import Run
 
 FREE = (
@@ -73,7 +73,7 @@ def between(runs: Mapping[str, Run], reference: str | None = None) -> list[Diffe
         for arm in dict.fromkeys(run.results["arm"])
     }
     names = {label: (arm, name) for (name, arm), label in called.items()}
-    scores: dict[str, list[Series]] = {}
+    scores: dict[str, list[pd.Series]] = {}
     for name, run in runs.items():
         for column, values in scores_by_seed(run.results, run.headline).items():
             labels = {arm: label for (of, arm), label in called.items() if of == name}
@@ -83,18 +83,12 @@ def between(runs: Mapping[str, Run], reference: str | None = None) -> list[Diffe
     against = _against(called, runs) if reference is None else {arm: reference for arm in names if arm != reference}
     found = []
     for column, parts in scores.items():
-        together = parts[0] if len(parts) == 1 else _joined(parts)
+        together = pd.concat(parts)
         found += [one for arm, other in against.items() if (one := _one(together, column, arm, other)) is not None]
     return corrected(found)
 
 
-def _joined(parts: Sequence[Series]) -> Series:
-    import pandas as pd  # slow to import
-
-    return pd.concat(parts)
-
-
-def _one(scores: Series, column: str, arm: str, other: str) -> Difference | None:
+def _one(scores: pd.Series, column: str, arm: str, other: str) -> Difference | None:
     ours, theirs = of_arm(scores, arm), of_arm(scores, other)
     if not len(ours) or not len(theirs):
         return None
