@@ -27,7 +27,8 @@ FILES = (
     *sorted((ROOT / "docs").glob("*.md")),
 )
 PAGES = {path: path.read_text() for path in FILES}
-SCRIPTS = sorted({file.stem for file in (ROOT / "experiments").glob("*.py")} - {"__init__", "dashboard", "report"})
+OTHERS = {"__init__", "compare", "dashboard", "report"}
+SCRIPTS = sorted({file.stem for file in (ROOT / "experiments").glob("*.py")} - OTHERS)
 STUDIES = {name: importlib.import_module(f"experiments.{name}") for name in SCRIPTS}
 TEXTS = [*PAGES.values(), *((ROOT / "experiments" / f"{name}.py").read_text() for name in (*SCRIPTS, "dashboard"))]
 COMMANDS = [

@@ -59,7 +59,12 @@ def test_layer_keys_are_in_order_and_apart():
 @pytest.mark.parametrize(("steps", "pace", "between"), [(100, 10, 10), (40_000, 10, 100), (5, 50, 50), (None, 10, 10)])
 def test_steps_between_points(steps, pace, between):
     callbacks = [] if steps is None else [EndsAt(steps)]
-    assert steps_between(SimpleNamespace(callbacks=callbacks, log_every_n_steps=pace)) == between
+    trainer = SimpleNamespace(
+        callbacks=callbacks, log_every_n_steps=pace, max_steps=-1, max_epochs=-1, num_training_batches=7
+    )
+    assert steps_between(trainer) == between
+    trainer.max_epochs, trainer.accumulate_grad_batches = 5000, 2  # 20,000 steps, where nothing else ends it
+    assert steps_between(trainer) == (between if steps is not None and steps < 20_000 else 50)
 
 
 def test_pictures_are_few_and_the_last_is_one():

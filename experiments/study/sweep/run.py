@@ -13,7 +13,7 @@ from pandas import DataFrame
 from datamodules.whole_file import write_whole
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.run_lock import RunLock, locked
-from experiments.study.stops import at_once, deferred, exit_if_stopped, stopped
+from experiments.study.signals.stops import at_once, deferred, exit_if_stopped, stopped
 from experiments.study.sweep.closing import shown, write_closing
 from experiments.study.sweep.commands import trial_command
 from experiments.study.sweep.draws import count_of, drawn

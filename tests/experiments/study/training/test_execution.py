@@ -16,9 +16,9 @@ from experiments import cls_batch_size, cls_imagenet, cls_office_home, seg_gta2c
 from experiments.study.endings import UsageError
 from experiments.study.flags import parse
 from experiments.study.training.execution import lay_channels_last, refusals
+from experiments.study.wandb_runs.offline_history import read_offline
 from lightning_modules.checkpoints import load_network
 from lightning_modules.classification.module import ClassificationModule
-from tests.experiments import offline_runs
 from tests.experiments.study import toy_pictures, toy_study
 from tests.experiments.study.toy_task import Brighter, Brightness
 
@@ -159,7 +159,7 @@ def test_a_compiled_training_is_close_to_a_plain_one(name, compiled_fast, tmp_pa
 
 def test_halves_are_measured_in_a_compiled_network(compiled_fast, tmp_path):
     study(cls_imagenet, f"{SHAPES} --norm ibn-a --compile --wandb offline", tmp_path)
-    logged = offline_runs.history(tmp_path / "ibn-a-seed0")
+    logged = read_offline(tmp_path / "ibn-a-seed0", wait=10).rows.values()
     assert any("ibn/in_mean" in row for row in logged)
 
 
