@@ -58,3 +58,8 @@ def test_a_set_in_a_yaml_file_is_trained_evaluated_predicted_and_exported(folder
     assert {"iou/pole, thin", "iou/sky", "miou"} <= set(results["measure"]) and results["domain"].nunique() == 2
     assert len(list((folder / "runs" / "fields-predicted").rglob("*.png"))) == 2 * 11
     assert list((folder / "runs" / "fields").rglob("*.onnx"))
+
+
+def test_what_the_page_makes_is_whole(folder):
+    run(blocks("bash")[2], folder)
+    assert len(list((folder / "runs" / "checked").glob("*.png"))) == 6
