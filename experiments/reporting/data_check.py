@@ -12,7 +12,8 @@ from rich.progress import Progress
 
 from datamodules.classification.domains import open_images
 from datamodules.classification.sets import IMAGE_SETS
-from datamodules.image_files import DataError
+from datamodules.getting import GETTING
+from datamodules.image_files import DataError, MissingDataError
 from datamodules.inspection import Inspection, inspected, shared_images
 from datamodules.segmentation.domains import DOMAINS, description_of, open_domain, split_of
 from experiments.reporting.figures import figure_of, row_axis
@@ -52,10 +53,17 @@ def _inspected(name: str, split: str, data_root: str, workers: int) -> Inspectio
     try:
         samples, classes = _opened(name, split, data_root)
     except DataError as error:
-        return Inspection(name, split, [str(error).rstrip(".")])
+        said = str(error).rstrip(".")
+        known = GETTING.get(re.split("[/:]", name)[0]) if isinstance(error, MissingDataError) else None
+        return Inspection(name, split, [f"{said}; {known.sentence(_root(name, data_root))}" if known else said])
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task(f"reading {name} {split}", total=len(samples))
         return inspected(name, split, samples, classes, workers, lambda count: bar.advance(task, count))
+
+
+def _root(name: str, data_root: str) -> str:
+    """The folder of a published set."""
+    return f"{data_root.rstrip('/')}/{re.split('[/:]', name)[0].removesuffix('-drivable')}"
 
 
 def _opened(name: str, split: str, data_root: str):

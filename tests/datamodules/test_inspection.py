@@ -3,12 +3,16 @@
 import os
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.classification.sets import IMAGE_SETS
+from datamodules.getting import GETTING
+from datamodules.segmentation.sets import STREET_SETS
 from experiments import check_data
 from experiments.study.flags import parse
 
@@ -171,5 +175,16 @@ def test_several_faults_are_all_named(sets, capsys):
 def test_a_set_that_is_not_there_is_named_with_its_page(tmp_path, capsys):
     status, said = checked(capsys, "pacs", "--data-root", tmp_path)
     assert status == 2 and "get PACS from https://" in said
+    assert "about 0.2 GB; terms: none stated (the page has the last word); in the folder with the archives: " in said
+    assert f"mkdir -p {tmp_path}/pacs && unzip -q PACS.zip && mv pacs_data/* {tmp_path}/pacs" in said
     status, said = checked(capsys, "imagenot")
     assert status == 2 and "unknown set 'imagenot'" in said
+
+
+def test_every_published_set_says_how_it_is_got():
+    assert {*GETTING} == {*IMAGE_SETS, *STREET_SETS} - {"shapes"}
+    for name, getting in GETTING.items():
+        for line in (getting.sentence("data/x y"), getting.unpack):
+            done = subprocess.run(["bash", "-n", "-c", line.partition("archives: ")[2] or line], capture_output=True)
+            assert done.returncode == 0, (name, done.stderr)
+        assert "ROOT" in getting.unpack

@@ -24,7 +24,9 @@ def make(folder: Path, arms: dict[str, list[float]], first: int = 0, domain="sha
         for seed, value in enumerate(values)
     ]
     pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"lr": 0.1, "out": str(folder)} | flags))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"lr": 0.1, "out": str(folder), "minutes": len(arms), "command": str(folder)} | flags)
+    )
     (folder / "arms.json").write_text(json.dumps({arm: {"norm": arm} for arm in arms}))
     return folder
 
@@ -60,7 +62,7 @@ def test_runs_made_apart_are_paired_by_their_seeds(tmp_path, monkeypatch, capsys
         ["bn@longer", "bn@plain", "top-1"],
         ["sn@plain", "bn@plain", "top-1"],
     ]
-    assert "The runs differ in --lr: 0.1, 0.2." in text and "--out" not in text
+    assert [line for line in text.splitlines() if "differ in" in line] == ["The runs differ in --lr: 0.1, 0.2."]
     assert "| bn@longer | bn@plain | top-1 | 7 | +10.0 |" in (tmp_path / "table.md").read_text()
     text = said(monkeypatch, capsys, one, other, "--reference", "sn@plain")
     assert [line.split()[:2] for line in text.splitlines()[1:3]] == [

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from experiments.study.tables.chance import headline_in
+from experiments.study.tables.chance import guessing, headline_in
 from experiments.study.tables.domain_drop import DROP, TARGETS, drop_measure, has_domains, seed_scores
 
 if TYPE_CHECKING:
@@ -92,7 +92,14 @@ def differences(
 
 
 def scores_by_seed(results: DataFrame, headline: Measure) -> DataFrame:
-    """What is compared: a row for each (arm, seed), a column for each score, in the unit shown."""
+    """What is compared: a row for each (arm, seed), a column for each score, in the unit shown.
+
+    Trainings at chance are left out: who has learned nothing has nothing to lose.
+    """
+    nothing = guessing(results, headline)
+    results = results[
+        ~results.set_index(["arm", "seed"]).index.isin([*zip(nothing["arm"], nothing["seed"], strict=True)])
+    ]
     if has_domains(results):
         return seed_scores(results, headline)[[TARGETS, DROP]]
     rows = results[results["measure"] == headline.name]
@@ -175,11 +182,12 @@ def holm(pvalues: Sequence[float]) -> list[float]:
 
 
 def corrected(found: list[Difference]) -> list[Difference]:
-    """The differences with Holm's correction over all of them."""
-    enough = [len(found) * least_p(one.n, one.test) <= LEVEL for one in found]
+    """The differences with Holm's correction over all of two seeds or more."""
+    tested = [one for one in found if one.n > 1]
+    raised = iter(holm([one.p for one in tested]))
     return [
-        replace(one, holm=p, enough=able)
-        for one, p, able in zip(found, holm([one.p for one in found]), enough, strict=True)
+        replace(one, holm=next(raised), enough=len(tested) * least_p(one.n, one.test) <= LEVEL) if one.n > 1 else one
+        for one in found
     ]
 
 

@@ -97,7 +97,7 @@ def _headline(results: DataFrame) -> Measure:
 
 
 def verdict(table: Table, headline: Measure = POINTS) -> str:
-    """One sentence on the arm with the smallest drop, and on whether its lead is larger than the seeds' spread."""
+    """One sentence on the arm with the smallest drop, and on the seeds' spread beside its lead."""
     unit = " points" if headline.is_share else f" {headline.unit}".rstrip()
     drops = table.cells[DROP].dropna(subset=["mean"]).sort_values("mean")
     if drops.empty and table.unlearned:
@@ -118,7 +118,7 @@ def verdict(table: Table, headline: Measure = POINTS) -> str:
     elif tied:
         loses += f", but the seeds' spread is too wide to tell it from {_listed(tied)}"
     else:
-        loses += f", {gap} and more than the seeds' spread (± {shown(_pooled_sd(first, second))})"
+        loses += f", {gap} (the seeds' spread: ± {shown(_pooled_sd(first, second))})"
     return f"{loses}; {_best(table, drops.index[0], headline)}."
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from experiments.study.endings import UsageError
+from experiments.study.flags import ABOUT
 from experiments.study.tables.differences import (
     Difference,
     compared,
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from experiments.reporting.run import Run
 
 FREE = (
-    "out", "resume", "seed", "seeds", "gpus", "nodes", "workers", "wandb", "data_root", "save_every", "save_minutes",
-    "keep_best", "keep_every", "time_limit", "config", "smoke", "plugin", "compile", "norm",
+    *ABOUT, "out", "resume", "seed", "seeds", "gpus", "nodes", "workers", "wandb", "save_every", "save_minutes",
+    "keep_best", "keep_every", "time_limit", "config", "plugin", "compile", "norm",
 )  # fmt: skip
 """Flags that may differ between runs that measure the same."""
 

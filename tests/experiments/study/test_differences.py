@@ -129,3 +129,17 @@ def test_too_few_seeds_are_said():
 def test_p_values_as_text():
     assert [p_text(p) for p in (0.0002, 0.0042, 0.031, 1.0)] == ["<0.001", "0.004", "0.03", "1.00"]
     assert not Difference("a", "b", "x", 1, 0.0, 0.0, 0.0, 1.0, 1.0, "permutation").found
+
+
+def test_what_has_learned_nothing_is_not_compared():
+    """It loses nothing, as nobody does who has nothing."""
+    frame = results({"bn": [0.5, 0.6, 0.55], "sn": [0.1, 0.1, 0.62]})
+    chance = frame.assign(measure="chance", value=0.1)
+    (one,) = differences(pd.concat([frame, chance]))
+    assert (one.arm, one.n) == ("sn", 1) and one.mean == pytest.approx(7) and not one.found
+
+
+def test_smaller_may_be_better_and_arms_without_results_are_left_out():
+    frame = results({"bn": [0.2] * 8, "sn": [0.1] * 8, "gn": [float("nan")] * 8}, "loss")
+    (one,) = differences(frame)
+    assert one.found and one.mean == pytest.approx(-0.1) and one.holm == one.p == 2 / 256
