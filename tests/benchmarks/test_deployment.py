@@ -7,6 +7,7 @@ import pytest
 import deployment
 
 
+@pytest.mark.slow
 def test_a_quick_run_writes_its_record(tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     file, forms = tmp_path / "forms.json", ["eager", "folded", "torchscript", "onnx"]

@@ -66,7 +66,7 @@ def run_elsewhere(files, images, scores, folder):
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("ibn-a", (72, 96)),
+        pytest.param("ibn-a", (72, 96), marks=pytest.mark.slow),
         ("adversarial", (16, 16)),
         pytest.param("anti-aliased", (32, 32), marks=pytest.mark.slow),
         pytest.param("sn in the decoder", (64, 96), marks=pytest.mark.slow),

@@ -268,6 +268,7 @@ def test_damaged_files_of_a_sweep(swept, damage):
         swept("--resume")
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_real_study(tmp_path, monkeypatch, capsys):
     """Two trials of the shapes' sweep, with the least that a training can be."""
     monkeypatch.chdir(tmp_path)

@@ -46,6 +46,7 @@ def test_the_page_has_two_files_and_their_commands():
     assert list(FILES) == ["mine.py", "farm.py"] and len(COMMANDS) == 3
 
 
+@pytest.mark.slow
 def test_its_set_network_and_recipe_are_trained_and_evaluated(written):
     for command in COMMANDS[:2]:
         done = run(command, written)

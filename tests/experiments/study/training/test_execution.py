@@ -143,7 +143,9 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "segmentation" else ()) for name in COMPILED]
+)
 def test_a_compiled_training_is_close_to_a_plain_one(name, compiled_fast, tmp_path):
     script, line = COMPILED[name]
     plain = study(script, line, tmp_path / "plain")
