@@ -34,6 +34,11 @@ def drawn(folder: Path, count: int) -> Path:
     return folder
 
 
+def decode(paths: list[Path]) -> None:
+    for path in paths:
+        decode_rgb(path.read_bytes())
+
+
 def seconds(call) -> float:
     began = time.perf_counter()
     call()
@@ -56,7 +61,7 @@ def main() -> None:
         paths = [samples.path(index) for index in range(len(samples))]
         ratios, taken = [], []
         for _ in range(flags.rounds):
-            alone = seconds(lambda: [decode_rgb(path.read_bytes()) for path in paths])
+            alone = seconds(lambda: decode(paths))
             whole = seconds(lambda: inspected("set", "all", samples, domain.classes, workers=1))
             ratios.append(alone / whole)
             taken.append(1000 * whole / len(paths))

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,7 @@ def _image(path: Path) -> tuple[list[str], tuple[int, int] | None, bytes]:
         faults.append(
             f"{path} is to be turned when it is shown (EXIF orientation {turn}), and is read as stored: store it turned"
         )
-    return faults, (width, height), blake2b(kept[0], digest_size=16).digest()
+    return faults, (width, height), sha256(kept[0]).digest()
 
 
 def _orientation(data: bytes) -> int:
