@@ -28,7 +28,7 @@ def compare(folders: list[Path], reference: str | None = None, out: Path | None 
     comparable(runs)
     found = between(runs, reference)
     if not found:
-        raise UsageError("there is nothing to compare: these runs hold one arm.")
+        raise UsageError("there is nothing to compare: these runs hold one arm, or trainings at chance alone.")
     digits = digits_of(next(iter(runs.values())).headline)
     lines = rows(found, digits)
     said = in_words(found, digits) or "One seed each: a difference of chance cannot be told from a real one."
