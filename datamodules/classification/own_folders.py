@@ -93,7 +93,7 @@ def _split(folder: Path, split: str) -> ImageFiles:
     if own is None and split == "test":
         raise MissingDataError(f"{folder} holds no folder test: evaluate on 'val'.")
     if own in (None, learned):
-        return _classes(learned, split if own is None or _lacks_val(inside) else "all")
+        return _classes(learned, "all" if {*inside} & {*SPLITS["val"]} else split)
     classes, known = folders_in(own), folders_in(learned)
     strange = sorted({*classes} - {*known})
     if strange or not classes:
@@ -103,10 +103,6 @@ def _split(folder: Path, split: str) -> ImageFiles:
         log.warning("%s has no images of the class %r%s", own, absent[0], and_more(absent))
     names, places = class_files(own, classes)
     return ImageFiles(own, names, [known.index(classes[place]) for place in places], known)
-
-
-def _lacks_val(inside: list[str]) -> bool:
-    return not {*inside} & {*SPLITS["val"]}
 
 
 def _classes(folder: Path, split: str) -> ImageFiles:

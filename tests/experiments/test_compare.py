@@ -92,6 +92,8 @@ def test_runs_that_measured_different_things_are_refused(tmp_path, monkeypatch, 
         ("c", {"measure": "miou"}, "c measured miou, and a top1: not comparable."),
     ):
         assert why in said(monkeypatch, capsys, first, make(tmp_path / name, {"bn": BN}, **how))
+    unknown = make(tmp_path / "e", {"bn": BN}, measure="mine")
+    assert "e holds no measure that is known here: pass the --plugin files" in said(monkeypatch, capsys, unknown)
     assert "these runs hold one arm" in said(monkeypatch, capsys, first)
     assert "nowhere is no run folder" in said(monkeypatch, capsys, first, tmp_path / "nowhere")
     other = make(tmp_path / "d", {"sn": SN})

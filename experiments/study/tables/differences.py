@@ -193,7 +193,7 @@ def corrected(found: list[Difference]) -> list[Difference]:
 
 def least_p(n: int, test: str) -> float:
     """The smallest p-value that so many seeds can have."""
-    return 2.0 / 2**n if test == PERMUTATION else 1.0 if n < 2 else 0.0
+    return 2.0 / 2**n if test == PERMUTATION else 0.0
 
 
 def seeds_needed(comparisons: int) -> int:

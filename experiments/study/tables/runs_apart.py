@@ -34,12 +34,12 @@ FREE = (
 def comparable(runs: Mapping[str, Run]) -> None:
     """Raise UsageError unless all runs measured the same thing on the same domains."""
     measured = {name: _measured(run) for name, run in runs.items()}
+    if unknown := [name for name, (headline, _) in measured.items() if not headline]:
+        raise UsageError(f"{unknown[0]} holds no measure that is known here: pass the --plugin files of the run.")
     (first, known), *others = measured.items()
     for name, (headline, domains) in others:
         if headline != known[0]:
-            raise UsageError(
-                f"{name} measured {headline or 'nothing'}, and {first} {known[0] or 'nothing'}: not comparable."
-            )
+            raise UsageError(f"{name} measured {headline}, and {first} {known[0]}: not comparable.")
         if domains != known[1]:
             theirs, ours = (", ".join(sorted(found)) or "no domain" for found in (domains, known[1]))
             raise UsageError(

@@ -1,7 +1,6 @@
 """A full disk and one that cannot be written: a sentence, nothing lost, and the same end once there is room."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.run_differences import differences
+from tests.experiments.study.small_disk import small_disk
 
 ROOT = Path(__file__).parents[3]
 STUDY = (
@@ -22,12 +22,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def disk(tmp_path):
     """A file system of its own: a function that gives it a size and, again, the right to be written."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() or not shutil.which("mount") or os.system(f"mount -t tmpfs -o size=1m tmpfs {folder} 2>/dev/null"):
-        pytest.skip("no file system may be mounted here")
-    yield folder, lambda how: subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
-    os.system(f"umount {folder}")
+    with small_disk(tmp_path / "disk", "1m") as folder:
+        yield folder, lambda how: subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
 
 
 def study(out: Path, wandb: str = "disabled", **environment) -> subprocess.CompletedProcess:

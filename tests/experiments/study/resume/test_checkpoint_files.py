@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from experiments.study.resume.checkpoint_files import (
     set_aside,
     write_checkpoint,
 )
+from tests.experiments.study.small_disk import small_disk
 
 
 def checkpoint(step: int, width: int = 3) -> dict:
@@ -188,21 +188,11 @@ def test_torch_writes_checksums(tmp_path):
         assert any(entry.CRC for entry in archive.infolist() if "data/" in entry.filename)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own with 2 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() or not shutil.which("mount") or os.system(f"mount -t tmpfs -o size=2m tmpfs {folder} 2>/dev/null"):
-        pytest.skip("no file system may be mounted here")
-    yield folder
-    os.system(f"umount {folder}")
-
-
-def test_a_full_disk_keeps_the_checkpoint_that_was_there(small_disk):
-    large = torch.zeros(400, 1000) + torch.rand(400, 1000)  # 1.6 MB: there is room for one
-    write_checkpoint(checkpoint(1) | {"large": large}, small_disk / LAST)
-    with pytest.raises(OSError) as error:
-        write_checkpoint(checkpoint(2) | {"large": large}, small_disk / LAST)
-    assert error.value.errno == errno.ENOSPC
-    assert step_of(newest(small_disk)) == 1 and [file.name for file in small_disk.iterdir()] == [LAST]
+def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path):
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        large = torch.zeros(400, 1000) + torch.rand(400, 1000)  # 1.6 MB: there is room for one
+        write_checkpoint(checkpoint(1) | {"large": large}, disk / LAST)
+        with pytest.raises(OSError) as error:
+            write_checkpoint(checkpoint(2) | {"large": large}, disk / LAST)
+        assert error.value.errno == errno.ENOSPC
+        assert step_of(newest(disk)) == 1 and [file.name for file in disk.iterdir()] == [LAST]
