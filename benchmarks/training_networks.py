@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,19 @@ class TrainingStep:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
+    @cached_property
+    def recording(self) -> Callable[[], None]:
+        """This step as a CUDA graph; three steps before let cuDNN, Triton and the optimiser prepare themselves."""
+        aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self()
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(graph):
+            self()
+        return graph.replay
+
     def forward(self) -> Tensor:
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             return self.loss()
@@ -56,8 +69,10 @@ def measured(name: str, batch_size: int, size: int, flags: argparse.Namespace) -
     images = torch.randn(batch_size, 3, size, size, device=flags.device)
     images = images.to(memory_format=_memory_format(flags))
     steps = steps_of(name, images, flags)
-    candidates = {key: Candidate(step, partial(kernels, KERNELS.get(key[1], "auto"))) for key, step in steps.items()}
-    memory = {key: _memory(candidates[key], step, images) for key, step in steps.items()}
+    around = {key: partial(kernels, KERNELS.get(key[1], "auto")) for key in steps}
+    run = {key: step.recording if flags.run == "graph" else step for key, step in steps.items()}
+    memory = {key: _memory(Candidate(step, around[key]), step, images) for key, step in steps.items()}
+    candidates = {key: Candidate(run[key], around[key]) for key in steps}
     seconds = interleaved({name: candidates}, flags.rounds, AT_LEAST[flags.device], flags.device, flags.seed)[name]
     rows = []
     for (norm, form), own in seconds.items():
@@ -65,6 +80,7 @@ def measured(name: str, batch_size: int, size: int, flags: argparse.Namespace) -
         kept, peak = memory[norm, form]
         rows.append(
             {"network": name, "norm": norm, "form": form, "layout": flags.layout, "dtype": flags.dtype}
+            | {"run": flags.run}
             | {"device": flags.device, "batch_size": batch_size, "size": size}
             | {"images_per_second": batch_size / middle.median}
             | {"seconds": middle._asdict(), "ratio": spread(relative)._asdict()}
@@ -90,6 +106,12 @@ def _step(norm: str, make, images: Tensor, flags: argparse.Namespace, change=lam
     torch.manual_seed(flags.seed)  # all candidates have the same weights and labels
     network, loss = make(norm, images)
     network = change(network).to(flags.device, memory_format=_memory_format(flags)).train()
+    if flags.run == "compiled":
+        from torch._dynamo import config  # loads slowly
+
+        config.recompile_limit = 100  # over all networks of this process
+        for part in network.compiled_parts() if hasattr(network, "compiled_parts") else [network]:
+            part.compile()
     return TrainingStep(network, loss, flags.device, flags.dtype)
 
 

@@ -7,7 +7,8 @@
 A step is forward pass, loss, backward pass and SGD with momentum, on one batch of noise that is on the device already.
 resnet50 is torchvision's, with cross entropy over 1000 classes; deeplabv3plus is the network of the segmentation
 studies (ResNet-50, output stride 16, auxiliary head, 19 classes). --dtype is the type of autocast. --peers adds our
-layers in plain torch (NORMSHIFT_KERNELS=torch) and the norms as published.
+layers in plain torch (NORMSHIFT_KERNELS=torch) and the norms as published. --run compiled gives the networks to
+torch.compile; --run graph records each whole step as a CUDA graph and replays it, which leaves the GPU's own time.
 
 Steps of all networks alternate in one process, in a random order in each round. Every time is divided by that of the
 batch norm network in the same round; medians over the rounds are printed, with quartiles in brackets. The batch norm
@@ -26,6 +27,7 @@ from paired import Spread
 NETWORKS = ("resnet50", "deeplabv3plus")
 NORMS = ("sn", "bin", "ibn-a", "ibn-b")
 FORMS = ("ours", "plain", "published")
+RUNS = ("eager", "compiled", "graph")
 DTYPES = ("float32", "bfloat16", "float16")
 SIZES = {"resnet50": 224, "deeplabv3plus": 256}
 BATCHES = {"cpu": {"resnet50": 8, "deeplabv3plus": 4}, "cuda": {"resnet50": 64, "deeplabv3plus": 16}}
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from training_networks import measured  # imports torch
 
     record = {"benchmark": "training_step"} | machine.description(flags) | {"rows": []}
-    print(f"{machine.heading(record)}; {flags.rounds} rounds, {flags.layout}, {flags.dtype}", flush=True)
+    print(f"{machine.heading(record)}; {flags.rounds} rounds, {flags.layout}, {flags.dtype}, {flags.run}", flush=True)
     for network in flags.networks:
         size = flags.size or (64 if flags.quick else SIZES[network])
         batch_size = flags.batch_size or (2 if flags.quick else BATCHES[flags.device][network])
@@ -61,11 +63,18 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--layout", choices=("contiguous", "channels-last"), default="contiguous")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="types other than float32 use autocast")
+    parser.add_argument("--run", choices=RUNS, default=RUNS[0], help="how steps are run; graph: on a GPU only")
     machine.add_flags(parser)
     flags = parser.parse_args(arguments)
+    if flags.run == "graph" and flags.dtype == "float16":
+        parser.error("--run graph: the gradient scaler of float16 asks the GPU for its results, which a graph cannot")
+    if flags.run != "eager" and flags.peers:
+        parser.error(f"--run {flags.run}: the other forms of --peers are compared in eager steps alone")
     if flags.batch_size == 1 and ("deeplabv3plus" in flags.networks or flags.size == 32):
         parser.error("--batch-size 1: some maps are then a single value, and batch norm needs two")
     machine.prepare(parser, flags)
+    if flags.run == "graph" and flags.device != "cuda":
+        parser.error("--run graph: CUDA graphs need a GPU")
     flags.rounds = flags.rounds or (2 if flags.quick else 9)
     return flags
 

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from normshift.backends import reference
+from normshift.backends.triton_launch import launch
 
 WIDEST = 8192  # the most channels of an image that one program can hold in registers
 COLUMNS = 32  # channels per program, in kernels that sum over the images
@@ -38,8 +39,8 @@ def pooled(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     """Moments over the batch, (C,) each, from those of each image."""
     samples, channels = mean.shape
     whole_mean, whole_var = mean.new_empty(2, channels).unbind()
-    with torch.cuda.device_of(mean):
-        _pooled_kernel[_over(channels)](mean, var, whole_mean, whole_var, samples, channels, B=COLUMNS, T=ROWS)
+    tensors = mean, var, whole_mean, whole_var
+    launch(_pooled_kernel, _over(channels), tensors, (samples, channels), {"B": COLUMNS, "T": ROWS})
     return whole_mean, whole_var
 
 
@@ -48,11 +49,9 @@ def update_running(running_mean: Tensor, running_var: Tensor, mean: Tensor, var:
     fits = all(v.dtype == torch.float32 and v.is_contiguous() for v in (running_mean, running_var, mean, var))
     if not fits or isinstance(momentum, Tensor) or isinstance(unbiased, Tensor):  # a number would have to be copied
         return reference.update_running(running_mean, running_var, mean, var, momentum, unbiased)
-    channels = len(mean)
-    with torch.cuda.device_of(mean):
-        _update_running_kernel[triton.cdiv(channels, FLAT),](
-            running_mean, running_var, mean, var, momentum, float(unbiased), channels, B=FLAT
-        )
+    numbers = float(momentum), float(unbiased), len(mean)
+    tensors = running_mean, running_var, mean, var
+    launch(_update_running_kernel, triton.cdiv(len(mean), FLAT), tensors, numbers, {"B": FLAT})
 
 
 def mixed(
@@ -62,8 +61,7 @@ def mixed(
     """Scale and shift (N, C) of a mixture of statistics."""
     scale, shift = torch.empty((2, *mean.shape), dtype=mean.dtype, device=mean.device).unbind()
     tensors, constants = _mixture(mean, var, batch_mean, batch_var, weight, mean_weight, var_weight, statistics)
-    with torch.cuda.device_of(mean):
-        _mixed_kernel[len(mean),](*tensors, bias, scale, shift, mean.shape[1], eps, **constants)
+    launch(_mixed_kernel, len(mean), (*tensors, bias, scale, shift), (mean.shape[1], float(eps)), constants)
     return scale, shift
 
 
@@ -77,17 +75,13 @@ def mixed_gradient(
     dots = mean.new_empty(samples, 2, parts)
     vectors, dlogits = mean.new_empty(4, channels), mean.new_empty(2, parts)
     tensors, constants = _mixture(mean, var, batch_mean, batch_var, weight, mean_weight, var_weight, statistics)
-    with torch.cuda.device_of(mean):
-        _mixed_gradient_kernel[samples,](
-            *tensors, dscale.contiguous(), dshift.contiguous(), dmean, dvar, through, by_mean, by_var, dots, channels,
-            eps, **constants,
-        )  # fmt: skip
-        batch = statistics.index(BATCH) if BATCH in statistics else -1
-        shares = {key: constants[key] for key in ("K", "SHARED")}
-        _mixed_sums_kernel[_over(channels)](
-            through, dshift.contiguous(), by_mean, by_var, dots, *tensors[-2:], vectors, dlogits, samples, channels,
-            AT=batch, B=COLUMNS, T=ROWS, **shares,
-        )  # fmt: skip
+    dscale, dshift = dscale.contiguous(), dshift.contiguous()
+    found = dmean, dvar, through, by_mean, by_var, dots
+    launch(_mixed_gradient_kernel, samples, (*tensors, dscale, dshift, *found), (channels, float(eps)), constants)
+    summed = through, dshift, by_mean, by_var, dots, *tensors[-2:], vectors, dlogits
+    batch = statistics.index(BATCH) if BATCH in statistics else -1
+    shares = {"K": parts, "SHARED": constants["SHARED"], "AT": batch, "B": COLUMNS, "T": ROWS}
+    launch(_mixed_sums_kernel, _over(channels), summed, (samples, channels), shares)
     dweight, dbias, dbatch_mean, dbatch_var = vectors.unbind()
     return [dmean, dvar, dbatch_mean, dbatch_var, dweight, dbias, *dlogits.unbind()]
 
@@ -107,10 +101,8 @@ def gated(
     """Scale and shift (N, C) between batch and instance norm."""
     scale, shift = torch.empty((2, *mean.shape), dtype=mean.dtype, device=mean.device).unbind()
     tensors, numbers = _gates(mean, var, batch_mean, batch_var, weight, rho, first, last)
-    with torch.cuda.device_of(mean):
-        _gated_kernel[triton.cdiv(mean.numel(), FLAT),](
-            *tensors, bias[0], bias[-1], scale, shift, mean.numel(), *numbers, eps, LEARNED=rho is not None, B=FLAT
-        )
+    tensors, constants = (*tensors, bias[0], bias[-1], scale, shift), {"LEARNED": rho is not None, "B": FLAT}
+    launch(_gated_kernel, triton.cdiv(mean.numel(), FLAT), tensors, (mean.numel(), *numbers, float(eps)), constants)
     return scale, shift
 
 
@@ -123,11 +115,9 @@ def gated_gradient(
     dmean, dvar = mean.new_empty(2, samples, channels).unbind()
     vectors = mean.new_empty(5, channels)
     tensors, numbers = _gates(mean, var, batch_mean, batch_var, weight, rho, first, last)
-    with torch.cuda.device_of(mean):
-        _gated_gradient_kernel[_over(channels)](
-            *tensors, dscale.contiguous(), dshift.contiguous(), dmean, dvar, vectors, samples, *numbers, eps,
-            LEARNED=rho is not None, B=COLUMNS, T=ROWS,
-        )  # fmt: skip
+    tensors = (*tensors, dscale.contiguous(), dshift.contiguous(), dmean, dvar, vectors)
+    constants = {"LEARNED": rho is not None, "B": COLUMNS, "T": ROWS}
+    launch(_gated_gradient_kernel, _over(channels), tensors, (samples, *numbers, float(eps)), constants)
     return [dmean, dvar, *vectors.unbind()]
 
 
@@ -137,16 +127,15 @@ def through_moments(mean: Tensor, scale: Tensor, dshift: Tensor, dmean, dvar, po
     if dmean is None or dvar is None or isinstance(share, Tensor):
         return reference.through_moments(mean, scale, dshift, dmean, dvar, pooled, of_mean, of_var)
     slope, offset = mean.new_empty(2, *mean.shape).unbind()
-    with torch.cuda.device_of(mean):
-        _through_moments_kernel[triton.cdiv(mean.numel(), FLAT),](
-            mean, scale, dshift, dmean.contiguous(), dvar.contiguous(), *batch, slope, offset, mean.numel(),
-            mean.shape[1], float(share), of_mean, of_var, POOLS=pooled is not None, B=FLAT,
-        )  # fmt: skip
+    tensors = mean, scale, dshift, dmean.contiguous(), dvar.contiguous(), *batch, slope, offset
+    numbers = mean.numel(), mean.shape[1], float(share), of_mean, of_var
+    constants = {"POOLS": pooled is not None, "B": FLAT}
+    launch(_through_moments_kernel, triton.cdiv(mean.numel(), FLAT), tensors, numbers, constants)
     return slope, offset
 
 
-def _over(channels: int) -> tuple[int]:
-    return (triton.cdiv(channels, COLUMNS),)
+def _over(channels: int) -> int:
+    return triton.cdiv(channels, COLUMNS)
 
 
 def _mixture(mean, var, batch_mean, batch_var, weight, mean_weight, var_weight, statistics):

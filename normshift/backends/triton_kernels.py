@@ -34,6 +34,7 @@ from normshift.backends.triton_formulas import (  # noqa: F401 (functions of a b
     through_moments,
     update_running,
 )
+from normshift.backends.triton_launch import launch
 
 TILE = 4096  # elements of a tile: 32 for each of the 128 threads in four warps
 DEPTH = 4  # R: a tile of 1024 elements is one 16-byte load of bfloat16 for every thread
@@ -48,11 +49,10 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     source = _lines(x.shape, x.stride())
     if not source:
         return moments(x.contiguous())
-    launch = _sums(x.itemsize, source)
-    mean, var = x.new_empty(launch.results, dtype=torch.float32).unbind()
-    with torch.cuda.device_of(x):
-        _moments_kernel[launch.grid](x, mean, var, *launch.numbers, **launch.constants)
-        return (mean, var) if mean.dim() == 2 else _merged(x, mean, var, launch.numbers, source.rows)
+    plan = _sums(x.itemsize, source)
+    mean, var = x.new_empty(plan.results, dtype=torch.float32).unbind()
+    launch(_moments_kernel, plan.programs, (x, mean, var), plan.numbers, plan.constants)
+    return (mean, var) if mean.dim() == 2 else _merged(x, mean, var, plan.numbers, source.rows)
 
 
 def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -60,9 +60,8 @@ def scale_shift(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor) -> Tensor
     y, source = torch.empty_like(x), _lines(x.shape, x.stride())
     if not source:
         return y.copy_(scale_shift(x.contiguous(), mean, scale, shift))
-    launch = _elementwise(x.itemsize, source, _lines(y.shape, y.stride(), source.rows))
-    with torch.cuda.device_of(x):
-        _scale_shift_kernel[launch.grid](x, y, mean, scale, shift, *launch.numbers, **launch.constants)
+    plan = _elementwise(x.itemsize, source, _lines(y.shape, y.stride(), source.rows))
+    launch(_scale_shift_kernel, plan.programs, (x, y, mean, scale, shift), plan.numbers, plan.constants)
     return y
 
 
@@ -72,11 +71,10 @@ def reductions(dy: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     if not source:
         return reductions(dy, x.contiguous(), mean)
     dy, seed = _beside(x, source, dy)
-    launch = _sums(x.itemsize, seed, source)
-    sums = x.new_empty(launch.results, dtype=torch.float32)
+    plan = _sums(x.itemsize, seed, source)
+    sums = x.new_empty(plan.results, dtype=torch.float32)
     dshift, dscale = sums.unbind()
-    with torch.cuda.device_of(x):
-        _reductions_kernel[launch.grid](dy, x, mean, dshift, dscale, *launch.numbers, **launch.constants)
+    launch(_reductions_kernel, plan.programs, (dy, x, mean, dshift, dscale), plan.numbers, plan.constants)
     if dshift.dim() > 2:
         dshift, dscale = sums.sum(2).unbind()
     return dshift, dscale
@@ -88,18 +86,17 @@ def input_gradient(dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Te
     if not source:
         return dx.copy_(input_gradient(dy, x.contiguous(), mean, scale, slope, offset))
     dy, seed = _beside(x, source, dy)
-    launch = _elementwise(x.itemsize, seed, source, _lines(dx.shape, dx.stride(), source.rows))
-    vectors = mean, scale, slope, offset
-    with torch.cuda.device_of(x):
-        _input_gradient_kernel[launch.grid](dy, x, dx, *vectors, *launch.numbers, **launch.constants)
+    plan = _elementwise(x.itemsize, seed, source, _lines(dx.shape, dx.stride(), source.rows))
+    tensors = dy, x, dx, mean, scale, slope, offset
+    launch(_input_gradient_kernel, plan.programs, tensors, plan.numbers, plan.constants)
     return dx
 
 
 def _merged(x: Tensor, mean: Tensor, var: Tensor, numbers: tuple[int, ...], rows: bool) -> tuple[Tensor, Tensor]:
     """Moments (N, C) of whole maps from those of their cuts (N, cuts, C)."""
-    launch = _merges(mean.shape, numbers, rows)
-    whole_mean, whole_var = mean.new_empty(launch.results).unbind()
-    _merge_kernel[launch.grid](x, mean, var, whole_mean, whole_var, *launch.numbers, **launch.constants)
+    plan = _merges(mean.shape, numbers, rows)
+    whole_mean, whole_var = mean.new_empty(plan.results).unbind()
+    launch(_merge_kernel, plan.programs, (x, mean, var, whole_mean, whole_var), plan.numbers, plan.constants)
     return whole_mean, whole_var
 
 
@@ -150,17 +147,17 @@ def _beside(x: Tensor, source: _Lines, dy: Tensor) -> tuple[Tensor, _Lines]:
 # ------------------------------------------------------------------------------------- division of work among programs
 
 
-class _Launch(NamedTuple):
-    """The arguments of a kernel that are not tensors."""
+class _Plan(NamedTuple):
+    """How many programs of a kernel run, and their arguments that are not tensors."""
 
-    grid: tuple[int]
+    programs: int
     results: tuple[int, ...]  # shape of its two result vectors, stacked; () if it has none
     numbers: tuple[int, ...]  # channels, positions, cuts, and the kernel's further numbers
     constants: dict[str, int]
 
 
 @lru_cache(4096)
-def _sums(itemsize: int, *tensors: _Lines) -> _Launch:
+def _sums(itemsize: int, *tensors: _Lines) -> _Plan:
     """One program for every cut, which is a span of positions that the program reads tile by tile."""
     lines, align = tensors[0], _align(tensors)
     channels, positions = _tile(lines, align * itemsize, TILE)
@@ -168,8 +165,8 @@ def _sums(itemsize: int, *tensors: _Lines) -> _Launch:
     span = triton.cdiv(triton.cdiv(lines.positions, positions), triton.cdiv(PROGRAMS, maps)) * positions
     cuts = triton.cdiv(lines.positions, span)
     depth = min(DEPTH, positions if lines.rows else triton.cdiv(positions, 32))  # 32 positions or more at a time
-    return _Launch(
-        (maps * cuts,),
+    return _Plan(
+        maps * cuts,
         (2, lines.samples, lines.channels) if cuts == 1 else (2, lines.samples, cuts, lines.channels),
         (lines.channels, lines.positions, cuts, span, *_distances(tensors)),
         {"K": channels, "R": depth, "L": positions // depth, "ROWS": lines.rows, "ALIGN": align, **OPTIONS},
@@ -177,23 +174,23 @@ def _sums(itemsize: int, *tensors: _Lines) -> _Launch:
 
 
 @lru_cache(4096)
-def _merges(shape: torch.Size, numbers: tuple[int, ...], rows: bool) -> _Launch:
+def _merges(shape: torch.Size, numbers: tuple[int, ...], rows: bool) -> _Plan:
     """Programs that merge all cuts of some channels."""
     samples, cuts, channels = shape
     depth = triton.next_power_of_2(cuts)
     width = min(CHANNELS, triton.next_power_of_2(channels), max(1, TILE // depth))
-    grid = (samples * triton.cdiv(channels, width),)
-    return _Launch(grid, (2, samples, channels), numbers, {"K": width, "S": depth, "ROWS": rows, **OPTIONS})
+    programs = samples * triton.cdiv(channels, width)
+    return _Plan(programs, (2, samples, channels), numbers, {"K": width, "S": depth, "ROWS": rows, **OPTIONS})
 
 
 @lru_cache(4096)
-def _elementwise(itemsize: int, *tensors: _Lines) -> _Launch:
+def _elementwise(itemsize: int, *tensors: _Lines) -> _Plan:
     """One program for every tile."""
     lines, align = tensors[0], _align(tensors)
     channels, positions = _tile(lines, align * itemsize, PIECE)
     cuts = triton.cdiv(lines.positions, positions)
-    return _Launch(
-        (lines.samples * triton.cdiv(lines.channels, channels) * cuts,),
+    return _Plan(
+        lines.samples * triton.cdiv(lines.channels, channels) * cuts,
         (),
         (lines.channels, lines.positions, cuts, *_distances(tensors)),
         {"K": channels, "L": positions, "ROWS": lines.rows, "ALIGN": align, **OPTIONS},

@@ -18,6 +18,7 @@ OWN = {("bn", "reference"), ("bn", "again")}
     [
         ("--networks resnet50 --norms sn --peers", {("sn", form) for form in training_step.FORMS}),
         ("--networks deeplabv3plus --norms bin --layout channels-last --dtype bfloat16", {("bin", "ours")}),
+        pytest.param("--networks resnet50 --norms sn --run compiled", {("sn", "ours")}, marks=pytest.mark.slow),
     ],
 )
 def test_a_quick_run_writes_its_record(flags, candidates, tmp_path, capsys):
@@ -46,6 +47,9 @@ def test_a_quick_run_writes_its_record(flags, candidates, tmp_path, capsys):
         ("--size 100", "multiple of 32"),
         ("--batch-size 1", "batch norm needs two"),
         ("--rounds none", "above 0"),
+        ("--run graph --device cpu", "need a GPU"),
+        ("--run graph --dtype float16", "gradient scaler"),
+        ("--run compiled --peers", "eager steps alone"),
     ],
 )
 def test_wrong_flags_are_answered_in_a_sentence(flags, sentence, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 """Channels-last layouts by a weight's number of axes."""
+COMPILATION = {"TorchDynamoException", "FailOnRecompileLimitHit"}  # by name, because their module loads slowly
 NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
@@ -26,8 +27,28 @@ def prepare(module: StudyModule, flags: RunFlags) -> None:
     if flags.channels_last:
         lay_channels_last(module)
     if flags.compile:
-        for part in module.compiled_parts():
-            part.compile()
+        compile_whole(module.compiled_parts())
+
+
+def compile_whole(parts: list[nn.Module]) -> None:
+    """Compile each module as one graph, in place, and forget what was compiled for trainings before.
+
+    torch keeps no more than a few compilations of a function, over all networks of a process, and beyond them runs it
+    uncompiled with a warning. A part needs several, for training and evaluation and for batches of other sizes. What is
+    compiled is a function of this file, because torch 2.11 compiles the layers of its own containers one by one.
+    """
+    torch.compiler.reset()  # it also imports torch._dynamo, which loads slowly
+    torch._dynamo.config.recompile_limit = 16 * len(parts)
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    for part in parts:
+        part._compiled_call_impl = torch.compile(_call_of(part))
+
+
+def _call_of(part: nn.Module) -> Callable:
+    def call(*inputs, **named):
+        return part._call_impl(*inputs, **named)
+
+    return call
 
 
 def lay_channels_last(network: nn.Module) -> None:
@@ -38,7 +59,7 @@ def lay_channels_last(network: nn.Module) -> None:
 
 
 def run_eagerly(module: StudyModule) -> None:
-    """Undo `compile`, for what reads a trained network layer by layer: compiled code runs no hooks."""
+    """Undo `compile_whole`, for what reads a trained network layer by layer: compiled code runs no hooks."""
     for part in module.compiled_parts():
         part._compiled_call_impl = None  # as torch itself undoes it, when it copies a module
 
@@ -62,13 +83,13 @@ def refusals() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except Exception as error:
         if found := NOT_DETERMINISTIC.search(str(error)):
             raise UsageError(
                 f"--deterministic: torch's operation {found[1]} has no deterministic form on this device: leave the "
                 "flag out, or choose a network without it."
             ) from error
-        if any(base.__name__ == "TorchDynamoException" for base in type(error).__mro__):  # its module loads slowly
+        if any(base.__name__ in COMPILATION for base in type(error).__mro__):
             lines = [line.strip() for line in str(error).splitlines()]
             reason = next((line for line in lines if line and not line.endswith("raised:")), type(error).__name__)
             raise UsageError(

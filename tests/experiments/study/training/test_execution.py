@@ -15,7 +15,7 @@ from torch import nn
 from experiments import cls_batch_size, cls_imagenet, cls_office_home, seg_gta2city
 from experiments.study.endings import UsageError
 from experiments.study.flags import parse
-from experiments.study.training.execution import lay_channels_last, refusals
+from experiments.study.training.execution import compile_whole, lay_channels_last, refusals
 from experiments.study.wandb_runs.offline_history import read_offline
 from lightning_modules.checkpoints import load_network
 from lightning_modules.classification.module import ClassificationModule
@@ -46,13 +46,13 @@ def losses(out: Path) -> torch.Tensor:
 def compiled_fast(monkeypatch):
     """Compilation without inductor, which takes a minute; returns what was compiled."""
     torch._dynamo.reset()
-    compiled, whole = [], nn.Module.compile
+    compiled, whole = [], torch.compile
 
-    def compile(self, *arguments, **named):
-        compiled.append(self)
-        return whole(self, *arguments, backend="aot_eager", **named)
+    def compile(function, *arguments, **named):
+        compiled.append(function)
+        return whole(function, *arguments, backend="aot_eager", **named)
 
-    monkeypatch.setattr(nn.Module, "compile", compile)
+    monkeypatch.setattr(torch, "compile", compile)
     return compiled
 
 
@@ -165,6 +165,15 @@ def test_halves_are_measured_in_a_compiled_network(compiled_fast, tmp_path):
     assert any("ibn/in_mean" in row for row in logged)
 
 
+def test_every_arm_is_compiled_as_one_graph(compiled_fast, tmp_path):
+    """torch compiles a function no more than eight times in a process, unless it is told otherwise."""
+    torch._dynamo.utils.counters.clear()
+    study(cls_imagenet, f"{SHAPES} --norm bn gn in ibn-a ibn-b --compile", tmp_path)
+    counts = torch._dynamo.utils.counters
+    assert len(compiled_fast) == 5 and counts["frames"]["ok"] == counts["frames"]["total"]
+    assert counts["stats"]["unique_graphs"] == counts["frames"]["ok"] == 10  # in training and in evaluation
+
+
 def test_compile_may_change_when_a_run_is_resumed_and_the_others_not(compiled_fast, tmp_path):
     study(toy_study, f"{QUICK} --norm bn", tmp_path)
     study(toy_study, f"{QUICK} --norm bn sn --compile --resume", tmp_path)
@@ -201,6 +210,18 @@ def test_an_operation_without_a_deterministic_form_is_named():
         raise RuntimeError(said)
     with pytest.raises(RuntimeError, match="out of memory"), refusals():
         raise RuntimeError("out of memory")
+
+
+def test_a_network_that_is_compiled_too_often_is_refused_in_a_sentence(compiled_fast):
+    class Variable(nn.Module):
+        def forward(self, x, number):
+            return x * torch.tensor(float(str(number)))
+
+    part = Variable()
+    compile_whole([part])
+    with pytest.raises(UsageError, match=r"torch cannot compile this network here .*recompile"), refusals():
+        for number in range(40):
+            part(torch.ones(2), f"{number}")
 
 
 def test_a_network_that_cannot_be_compiled_is_refused_in_a_sentence():
