@@ -17,6 +17,7 @@ from experiments.study.tables.differences import (
     references,
     seeds_needed,
     sign_flips,
+    unpaired,
 )
 
 
@@ -103,6 +104,17 @@ def test_a_table_of_noise_shows_a_difference_in_at_most_one_of_twenty(seeds):
         found += any(one.found for one in corrected(table))
     assert found <= 1000 * LEVEL
     assert bool(found) == (seeds >= seeds_needed(6))  # and a test that never finds anything would prove nothing
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_arms_without_common_seeds_show_a_difference_in_at_most_one_table_of_noise_in_twenty(seeds):
+    """1,000 tables of four arms, whose noise has other spreads and numbers of seeds (Welch's t-test)."""
+    draws, found = np.random.default_rng(0), 0
+    for _ in range(1000):
+        reference = draws.normal(0, 1, seeds)
+        table = [unpaired("a", "b", "x", draws.normal(0, spread, seeds + 1), reference) for spread in (0.5, 1, 3)]
+        found += any(one.found for one in corrected(table))
+    assert 0 < found <= 1000 * LEVEL
 
 
 def test_a_real_difference_is_found_and_said():
