@@ -11,7 +11,7 @@ SHAPES = --seeds 3 --out runs/shapes-
 .PHONY: demo test test-slow test-slurm lint docs table shapes gates notebooks setup
 
 demo: setup  ## the segmentation study on the embedded streets: a table, and runs/demo-*/report.html
-	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 80 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 	@echo "Next, for a study of your own:  source $(VENV)/bin/activate  and then  python experiments/seg_gta2city.py --help"
 
 test: setup  ## the tests, in a few minutes
@@ -34,8 +34,8 @@ docs: setup  ## the documentation as a site, in build/docs/index.html; a warning
 	@echo "open build/docs/index.html"
 
 table: setup  ## the tables in docs/results.md: every norm, three seeds, without and with colour augmentation
-	$(STUDY) --seeds 3 --no-augment-colour --out runs/streets
-	$(STUDY) --seeds 3 --out runs/streets-augmented
+	$(STUDY) --recipe deeplab-160 --seeds 3 --no-augment-colour --out runs/streets
+	$(STUDY) --recipe deeplab-160 --seeds 3 --out runs/streets-augmented
 
 shapes: setup  ## the tables of the embedded shapes in docs/results.md: five claims, three seeds each
 	$(RUN) experiments/cls_office_home.py --norm bn bin $(SHAPES)styles

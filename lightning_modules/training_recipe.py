@@ -32,6 +32,9 @@ class TrainingRecipe:
     poly_power: float = 0.9  # for "poly"
     warmup: str = "to-schedule"  # a name in `WARMUPS`
 
+    precision: str = "32-true"  # as Lightning names it; "auto" is what the machine computes fastest
+    channels_last: str = "no"  # or "yes"; "auto" is what is faster on the machine
+
     @property
     def base_lr(self) -> float:
         """The highest learning rate, by the linear scaling rule (Goyal et al. 2017) if `lr_batch` is set."""

@@ -42,6 +42,23 @@ def images_by_class(domain: Domain, workers: int = 0) -> dict[int, np.ndarray]:
     return {c: np.flatnonzero(presence[:, c]) for c in range(presence.shape[1]) if presence[:, c].any()}
 
 
+def class_weights(domain: Domain, power: float, workers: int = 0) -> np.ndarray:
+    """A weight for each class, float (classes,): its share of the labelled pixels, to the power of -`power`.
+
+    They are scaled so that their mean over the pixels is 1. A class without pixels has weight 1. Labels are read and
+    results cached as in `images_by_class`.
+    """
+    size = (len(domain.samples), len(domain.label_space))
+    counts = _kept(domain, "-pixels", size, lambda: np.stack(_every_label(domain, _pixels, workers))).sum(0)
+    shares = counts / max(1, counts.sum())
+    weights = np.where(counts > 0, np.maximum(shares, 1e-12) ** -power, 0)
+    return np.where(counts > 0, weights / max(1e-12, float(weights @ shares)), 1.0)
+
+
+def _pixels(label: np.ndarray, classes: int) -> np.ndarray:
+    return np.bincount(label.ravel(), minlength=256)[:classes]
+
+
 def class_centres(domain: Domain, workers: int = 0) -> dict[int, np.ndarray]:
     """The places of each training id: its centres of mass in all images, int (n, 3) of image, row and column.
 

@@ -11,7 +11,12 @@ from datamodules.evaluation_data import EvaluationData
 from datamodules.image_files import DataError
 from datamodules.sample_order import Order, Shuffled
 from datamodules.samples import Samples
-from datamodules.segmentation.class_uniform import ClassUniformOrder, class_centres, images_by_class
+from datamodules.segmentation.class_uniform import (
+    ClassUniformOrder,
+    class_centres,
+    class_weights,
+    images_by_class,
+)
 from datamodules.segmentation.domains import Domain, open_all, split_of
 from datamodules.segmentation.robustnet import CentralSquares, RobustNetTransform
 from datamodules.segmentation.transforms import NEAREST, EvalTransform, TrainTransform
@@ -133,6 +138,10 @@ class SegmentationData(SegmentationEvaluation):
             if domain.on_disk:
                 aimed = domain is self.source and self.augmentation == "robustnet"
                 (class_centres if aimed else images_by_class)(domain, self.workers)
+
+    def class_weights(self, power: float) -> list[float] | None:
+        """The weight of each class's pixels in a loss (`class_uniform.class_weights`); None for a power of 0."""
+        return class_weights(self.source, power, self.workers).tolist() if power else None
 
     def train_dataloader(self) -> DataLoader:
         return self.ordered_loader(*(self._robustnets() if self.augmentation == "robustnet" else self._ours()))

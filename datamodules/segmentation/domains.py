@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.image_files import DataError, MissingDataError
+from datamodules.in_memory import MapsInMemory
 from datamodules.samples import LabelMaps
 from datamodules.segmentation.labels import LabelSpace
 from datamodules.segmentation.own_set import OwnSet, description_of
@@ -14,6 +15,8 @@ from datamodules.worlds.streets.world import APPEARANCES, Streets
 PREFIX = "streets-"
 TRAIN_SCENES, EVALUATED_SCENES = 2000, 40
 """Number of scenes in an embedded domain's train split and in each other split."""
+KEPT = 10**9
+"""Most bytes that an embedded domain's split takes in memory; scenes of a larger one are drawn anew each time."""
 
 DOMAINS = (*(PREFIX + appearance for appearance in APPEARANCES), *STREET_SETS)
 
@@ -95,10 +98,11 @@ def open_domain(
         length = scenes or (TRAIN_SCENES if split == "train" else EVALUATED_SCENES)
         height = height or 128
         try:
-            samples = Streets(set_name.removeprefix(PREFIX), split, length, (height, 2 * height))
+            drawn = Streets(set_name.removeprefix(PREFIX), split, length, (height, 2 * height))
         except ValueError as error:
             raise DataError(str(error)) from error
-        return Domain(name, samples, samples.label_space, samples.evaluated, {})
+        samples = MapsInMemory(drawn, drawn.size) if 8 * length * height**2 <= KEPT else drawn
+        return Domain(name, samples, drawn.label_space, drawn.evaluated, {})
     if description_of(name):
         samples = OwnSet(set_name, split)
         return Domain(name, samples, samples.label_space, samples.evaluated, {})

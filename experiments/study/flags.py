@@ -27,6 +27,9 @@ ABOUT = ("command", "question", "machine", "git", "versions", "minutes", "colour
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
+LAYOUTS = ("auto", "yes", "no")
+"""Values of --channels-last."""
+
 WANDB = ("auto", "online", "offline", "disabled")
 
 Flags = TypeVar("Flags")
@@ -42,8 +45,9 @@ class RunFlags:
     """GPUs on each machine; 0 trains on the CPU. By default one GPU if there is one."""
     nodes: int = 1
     """Number of machines; SLURM or torchrun starts the processes."""
-    precision: str = "32-true"
-    """Lightning's precision: 32-true, bf16-mixed, 16-mixed or 64-true."""
+    precision: str | None = None
+    """Lightning's precision: 32-true, bf16-mixed, 16-mixed or 64-true; auto is bf16-mixed where processor or GPU
+    compute in bfloat16, else 32-true. By default the recipe's."""
     batch_size: int | None = None
     """Images per step, over all processes; by default the recipe's."""
     accumulate: int = 1
@@ -58,8 +62,9 @@ class RunFlags:
     patience: int | None = None
     """End a training once so many evaluations in a row have not improved its headline (on the source, if there is
     one)."""
-    channels_last: bool = False
-    """Lay weights and activations out channels-last (NHWC), which GPUs and 16-bit types are often faster with."""
+    channels_last: str | None = argument(default=None, nargs="?", const="yes")
+    """Lay weights and activations out channels-last (NHWC): yes (or nothing behind the flag), no, or auto, where it is
+    faster: on CPUs, and on GPUs in 16 bits. By default the recipe's."""
     compile: bool = False
     """Compile the network by torch.compile; the first steps then take longer."""
     deterministic: bool = False
@@ -107,8 +112,10 @@ class RunFlags:
         check_numbers(self)
         if self.seed + self.seeds - 1 > SEEDS:
             raise UsageError(f"--seed {self.seed} --seeds {self.seeds}: the last seed must be {SEEDS} or less.")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision}: choose from {', '.join(PRECISIONS)}.")
+        if self.precision not in (None, "auto", *PRECISIONS):
+            raise UsageError(f"--precision {self.precision}: choose from auto, {', '.join(PRECISIONS)}.")
+        if self.channels_last not in (None, *LAYOUTS):
+            raise UsageError(f"--channels-last {self.channels_last}: choose from {', '.join(LAYOUTS)}.")
         if self.epochs is not None and self.max_steps is not None:
             raise UsageError("--epochs and --max-steps both set the length of the training: pass one of them.")
         if not self.out.strip():

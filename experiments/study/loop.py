@@ -32,6 +32,7 @@ from experiments.study.tables.printed import print_table
 from experiments.study.time_left import Timekeeper, TimeLeft, Training
 from experiments.study.trainers import CHECKPOINTS, end_wandb, make_trainer, train
 from experiments.study.training.execution import prepare, run_eagerly
+from experiments.study.training.time_spent import FURTHER, PICTURES, WANDB, StepTimes, TimeSpent
 from experiments.study.wandb_runs.outcome import log_outcome
 from lightning_modules.examples import save_examples
 from lightning_modules.finite_training import NotFiniteError
@@ -90,13 +91,19 @@ def run_study(
     task.check_data(run)
 
     time_left = _to_come(task, by_name, folder, run)
-    if not time_left.trainings and not rank_zero_only.rank:
-        print(f"finished: every training of {run.out} has been done before", flush=True)
+    said = run.computing if time_left.trainings else f"finished: every training of {run.out} has been done before"
+    if said and not rank_zero_only.rank:
+        print(said, flush=True)
+    spent = TimeSpent()
 
     def train_one(name: str, seed: int) -> None:
-        train_arm(task, by_name[name], seed, folder, run, time_left)
+        train_arm(task, by_name[name], seed, folder, run, time_left, spent)
 
-    return train_arms(folder, train_one, task.table, run.started, run.time_limit)
+    try:
+        return train_arms(folder, train_one, task.table, run.started, run.time_limit)
+    finally:
+        if spent.seconds and not rank_zero_only.rank:
+            print(spent.sentence(time.time() - run.started), flush=True)
 
 
 def _to_come(task: Task, arms: dict[str, Arm], folder: RunFolder, run: RunSettings) -> TimeLeft:
@@ -119,14 +126,16 @@ def _pace(task: Task, arm: Arm, run: RunSettings) -> Pace:
     return pace
 
 
-def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings, time_left: TimeLeft) -> None:
+def train_arm(
+    task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettings, time_left: TimeLeft, spent: TimeSpent
+) -> None:
     """Train one arm with one seed, evaluate it, and write its results into the folder."""
     part, columns = folder.part(arm.name, seed), {"arm": arm.name, **arm.columns, "seed": seed}
     arm = task.of_seed(arm, seed)
     data, module = task.data(arm, run), task.module(arm, run)
     data.seed = seed
     prepare(module, run.flags)
-    callbacks = [*task.callbacks(arm, run), GateTracker(part, columns), HalvesTracker()]
+    callbacks = [StepTimes(spent), *task.callbacks(arm, run), GateTracker(part, columns), HalvesTracker()]
     about = columns | task.settings(arm, run)
     pace = _pace(task, arm, run)
     keeper = Timekeeper(time_left, Training.of(arm.name, seed, pace))
@@ -135,14 +144,18 @@ def train_arm(task: Task, arm: Arm, seed: int, folder: RunFolder, run: RunSettin
     run_eagerly(module)
     if trainer.is_global_zero:
         module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
-        result = evaluated(task, module, data, arm, run)
+        with spent.on(FURTHER):
+            result = evaluated(task, module, data, arm, run)
         result |= early_end(module.steps, pace.max_steps) if run.flags.patience else {}
-        examples = task.examples(module, data)
-        save_examples(examples, folder.path / "examples", arm.name)
-        log_outcome(trainer, module, result["results"], examples, result.get("divergence"), task.headline)
+        with spent.on(PICTURES):
+            examples = task.examples(module, data)
+            save_examples(examples, folder.path / "examples", arm.name)
+        with spent.on(WANDB):
+            log_outcome(trainer, module, result["results"], examples, result.get("divergence"), task.headline)
         folder.finish(arm.name, seed, result)
         forget_progress(part / CHECKPOINTS)
-        end_wandb(trainer)
+        with spent.on(WANDB):
+            end_wandb(trainer)
     keeper.ended()
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+import yaml
 
 from experiments.study.endings import UsageError
 from experiments.study.flags import RunFlags, out_folder, resumes, smoke_wandb
 from experiments.study.resume.time_limit import TimeLimit
+from experiments.study.training.fastest import chosen
+
+if TYPE_CHECKING:
+    from lightning_modules.training_recipe import TrainingRecipe
+
+CONFIG = "config.yaml"
+"""The file of a run's flags, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class RunSettings:
     nodes: int  # machines
     workers: int  # loader processes for each training process
     precision: str  # as Lightning names it
+    computing: str  # why so, and in which memory layout, for the log; empty if the flags said it
     data_root: str
     wandb: str  # auto, online, offline or disabled
     started: float  # when the study began, in seconds since the epoch
@@ -52,33 +63,49 @@ class RunSettings:
         return f"{self.world} process{'es' * (self.world > 1)}" + f" of {count} batches" * (count > 1)
 
 
-def resolved(flags: RunFlags, study: str) -> RunSettings:
+def resolved(flags: RunFlags, study: str, recipe: TrainingRecipe | None = None) -> RunSettings:
     """Resolve a study's flags on this machine.
+
+    Args:
+        recipe: of the arms, or of the first of them; it says how to compute where the flags do not.
 
     Raises:
         UsageError: the flags ask for more GPUs than the machine has, or for a precision that the CPU does not support.
     """
     accelerator, count = devices(flags)
-    started = time.time()
+    started, out = time.time(), out_folder(flags, study)
     fresh = flags.smoke and "NAME" in flags.out
+    resume = resumes(flags.resume, out) and not fresh
+    precision, channels_last, reason = chosen(flags, recipe, begun(out) if resume else {}, accelerator == "gpu")
+    flags = dataclasses.replace(flags, precision=precision, channels_last=channels_last)
     return RunSettings(
         flags=flags,
         study=study,
-        out=out_folder(flags, study),
+        out=out,
         fresh=fresh,
-        resume=resumes(flags.resume, out_folder(flags, study)) and not fresh,
+        resume=resume,
         smoke=flags.smoke,
         seeds=range(flags.seed, flags.seed + flags.seeds),
         accelerator=accelerator,
         devices=count,
         nodes=flags.nodes,
         workers=loader_workers(flags),
-        precision=flags.precision,
+        precision=precision,
+        computing=reason,
         data_root=flags.data_root,
         wandb=smoke_wandb(flags) if flags.smoke else flags.wandb,
         started=started,
         time_limit=TimeLimit(flags.time_limit, started) if flags.time_limit else None,
     )
+
+
+def begun(out: Path) -> dict:
+    """The config.yaml of the run in a folder; empty where it cannot be read, which the run's own check reports."""
+    try:
+        found = yaml.safe_load((out / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def devices(flags) -> tuple[str, int]:

@@ -219,7 +219,10 @@ def run_arms(
         The results; None on all processes but the first.
     """
     named = [dataclasses.replace(arm, name=name) for name, arm in arms.items()]
-    return run_study(task(flags, table, opened), named, resolved(flags, study), question, arm_flags)
+    run = resolved(flags, study, named[0].recipe if named else None)
+    computing = {"precision": run.precision, "channels_last": run.flags.channels_last}
+    named = [dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, **computing)) for arm in named]
+    return run_study(task(run.flags, table, opened), named, run, question, arm_flags)
 
 
 def build(flags: ClassificationFlags, arm: Arm, opened: Opened) -> ClassificationModule:

@@ -133,9 +133,10 @@ def run_arms(
     Returns:
         The results; None on all processes but the first.
     """
-    run = resolved(flags, study)
+    run = resolved(flags, study, chosen_recipe(flags))
     if run.smoke:
-        run = resolved(smoked(flags, run), study)
+        flags = smoked(flags, run)
+        run = resolved(flags, study, chosen_recipe(flags))
     return run_study(SegmentationTask(run.flags, table), arms, run, question, arm_flags)
 
 
@@ -176,6 +177,7 @@ def opened(flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSetting
             class_uniform=recipe.class_uniform,
             augmentation=recipe.augmentation,
             squares=dict(recipe.squares),
+            train_scenes=recipe.scenes,
             evaluation_scenes=flags.scenes,
         )
     except MissingDataError as error:
@@ -192,9 +194,14 @@ def build(
     flags: SegmentationFlags, recipe: SegmentationRecipe, data: SegmentationData, norm: str
 ) -> SegmentationModule:
     """The network under one norm, ready to train."""
-    sync = flags.sync_norm
     return SegmentationModule(
-        recipe, norm, data.evaluated, norm_in=flags.norm_in, weights=flags.weights, sync_norm=sync
+        recipe,
+        norm,
+        data.evaluated,
+        norm_in=flags.norm_in,
+        weights=flags.weights,
+        sync_norm=flags.sync_norm,
+        class_weights=data.class_weights(recipe.class_weight_power),
     )
 
 
@@ -227,7 +234,7 @@ def chosen_recipe(flags: SegmentationFlags) -> SegmentationRecipe:
     if name == "auto":
         name = "laptop" if flags.source.startswith("streets-") else "robustnet"
     recipe = named_recipe(name, SEGMENTATION_RECIPES)
-    given = overridden_parts(recipe, flags)
+    given = overridden_parts(recipe, flags, but=("scenes",))
     if given.get("height") == 0:
         given["height"] = None
     if given.get("evaluation", "whole") not in ("whole", "sliding"):
@@ -246,8 +253,10 @@ def with_epochs(recipe: SegmentationRecipe, flags: SegmentationFlags, images: in
     meant = recipe.epoch_steps or whole_pass
     steps = min(meant, whole_pass)
     max_steps = steps * flags.epochs if flags.epochs else recipe.max_steps
-    evaluation_epochs = recipe.evaluation_epochs * (meant // steps)
-    return dataclasses.replace(recipe, epoch_steps=steps, evaluation_epochs=evaluation_epochs, max_steps=max_steps)
+    fitted = {"epoch_steps": steps, "evaluation_epochs": recipe.evaluation_epochs * (meant // steps)}
+    if recipe.warmup_share is not None:
+        fitted["warmup_steps"] = round(recipe.warmup_share * max_steps)
+    return dataclasses.replace(recipe, max_steps=max_steps, **fitted)
 
 
 def smoked(flags: SegmentationFlags, run: RunSettings) -> SegmentationFlags:

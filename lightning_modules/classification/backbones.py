@@ -9,7 +9,6 @@ import timm
 import torch
 import torchvision
 from timm.layers import DropPath
-from timm.models.resnet import ResNet as TimmResNet
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
@@ -19,6 +18,7 @@ import normshift
 from datamodules.registered import note
 from lightning_modules.classification.cifar_networks import CIFAR_NETWORKS, cifar_network
 from lightning_modules.classification.preactivation_resnets import PREACTIVATION_RESNETS, preactivation_resnet
+from lightning_modules.width import scaled_resnet
 
 RESNET_RS_BLOCKS = {
     26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
@@ -246,7 +246,7 @@ def _from_ours(name: str, classes: int, pretrained: bool, regularisers: dict, wi
 def _from_timm(name: str, classes: int, pretrained: bool, regularisers: dict, width: float, options: dict) -> nn.Module:
     words = {"drop_rate": regularisers["dropout"], "drop_path_rate": regularisers["stochastic_depth"]}
     asked = {key: rate for key, rate in words.items() if rate}
-    scaled = _scaled_resnet(name, width) if width != 1 else {}
+    scaled = scaled_resnet(name, width) if width != 1 else {}
     options = scaled | asked | options
     try:
         network = timm.create_model(name, pretrained=pretrained, num_classes=classes, **options)
@@ -259,19 +259,6 @@ def _from_timm(name: str, classes: int, pretrained: bool, regularisers: dict, wi
     if "drop_path_rate" in asked and not any(type(m).__name__.startswith("DropPath") for m in network.modules()):
         raise ValueError(f"{name} has no stochastic depth (stochastic_depth={asked['drop_path_rate']}).")
     return network
-
-
-def _scaled_resnet(name: str, width: float) -> dict[str, Any]:
-    """The options that scale the width of a ResNet of timm: channels of its stages and of a deep stem."""
-    with torch.device("meta"):
-        plain = timm.create_model(name)
-    if not isinstance(plain, TimmResNet):
-        raise ValueError(f"{name} cannot be built at width {width}: timm's ResNets, MobileNets and CIFAR networks can.")
-    channels = [stage["num_chs"] // plain.layer1[0].expansion for stage in plain.feature_info[1:]]
-    scaled = {"channels": tuple(max(1, round(width * c)) for c in channels)}
-    if isinstance(plain.conv1, nn.Sequential):
-        scaled["stem_width"] = max(1, round(width * plain.conv1[-1].in_channels))
-    return scaled
 
 
 def _from_torchvision(

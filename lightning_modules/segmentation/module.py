@@ -29,7 +29,8 @@ CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "last_linear.*")
 class SegmentationModule(StudyModule):
     """RobustNet's DeepLabV3+ or any architecture of segmentation-models-pytorch, with a timm encoder and any norm.
 
-    Trains with cross entropy on the output and, weighted, on an auxiliary head after the encoder's second-last stage.
+    Trains with cross entropy on the output and, unless its weight is 0, on an auxiliary head after the encoder's
+    second-last stage.
     Logs `train/loss` and, for every evaluated domain, `DOMAIN/miou` and `DOMAIN/iou/CLASS` in [0, 1].
     `load_from_checkpoint(file)` rebuilds the network, with the names and colours of its classes, without further
     arguments; it does not read the file of `weights` again.
@@ -43,6 +44,7 @@ class SegmentationModule(StudyModule):
             or a file with a whole network that RobustNet released.
         sync_norm: pool batch statistics over all processes.
         label_space: the classes of the network's output channels; by default those of the domains.
+        class_weights: how much a pixel of each class weighs in the loss; by default all the same.
 
     Raises:
         ValueError: an unknown architecture, encoder or norm, or weights that do not fit.
@@ -61,6 +63,7 @@ class SegmentationModule(StudyModule):
         weights: str = "none",
         sync_norm: bool = False,
         label_space: LabelSpace | dict | None = None,
+        class_weights: Sequence[float] | None = None,
     ):
         super().__init__()
         self.recipe = recipe if isinstance(recipe, SegmentationRecipe) else SegmentationRecipe(**recipe)
@@ -70,6 +73,7 @@ class SegmentationModule(StudyModule):
             {"module": type(self).__name__, "recipe": asdict(self.recipe), "norm": norm, "norm_in": norm_in}
             | {"sync_norm": sync_norm, "weights_from": weights, "label_space": self.label_space.plain()}
             | {"domains": [domain.plain() for domain in domains]}
+            | {"class_weights": None if class_weights is None else [float(weight) for weight in class_weights]}
         )
         self.source = domains[0].name
         self.architecture = architecture(self.recipe.arch)
@@ -78,7 +82,9 @@ class SegmentationModule(StudyModule):
         if weights not in ("none", "imagenet"):
             self._load(weights)
         if sync_norm:
-            self.net, self.auxiliary = synchronize(self.net), synchronize(self.auxiliary)
+            self.net, self.auxiliary = synchronize(self.net), self.auxiliary and synchronize(self.auxiliary)
+        weights_of = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights_of, persistent=False)
         self.evaluate_on(domains)
 
     def evaluate_on(self, domains: Sequence[Domain]) -> None:
@@ -105,7 +111,8 @@ class SegmentationModule(StudyModule):
         self.confusion.to(self.device)
 
     def compiled_parts(self) -> list[nn.Module]:
-        return [self.net.encoder, self.net.decoder, self.net.segmentation_head, self.auxiliary]
+        parts = [self.net.encoder, self.net.decoder, self.net.segmentation_head]
+        return parts if self.auxiliary is None else [*parts, self.auxiliary]
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (N, classes, H, W) for normalised images (N, 3, H, W), whole or in sliding windows."""
@@ -118,9 +125,11 @@ class SegmentationModule(StudyModule):
     def model_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """The training loss of a batch; 0 if every pixel is ignored."""
         features = self.net.encoder(images)
-        scores = self.net.segmentation_head(self.net.decoder(features))
+        loss = pixel_loss(self.net.segmentation_head(self.net.decoder(features)), labels, self.class_weights)
+        if self.auxiliary is None:
+            return loss
         auxiliary, shrunk = self.architecture.compared(self.auxiliary(features[-2]), labels)
-        return pixel_loss(scores, labels) + self.recipe.auxiliary_weight * pixel_loss(auxiliary, shrunk)
+        return loss + self.recipe.auxiliary_weight * pixel_loss(auxiliary, shrunk, self.class_weights)
 
     def training_step(self, batch, batch_index: int) -> Tensor:
         loss = self.model_step(*batch)
@@ -202,7 +211,8 @@ class SegmentationModule(StudyModule):
             convert(self.net.encoder, norm)
         if norm_in != "encoder":
             convert(self.net.decoder, norm)
-            convert(self.auxiliary, norm)
+            if self.auxiliary is not None:
+                convert(self.auxiliary, norm)
 
     def _load(self, file: str) -> None:
         checkpoint = read_checkpoint(file)
@@ -226,12 +236,13 @@ def scores_of_whole(net: nn.Module, images: Tensor, multiple_of: int) -> Tensor:
     return net(padded)[..., :height, :width]
 
 
-def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the pixels that are not ignored; 0 if there are none."""
+def pixel_loss(scores: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean cross entropy over the pixels that are not ignored, each times its class's weight; 0 if there are none."""
     counted = (labels != IGNORE).sum().clamp(min=1)
     if torch.are_deterministic_algorithms_enabled():  # on a GPU, torch's loss of maps has no deterministic form
         scores, labels = scores.movedim(1, -1).flatten(0, -2), labels.flatten()
-    return F.cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum") / counted
+    summed = F.cross_entropy(scores.float(), labels, class_weights, ignore_index=IGNORE, reduction="sum")
+    return summed / counted
 
 
 def class_ious(confusion: Tensor, evaluated: tuple[int, ...], absent: bool = False) -> dict[int, float]:

@@ -11,9 +11,13 @@ from torch.nn import functional as F
 
 from lightning_modules.segmentation import robustnet
 from lightning_modules.segmentation.recipes import SegmentationRecipe
+from lightning_modules.width import scaled_resnet
 
 SMP = "unet, unetplusplus, manet, linknet, fpn, pspnet, deeplabv3, deeplabv3plus, pan, upernet, segformer"
 """The architectures of segmentation-models-pytorch."""
+
+ONE_WIDTH = ("fpn", "upernet", "deeplabv3", "deeplabv3plus", "pan")
+"""Those of them whose decoders have one number of channels."""
 
 Pair = tuple[Tensor, Tensor]
 
@@ -46,8 +50,8 @@ def architecture(name: str) -> Architecture:
     return ROBUSTNET if name == "robustnet" else LIBRARY
 
 
-def built(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> tuple[nn.Module, nn.Module]:
-    """The network and its auxiliary head.
+def built(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> tuple[nn.Module, nn.Module | None]:
+    """The network and its auxiliary head, None if its loss weighs nothing.
 
     Raises:
         ValueError: an unknown architecture or backbone, an impossible combination, or weights that are not available.
@@ -66,14 +70,30 @@ def built(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> tuple[n
         if not pretrained:
             raise
         raise ValueError(f"timm could not get ImageNet weights of {backbone}: {str(error).splitlines()[0]}") from error
-    return net, kind.auxiliary(net.encoder.out_channels[-2], classes)
+    return net, kind.auxiliary(net.encoder.out_channels[-2], classes) if recipe.auxiliary_weight else None
 
 
 def _library_network(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.Module:
     backbone = recipe.backbone.removeprefix("tu-")
     strided = {"encoder_output_stride": recipe.output_stride} if recipe.arch.startswith("deeplab") else {}
     weights = "imagenet" if pretrained else None
-    return smp.create_model(recipe.arch, f"tu-{backbone}", encoder_weights=weights, classes=classes, **strided)
+    options = strided | _channels(recipe, backbone)
+    return smp.create_model(recipe.arch, f"tu-{backbone}", encoder_weights=weights, classes=classes, **options)
+
+
+def _channels(recipe: SegmentationRecipe, backbone: str) -> dict:
+    """What a width and a decoder's channels are called in timm and in segmentation-models-pytorch."""
+    options = {}
+    if recipe.decoder_channels:
+        name = "decoder_pyramid_channels" if recipe.arch == "fpn" else "decoder_channels"
+        if recipe.arch not in ONE_WIDTH:
+            raise ValueError(
+                f"{recipe.arch} has no decoder of one width: decoder_channels goes with {', '.join(ONE_WIDTH)}."
+            )
+        options[name] = recipe.decoder_channels
+    if recipe.width != 1:
+        options |= scaled_resnet(backbone, recipe.width)
+    return options
 
 
 def _small_auxiliary_head(channels: int, classes: int) -> nn.Module:

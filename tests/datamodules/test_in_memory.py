@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from datamodules.in_memory import InMemory
+from datamodules.in_memory import InMemory, MapsInMemory
 
 
 class Counted:
@@ -72,6 +72,31 @@ def test_a_pickled_copy_fills_its_own():
     copy = pickle.loads(pickle.dumps(kept))
     np.testing.assert_array_equal(copy[2][0], kept[2][0])
     assert len(pickle.dumps(kept)) < 2000  # the pixels do not travel
+
+
+class Maps:
+    def __init__(self):
+        self.made = []
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        self.made.append(index)
+        pixels = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6)
+        return np.stack([pixels + index, pixels, pixels], -1), pixels + 100 + index
+
+
+def test_maps_come_back_with_their_images():
+    kept, plain = MapsInMemory(Maps(), (4, 6)), Maps()
+    for _ in range(2):
+        for index in (1, 2):
+            image, label = kept[index]
+            np.testing.assert_array_equal(image, plain[index][0])
+            np.testing.assert_array_equal(label, plain[index][1])
+            np.testing.assert_array_equal(kept.label(index), label)
+            image[:], label[:] = 0, 0  # the caller's own
+    assert kept.samples.made == [1, 2] and len(kept) == 3
 
 
 def test_beyond_the_end_and_of_another_size():

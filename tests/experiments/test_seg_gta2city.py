@@ -160,10 +160,10 @@ def test_a_configuration_is_read_back(finished, tmp_path):
         ("--source streets-game --target streets-fog --weights nowhere.pth", r"nowhere\.pth: no such file"),
         (
             "--source streets-game --target streets-fog --batch-size 4000",
-            r"2000 images to train on, fewer than the 4000",
+            r"500 images to train on, fewer than the 4000",
         ),
         ("--crop 100 100", r"--crop 100 100: the sides must be multiples of 32"),
-        ("--precision half", r"--precision half: choose from 32-true"),
+        ("--precision half", r"--precision half: choose from auto, 32-true"),
         ("--gpus -1", r"--gpus -1: it must be 0 or more"),
         ("--class-uniform 7", r"--class-uniform 7: it must be 1 or less"),
         ("--source streets-game --target streets-fog --norm bn --batch-size 1", r"one image, which batch norm cannot"),

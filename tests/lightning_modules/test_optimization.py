@@ -124,7 +124,10 @@ def test_classification_recipes_follow_their_formula_at_every_step(name):
     [
         ("robustnet", {0: 0.01, 20_000: 0.01 * 0.5**0.9, 39_999: 0.01 * (1 / 40_000) ** 0.9}),
         ("robustnet-r101", {0: 0.01, 30_000: 0.01 * 0.25**0.9}),
-        ("laptop", {0: 0.1 / 21, 19: 0.1 * 20 / 21, 20: 0.1 * 0.875**0.9, 80: 0.1 * 0.5**0.9, 159: 0.1 / 160**0.9}),
+        (
+            "deeplab-160",
+            {0: 0.1 / 21, 19: 0.1 * 20 / 21, 20: 0.1 * 0.875**0.9, 80: 0.1 * 0.5**0.9, 159: 0.1 / 160**0.9},
+        ),
         ("smoke", {0: 0.005, 1: 0.01 * 0.75**0.9, 3: 0.01 * 0.25**0.9}),
     ],
 )
@@ -134,6 +137,13 @@ def test_segmentation_recipes_decay_as_published(name, rates):
     at, warmup = np.arange(of.max_steps), of.warmup_steps
     expected = np.where(at < warmup, (at + 1) / (warmup + 1), (1 - at / of.max_steps) ** of.poly_power)
     np.testing.assert_allclose(factors(of), expected, rtol=1e-12)
+
+
+def test_the_laptop_warms_up_for_its_share_and_ends_in_a_cosine():
+    of = SEGMENTATION_RECIPES["laptop"]
+    assert of.warmup_steps == of.warmup_share * of.max_steps == 120
+    rates = {0: 0.5 / 121, 119: 0.5 * 120 / 121, 120: 0.5, 460: 0.25, 799: 0.25 * (1 - math.cos(math.pi / 680))}
+    assert {at: of.base_lr * rate_factor(of, at) for at in rates} == pytest.approx(rates, rel=1e-9)
 
 
 def test_the_rate_scales_with_the_batch_where_the_recipe_says_so():
@@ -255,13 +265,24 @@ def test_groups_of_the_other_recipes(name, kind, expected):
     assert groups(module_of(name, "bin", kind)) == [(*row[:2], pytest.approx(row[2]), row[3]) for row in expected]
 
 
-@pytest.mark.parametrize("name", ["laptop", "smoke"])
+@pytest.mark.parametrize("name", ["deeplab-160", "smoke"])
 def test_groups_of_segmentation_recipes(name):
     """Network and auxiliary head together; RobustNet's are in test_robustnet.py."""
     of = SEGMENTATION_RECIPES[name]
     found = groups(SegmentationModule(of, "bin", [Domain("streets", [], STREET, tuple(range(19)), {})]))
-    rate = {"laptop": 0.1, "smoke": 0.01}[name]
+    rate = {"deeplab-160": 0.1, "smoke": 0.01}[name]
     assert found == [("weights", (99, 12_482_742), rate, 5e-4), ("fast_gates", (30, 6960), pytest.approx(10 * rate), 0)]
+
+
+def test_only_weights_decay_in_the_laptops_recipe():
+    network = SegmentationModule(
+        SEGMENTATION_RECIPES["laptop"], "bin", [Domain("streets", [], STREET, tuple(range(19)), {})]
+    )
+    maps = sum(p.numel() for p in network.parameters() if p.dim() == 4)
+    weights, others, gates = groups(network)
+    assert weights == ("weights", (34, maps), 0.5, 5e-4)
+    assert others[0] == "norms_and_biases" and others[2:] == (0.5, 0)
+    assert gates[0] == "fast_gates" and gates[2:] == (pytest.approx(5.0), 0)
 
 
 # Going on from a checkpoint

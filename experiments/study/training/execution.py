@@ -24,7 +24,7 @@ NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementat
 
 def prepare(module: StudyModule, flags: RunFlags) -> None:
     """Lay out and compile a module's network as the flags say, in place: the keys of its state stay the same."""
-    if flags.channels_last:
+    if flags.channels_last == "yes":
         lay_channels_last(module)
     if flags.compile:
         compile_whole(module.compiled_parts())

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from datamodules.image_files import DataError, MissingDataError
-from datamodules.segmentation.class_uniform import images_by_class
+from datamodules.segmentation.class_uniform import class_weights, images_by_class
 from datamodules.segmentation.data import Resized, SegmentationData, TrainSamples
 from datamodules.segmentation.domains import DOMAINS, Domain, open_domain
 from datamodules.segmentation.labels import STREET
@@ -183,6 +183,27 @@ def test_images_by_class_counts_what_is_there():
     labels[0][0, 0] = 18
     found = images_by_class(Domain("listed", Listed(labels), STREET, tuple(range(19)), {}))
     assert {c: list(images) for c, images in found.items()} == {0: [0], 5: [1, 2], 18: [0]}
+
+
+def test_class_weights_by_hand():
+    """12, 3 and 1 of 16 known pixels: shares 3/4, 3/16 and 1/16."""
+    label = np.array([[0] * 12, [5] * 3 + [18] + [255] * 8], np.uint8)
+    domain = Domain("listed", Listed([label]), STREET, tuple(range(19)), {})
+    shares = np.array([12, 3, 1]) / 16
+    found = class_weights(domain, 0.5)
+    np.testing.assert_allclose(found[[0, 5, 18]], shares**-0.5 / (shares**0.5).sum())
+    assert found[[0, 5, 18]] @ shares == pytest.approx(1) and set(np.delete(found, [0, 5, 18])) == {1.0}
+
+
+def test_scenes_are_drawn_once(monkeypatch):
+    drawn, draw = [], Streets.__getitem__
+    monkeypatch.setattr(Streets, "__getitem__", lambda self, index: drawn.append(index) or draw(self, index))
+    data = streets()
+    for _ in range(2):
+        batches = [images for images, _ in data.evaluation_loader(data.evaluated[1])]
+    assert sorted(drawn) == [0, 1, 2] and len(torch.cat(batches)) == 3
+    large = open_domain("streets-night", "train", "data", 1024)
+    assert isinstance(large.samples, Streets)  # 17 GB are not kept
 
 
 def test_images_by_class_is_kept_for_sets_on_disk_and_forgotten_when_they_change(tmp_path, monkeypatch):

@@ -132,6 +132,26 @@ def test_the_loss_is_cross_entropy_on_output_and_auxiliary_head():
     assert net.model_step(images, labels).item() == pytest.approx((losses[0] + 0.4 * losses[1]).item(), rel=1e-5)
 
 
+def test_without_weight_there_is_no_auxiliary_head_and_classes_weigh_as_told():
+    weights = np.linspace(0.5, 2, 19)
+    net = module("sn", recipe=dataclasses.replace(SMOKE, auxiliary_weight=0.0), class_weights=weights.tolist()).eval()
+    assert net.auxiliary is None and len(net.compiled_parts()) == 3
+    images, labels = torch.randn(2, 3, 64, 96), torch.randint(0, 19, (2, 64, 96))
+    labels[0, :20] = 255
+    single = torch.nn.functional.cross_entropy(net.net(images).double(), labels, ignore_index=255, reduction="none")
+    by_hand = (single * torch.tensor([*weights, *[0] * 237])[labels]).sum() / (labels != 255).sum()
+    assert net.model_step(images, labels).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert "class_weights" not in net.state_dict() and net.hparams["class_weights"] == weights.tolist()
+
+
+def test_width_and_decoder_channels():
+    recipe = dataclasses.replace(SMOKE, arch="upernet", output_stride=32, width=0.5, decoder_channels=48)
+    net = module(recipe=recipe).net
+    assert list(net.encoder.out_channels)[-4:] == [32, 64, 128, 256]
+    assert net.segmentation_head[0].in_channels == 48
+    assert module(recipe=dataclasses.replace(recipe, arch="fpn")).net.decoder.p5.out_channels == 48
+
+
 def test_a_batch_without_a_known_pixel_costs_nothing():
     loss = module().model_step(torch.randn(2, 3, 64, 96), torch.full((2, 64, 96), 255))
     loss.backward()
@@ -223,6 +243,8 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
         ({}, {"norm_in": "neck"}, "norm_in is encoder, decoder or both"),
         ({}, {"norm": "ibn-a", "norm_in": "decoder"}, "it cannot go into the decoder alone"),
         ({"backbone": "efficientnet_b0"}, {"norm": "ibn-a"}, "ibn-a does not know .*where="),
+        ({"backbone": "efficientnet_b0", "width": 0.5}, {}, "efficientnet_b0 cannot be built at width 0.5"),
+        ({"arch": "unet", "decoder_channels": 32}, {}, "unet has no decoder of one width: .* upernet"),
     ],
 )
 def test_what_cannot_be_built_says_so(changes, options, sentence):

@@ -178,7 +178,7 @@ def test_compile_may_change_when_a_run_is_resumed_and_the_others_not(compiled_fa
     study(toy_study, f"{QUICK} --norm bn", tmp_path)
     study(toy_study, f"{QUICK} --norm bn sn --compile --resume", tmp_path)
     assert compiled_fast
-    with pytest.raises(UsageError, match="channels_last was False"):
+    with pytest.raises(UsageError, match="channels_last was 'no'"):
         study(toy_study, f"{QUICK} --norm bn --channels-last --resume", tmp_path)
 
 
