@@ -53,7 +53,7 @@ SEGMENTATION_RECIPES = {
         crop=(96, 192), scenes=500, batch_size=8, max_steps=800, epoch_steps=100, lr=0.5, momentum=0.9, nesterov=True,
         weight_decay=5e-4, decay_norms=False, schedule="cosine", warmup="to-highest", warmup_steps=120,
         warmup_share=0.15,
-        auxiliary_weight=0.0, class_weight_power=0.4, class_uniform=0.5, evaluation="whole", evaluation_epochs=2,
+        auxiliary_weight=0.0, class_weight_power=0.4, class_uniform=0.5, evaluation="whole", evaluation_epochs=4,
         precision="auto", channels_last="auto",
     ),
     # The laptop's before, with a larger network and a smaller rate. The tables in docs/results.md are of it.
