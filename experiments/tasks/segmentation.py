@@ -235,6 +235,8 @@ def chosen_recipe(flags: SegmentationFlags) -> SegmentationRecipe:
         name = "laptop" if flags.source.startswith("streets-") else "robustnet"
     recipe = named_recipe(name, SEGMENTATION_RECIPES)
     given = overridden_parts(recipe, flags, but=("scenes",))
+    if {"arch", "backbone"} & given.keys():  # the recipe's channels are those of its own network
+        given |= {"width": 1.0, "decoder_channels": None}
     if given.get("height") == 0:
         given["height"] = None
     if given.get("evaluation", "whole") not in ("whole", "sliding"):

@@ -30,7 +30,7 @@ class SegmentationFlags(RunFlags):
     of it."""
     arch: str | None = None
     """Architecture: robustnet, which is RobustNet's DeepLabV3+, or a segmentation-models-pytorch name such as
-    deeplabv3plus."""
+    deeplabv3plus. With --arch or --backbone, networks have all their channels."""
     backbone: str | None = None
     """Encoder: a timm name, also with a tag, such as resnet50.tv_in1k."""
     weights: str = "none"

@@ -113,6 +113,10 @@ def _at_the_image(scores: Tensor, labels: Tensor) -> Pair:
 
 
 def _robustnet(recipe: SegmentationRecipe, classes: int, pretrained: bool) -> nn.Module:
+    if recipe.width != 1 or recipe.decoder_channels:
+        raise ValueError(
+            "robustnet has its published channels: width and decoder_channels go with other architectures."
+        )
     return robustnet.RobustNet(recipe.backbone.removeprefix("tu-"), recipe.output_stride, classes, pretrained)
 
 

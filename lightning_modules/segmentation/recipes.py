@@ -12,7 +12,7 @@ class SegmentationRecipe(TrainingRecipe):
 
     arch: str  # "robustnet" (lightning_modules.segmentation.robustnet), or a name of segmentation-models-pytorch
     backbone: str  # timm's name, with a tag for its weights if necessary
-    output_stride: int
+    output_stride: int  # of the architectures that have one to choose
     width: float = 1.0  # factor on the encoder's channels, for timm's ResNets
     decoder_channels: int | None = None  # None: the architecture's own number
     height: int | None  # height to which images are resized first; None: images are not resized
@@ -49,12 +49,11 @@ SEGMENTATION_RECIPES = {
     # decoder (a pyramid pooled over the whole image, a head at stride 4), 3.4 million weights, and what was found to
     # learn most in two minutes (docs/recipes.md). The augmentation is ours.
     "laptop": SegmentationRecipe(
-        arch="upernet", backbone="resnet18", output_stride=32, width=0.5, decoder_channels=64, height=128,
+        arch="upernet", backbone="resnet18", output_stride=16, width=0.5, decoder_channels=64, height=128,
         crop=(96, 192), scenes=500, batch_size=8, max_steps=800, epoch_steps=100, lr=0.5, momentum=0.9, nesterov=True,
         weight_decay=5e-4, decay_norms=False, schedule="cosine", warmup="to-highest", warmup_steps=120,
-        warmup_share=0.15,
-        auxiliary_weight=0.0, class_weight_power=0.4, class_uniform=0.5, evaluation="whole", evaluation_epochs=4,
-        precision="auto", channels_last="auto",
+        warmup_share=0.15, auxiliary_weight=0.0, class_weight_power=0.4, class_uniform=0.5, evaluation="whole",
+        evaluation_epochs=4, precision="auto", channels_last="auto",
     ),
     # The laptop's before, with a larger network and a smaller rate. The tables in docs/results.md are of it.
     "deeplab-160": SegmentationRecipe(

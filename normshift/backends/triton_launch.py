@@ -31,7 +31,8 @@ def launch(kernel, programs: int, tensors: tuple[Tensor, ...], numbers: tuple, c
     for tensor in tensors:
         types.append(tensor.dtype)
         addresses |= tensor.data_ptr()
-    key = (id(kernel), device, programs, addresses % 16, *types, *numbers, *constants.values())
+    whole = [number for number in numbers if isinstance(number, int)]  # of 32 or 64 bits, by their value
+    key = (id(kernel), device, programs, addresses % 16, *types, *whole, *constants.values())
     known = _known.get(key)
     if known:
         run, values = known

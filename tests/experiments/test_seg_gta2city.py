@@ -20,6 +20,7 @@ from experiments.seg_gta2city import Flags, run
 from experiments.study.flags import parse
 from experiments.tasks.segmentation import chosen_recipe
 from lightning_modules.segmentation.module import SegmentationModule
+from lightning_modules.segmentation.networks import built
 from tests.datamodules.segmentation.published_layouts import make_cityscapes, make_gta5
 from tests.experiments.refusals import refused
 
@@ -68,6 +69,18 @@ def test_the_default_recipe_is_robustnets_protocol(finished):
     assert all(words in hparams for words in ("arch: robustnet", "augmentation: robustnet", "mapillary"))
     recipe = chosen_recipe(flags("--recipe robustnet-r101"))
     assert (recipe.arch, recipe.output_stride, recipe.augmentation) == ("robustnet", 8, "robustnet")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--arch unet", "--arch deeplabv3plus", "--arch robustnet --backbone resnet50", "--backbone efficientnet_b0"],
+)
+def test_other_networks_in_the_laptops_recipe_have_all_their_channels(line):
+    recipe = chosen_recipe(flags(f"--source streets-game {line}"))
+    assert (recipe.width, recipe.decoder_channels, recipe.scenes) == (1.0, None, 500)
+    built(recipe, 19, pretrained=False)
+    own = chosen_recipe(flags("--source streets-game"))
+    assert (own.width, own.decoder_channels) == (0.5, 64)
 
 
 def test_a_run_leaves_what_it_promises(finished):

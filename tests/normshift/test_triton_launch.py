@@ -66,6 +66,14 @@ def test_another_launch_is_looked_at_anew(kernel, other):
     assert len(kernel.looked) == 2 and not kernel.ran
 
 
+def test_floats_are_only_passed_on(kernel):
+    """A cumulative average has another momentum in every step."""
+    launch(kernel, size=0.5)
+    launch(kernel, size=0.25)
+    ((_, _, size, *_),) = kernel.ran
+    assert len(kernel.looked) == 1 and size == 0.25
+
+
 def test_another_kernel_is_looked_at_anew(kernel):
     launch(kernel)
     launch(other := Kernel())

@@ -244,6 +244,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
         ({}, {"norm": "ibn-a", "norm_in": "decoder"}, "it cannot go into the decoder alone"),
         ({"backbone": "efficientnet_b0"}, {"norm": "ibn-a"}, "ibn-a does not know .*where="),
         ({"backbone": "efficientnet_b0", "width": 0.5}, {}, "efficientnet_b0 cannot be built at width 0.5"),
+        ({"arch": "robustnet", "backbone": "resnet50", "width": 0.5}, {}, "robustnet has its published channels"),
         ({"arch": "unet", "decoder_channels": 32}, {}, "unet has no decoder of one width: .* upernet"),
     ],
 )
