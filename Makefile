@@ -11,7 +11,7 @@ SHAPES = --seeds 3 --out runs/shapes-
 .PHONY: demo test test-slow test-slurm lint docs table shapes gates notebooks setup
 
 demo: setup  ## the segmentation study on the embedded streets: a table, and runs/demo-*/report.html
-	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 500 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 600 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 	@echo "Next, for a study of your own:  source $(VENV)/bin/activate  and then  python experiments/seg_gta2city.py --help"
 
 test: setup  ## the tests, in a few minutes

@@ -19,7 +19,7 @@ from datamodules.segmentation.class_uniform import (
 )
 from datamodules.segmentation.domains import Domain, open_all, split_of
 from datamodules.segmentation.robustnet import CentralSquares, RobustNetTransform
-from datamodules.segmentation.transforms import NEAREST, EvalTransform, TrainTransform
+from datamodules.segmentation.transforms import NEAREST, SCALES, EvalTransform, TrainTransform
 
 
 class SegmentationEvaluation(EvaluationData):
@@ -78,6 +78,7 @@ class SegmentationData(SegmentationEvaluation):
         workers: loader processes.
         augment_colour: colour jitter and blur in training.
         class_uniform: share of the training images that are drawn class by class, with the crop aimed at the class.
+        scales: least and greatest factor of the random scale before the crop, of the augmentation "ours".
         augmentation: "ours" (see `TrainTransform` and `TrainSamples`) or "robustnet" (see `RobustNetTransform` and
             `ClassUniformOrder`): how training images are drawn, cut and coloured.
         squares: sets that are evaluated on the central square that is left at a height, by name, where `height` is
@@ -103,6 +104,7 @@ class SegmentationData(SegmentationEvaluation):
         workers: int = 0,
         augment_colour: bool = True,
         class_uniform: float = 0.5,
+        scales: tuple[float, float] = SCALES,
         augmentation: str = "ours",
         squares: Mapping[str, int] | None = None,
         train_scenes: int | None = None,
@@ -126,7 +128,7 @@ class SegmentationData(SegmentationEvaluation):
                 )
         super().__init__(domains, height=height, batch_size=batch_size, workers=workers, squares=squares)
         self.source, self.crop, self.augmentation = learned, crop, augmentation
-        self.augment_colour, self.class_uniform = augment_colour, class_uniform
+        self.augment_colour, self.class_uniform, self.scales = augment_colour, class_uniform, tuple(scales)
         self._by_class: dict[int, np.ndarray] | None = None  # images of a class, or centres, as the augmentation needs
 
     def read_labels(self) -> None:
@@ -152,7 +154,7 @@ class SegmentationData(SegmentationEvaluation):
             self._by_class = images_by_class(self.source, self.workers)
         samples = TrainSamples(
             Resized(self.source.samples, self.height),
-            TrainTransform(self.crop, self.augment_colour),
+            TrainTransform(self.crop, self.augment_colour, self.scales),
             self._by_class or {},
             self.class_uniform,
         )

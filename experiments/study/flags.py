@@ -74,7 +74,8 @@ class RunFlags:
     seeds: int = 1
     """Number of seeds: SEED, SEED + 1, ... The closing table gives mean and standard deviation."""
     workers: int | None = None
-    """Data loader processes for each GPU; by default half the cores, at most 8."""
+    """Data loader processes for each GPU; by default half the cores, at most 8. Without a GPU, an eighth of the cores:
+    0 on most laptops."""
     out: str = "runs/NAME"
     """Folder of the run; NAME stands for the study's name."""
     plugin: list[str] = field(default_factory=list)

@@ -29,7 +29,7 @@ class ResNetRSFlags(ClassificationFlags):
     norm: list[str] = field(default_factory=lambda: ["bn"])
     """The norm of all networks: NORMS."""
 
-    laptop: ClassVar[Laptop | None] = None
+    laptop: ClassVar = None  # a Laptop; written out, simple-parsing could not resolve it from a function
     """The study's size on the embedded shapes; its script sets it."""
 
     @classmethod

@@ -175,6 +175,7 @@ def opened(flags: SegmentationFlags, recipe: SegmentationRecipe, run: RunSetting
             workers=run.workers,
             augment_colour=flags.augment_colour,
             class_uniform=recipe.class_uniform,
+            scales=recipe.scales,
             augmentation=recipe.augmentation,
             squares=dict(recipe.squares),
             train_scenes=recipe.scenes,

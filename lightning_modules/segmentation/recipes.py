@@ -27,6 +27,7 @@ class SegmentationRecipe(TrainingRecipe):
     class_uniform: float  # share of the training crops that are centred on a class, see `datamodules.segmentation`
     evaluation: str  # "whole" images at once, or "sliding" windows of the crop's size
     evaluation_epochs: int = 1  # epochs between two evaluations
+    scales: tuple[float, float] = (0.5, 2.0)  # of the random scale before the crop, of the augmentation "ours"
     augmentation: str = "ours"  # or "robustnet": see `transforms` and `robustnet` in `datamodules.segmentation`
     squares: tuple[tuple[str, int], ...] = ()  # (set, height): its images are evaluated on central squares
     absent_classes: bool = False  # the mean includes classes that are predicted but do not occur, with an IoU of 0
@@ -35,7 +36,7 @@ class SegmentationRecipe(TrainingRecipe):
 _ROBUSTNET = SegmentationRecipe(
     arch="robustnet", backbone="resnet50.tv_in1k", output_stride=16, height=None, crop=(768, 768), batch_size=16,
     max_steps=40_000, epoch_steps=None, lr=0.01, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9,
-    warmup_steps=0, auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole", evaluation_epochs=4,
+    warmup_steps=0, auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole", evaluation_epochs=5,
     augmentation="robustnet", squares=(("mapillary", 1536),), absent_classes=True,
 )  # fmt: skip
 
@@ -50,10 +51,10 @@ SEGMENTATION_RECIPES = {
     # learn most in two minutes (docs/recipes.md). The augmentation is ours.
     "laptop": SegmentationRecipe(
         arch="upernet", backbone="resnet18", output_stride=16, width=0.5, decoder_channels=64, height=128,
-        crop=(96, 192), scenes=500, batch_size=8, max_steps=800, epoch_steps=100, lr=0.5, momentum=0.9, nesterov=True,
+        crop=(96, 192), scenes=400, batch_size=8, max_steps=800, epoch_steps=50, lr=0.5, momentum=0.9, nesterov=True,
         weight_decay=5e-4, decay_norms=False, schedule="cosine", warmup="to-highest", warmup_steps=120,
-        warmup_share=0.15, auxiliary_weight=0.0, class_weight_power=0.4, class_uniform=0.5, evaluation="whole",
-        evaluation_epochs=4, precision="auto", channels_last="auto",
+        warmup_share=0.15, auxiliary_weight=0.0, class_weight_power=0.4, class_uniform=0.0, scales=(1.0, 1.0),
+        evaluation="whole", evaluation_epochs=5, precision="auto", channels_last="auto",
     ),
     # The laptop's before, with a larger network and a smaller rate. The tables in docs/results.md are of it.
     "deeplab-160": SegmentationRecipe(

@@ -77,7 +77,7 @@ def test_the_default_recipe_is_robustnets_protocol(finished):
 )
 def test_other_networks_in_the_laptops_recipe_have_all_their_channels(line):
     recipe = chosen_recipe(flags(f"--source streets-game {line}"))
-    assert (recipe.width, recipe.decoder_channels, recipe.scenes) == (1.0, None, 500)
+    assert (recipe.width, recipe.decoder_channels, recipe.scenes) == (1.0, None, 400)
     built(recipe, 19, pretrained=False)
     own = chosen_recipe(flags("--source streets-game"))
     assert (own.width, own.decoder_channels) == (0.5, 64)
@@ -173,7 +173,7 @@ def test_a_configuration_is_read_back(finished, tmp_path):
         ("--source streets-game --target streets-fog --weights nowhere.pth", r"nowhere\.pth: no such file"),
         (
             "--source streets-game --target streets-fog --batch-size 4000",
-            r"500 images to train on, fewer than the 4000",
+            r"400 images to train on, fewer than the 4000",
         ),
         ("--crop 100 100", r"--crop 100 100: the sides must be multiples of 32"),
         ("--precision half", r"--precision half: choose from auto, 32-true"),

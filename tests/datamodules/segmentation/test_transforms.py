@@ -52,6 +52,30 @@ def test_labels_are_scaled_as_their_images_are(aim):
     assert np.mean(wrong) < 0.002  # a label taken half a pixel off makes three times that
 
 
+def test_scales_of_one_cut_the_image_as_it_is():
+    label = np.random.default_rng(0).integers(0, 19, (80, 100), np.uint8)
+    transform = TrainTransform((32, 64), augment_colour=False, scales=(1.0, 1.0))
+    parts = {
+        part[:, ::flip].tobytes()
+        for top in range(49)
+        for left in range(37)
+        for part in [label[top : top + 32, left : left + 64]]
+        for flip in (1, -1)
+    }
+    torch.manual_seed(0)
+    drawn = [transform(painted(label), label)[1].numpy().astype(np.uint8).tobytes() for _ in range(20)]
+    assert set(drawn) <= parts and len(set(drawn)) > 15
+
+
+def test_scales_are_the_factors_of_the_image():
+    label = np.zeros((64, 64), np.uint8)
+    label[:, 32:] = 1
+    torch.manual_seed(0)
+    transform = TrainTransform((128, 128), augment_colour=False, scales=(0.5, 0.75))
+    seen = [(transform(painted(label), label)[1] != IGNORE).sum().sqrt().item() for _ in range(40)]
+    assert 31 <= min(seen) < 35 and 45 < max(seen) <= 49  # the image's side within the padded crop
+
+
 def test_padding_of_small_images_is_ignored():
     label = np.full((20, 20), 3, np.uint8)
     _, out = TrainTransform((64, 64), augment_colour=False)(painted(label), label)

@@ -54,7 +54,7 @@ def test_no_default_says_nothing(script, capsys):
 
 def test_the_recipes_values_are_said(capsys):
     text = " ".join(printed(cls_cifar, "--help", capsys).split())
-    assert "batch size. (default: the recipe's, 0.1 in laptop)" in text
+    assert "batch size. (default: the recipe's, 0.3 in laptop)" in text
     assert "Images per step, over all processes; by default the recipe's, 64 in laptop." in text
     assert "by default the recipe's, cifar_resnet8 in laptop." in text  # that study has a list of backbones
     text = " ".join(printed(cls_office_home, "--recipe tll-dann --help", capsys).split())
