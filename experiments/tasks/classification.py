@@ -218,11 +218,22 @@ def run_arms(
     Returns:
         The results; None on all processes but the first.
     """
-    named = [dataclasses.replace(arm, name=name) for name, arm in arms.items()]
+    named = [dataclasses.replace(arm, name=name) for name, arm in chosen(arms, flags.only).items()]
     run = resolved(flags, study, named[0].recipe if named else None)
     computing = {"precision": run.precision, "channels_last": run.flags.channels_last}
     named = [dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, **computing)) for arm in named]
-    return run_study(task(run.flags, table, opened), named, run, question, arm_flags)
+    return run_study(task(run.flags, table, opened), named, run, question, (*arm_flags, "only"))
+
+
+def chosen(arms: dict[str, Arm], only: Sequence[str]) -> dict[str, Arm]:
+    """The arms that --only names, in the study's order; all without it.
+
+    Raises:
+        UsageError: the study has no such arm.
+    """
+    if unknown := [name for name in only if name not in arms]:
+        raise UsageError(f"--only {unknown[0]}: this study's arms are {', '.join(arms)}.")
+    return {name: arm for name, arm in arms.items() if not only or name in only}
 
 
 def build(flags: ClassificationFlags, arm: Arm, opened: Opened) -> ClassificationModule:

@@ -57,6 +57,8 @@ class ClassificationFlags(RunFlags):
     recipe's."""
     small_images: bool = False
     """Give a ResNet a 3x3 stem without pooling, for images of about 32 pixels."""
+    only: list[str] = field(default_factory=list)
+    """Train only these of the study's arms, by the names of their folders, such as baseline; by default all."""
     images: int | None = None
     """Number of training images of the embedded shapes; the evaluation uses a quarter as many."""
 

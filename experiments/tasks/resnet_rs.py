@@ -71,6 +71,11 @@ class CostFlags(ResNetRSFlags):
     latency_repeats: int = 20
     """Number of timed passes, whose median is the latency."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.only:
+            raise UsageError("--only does not go with this study: the flags that make its grid choose the networks.")
+
 
 @dataclass(frozen=True)
 class Laptop:

@@ -292,7 +292,7 @@ CLASSIFICATION_RECIPES = {
     # Ours, for the embedded shapes on a laptop: images have 36 pixels and are cropped to 32. It is what was found to
     # learn most in a minute (docs/recipes.md).
     "laptop": ClassificationRecipe(
-        backbone="cifar_resnet8", image_size=32, crop="random", resize=36, batch_size=64, epochs=24, lr=0.3,
+        backbone="cifar_resnet8", image_size=32, crop="random", resize=36, batch_size=64, epochs=20, lr=0.3,
         lr_batch=64, schedule="cosine", warmup="to-highest", warmup_epochs=3, weight_decay=5e-4, nesterov=True,
         label_smoothing=0.1, precision="auto", channels_last="auto",
     ),

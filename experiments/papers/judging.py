@@ -1,0 +1,73 @@
+"""Verdicts: whether what was measured by seed speaks for a claim, against it, or leaves it open.
+
+For each claim the measure's mean over seeds is compared with minus its margin by Student's one-sided t-test, once for
+"above" and once for "below"; both families of p-values are corrected by Holm for all claims that were measured. A claim
+is held if "above" is found at 5 %, not held if "below" is, and otherwise undecided. It is the t-test and not the
+permutation test, which with three seeds finds nothing whatever they show: that the differences of seeds are normally
+distributed is assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from experiments.study.tables.differences import LEVEL, holm
+
+HELD, NOT_HELD, UNDECIDED = "held", "not held", "undecided"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of a claim.
+
+    Attributes:
+        values_by_seed: the measure by seed.
+        mean, low, high: over the seeds, with the two-sided 95 % interval; NaN for one seed.
+        p: of the verdict's own side (of the smaller one, if undecided), corrected.
+    """
+
+    values_by_seed: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+    p: float
+    verdict: str
+
+
+def judged(measured: Mapping[str, tuple[np.ndarray, float]]) -> dict[str, Verdict]:
+    """The verdicts on claims by key.
+
+    Args:
+        measured: of each claim the measure by seed (seeds,), one at least, and the claim's margin.
+    """
+    raised = [one_sided(values, margin) for values, margin in measured.values()]
+    above, below = (holm(side) for side in zip(*raised, strict=True)) if raised else ((), ())
+    return {
+        key: _verdict(values, for_it, against)
+        for (key, (values, _)), for_it, against in zip(measured.items(), above, below, strict=True)
+    }
+
+
+def one_sided(values: np.ndarray, margin: float) -> tuple[float, float]:
+    """The p-values of a mean above and of a mean below minus the margin; 1 for one seed."""
+    shifted = np.asarray(values, float) + margin
+    if len(shifted) < 2:
+        return 1.0, 1.0
+    if not shifted.std():
+        return (0.0, 1.0) if shifted[0] > 0 else (1.0, 0.0) if shifted[0] < 0 else (1.0, 1.0)
+    p = float(stats.ttest_1samp(shifted, 0.0, alternative="greater").pvalue)
+    return p, 1 - p
+
+
+def _verdict(values: np.ndarray, above: float, below: float) -> Verdict:
+    values = np.asarray(values, float)
+    mean, low, high = float(values.mean()), np.nan, np.nan
+    if len(values) > 1:
+        half = stats.t.ppf(1 - LEVEL / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        low, high = mean - half, mean + half
+    verdict = HELD if above <= LEVEL else NOT_HELD if below <= LEVEL else UNDECIDED
+    return Verdict(tuple(map(float, values)), mean, float(low), float(high), min(above, below), verdict)

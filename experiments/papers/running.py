@@ -1,0 +1,84 @@
+"""Runs the studies that claims need, side by side, each in a folder of its own; the same call goes on where it was."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from experiments.papers.library import STUDIES
+from experiments.study.endings import UsageError
+from experiments.study.reader import FolderRun, read_folder
+from experiments.study.signals.stops import at_once, deferred, stopped
+from experiments.study.sweep.processes import Processes
+from experiments.study.sweep.run import POLL, last_line
+from experiments.study.time_left import in_words, until
+
+SCRIPTS = Path(__file__).parents[1]
+SEEDS_TIMED = 3
+"""Seeds of which `Study.minutes` tells the time."""
+
+
+def line_of(name: str, out: Path, seeds: int, extra: Sequence[str] = ()) -> list[str]:
+    """The command that runs a study in `out`, or goes on with it."""
+    script, *flags = shlex.split(STUDIES[name].command)
+    settings = ["--seeds", str(seeds), "--resume", "auto", "--out", str(out / name)]
+    return [sys.executable, str(SCRIPTS / script), *flags, *settings, *extra]
+
+
+def finished(name: str, out: Path, seeds: int) -> FolderRun | None:
+    """The run of a study, if it is finished with so many seeds and was started as the study is written now."""
+    try:
+        run = read_folder(out / name)
+    except UsageError:
+        return None
+    asked = set(shlex.split(STUDIES[name].command)[1:])
+    began = set(shlex.split(str(run.files.config.get("command", ""))))
+    return run if asked <= began and run.files.config.get("seeds", 0) >= seeds else None
+
+
+def run_studies(names: Collection[str], out: Path, seeds: int, processes: int, extra: Sequence[str]) -> dict[str, str]:
+    """Run what is not finished, the longest first.
+
+    Returns:
+        Why, of each study that did not finish; empty where all did.
+    """
+    waiting = [name for name in names if finished(name, out, seeds) is None]
+    waiting.sort(key=lambda name: -STUDIES[name].minutes)
+    if len(waiting) < len(names):
+        print(f"finished before: {', '.join(name for name in names if name not in waiting)}", flush=True)
+    running, unfinished, places = Processes(processes), {}, dict(enumerate(waiting))
+    todo, done_minutes, began = list(places), 0.0, time.monotonic()
+    deferred()
+    try:
+        while stopped() is None and (todo or len(running)):
+            while todo and not running.is_full:
+                number = todo.pop(0)
+                name = places[number]
+                print(f"{name} {'goes on' if (out / name).exists() else 'begins'}: {STUDIES[name].command}", flush=True)
+                running.start(number, line_of(name, out, seeds, extra), out / f"{name}.log")
+            for number, status, seconds in running.ended():
+                name = places[number]
+                if status:
+                    unfinished[name] = last_line(out / f"{name}.log")
+                done_minutes += STUDIES[name].minutes
+                left = sum(STUDIES[places[n]].minutes for n in [*todo, *running.seconds()])
+                said = unfinished.get(name, f"done in {in_words(seconds)}")
+                print(f"{name}: {said}{_left(left, done_minutes, time.monotonic() - began)}", flush=True)
+            time.sleep(POLL)
+    finally:
+        cut = [places[number] for number in running.seconds()]
+        if cut:
+            running.end((stopped() or 143) - 128)
+        at_once()
+    return unfinished | {name: "it was stopped" for name in [*cut, *(places[number] for number in todo)]}
+
+
+def _left(minutes: float, done: float, seconds: float) -> str:
+    """How long the studies that are not done still take, if they are as fast as those that are."""
+    if not minutes:
+        return ""
+    expected = seconds * minutes / done
+    return f" ({in_words(expected)} left, until {until(expected)})"

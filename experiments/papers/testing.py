@@ -1,0 +1,110 @@
+"""Puts claims to the test: runs their studies, judges what came out, and writes it down."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from experiments.papers.claim import Claim
+from experiments.papers.judging import Verdict, judged
+from experiments.papers.library import CLAIMS, PAPERS
+from experiments.papers.page import counts, measured, write_pages
+from experiments.papers.running import finished, run_studies
+from experiments.study.endings import TrainingsFailed, UsageError
+from experiments.study.reader import FolderRun
+from experiments.study.run_lock import locked
+from experiments.study.signals.stops import exit_if_stopped
+
+
+def put_to_the_test(keys: Sequence[str], out: Path, seeds: int, processes: int, extra: Sequence[str]) -> None:
+    """Run the studies of some claims, of all if none is named, and write the verdicts on all that are measured.
+
+    Raises:
+        UsageError: there is no such claim; the numbers are impossible; or OUT cannot be written.
+        TrainingsFailed: some studies did not finish; the page has the other claims.
+    """
+    claims = chosen(keys)
+    if seeds < 1 or processes < 1:
+        raise UsageError(f"--seeds {seeds} --processes {processes}: both must be 1 or more.")
+    try:
+        lock = locked(out)  # held until the end
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written ({error.strerror or error}): choose another.") from error
+    studies = list(dict.fromkeys(study for claim in claims.values() for study in claim.studies))
+    unfinished = run_studies(studies, out, seeds, processes, extra)
+    values, runs = values_of_claims(out)
+    verdicts = judged(values)
+    page = write_pages(verdicts, about(runs, verdicts), out)
+    print_verdicts({key: verdicts[key] for key in claims if key in verdicts})
+    print(f"{counts(verdicts)} {page}")
+    del lock
+    exit_if_stopped()
+    if unfinished:
+        said = "; ".join(f"{name}: {why}" for name, why in unfinished.items())
+        raise TrainingsFailed(f"{len(unfinished)} of {len(studies)} studies did not finish ({said}): see {out}/*.log.")
+
+
+def chosen(keys: Sequence[str]) -> dict[str, Claim]:
+    """The claims of some keys, all without any.
+
+    Raises:
+        UsageError: there is no such claim.
+    """
+    if unknown := [key for key in keys if key not in CLAIMS]:
+        raise UsageError(f"there is no claim {unknown[0]}: choose from {', '.join(CLAIMS)}.")
+    return {key: CLAIMS[key] for key in keys} or CLAIMS
+
+
+def values_of_claims(out: Path) -> tuple[dict[str, tuple[np.ndarray, float]], dict[str, FolderRun]]:
+    """The measure by seed, and the margin, of each claim whose studies are finished; and the studies' runs."""
+    names = dict.fromkeys(study for claim in CLAIMS.values() for study in claim.studies)
+    runs = {name: run for name in names if (run := finished(name, out, seeds=1)) is not None}
+    values = {}
+    for key, claim in CLAIMS.items():
+        if all(study in runs for study in claim.studies):
+            found = claim.difference(*(runs[study] for study in claim.studies)).to_numpy(float)
+            if len(found):
+                values[key] = found, claim.margin
+    return values, runs
+
+
+def about(runs: Mapping[str, FolderRun], verdicts: Mapping[str, Verdict]) -> dict[str, str]:
+    """Where, when and with what the studies were run."""
+    configs = [run.files.config for run in runs.values()]
+    seeds = sorted({len(verdict.values_by_seed) for verdict in verdicts.values()})
+
+    def each(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(config.get(key)) for config in configs if config.get(key)))
+
+    minutes = sum(config.get("minutes") or 0 for config in configs)
+    return {
+        "date": str(date.today()),
+        "machine": each("machine") or platform.machine(),
+        "seeds": " to ".join(map(str, sorted({*seeds[:1], *seeds[-1:]}))),
+        "computing": each("precision"),
+        "torch": ", ".join(dict.fromkeys(str((config.get("versions") or {}).get("torch")) for config in configs)),
+        "git revision": each("git"),
+        "time of all studies": f"{minutes:.0f} minutes, one after the other",
+    }
+
+
+def print_verdicts(verdicts: Mapping[str, Verdict]) -> None:
+    """A line a claim."""
+    for key, verdict in verdicts.items():
+        claim = CLAIMS[key]
+        print(f"{key:7} {verdict.verdict:10} {measured(verdict)} {claim.unit}: {claim.sentence}")
+
+
+def print_commands(keys: Sequence[str]) -> None:
+    """The commands of some claims for GPUs and real data."""
+    claims = chosen(keys)
+    for name, paper in PAPERS.items():
+        wanted = {key: claim for key, claim in paper.claims.items() if key in claims}
+        if wanted:
+            print(f"# {name}")
+        for key, claim in wanted.items():
+            print(f"# {key}: {claim.sentence}\npython experiments/{claim.at_scale}")
