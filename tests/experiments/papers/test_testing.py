@@ -1,0 +1,97 @@
+"""From the command line to the page: real studies, as small as they can be."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.papers import page, running, testing
+from experiments.papers.claim import Claim, Paper, Study
+from experiments.papers.measures import less, more, top1
+from experiments.study.endings import TrainingsFailed, UsageError
+
+ROOT = Path(__file__).parents[3]
+TINY = (
+    "cls_imagenet.py --data shapes/photo --recipe smoke --backbone cifar_resnet8 --width 0.25 --images 40 "
+    "--max-steps 2 --norm bn sn --workers 0 --gpus 0"
+)
+
+
+def claim(studies: str, difference) -> Claim:
+    return Claim("Table 1", "SN <is> better.", "1 to 2", (studies,), "SN's minus BN's", "points", difference, "x.py")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Two claims of one tiny study, and one of a study that fails."""
+    claims = {
+        "a-1": claim("tiny", more(top1, "sn", than="bn")),
+        "a-2": claim("tiny", less(top1, "sn", than="bn")),
+        "a-3": claim("broken", more(top1, "sn", than="bn")),
+    }
+    studies = {"tiny": Study(TINY, 1), "broken": Study("cls_imagenet.py --norm nothing", 1)}
+    papers = {"A": Paper("On A", "Someone, 2020", claims)}
+    for module in (page, running, testing):
+        for name, value in (("CLAIMS", claims), ("STUDIES", studies), ("PAPERS", papers)):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
+
+
+def test_studies_run_once_and_a_failed_one_leaves_the_others(small, tmp_path, capsys):
+    out = tmp_path / "claims"
+    with pytest.raises(TrainingsFailed, match=r"1 of 2 studies did not finish .*nothing"):
+        testing.put_to_the_test([], out, 2, 2, ["--wandb", "disabled"])
+    said = capsys.readouterr().out
+    assert "3 claims:" in said and "1 not measured" in said and "tiny: done in" in said
+    kept = json.loads((out / "claims.json").read_text())["claims"]
+    values = [kept[key]["values_by_seed"] for key in ("a-1", "a-2")]
+    assert len(values[0]) == 2 and values[0] == [-value for value in values[1]]
+    html = (out / "claims.html").read_text()
+    assert "SN &lt;is&gt; better." in html and "not measured" in html and "<svg" in html
+    assert (out / "claims.md").read_text().count("| `a-") == 3
+
+    before = (out / "tiny" / "results.csv").stat().st_mtime_ns
+    testing.put_to_the_test(["a-1"], out, 2, 1, [])
+    assert "finished before: tiny" in capsys.readouterr().out
+    assert (out / "tiny" / "results.csv").stat().st_mtime_ns == before
+    assert running.finished("tiny", out, 3) is None  # more seeds are more work
+
+
+def test_a_study_that_is_written_otherwise_is_not_taken_for_finished(small, tmp_path, monkeypatch):
+    subprocess.run(running.line_of("tiny", tmp_path, 1, ["--wandb", "disabled"]), check=True, capture_output=True)
+    assert running.finished("tiny", tmp_path, 1) is not None
+    monkeypatch.setattr(running, "STUDIES", {"tiny": Study(f"{TINY} --lr 0.5", 1)})
+    assert running.finished("tiny", tmp_path, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "seeds", "processes", "sentence"),
+    [
+        (["a-9"], 3, 1, "there is no claim a-9: choose from a-1, a-2, a-3"),
+        ([], 0, 1, "--seeds 0 --processes 1: both must be 1 or more"),
+        ([], 1, 0, "--seeds 1 --processes 0: both must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_said(small, keys, seeds, processes, sentence, tmp_path):
+    with pytest.raises(UsageError, match=sentence):
+        testing.put_to_the_test(keys, tmp_path / "out", seeds, processes, [])
+
+
+def test_a_folder_that_cannot_be_written_is_said(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        testing.put_to_the_test([], tmp_path / "file", 1, 1, [])
+
+
+def test_the_papers_scale_prints_commands_and_help_does_not_wait(tmp_path):
+    script = [sys.executable, str(ROOT / "experiments" / "claims.py")]
+    said = subprocess.run([*script, "--scale", "paper", "sn-1"], capture_output=True, text=True, check=True).stdout
+    assert "# SN\n# sn-1: " in said and "cls_batch_size.py --data imagenet" in said and "ibn-1" not in said
+    wrong = subprocess.run([*script, "nope"], capture_output=True, text=True, cwd=tmp_path)
+    assert (
+        wrong.returncode == 2
+        and wrong.stderr.startswith("error: there is no claim nope")
+        and not any(tmp_path.iterdir())
+    )
