@@ -7,7 +7,6 @@ from math import comb
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
 FILTER_SIZES = range(1, 8)
 
@@ -162,16 +161,15 @@ class _Blur(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, stride, padding, mode: str) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.settings = (x.shape, stride, padding, mode)
+        ctx.settings = (x.shape[-2:], stride, padding, mode)
         return _blur(x, weight, stride, padding, mode)
 
     @staticmethod
     def backward(ctx, dy: Tensor):
         (weight,) = ctx.saved_tensors
-        (n, c, height, width), stride, (left, right, top, bottom), mode = ctx.settings
-        padded = (n, c, top + height + bottom, left + width + right)
-        with _no_autocast(dy):
-            dx = conv2d_input(padded, weight, dy, stride, groups=c)
+        (height, width), stride, (left, right, top, bottom), mode = ctx.settings
+        padded = (top + height + bottom, left + width + right)
+        dx = _spread(dy, weight, stride, padded)
         dx = _unpadded(_unpadded(dx, -2, top, height, mode), -1, left, width, mode)
         return dx, None, None, None, None
 
@@ -184,6 +182,23 @@ def _is_recorded() -> bool:
 def _blur(x: Tensor, weight: Tensor, stride, padding, mode: str) -> Tensor:
     with _no_autocast(x):
         return F.conv2d(F.pad(x, padding, mode), weight, stride=stride, groups=x.shape[1])
+
+
+def _spread(dy: Tensor, weight: Tensor, stride: tuple[int, int], size: tuple[int, ...]) -> Tensor:
+    """The gradient with respect to a padded map of `size` (height, width), by a transposed convolution.
+
+    On a CPU it is computed in 32 bits or more: there torch has no fast depthwise backward pass for 16.
+    """
+    kind = dy.dtype
+    if dy.device.type == "cpu" and kind in (torch.bfloat16, torch.float16):
+        dy, weight = dy.float(), weight.float()
+    over = [
+        whole - (step * (length - 1) + k)
+        for whole, step, length, k in zip(size, stride, dy.shape[-2:], weight.shape[-2:], strict=True)
+    ]
+    with _no_autocast(dy):
+        spread = F.conv_transpose2d(dy, weight, stride=stride, output_padding=over, groups=dy.shape[1])
+    return spread.to(kind)
 
 
 def _no_autocast(x: Tensor) -> AbstractContextManager:

@@ -5,7 +5,7 @@ from experiments.papers.measures import drop, less, light_loss, log_divergence, 
 
 STUDIES = {
     "streets": Study(
-        "seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog --norm bn ibn-a ibn-b "
+        "seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog --norm bn ibn-a ibn-b sn bin "
         "--no-augment-colour --max-steps 500",
         13,
     ),
