@@ -5,9 +5,9 @@ from experiments.papers.measures import drop, less, light_loss, log_divergence, 
 
 STUDIES = {
     "streets": Study(
-        "seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog --norm bn ibn-a ibn-b sn bin "
-        "--no-augment-colour --max-steps 500",
-        13,
+        "seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog "
+        "--norm bn ibn-a ibn-b sn bin --no-augment-colour --max-steps 500",
+        20,
     ),
     "light": Study("cls_imagenet.py --data shapes/photo --norm bn ibn-a bin --evaluate shifts", 9),
 }
