@@ -3,8 +3,8 @@
     python benchmarks/learning_curves.py
     python benchmarks/learning_curves.py --world shapes --lengths 5 10 20 40 --norm sn
 
-Every point is a training whose schedule has that length, not a stop on the way of a longer one. Seconds are a training's
-share of its run: start, steps, evaluations, tables and report. Evaluated is on the split that the studies report.
+Every point is a training whose schedule has that length, not a stop on the way of a longer one. Seconds are a
+training's share of its run: start, steps, evaluations, tables and report. The images are those that studies report.
 """
 
 import argparse
