@@ -14,7 +14,7 @@ from pandas import DataFrame, Series
 
 from experiments.study.reader import FolderRun
 from experiments.study.tables.differences import of_arm
-from experiments.study.tables.domain_drop import DROP, seed_scores
+from experiments.study.tables.domain_drop import DROP, KEPT, seed_scores
 
 Measured = Callable[[FolderRun], Series]
 
@@ -66,8 +66,7 @@ def drop(run: FolderRun) -> Series:
 
 def share_kept(run: FolderRun) -> Series:
     """The mean of the targets in percent of the source."""
-    source = source_miou(run)
-    return 100 * (source - drop(run)) / source
+    return seed_scores(run.results)[KEPT]
 
 
 def light_loss(run: FolderRun) -> Series:

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 TARGETS = "mean of targets"
 DROP = "drop"
+KEPT = "kept"
+"""The mean of targets in percent of the source: drops alone grow with what there is to lose."""
 POINTS = Measure("", "")
 """The measure of tables that name none: a share."""
 
 
 def drop_table(results: DataFrame, headline: Measure | None = None) -> Table:
-    """The closing table: a row for each arm; columns are each source, each target, `mean of targets` and `drop`.
+    """The closing table: a row for each arm; columns are each source and target, `mean of targets`, `drop`, `kept`.
 
     Args:
         headline: the measure; by default the one that `headline_of` finds in the results.
@@ -34,8 +36,11 @@ def drop_table(results: DataFrame, headline: Measure | None = None) -> Table:
     scores = seed_scores(results, headline)
     order = f"{TARGETS} minus source" if headline.smaller_is_better else f"source minus {TARGETS}"
     unit = f" in {headline.unit}" if headline.unit else ""
-    legend = f"{headline.label}{unit}{{spread}}; drop: {order}, smaller is better.{means_in_words(results)}"
+    drop = f"drop: {order}, smaller is better"
+    kept = f"; {KEPT}: {TARGETS} in percent of the source" if KEPT in scores else ""
+    legend = f"{headline.label}{unit}{{spread}}; {drop}{kept}.{means_in_words(results)}"
     measures = dict.fromkeys(scores, headline) | {DROP: drop_measure(headline)}
+    measures |= {KEPT: KEPT_MEASURE} if KEPT in scores else {}
     corner = "norm" if "norm" in results and (results["norm"] == results["arm"]).all() else "arm"
     return table_of(scores, legend, measures=measures, corner=corner)
 
@@ -43,6 +48,9 @@ def drop_table(results: DataFrame, headline: Measure | None = None) -> Table:
 def drop_measure(headline: Measure) -> Measure:
     """The drop of a measure, in its unit."""
     return Measure(DROP, f"{headline.label} lost", headline.unit, "lower", headline.scale, headline.digits)
+
+
+KEPT_MEASURE = Measure(KEPT, "share of the source kept", "%", scale=1, digits=0)
 
 
 def means_in_words(results: DataFrame) -> str:
@@ -65,7 +73,8 @@ def has_domains(results: DataFrame | None) -> bool:
 
 
 def seed_scores(results: DataFrame, headline: Measure | None = None) -> DataFrame:
-    """One row for each (arm, seed), in the unit shown: each source, each target, `mean of targets`, `drop`.
+    """One row for each (arm, seed), in the unit shown: each source, each target, `mean of targets`, `drop`, and of
+    shares `kept`.
 
     If a seed lacks one of the targets (its run was stopped), it has no mean of targets and no drop, since a mean over
     fewer targets cannot be compared with the others. If its source is at chance, it has no drop either.
@@ -81,11 +90,15 @@ def seed_scores(results: DataFrame, headline: Measure | None = None) -> DataFram
     seen = list(dict.fromkeys(zip(rows["arm"], rows["seed"], strict=True)))  # the run's order, not the alphabet's
     scores = scores.loc[seen, sources + targets].rename_axis(columns=None)
     scores[TARGETS] = scores[targets].mean(axis=1, skipna=False) if targets else float("nan")
-    lost = scores[sources].mean(axis=1, skipna=False) - scores[TARGETS] if sources else float("nan")
+    source = scores[sources].mean(axis=1, skipna=False) if sources else float("nan")
+    lost = source - scores[TARGETS]
     scores[DROP] = -lost if headline.smaller_is_better else lost
+    if headline.is_share and not headline.smaller_is_better:
+        scores[KEPT] = 100 * scores[TARGETS] / source
     guessers = guessing(results, headline)
     nothing = scores.index.isin([*zip(guessers["arm"], guessers["seed"], strict=True)])
-    scores[DROP] = scores[DROP].mask(nothing)
+    for column in {DROP, KEPT} & {*scores}:
+        scores[column] = scores[column].mask(nothing)
     return scores
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from experiments.study.tables.domain_drop import drop_table, has_domains, seed_scores, verdict
 from experiments.study.tables.printed import print_table
+from lightning_modules.measures import Measure
 from tests.experiments.three_norms import MIOU, SOURCE, TARGETS, results
 
 
 def test_table_by_hand():
     table = drop_table(results())
     assert list(table.cells.index) == ["bn", "sn", "bin"]
-    assert table.columns == [SOURCE, *TARGETS, "mean of targets", "drop"]
+    assert table.columns == [SOURCE, *TARGETS, "mean of targets", "drop", "kept"]
     bn = table.cells.loc["bn"]
     assert bn[SOURCE, "mean"] == pytest.approx(61)
     assert bn[SOURCE, "sd"] == pytest.approx(2**0.5)  # 60 and 62, n - 1
@@ -22,8 +23,17 @@ def test_table_by_hand():
     assert bn["drop", "mean"] == pytest.approx(27.5)
     assert bn["drop", "sd"] == pytest.approx(5 / 2**0.5)
     assert bn["drop", "n"] == 2
+    assert bn["kept", "mean"] == pytest.approx((35 / 60 + 32 / 62) * 50)
+    assert bn["kept", "sd"] == pytest.approx(100 * (35 / 60 - 32 / 62) / 2**0.5)
     marked = {norm: [text for text, best in cells if best] for norm, cells in table.rows()}
-    assert marked == {"bn": [], "sn": ["62.0 ± 1.4", "42.0 ± 1.4", "46.0 ± 1.4", "44.0 ± 1.4", "18.0 ± 0.0"], "bin": []}
+    best = ["62.0 ± 1.4", "42.0 ± 1.4", "46.0 ± 1.4", "44.0 ± 1.4", "18.0 ± 0.0", "71 ± 1"]
+    assert marked == {"bn": [], "sn": best, "bin": []}
+
+
+def test_what_is_kept_is_said_of_scores_alone():
+    assert drop_table(results()).legend.count("kept: mean of targets in percent of the source") == 1
+    error = Measure("miou", "error", better="lower")
+    assert drop_table(results(), error).columns[-1] == "drop"
 
 
 def test_the_legend_names_the_classes_of_each_mean():
@@ -41,15 +51,15 @@ def test_the_legend_names_the_classes_of_each_mean():
 def test_table_as_text():
     table = drop_table(results())
     lines = table.markdown().splitlines()
-    assert lines[0] == "| norm | seeds | streets-game | streets-night | camvid:test | mean of targets | drop |"
-    assert lines[2] == "| bn | 2 | 61.0 ± 1.4 | 29.0 ± 1.4 | 38.0 ± 2.8 | 33.5 ± 2.1 | 27.5 ± 3.5 |"
+    assert lines[0] == "| norm | seeds | streets-game | streets-night | camvid:test | mean of targets | drop | kept |"
+    assert lines[2] == "| bn | 2 | 61.0 ± 1.4 | 29.0 ± 1.4 | 38.0 ± 2.8 | 33.5 ± 2.1 | 27.5 ± 3.5 | 55 ± 5 |"
     assert "**18.0 ± 0.0**" in lines[3]
     from rich.console import Console
 
     printed = StringIO()
     print_table(table, Console(file=printed, width=80))
     rows = [line.split() for line in printed.getvalue().splitlines()]
-    assert ["bn", "2", "61.0±1.4", "29.0±1.4", "38.0±2.8", "33.5±2.1", "27.5±3.5"] in rows
+    assert ["bn", "2", "61.0±1.4", "29.0±1.4", "38.0±2.8", "33.5±2.1", "27.5±3.5", "55±5"] in rows
     narrow = StringIO()
     print_table(table, Console(file=narrow, width=30))
     assert "27.5±3.5" in narrow.getvalue()
