@@ -3,6 +3,7 @@
     python experiments/claims.py                  all claims, three seeds: about three quarters of an hour on two cores
     python experiments/claims.py ibn-1 sn-1       some of them
     python experiments/claims.py --seeds 5        adds seeds to what is there
+    python experiments/claims.py --times 2        trains twice as long: is it only that one norm learns faster?
     python experiments/claims.py --scale paper    prints each claim's command for GPUs and real data
 
 The studies are small and use the embedded worlds, so that nothing has to be on disk. Each runs in OUT/STUDY, with what
@@ -31,18 +32,23 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("claim", nargs="*", metavar="CLAIM", help="keys such as ibn-1; by default all")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of each training (default: 3)")
+    parser.add_argument("--times", type=int, default=1, metavar="N", help="train N times as long (default: 1)")
     parser.add_argument("--processes", type=int, metavar="N", help="studies at once (default: one a core, at most 8)")
     parser.add_argument("--scale", choices=("laptop", "paper"), default="laptop", help="paper: only print commands")
     parser.add_argument("--extra", default="--wandb disabled", metavar="FLAGS", help="flags for every study")
-    parser.add_argument("--out", type=Path, default=Path("runs/claims"), metavar="FOLDER")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: runs/claims, or runs/claims-x2 for --times 2"
+    )
     flags = parser.parse_args()
-    from experiments.papers.testing import print_commands, put_to_the_test  # imports pandas: --help must not wait
+    from experiments.papers.testing import Settings, print_commands, put_to_the_test  # pandas: --help must not wait
 
     if flags.scale == "paper":
         print_commands(flags.claim)
         return
     processes = flags.processes or min(8, os.cpu_count() or 1)
-    put_to_the_test(flags.claim, flags.out, flags.seeds, processes, shlex.split(flags.extra))
+    out = flags.out or Path("runs", "claims" if flags.times == 1 else f"claims-x{flags.times}")
+    how = Settings(out, flags.seeds, flags.times, processes, tuple(shlex.split(flags.extra)))
+    put_to_the_test(flags.claim, how)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lightning_modules.classification.recipes import CLASSIFICATION_RECIPES
 
 if TYPE_CHECKING:
     from pandas import Series
@@ -15,12 +18,22 @@ class Study:
     """A run of one of the scripts, small enough for a laptop.
 
     Attributes:
-        command: the script and its flags, without --seeds and --out.
+        command: the script and its flags, without --seeds and --out; where it gives no length, the recipe laptop does.
         minutes: how long three seeds take on one core of the machine that docs/results.md names.
     """
 
     command: str
     minutes: float
+
+    def line(self, times: int = 1) -> list[str]:
+        """The script and its flags, for trainings that are so many times as long."""
+        words = shlex.split(self.command)
+        for flag in ("--max-steps", "--epochs"):
+            if flag in words:
+                place = words.index(flag) + 1
+                words[place] = str(times * int(words[place]))
+                return words
+        return words if times == 1 else [*words, "--epochs", f"{times * CLASSIFICATION_RECIPES['laptop'].epochs:g}"]
 
 
 @dataclass(frozen=True)

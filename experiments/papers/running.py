@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.papers.library import STUDIES
@@ -17,39 +18,53 @@ from experiments.study.sweep.run import POLL, last_line
 from experiments.study.time_left import in_words, until
 
 SCRIPTS = Path(__file__).parents[1]
-SEEDS_TIMED = 3
-"""Seeds of which `Study.minutes` tells the time."""
 
 
-def line_of(name: str, out: Path, seeds: int, extra: Sequence[str] = ()) -> list[str]:
-    """The command that runs a study in `out`, or goes on with it."""
-    script, *flags = shlex.split(STUDIES[name].command)
-    settings = ["--seeds", str(seeds), "--resume", "auto", "--out", str(out / name)]
-    return [sys.executable, str(SCRIPTS / script), *flags, *settings, *extra]
+@dataclass(frozen=True)
+class Settings:
+    """How studies are run.
+
+    Attributes:
+        out: each has its folder there. seeds: of every training. times: how many times as long it is as written.
+        processes: studies at once. extra: flags for all.
+    """
+
+    out: Path
+    seeds: int = 3
+    times: int = 1
+    processes: int = 1
+    extra: tuple[str, ...] = ()
 
 
-def finished(name: str, out: Path, seeds: int) -> FolderRun | None:
+def line_of(name: str, how: Settings) -> list[str]:
+    """The command that runs a study, or goes on with it."""
+    script, *flags = STUDIES[name].line(how.times)
+    settings = ["--seeds", str(how.seeds), "--resume", "auto", "--out", str(how.out / name)]
+    return [sys.executable, str(SCRIPTS / script), *flags, *settings, *how.extra]
+
+
+def finished(name: str, how: Settings) -> FolderRun | None:
     """The run of a study, if it is finished with so many seeds and was started as the study is written now."""
     try:
-        run = read_folder(out / name)
+        run = read_folder(how.out / name)
     except UsageError:
         return None
-    asked = set(shlex.split(STUDIES[name].command)[1:])
+    asked = set(STUDIES[name].line(how.times)[1:])
     began = set(shlex.split(str(run.files.config.get("command", ""))))
-    return run if asked <= began and run.files.config.get("seeds", 0) >= seeds else None
+    return run if asked <= began and run.files.config.get("seeds", 0) >= how.seeds else None
 
 
-def run_studies(names: Collection[str], out: Path, seeds: int, processes: int, extra: Sequence[str]) -> dict[str, str]:
+def run_studies(names: Collection[str], how: Settings) -> dict[str, str]:
     """Run what is not finished, the longest first.
 
     Returns:
         Why, of each study that did not finish; empty where all did.
     """
-    waiting = [name for name in names if finished(name, out, seeds) is None]
+    waiting = [name for name in names if finished(name, how) is None]
     waiting.sort(key=lambda name: -STUDIES[name].minutes)
     if len(waiting) < len(names):
         print(f"finished before: {', '.join(name for name in names if name not in waiting)}", flush=True)
-    running, unfinished, places = Processes(processes), {}, dict(enumerate(waiting))
+    running, unfinished, places = Processes(how.processes), {}, dict(enumerate(waiting))
     todo, done_minutes, began = list(places), 0.0, time.monotonic()
     deferred()
     try:
@@ -57,12 +72,13 @@ def run_studies(names: Collection[str], out: Path, seeds: int, processes: int, e
             while todo and not running.is_full:
                 number = todo.pop(0)
                 name = places[number]
-                print(f"{name} {'goes on' if (out / name).exists() else 'begins'}: {STUDIES[name].command}", flush=True)
-                running.start(number, line_of(name, out, seeds, extra), out / f"{name}.log")
+                line = shlex.join(STUDIES[name].line(how.times))
+                print(f"{name} {'goes on' if (how.out / name).exists() else 'begins'}: {line}", flush=True)
+                running.start(number, line_of(name, how), how.out / f"{name}.log")
             for number, status, seconds in running.ended():
                 name = places[number]
                 if status:
-                    unfinished[name] = last_line(out / f"{name}.log")
+                    unfinished[name] = last_line(how.out / f"{name}.log")
                 done_minutes += STUDIES[name].minutes
                 left = sum(STUDIES[places[n]].minutes for n in [*todo, *running.seconds()])
                 said = unfinished.get(name, f"done in {in_words(seconds)}")

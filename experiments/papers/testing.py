@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 
@@ -13,14 +13,14 @@ from experiments.papers.claim import Claim
 from experiments.papers.judging import Verdict, judged
 from experiments.papers.library import CLAIMS, PAPERS
 from experiments.papers.page import counts, measured, write_pages
-from experiments.papers.running import finished, run_studies
+from experiments.papers.running import Settings, finished, run_studies
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.reader import FolderRun
 from experiments.study.run_lock import locked
 from experiments.study.signals.stops import exit_if_stopped
 
 
-def put_to_the_test(keys: Sequence[str], out: Path, seeds: int, processes: int, extra: Sequence[str]) -> None:
+def put_to_the_test(keys: Sequence[str], how: Settings) -> None:
     """Run the studies of some claims, of all if none is named, and write the verdicts on all that are measured.
 
     Raises:
@@ -28,17 +28,19 @@ def put_to_the_test(keys: Sequence[str], out: Path, seeds: int, processes: int, 
         TrainingsFailed: some studies did not finish; the page has the other claims.
     """
     claims = chosen(keys)
-    if seeds < 1 or processes < 1:
-        raise UsageError(f"--seeds {seeds} --processes {processes}: both must be 1 or more.")
+    for flag in ("seeds", "times", "processes"):
+        if (value := getattr(how, flag)) < 1:
+            raise UsageError(f"--{flag} {value}: it must be 1 or more.")
+    out = how.out
     try:
         lock = locked(out)  # held until the end
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror or error}): choose another.") from error
     studies = list(dict.fromkeys(study for claim in claims.values() for study in claim.studies))
-    unfinished = run_studies(studies, out, seeds, processes, extra)
-    values, runs = values_of_claims(out)
+    unfinished = run_studies(studies, how)
+    values, runs = values_of_claims(how)
     verdicts = judged(values)
-    page = write_pages(verdicts, about(runs, verdicts), out)
+    page = write_pages(verdicts, about(runs, verdicts, how.times), out)
     print_verdicts({key: verdicts[key] for key in claims if key in verdicts})
     print(f"{counts(verdicts)} {page}")
     del lock
@@ -59,10 +61,11 @@ def chosen(keys: Sequence[str]) -> dict[str, Claim]:
     return {key: CLAIMS[key] for key in keys} or CLAIMS
 
 
-def values_of_claims(out: Path) -> tuple[dict[str, tuple[np.ndarray, float]], dict[str, FolderRun]]:
+def values_of_claims(how: Settings) -> tuple[dict[str, tuple[np.ndarray, float]], dict[str, FolderRun]]:
     """The measure by seed, and the margin, of each claim whose studies are finished; and the studies' runs."""
     names = dict.fromkeys(study for claim in CLAIMS.values() for study in claim.studies)
-    runs = {name: run for name in names if (run := finished(name, out, seeds=1)) is not None}
+    any_seeds = replace(how, seeds=1)
+    runs = {name: run for name in names if (run := finished(name, any_seeds)) is not None}
     values = {}
     for key, claim in CLAIMS.items():
         if all(study in runs for study in claim.studies):
@@ -72,7 +75,7 @@ def values_of_claims(out: Path) -> tuple[dict[str, tuple[np.ndarray, float]], di
     return values, runs
 
 
-def about(runs: Mapping[str, FolderRun], verdicts: Mapping[str, Verdict]) -> dict[str, str]:
+def about(runs: Mapping[str, FolderRun], verdicts: Mapping[str, Verdict], times: int = 1) -> dict[str, str]:
     """Where, when and with what the studies were run."""
     configs = [run.files.config for run in runs.values()]
     seeds = sorted({len(verdict.values_by_seed) for verdict in verdicts.values()})
@@ -85,6 +88,7 @@ def about(runs: Mapping[str, FolderRun], verdicts: Mapping[str, Verdict]) -> dic
         "date": str(date.today()),
         "machine": each("machine") or platform.machine(),
         "seeds": " to ".join(map(str, sorted({*seeds[:1], *seeds[-1:]}))),
+        "trainings": "as written" if times == 1 else f"{times} times as long as written",
         "computing": each("precision"),
         "torch": ", ".join(dict.fromkeys(str((config.get("versions") or {}).get("torch")) for config in configs)),
         "git revision": each("git"),

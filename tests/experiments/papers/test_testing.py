@@ -1,8 +1,10 @@
 """From the command line to the page: real studies, as small as they can be."""
 
 import json
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from experiments.papers import page, running, testing
 from experiments.papers.claim import Claim, Paper, Study
 from experiments.papers.measures import less, more, top1
+from experiments.papers.running import Settings
 from experiments.study.endings import TrainingsFailed, UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +45,7 @@ def small(monkeypatch):
 def test_studies_run_once_and_a_failed_one_leaves_the_others(small, tmp_path, capsys):
     out = tmp_path / "claims"
     with pytest.raises(TrainingsFailed, match=r"1 of 2 studies did not finish .*nothing"):
-        testing.put_to_the_test([], out, 2, 2, ["--wandb", "disabled"])
+        testing.put_to_the_test([], Settings(out, 2, processes=2, extra=("--wandb", "disabled")))
     said = capsys.readouterr().out
     assert "3 claims:" in said and "1 not measured" in said and "tiny: done in" in said
     kept = json.loads((out / "claims.json").read_text())["claims"]
@@ -53,36 +56,50 @@ def test_studies_run_once_and_a_failed_one_leaves_the_others(small, tmp_path, ca
     assert (out / "claims.md").read_text().count("| `a-") == 3
 
     before = (out / "tiny" / "results.csv").stat().st_mtime_ns
-    testing.put_to_the_test(["a-1"], out, 2, 1, [])
+    testing.put_to_the_test(["a-1"], Settings(out, 2))
     assert "finished before: tiny" in capsys.readouterr().out
     assert (out / "tiny" / "results.csv").stat().st_mtime_ns == before
-    assert running.finished("tiny", out, 3) is None  # more seeds are more work
+    assert running.finished("tiny", Settings(out, 3)) is None  # more seeds are more work
 
 
 def test_a_study_that_is_written_otherwise_is_not_taken_for_finished(small, tmp_path, monkeypatch):
-    subprocess.run(running.line_of("tiny", tmp_path, 1, ["--wandb", "disabled"]), check=True, capture_output=True)
-    assert running.finished("tiny", tmp_path, 1) is not None
+    how = Settings(tmp_path, 1, extra=("--wandb", "disabled"))
+    subprocess.run(running.line_of("tiny", how), check=True, capture_output=True)
+    assert running.finished("tiny", how) is not None and running.finished("tiny", replace(how, times=2)) is None
     monkeypatch.setattr(running, "STUDIES", {"tiny": Study(f"{TINY} --lr 0.5", 1)})
-    assert running.finished("tiny", tmp_path, 1) is None
+    assert running.finished("tiny", how) is None
 
 
 @pytest.mark.parametrize(
-    ("keys", "seeds", "processes", "sentence"),
+    ("keys", "numbers", "sentence"),
     [
-        (["a-9"], 3, 1, "there is no claim a-9: choose from a-1, a-2, a-3"),
-        ([], 0, 1, "--seeds 0 --processes 1: both must be 1 or more"),
-        ([], 1, 0, "--seeds 1 --processes 0: both must be 1 or more"),
+        (["a-9"], {}, "there is no claim a-9: choose from a-1, a-2, a-3"),
+        ([], {"seeds": 0}, "--seeds 0: it must be 1 or more"),
+        ([], {"processes": -1}, "--processes -1: it must be 1 or more"),
+        ([], {"times": 0}, "--times 0: it must be 1 or more"),
     ],
 )
-def test_what_cannot_be_is_said(small, keys, seeds, processes, sentence, tmp_path):
+def test_what_cannot_be_is_said(small, keys, numbers, sentence, tmp_path):
     with pytest.raises(UsageError, match=sentence):
-        testing.put_to_the_test(keys, tmp_path / "out", seeds, processes, [])
+        testing.put_to_the_test(keys, Settings(tmp_path / "out", **numbers))
+
+
+@pytest.mark.parametrize(
+    ("command", "twice"),
+    [
+        ("a.py --max-steps 500 --norm bn", "a.py --max-steps 1000 --norm bn"),
+        ("a.py --epochs 6", "a.py --epochs 12"),
+        ("a.py --norm bn", "a.py --norm bn --epochs 40"),  # the recipe laptop has 20
+    ],
+)
+def test_a_study_can_be_twice_as_long(command, twice):
+    assert shlex.join(Study(command, 1).line()) == command and shlex.join(Study(command, 1).line(2)) == twice
 
 
 def test_a_folder_that_cannot_be_written_is_said(small, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
-        testing.put_to_the_test([], tmp_path / "file", 1, 1, [])
+        testing.put_to_the_test([], Settings(tmp_path / "file"))
 
 
 def test_the_papers_scale_prints_commands_and_help_does_not_wait(tmp_path):
