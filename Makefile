@@ -6,9 +6,7 @@ PIP = $(RUN) -m pip install --disable-pip-version-check --quiet
 REQUIREMENTS = sed '/^\[tool/,$$d' pyproject.toml | cat - requirements.txt
 STUDY = $(RUN) experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
-SHAPES = --seeds 3 --out runs/shapes-
-
-.PHONY: demo test test-slow test-slurm lint docs table shapes gates notebooks setup
+.PHONY: demo test test-slow test-slurm lint docs claims table gates notebooks setup
 
 demo: setup  ## the segmentation study on the embedded streets: a table, and runs/demo-*/report.html
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 600 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -33,19 +31,15 @@ docs: setup  ## the documentation as a site, in build/docs/index.html; a warning
 	$(RUN) -m sphinx -b html -W --keep-going -n -q -c docs . build/docs
 	@echo "open build/docs/index.html"
 
-table: setup  ## the tables in docs/results.md: every norm, three seeds, without and with colour augmentation
-	$(STUDY) --recipe deeplab-160 --seeds 3 --no-augment-colour --out runs/streets
-	$(STUDY) --recipe deeplab-160 --seeds 3 --out runs/streets-augmented
+claims: setup  ## the papers' claims, put to the test: runs/claims/claims.html; CLAIM=ibn-1 for one, SEEDS=5 for more
+	$(RUN) experiments/claims.py $(CLAIM) --seeds $(or $(SEEDS),3)
 
-shapes: setup  ## the tables of the embedded shapes in docs/results.md: five claims, three seeds each
-	$(RUN) experiments/cls_office_home.py --norm bn bin $(SHAPES)styles
-	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn ibn-a --evaluate shifts $(SHAPES)light
-	$(RUN) experiments/cls_imagenet.py --data shapes/photo --norm bn --antialias 0 4 --evaluate consistency $(SHAPES)blur
-	$(RUN) experiments/cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 4 $(SHAPES)batch
-	$(RUN) experiments/cls_resnet_rs.py --data shapes/photo $(SHAPES)additive
+table: setup  ## the streets' tables in docs/results.md: every norm, three seeds, without and with colour augmentation
+	$(STUDY) --max-steps 500 --seeds 3 --no-augment-colour --out runs/streets
+	$(STUDY) --max-steps 500 --seeds 3 --out runs/streets-augmented
 
 gates: setup  ## the picture of the gates in docs/results.md
-	$(RUN) experiments/cls_cifar.py --norm sn bin --backbone cifar_resnet20 --epochs 12 --out runs/gates
+	$(RUN) experiments/cls_cifar.py --norm sn bin --backbone cifar_resnet20 --out runs/gates
 	$(RUN) experiments/report.py runs/gates --gates runs/gates/gates.png
 
 notebooks: setup  ## executes the notebooks in place, on the full runs they were committed with

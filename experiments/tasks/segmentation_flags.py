@@ -25,9 +25,8 @@ class SegmentationFlags(RunFlags):
     sync_norm: bool = False
     """Compute batch statistics over all processes, in every norm that has them (bn, sn, bin and IBN's BN half)."""
     recipe: str = "auto"
-    """Training recipe: robustnet (ResNet-50, output stride 16), robustnet-r101 (ResNet-101, output stride 8), laptop or
-    its forerunner deeplab-160; auto is laptop on the embedded streets, else robustnet. The flags below override parts
-    of it."""
+    """Training recipe: robustnet (ResNet-50, output stride 16), robustnet-r101 (ResNet-101, output stride 8), laptop
+    or smoke; auto is laptop on the embedded streets, else robustnet. The flags below override parts of it."""
     arch: str | None = None
     """Architecture: robustnet, which is RobustNet's DeepLabV3+, or a segmentation-models-pytorch name such as
     deeplabv3plus. With --arch or --backbone, networks have all their channels."""

@@ -48,19 +48,13 @@ SEGMENTATION_RECIPES = {
     "robustnet": _ROBUSTNET,
     # For a laptop: trained from scratch on the embedded street scenes. A ResNet-18 of half the width with UPerNet's
     # decoder (a pyramid pooled over the whole image, a head at stride 4), 3.4 million weights, and what was found to
-    # learn most in two minutes (docs/recipes.md). The augmentation is ours.
+    # learn most in a minute (docs/recipes.md). Images are cropped and flipped only.
     "laptop": SegmentationRecipe(
         arch="upernet", backbone="resnet18", output_stride=16, width=0.5, decoder_channels=64, height=128,
         crop=(96, 192), scenes=400, batch_size=8, max_steps=800, epoch_steps=50, lr=0.5, momentum=0.9, nesterov=True,
         weight_decay=5e-4, decay_norms=False, schedule="cosine", warmup="to-highest", warmup_steps=120,
         warmup_share=0.15, auxiliary_weight=0.0, class_weight_power=0.4, class_uniform=0.0, scales=(1.0, 1.0),
         evaluation="whole", evaluation_epochs=5, precision="auto", channels_last="auto",
-    ),
-    # The laptop's before, with a larger network and a smaller rate. The tables in docs/results.md are of it.
-    "deeplab-160": SegmentationRecipe(
-        arch="deeplabv3plus", backbone="resnet18", output_stride=16, height=128, crop=(96, 192), batch_size=8,
-        max_steps=160, epoch_steps=40, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9,
-        warmup="to-highest", warmup_steps=20, auxiliary_weight=0.4, class_uniform=0.5, evaluation="whole",
     ),
     # Shows in seconds that all parts work together; learns nothing.
     "smoke": SegmentationRecipe(
