@@ -15,12 +15,13 @@ TITLES = ("without colour augmentation", "with colour augmentation")
 
 
 def tables(page: str) -> list[dict[str, tuple[float, ...]]]:
-    """The streets tables: by norm, mean and deviation of the source, of the mean of the targets and of the drop."""
+    """The streets tables: by norm, mean and deviation of the source, of the mean of the targets, of the drop and of the
+    share that is kept."""
     found = []
     for table in re.split(r"^\| norm \| seeds \| streets-game .*$", page, flags=re.MULTILINE)[1:3]:
         rows = re.findall(r"^\| ([\w-]+) \| 3 \|(.*)\|$", table, re.MULTILINE)
         numbers = {norm: [float(number) for number in re.findall(r"[\d.]+", cells)] for norm, cells in rows}
-        found.append({norm: (*cells[:2], *cells[-4:]) for norm, cells in numbers.items()})
+        found.append({norm: (*cells[:2], *cells[-6:]) for norm, cells in numbers.items()})
     return found
 
 
@@ -34,7 +35,7 @@ def draw(both: list[dict[str, tuple[float, ...]]]) -> Figure:
     order = sorted(both[0], key=lambda norm: -both[0][norm][4])
     for ax, table, title in zip(axes, both, TITLES, strict=True):
         for y, norm in enumerate(order):
-            source, _, targets, spread, drop, deviation = table[norm]
+            source, _, targets, spread, drop, deviation, *_ = table[norm]
             gained = table["bn"][4] - drop
             colour = KEPT if gained > hypot(deviation, table["bn"][5]) else LOST
             ax.plot([targets, source], [y, y], color=colour, linewidth=3, solid_capstyle="butt", zorder=1)
@@ -49,7 +50,7 @@ def draw(both: list[dict[str, tuple[float, ...]]]) -> Figure:
         ax.set_yticks(range(len(order)), order, fontsize=10.5, color=INK)
         ax.tick_params(length=0, labelsize=9.5, colors=INK)
         ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.set_xlim(0, 27)
+        ax.set_xlim(0, 1.1 * max(source for source, *_ in both[0].values()))
         ax.set_ylim(-0.5, len(order) - 0.3)
     handles = [figure.axes[0].plot([], [], "o", color=INK, markersize=7, label="the domain it was trained on")[0]]
     ring = {"color": "white", "markeredgecolor": INK, "markeredgewidth": 1.4, "markersize": 7}
