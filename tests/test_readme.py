@@ -130,7 +130,17 @@ def test_links_lead_somewhere():
 def test_flags_that_are_named_are_flags():
     fields = {name for study in (*STUDIES.values(), dashboard) for name in study.Flags.__dataclass_fields__}
     known = {f"--{name.replace('_', '-')}" for name in fields}
-    known |= {"--config", "--recipes", "--no-augment-colour", "--no-fold", "--help", "--seeds", "--times", "--scale", "--processes"}
+    known |= {
+        "--config",
+        "--recipes",
+        "--no-augment-colour",
+        "--no-fold",
+        "--help",
+        "--seeds",
+        "--times",
+        "--scale",
+        "--processes",
+    }
     of_others = {"--system-site-packages", "--kill-on-bad-exit", "--build-arg"}
     assert set(re.findall(r"`(--[a-z-]+)", "\n".join(PAGES.values()))) <= known | of_others
 

@@ -11,7 +11,7 @@ from torchvision.models import resnet
 
 from normshift import convert, synchronize
 from normshift.layers import BatchNorm
-from tests.normshift.test_exchange_layers import close, randomize, refused
+from tests.normshift.exchanging import close, randomize, refused
 
 
 class Block(nn.Module):

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from normshift import BlurPool2d, antialias, convert, fold, norm_layers, synchronize
-from tests.normshift.test_exchange_layers import FrozenBatchNormWithReLU, WithReLU, close, randomize, refused
+from tests.normshift.exchanging import WithReLU, close, randomize, refused
+from tests.normshift.test_own_forward import FrozenBatchNormWithReLU
 
 
 def behind(*layers):
