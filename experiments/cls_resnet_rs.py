@@ -16,9 +16,9 @@ A laptop, with no data on disk (the embedded shapes, a ResNet-8 for CIFAR):
     python experiments/cls_resnet_rs.py --data shapes/photo --epochs 20 --seeds 3 \\
         --only baseline +EMA-of-weights +less-weight-decay +ResNet-D
 
-Without --only, every step has its row. It took 13 minutes on one of two busy cores. Top-1 of the baseline is 66.3 ± 2.9.
-Training adds 30.9 ± 2.9 points, regularisation takes 3.8 ± 2.5, architecture adds 1.0 ± 4.1: the network is too small
-to fit what RandAugment and dropout make of its images.
+Without --only, every step has its row. It took 13 minutes on one of two busy cores. Top-1 of the baseline is 66.3 ±
+2.9. Training adds 30.9 ± 2.9 points, regularisation takes 3.8 ± 2.5, architecture adds 1.0 ± 4.1: the network is too
+small to fit what RandAugment and dropout make of its images.
 
 The closing table has a row for each step: top-1, the gain over the row before, and the paper's gain. Its last rows are
 the sums of the gains by kind.
