@@ -38,7 +38,6 @@ The closing table gives top-1, with a row for each norm, a column for each domai
 from __future__ import annotations
 
 import dataclasses
-import dataclasses
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import TYPE_CHECKING
