@@ -54,8 +54,9 @@ def row(world: str, length: int, norm: str, seeds: int) -> str:
         found = run.results[(run.results["measure"] == measure) & (run.results["part"] == "clean")]
         found = found[found["role"] == "source"] if "role" in found else found
         values = 100 * found.groupby("seed")["value"].mean()
+        spread = f" ± {values.std():.1f}" if seeds > 1 else ""
         seconds = 60 * run.files.config["minutes"] / seeds
-    return f"| {length:,} | {seconds:.0f} | {values.mean():.1f} ± {values.std():.1f} |"
+    return f"| {length:,} | {seconds:.0f} | {values.mean():.1f}{spread} |"
 
 
 if __name__ == "__main__":

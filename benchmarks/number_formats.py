@@ -1,7 +1,7 @@
 """What --precision auto and --channels-last auto choose, against each fixed choice: whole training steps.
 
     python benchmarks/number_formats.py
-    python benchmarks/number_formats.py --norms bn sn bin ibn-b --threads 1
+    python benchmarks/number_formats.py --norms bn sn bin ibn-a --threads 1
 
 A step is forward pass, cross entropy, backward pass and SGD with momentum on one batch that is in memory already. The
 networks are those of the laptop recipes (streets: 8 crops of 96 x 192; shapes: 64 images of 32 x 32) and torchvision's

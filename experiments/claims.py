@@ -45,7 +45,7 @@ def run() -> None:
     if flags.scale == "paper":
         print_commands(flags.claim)
         return
-    processes = flags.processes or min(8, os.cpu_count() or 1)
+    processes = min(8, os.cpu_count() or 1) if flags.processes is None else flags.processes
     out = flags.out or Path("runs", "claims" if flags.times == 1 else f"claims-x{flags.times}")
     how = Settings(out, flags.seeds, flags.times, processes, tuple(shlex.split(flags.extra)))
     put_to_the_test(flags.claim, how)

@@ -64,7 +64,7 @@ PAPER = Paper(
         ),
         "ibn-5": Claim(
             place="analysis of feature divergence",
-            sentence="Features of the two domains differ less, layer by layer, under IBN-b.",
+            sentence="Features of the two domains differ less under IBN-b, on average over the layers.",
             figure="a picture: lower in nearly all layers",
             studies=("streets",),
             measure="log2 of the features' divergence, mean of the encoder's layers: BN's minus IBN-b's",

@@ -1,10 +1,10 @@
 """Verdicts: whether what was measured by seed speaks for a claim, against it, or leaves it open.
 
 For each claim the measure's mean over seeds is compared with minus its margin by Student's one-sided t-test, once for
-"above" and once for "below"; both families of p-values are corrected by Holm for all claims that were measured. A claim
-is held if "above" is found at 5 %, not held if "below" is, and otherwise undecided. It is the t-test and not the
-permutation test, which with three seeds finds nothing whatever they show: that the differences of seeds are normally
-distributed is assumed.
+"above" and once for "below"; each of these families of p-values is corrected by Holm for all claims that were measured.
+A claim is held if "above" is found at 5 %, not held if "below" is, and otherwise undecided. It is the t-test and not
+the permutation test, which with three seeds finds nothing whatever they show; it assumes that the differences of seeds
+are normally distributed.
 """
 
 from __future__ import annotations
@@ -44,19 +44,14 @@ def judged(measured: Mapping[str, tuple[np.ndarray, float]]) -> dict[str, Verdic
     Args:
         measured: of each claim the measure by seed (seeds,), one at least, and the claim's margin.
     """
-    raised = [one_sided(values, margin) for values, margin in measured.values()]
-    above, below = (holm(side) for side in zip(*raised, strict=True)) if raised else ((), ())
-    return {
-        key: _verdict(values, for_it, against)
-        for (key, (values, _)), for_it, against in zip(measured.items(), above, below, strict=True)
-    }
+    tested = {key: one_sided(*one) for key, one in measured.items() if len(one[0]) > 1}  # one seed tests nothing
+    sides = [dict(zip(tested, holm(side), strict=True)) for side in zip(*tested.values(), strict=True)] or [{}, {}]
+    return {key: _verdict(values, *(side.get(key, 1.0) for side in sides)) for key, (values, _) in measured.items()}
 
 
 def one_sided(values: np.ndarray, margin: float) -> tuple[float, float]:
-    """The p-values of a mean above and of a mean below minus the margin; 1 for one seed."""
+    """The p-values of a mean above and of a mean below minus the margin, of two seeds or more."""
     shifted = np.asarray(values, float) + margin
-    if len(shifted) < 2:
-        return 1.0, 1.0
     if not shifted.std():
         return (0.0, 1.0) if shifted[0] > 0 else (1.0, 0.0) if shifted[0] < 0 else (1.0, 1.0)
     p = float(stats.ttest_1samp(shifted, 0.0, alternative="greater").pvalue)

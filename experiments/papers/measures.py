@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame, Series
 
+from experiments.study.endings import UsageError
 from experiments.study.reader import FolderRun
 from experiments.study.tables.differences import of_arm
 from experiments.study.tables.domain_drop import DROP, KEPT, seed_scores
 
 Measured = Callable[[FolderRun], Series]
 
-LIGHT = ("RGB+50", "R+50", "std/1.5")
+LIGHT = ("rgb+50", "r+50", "std/1.5")
 """IBN-Net's shifts of light, as conditions of the part "shifts"."""
 THIRD = 1 / 3
 
@@ -44,6 +45,8 @@ def score(measure: str, part: str = "clean", conditions: Collection[str] | None 
     def measured(run: FolderRun) -> Series:
         rows = run.results[(run.results["measure"] == measure) & (run.results["part"] == part)]
         if conditions is not None:
+            if missing := {*conditions} - {*rows["condition"]}:
+                raise UsageError(f"{run.name} was not evaluated under {', '.join(sorted(missing))}.")
             rows = rows[rows["condition"].isin(conditions)]
         return 100 * rows.groupby(["arm", "seed"])["value"].mean()
 
@@ -79,7 +82,7 @@ def log_divergence(run: FolderRun) -> Series:
     have."""
     rows = run.divergence[run.divergence["layer"].str.contains("encoder")]
     common = rows.groupby("layer")["arm"].nunique() == rows["arm"].nunique()
-    rows = rows[rows["layer"].map(common)]
+    rows = rows[rows["layer"].map(common).astype(bool)]
     return np.log2(rows.set_index(["arm", "seed"])["mean"]).groupby(level=[0, 1]).mean()
 
 

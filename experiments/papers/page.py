@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -34,14 +35,15 @@ class Interval:
     high: float
 
 
-def write_pages(verdicts: Mapping[str, Verdict], about: Mapping[str, str], out: Path) -> Path:
+def write_pages(verdicts: Mapping[str, Verdict], about: Mapping[str, str], out: Path, times: int = 1) -> Path:
     """Write the three files, and return the first.
 
     Args:
         verdicts: of the claims that were measured, by key. about: what was measured where, in a table's rows.
+        times: how many times as long as written the trainings were.
     """
     kept = {key: plain(CLAIMS[key], verdict) for key, verdict in verdicts.items()}
-    write_whole(out / "claims.json", json.dumps({"about": dict(about), "claims": kept}, indent=1))
+    write_whole(out / "claims.json", json.dumps({"about": dict(about), "claims": kept}, indent=1, allow_nan=False))
     write_whole(out / "claims.md", markdown(verdicts))
     page = Environment(
         loader=FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1] / "reporting"]),
@@ -49,7 +51,8 @@ def write_pages(verdicts: Mapping[str, Verdict], about: Mapping[str, str], out: 
     ).get_template("claims.html.j2")  # fmt: skip
     html = page.render(
         title=TITLE, papers=PAPERS, studies=STUDIES, verdicts=verdicts, about=about, counts=counts(verdicts),
-        colours=COLOURS, interval=interval, measured=measured, p_text=p_text, missing=MISSING,
+        colours=COLOURS, interval=interval, measured=measured, p_text=p_text, missing=MISSING, times=times,
+        join=shlex.join, cause=lambda key: cause(key, verdicts) if times == 1 else "",
     )  # fmt: skip
     write_whole(out / "claims.html", html)
     return out / "claims.html"
@@ -57,8 +60,8 @@ def write_pages(verdicts: Mapping[str, Verdict], about: Mapping[str, str], out: 
 
 def plain(claim: Claim, verdict: Verdict) -> dict:
     """A claim and its verdict, of numbers and texts."""
-    told = {key: value for key, value in asdict(claim).items() if key != "difference"}
-    return told | asdict(verdict)
+    told = {key: value for key, value in asdict(claim).items() if key != "difference"} | asdict(verdict)
+    return {key: None if value != value else value for key, value in told.items()}  # JSON knows no NaN
 
 
 def counts(verdicts: Mapping[str, Verdict]) -> str:
@@ -104,10 +107,11 @@ def markdown(verdicts: Mapping[str, Verdict]) -> str:
             lines.append(
                 f"| `{key}`: {claim.sentence} | {figure} | {here} | **{verdict.verdict}** | {p_text(verdict.p)} |"
             )
-        lines += ["", *(f"`{key}` {CLAIMS[key].cause}" for key in paper.claims if needs_cause(key, verdicts))]
+        lines += ["", *(f"`{key}`: {why}" for key in paper.claims if (why := cause(key, verdicts)))]
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
 
 
-def needs_cause(key: str, verdicts: Mapping[str, Verdict]) -> bool:
-    """Whether a claim did not hold, and it is known why."""
-    return bool(CLAIMS[key].cause) and key in verdicts and verdicts[key].verdict != HELD
+def cause(key: str, verdicts: Mapping[str, Verdict]) -> str:
+    """Why a claim came out against the paper, where that is known; "" where it did not or is not."""
+    against = key in verdicts and verdicts[key].mean + CLAIMS[key].margin < 0
+    return CLAIMS[key].cause if against else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.papers.library import STUDIES
 from experiments.study.endings import UsageError
+from experiments.study.failures import read_failures
 from experiments.study.reader import FolderRun, read_folder
 from experiments.study.signals.stops import at_once, deferred, stopped
 from experiments.study.sweep.processes import Processes
@@ -49,22 +50,40 @@ def finished(name: str, how: Settings) -> FolderRun | None:
         run = read_folder(how.out / name)
     except UsageError:
         return None
-    asked = set(STUDIES[name].line(how.times)[1:])
-    began = set(shlex.split(str(run.files.config.get("command", ""))))
-    return run if asked <= began and run.files.config.get("seeds", 0) >= how.seeds else None
+    config = run.files.config
+    asked, began = line_of(name, how), shlex.split(str(config.get("command", "")))
+    return run if what_counts(asked) == what_counts(began) and config.get("seeds", 0) >= how.seeds else None
+
+
+def what_counts(line: Sequence[str]) -> list[str]:
+    """A study's flags, without those that change no training."""
+    words = list(line)[2:]  # behind the interpreter and the script
+    for flag in ("--seeds", "--resume", "--out", "--wandb", "--gpus", "--workers"):
+        if flag in words:
+            place = words.index(flag)
+            del words[place : place + 2]
+    return words
+
+
+def lost(run: FolderRun) -> str:
+    """Which trainings of a run failed, in words; "" if none did."""
+    config = run.files.config
+    seeds = range(config.get("seed", 0), config.get("seed", 0) + config.get("seeds", 1))
+    return "; ".join(map(str, read_failures(run.path, run.arms, seeds)))
 
 
 def run_studies(names: Collection[str], how: Settings) -> dict[str, str]:
     """Run what is not finished, the longest first.
 
     Returns:
-        Why, of each study that did not finish; empty where all did.
+        Why, of each study that did not finish or of which trainings failed; empty where all are whole.
     """
-    waiting = [name for name in names if finished(name, how) is None]
-    waiting.sort(key=lambda name: -STUDIES[name].minutes)
-    if len(waiting) < len(names):
-        print(f"finished before: {', '.join(name for name in names if name not in waiting)}", flush=True)
-    running, unfinished, places = Processes(how.processes), {}, dict(enumerate(waiting))
+    before = {name: run for name in names if (run := finished(name, how)) is not None}
+    waiting = sorted({*names} - {*before}, key=lambda name: -STUDIES[name].minutes)
+    if before:
+        print(f"finished before: {', '.join(before)}", flush=True)
+    unfinished = {name: why for name, run in before.items() if (why := lost(run))}
+    running, places = Processes(how.processes), dict(enumerate(waiting))
     todo, done_minutes, began = list(places), 0.0, time.monotonic()
     deferred()
     try:
@@ -79,7 +98,8 @@ def run_studies(names: Collection[str], how: Settings) -> dict[str, str]:
                 name = places[number]
                 if status:
                     unfinished[name] = last_line(how.out / f"{name}.log")
-                done_minutes += STUDIES[name].minutes
+                else:
+                    done_minutes += STUDIES[name].minutes
                 left = sum(STUDIES[places[n]].minutes for n in [*todo, *running.seconds()])
                 said = unfinished.get(name, f"done in {in_words(seconds)}")
                 print(f"{name}: {said}{_left(left, done_minutes, time.monotonic() - began)}", flush=True)
@@ -94,7 +114,7 @@ def run_studies(names: Collection[str], how: Settings) -> dict[str, str]:
 
 def _left(minutes: float, done: float, seconds: float) -> str:
     """How long the studies that are not done still take, if they are as fast as those that are."""
-    if not minutes:
+    if not minutes or not done:
         return ""
     expected = seconds * minutes / done
     return f" ({in_words(expected)} left, until {until(expected)})"

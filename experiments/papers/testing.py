@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -40,7 +41,7 @@ def put_to_the_test(keys: Sequence[str], how: Settings) -> None:
     unfinished = run_studies(studies, how)
     values, runs = values_of_claims(how)
     verdicts = judged(values)
-    page = write_pages(verdicts, about(runs, verdicts, how.times), out)
+    page = write_pages(verdicts, about(runs, verdicts, how.times), out, how.times)
     print_verdicts({key: verdicts[key] for key in claims if key in verdicts})
     print(f"{counts(verdicts)} {page}")
     del lock
@@ -69,10 +70,20 @@ def values_of_claims(how: Settings) -> tuple[dict[str, tuple[np.ndarray, float]]
     values = {}
     for key, claim in CLAIMS.items():
         if all(study in runs for study in claim.studies):
-            found = claim.difference(*(runs[study] for study in claim.studies)).to_numpy(float)
+            found = measured_by_seed(key, claim, [runs[study] for study in claim.studies])
             if len(found):
                 values[key] = found, claim.margin
     return values, runs
+
+
+def measured_by_seed(key: str, claim: Claim, runs: Sequence[FolderRun]) -> np.ndarray:
+    """The claim's measure, (seeds,); empty, with a warning, where the runs' tables do not hold what it needs."""
+    try:
+        found = claim.difference(*runs).to_numpy(float)
+    except (UsageError, KeyError, ValueError) as error:
+        print(f"warning: {key} cannot be measured: {error}", file=sys.stderr)
+        return np.empty(0)
+    return found[np.isfinite(found)]
 
 
 def about(runs: Mapping[str, FolderRun], verdicts: Mapping[str, Verdict], times: int = 1) -> dict[str, str]:
@@ -85,7 +96,7 @@ def about(runs: Mapping[str, FolderRun], verdicts: Mapping[str, Verdict], times:
 
     minutes = sum(config.get("minutes") or 0 for config in configs)
     return {
-        "date": str(date.today()),
+        "date of this page": str(date.today()),
         "machine": each("machine") or platform.machine(),
         "seeds": " to ".join(map(str, sorted({*seeds[:1], *seeds[-1:]}))),
         "trainings": "as written" if times == 1 else f"{times} times as long as written",

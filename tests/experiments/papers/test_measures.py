@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from datamodules.corruptions.appearance_shifts import APPEARANCE_SHIFTS
 from experiments.papers import measures
 from experiments.papers.library import CLAIMS
 
@@ -29,7 +30,7 @@ def test_differences_are_paired_by_seed():
 
 
 def test_what_light_takes_is_of_the_three_shifts_of_light():
-    shifts = {"RGB+50": 0.7, "R+50": 0.6, "std/1.5": 0.5, "painted": 0.0}
+    shifts = dict(zip(APPEARANCE_SHIFTS, (0.7, 0.6, 0.5, 0.0), strict=True))
     shifted = [accuracy("bn", 0, value, "shifts", name) for name, value in shifts.items()]
     run = run_of([accuracy("bn", 0, 0.9), *shifted, accuracy("bn", 0, 0.1, measure="top5")])
     assert measures.light_loss(run).loc["bn", 0] == pytest.approx(30.0)

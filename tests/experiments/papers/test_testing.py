@@ -70,6 +70,30 @@ def test_a_study_that_is_written_otherwise_is_not_taken_for_finished(small, tmp_
     assert running.finished("tiny", how) is None
 
 
+def test_what_changes_no_training_makes_no_other_study(small):
+    def counts(**how) -> list[str]:
+        return running.what_counts(running.line_of("tiny", replace(Settings(Path("a")), **how)))
+
+    plain = counts()
+    assert plain == counts(out=Path("b"), seeds=5, processes=2, extra=("--wandb", "disabled"))
+    assert plain != counts(times=2) and plain != counts(extra=("--lr", "0.1"))
+
+
+def test_a_training_that_failed_is_said_again_and_its_seed_is_not_measured(small, tmp_path):
+    """Two runs of one study: the first loses a training, the second finds that it has."""
+    how = Settings(tmp_path, 2, extra=("--wandb", "disabled", "--lr", "1e12", "--max-steps", "9"))
+    for _ in range(2):
+        with pytest.raises(TrainingsFailed, match=r"tiny: .*not finite"):
+            testing.put_to_the_test(["a-1"], how)
+    assert json.loads((tmp_path / "claims.json").read_text())["claims"] == {}
+
+
+def test_one_seed_is_written_as_json_that_every_program_reads(small, tmp_path):
+    testing.put_to_the_test(["a-1"], Settings(tmp_path, 1, extra=("--wandb", "disabled")))
+    kept = json.loads((tmp_path / "claims.json").read_text(), parse_constant=lambda _: pytest.fail("NaN"))
+    assert kept["claims"]["a-1"]["low"] is None and kept["claims"]["a-1"]["verdict"] == "undecided"
+
+
 @pytest.mark.parametrize(
     ("keys", "numbers", "sentence"),
     [
