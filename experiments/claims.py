@@ -1,6 +1,6 @@
 """Do the papers' claims hold here? Runs the studies that put them to the test, and gives a verdict on each.
 
-    python experiments/claims.py                  all claims, three seeds: about three quarters of an hour on two cores
+    python experiments/claims.py                  all claims, three seeds: about 50 minutes on two cores
     python experiments/claims.py ibn-1 sn-1       some of them
     python experiments/claims.py --seeds 5        adds seeds to what is there
     python experiments/claims.py --times 2        trains twice as long: is it only that one norm learns faster?

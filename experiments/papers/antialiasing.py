@@ -5,7 +5,7 @@ from experiments.papers.measures import less, more, score, top1
 
 STUDIES = {
     "blur": Study(
-        "cls_imagenet.py --data shapes/photo --norm bn --antialias 0 2 4 --evaluate consistency corruptions", 18
+        "cls_imagenet.py --data shapes/photo --norm bn --antialias 0 2 4 --evaluate consistency corruptions", 19
     ),
 }
 _IMAGENET = (

@@ -13,7 +13,7 @@ STUDIES = {
         7,
     ),
     "architectures": Study(
-        "cls_cifar.py --data shapes --norm bn bin --backbone cifar_preresnet8 cifar_densenet_bc16_12 --epochs 10", 9
+        "cls_cifar.py --data shapes --norm bn bin --backbone cifar_preresnet8 cifar_densenet_bc16_12 --epochs 10", 10
     ),
 }
 _OFFICE_HOME = "cls_office_home.py --data office-home --gpus 1 --weights imagenet --norm bn bin --seeds 3"

@@ -6,10 +6,10 @@ from experiments.papers.measures import drop, less, light_loss, log_divergence, 
 STUDIES = {
     "streets": Study(
         "seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog "
-        "--norm bn ibn-a ibn-b sn bin --no-augment-colour --max-steps 500",
-        20,
+        "--norm bn ibn-a ibn-b --no-augment-colour --max-steps 500",
+        13,
     ),
-    "light": Study("cls_imagenet.py --data shapes/photo --norm bn ibn-a bin --evaluate shifts", 9),
+    "light": Study("cls_imagenet.py --data shapes/photo --norm bn ibn-a bin --evaluate shifts", 8),
 }
 _GTA5 = (
     "seg_gta2city.py --source gta5 --target cityscapes --norm bn ibn-a ibn-b --no-augment-colour --weights imagenet "

@@ -17,15 +17,15 @@ DEEP, WIDE = "cifar_wrn28_1-bn", "cifar_wrn10_2-bn"
 _NETWORKS = "cls_cifar.py --data shapes/photo --norm bn --backbone cifar_wrn28_1 cifar_wrn10_2 --width 0.5"
 STUDIES = {
     "additive": Study(
-        f"cls_resnet_rs.py --data shapes/photo --epochs 20 --only {BASELINE} {TRAINED} {REGULARISED} {BUILT}", 14
+        f"cls_resnet_rs.py --data shapes/photo --epochs 20 --only {BASELINE} {TRAINED} {REGULARISED} {BUILT}", 13
     ),
     "weight-decay": Study(
         "cls_rs_weight_decay.py --data shapes/photo --epochs 10 --only "
         + " ".join(f"{kind}-{decay}" for kind in (ALONE, TOGETHER) for decay in (LOW, HIGH)),
-        7,
+        5,
     ),
     "short": Study(f"{_NETWORKS} --epochs 6", 3),
-    "long": Study(f"{_NETWORKS} --epochs 20", 8),
+    "long": Study(f"{_NETWORKS} --epochs 20", 7),
 }
 
 

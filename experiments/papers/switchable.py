@@ -16,8 +16,8 @@ from experiments.papers.measures import (
 from experiments.study.reader import FolderRun
 
 STUDIES = {
-    "batch-size": Study("cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 6", 16),
-    "styles": Study("cls_office_home.py --data shapes --norm bn bin sn", 9),
+    "batch-size": Study("cls_batch_size.py --data shapes/photo --norm bn sn --settings 1x32 1x2 --epochs 6", 9),
+    "styles": Study("cls_office_home.py --data shapes --norm bn bin sn", 10),
 }
 _IMAGENET = "cls_batch_size.py --data imagenet --gpus 8 --norm bn gn sn --settings 8x32 8x2 --seeds 3"
 
