@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torchmetrics.classification import MulticlassAccuracy
 
 import normshift
 from experiments import cls_batch_size, cls_cifar, cls_imagenet, cls_office_home
 from experiments.study.flags import parse
-from experiments.study.settings import resolved
+from experiments.study.settings import resolved, training_workers
 from experiments.tasks.classification import Arm, loaded
 from experiments.tasks.classification_checks import fitted
 from experiments.tasks.classification_domains import Opened
@@ -52,6 +53,35 @@ def pacs(tmp_path_factory) -> Path:
                 image = numbers.integers(0, 60, (40, 48, 3)) + 60 * label
                 cv2.imwrite(str(folder / f"{index}.png"), image.astype(np.uint8))
     return root
+
+
+def test_only_some_arms_are_trained_and_a_resumed_run_takes_others(tmp_path, capsys):
+    line = f"{TINY} --norm bn sn --antialias 0 3 --out {tmp_path / 'run'} --resume auto"
+    assert list(dict.fromkeys(run(cls_imagenet, f"{line} --only sn bn-blur3")["arm"])) == ["bn-blur3", "sn"]
+    assert list(dict.fromkeys(run(cls_imagenet, f"{line} --only sn bn")["arm"])) == ["bn", "sn"]
+    said = "--only gn: this study's arms are bn, bn-blur3, sn, sn-blur3"
+    assert re.search(said, refused(cls_imagenet, capsys, f"{line} --only gn"))
+
+
+@pytest.mark.parametrize(("cores", "accelerator", "workers"), [(2, "cpu", 0), (16, "cpu", 2), (16, "gpu", 8)])
+def test_without_a_gpu_the_network_has_the_cores(cores, accelerator, workers, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("experiments.study.settings.devices", lambda flags: (accelerator, 1))
+    flags = parse(cls_imagenet.Flags, "", [])
+    assert training_workers(flags, accelerator) == workers
+    assert training_workers(dataclasses.replace(flags, workers=3), accelerator) == 3
+
+
+def test_dann_on_the_shapes_learns_more_slowly(tmp_path):
+    """At the recipe's own rate batch norm diverges."""
+    line = "--setting transfer --adapt dann --source photo --target sketch --images 100 --max-steps 1 --wandb disabled"
+    rates = []
+    for index, more in enumerate(("", " --lr 0.2")):
+        folder = tmp_path / str(index)
+        run(cls_office_home, f"{line} --norm bn --gpus 0{more} --out {folder}")
+        settings = yaml.safe_load((folder / "bn-photo-to-sketch-seed0" / "hparams.yaml").read_text())
+        rates.append(settings["recipe"]["lr"])
+    assert rates == [0.1, 0.2]
 
 
 def test_a_table_of_norms_and_blur(tmp_path):
