@@ -6,7 +6,7 @@ PIP = $(RUN) -m pip install --disable-pip-version-check --quiet
 REQUIREMENTS = sed '/^\[tool/,$$d' pyproject.toml | cat - requirements.txt
 STUDY = $(RUN) experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
-.PHONY: demo test test-slow test-slurm lint docs claims table gates notebooks setup
+.PHONY: demo test test-slow test-slurm lint docs claims table notebooks setup
 
 demo: setup  ## the segmentation study on the embedded streets: a table, and runs/demo-*/report.html
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 600 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -37,10 +37,6 @@ claims: setup  ## the papers' claims, put to the test: runs/claims/claims.html; 
 table: setup  ## the streets' tables in docs/results.md: every norm, three seeds, without and with colour augmentation
 	$(STUDY) --max-steps 500 --seeds 3 --no-augment-colour --out runs/streets
 	$(STUDY) --max-steps 500 --seeds 3 --out runs/streets-augmented
-
-gates: setup  ## the picture of the gates in docs/results.md
-	$(RUN) experiments/cls_cifar.py --norm sn bin --backbone cifar_resnet20 --out runs/gates
-	$(RUN) experiments/report.py runs/gates --gates runs/gates/gates.png
 
 notebooks: setup  ## executes the notebooks in place, on the full runs they were committed with
 	NORMSHIFT_SIZE=full $(RUN) notebooks/execute.py
