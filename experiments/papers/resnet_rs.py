@@ -85,8 +85,8 @@ PAPER = Paper(
             unit="points of top-1",
             difference=_less_decay_with_regularisers,
             at_scale="cls_rs_weight_decay.py --data imagenet --gpus 8 --seeds 3",
-            cause="Under all regularisers this ResNet-8 does not fit its training images in ten epochs (training loss 1.9, "
-            "top-1 near 50 with 17 between the seeds), so weight decay has no overfitting to prevent.",
+            cause="Under all regularisers this ResNet-8 does not fit its training images in ten epochs (training loss "
+            "1.9, top-1 near 50 with 17 between the seeds), so weight decay has no overfitting to prevent.",
         ),
         "rs-4": Claim(
             place="section 6",
