@@ -32,7 +32,7 @@ def compile_for_cpus() -> int:
     """Compile the C++ passes, or find them compiled."""
     started = time.perf_counter()
     try:
-        there = compiled.library_file().exists()
+        there = compiled.is_whole(compiled.library_file())
         file = compiled.built_library()
     except Exception as error:  # compilers and file systems fail in many ways
         return _failed(f"the CPU kernels cannot be compiled: {remedy(error)}")

@@ -113,7 +113,8 @@ def library_file() -> Path:
 
 
 def built_library() -> Path:
-    """The path of the built library. If several processes need it at once, one builds it and the others wait.
+    """The path of the built library, built anew where it is missing or damaged. If several processes need it at once,
+    one builds it and the others wait.
 
     Raises:
         NoCompilerError: there is no C++ compiler.
@@ -125,12 +126,30 @@ def built_library() -> Path:
     if sys.platform == "win32":
         raise OSError("They have never been built on Windows.")
     built = library_file()
-    if not built.exists():
+    if not is_whole(built):
         built.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(built.with_suffix(".lock")):  # the system releases it even if the process is killed
-            if not built.exists():
+            if not is_whole(built):
                 _build(built, _compiler())
+                digest_file(built).write_text(digest(built))
     return built
+
+
+def is_whole(library: Path) -> bool:
+    """Whether a library is there as it was built: loading a truncated one would end the process by a signal."""
+    try:
+        return digest_file(library).read_text() == digest(library)
+    except OSError:
+        return False
+
+
+def digest_file(library: Path) -> Path:
+    """Where a library's digest is kept, beside it."""
+    return library.with_suffix(".sha256")
+
+
+def digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()
 
 
 class NoCompilerError(FileNotFoundError):

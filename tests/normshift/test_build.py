@@ -30,6 +30,36 @@ def test_what_is_compiled_is_named_and_not_compiled_again(capsys):
     assert compiled.library_file().stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda library: library.write_bytes(library.read_bytes()[:1000]),  # loading it would end the process
+        lambda library: library.write_bytes(b"another program's file"),
+        lambda library: library.write_bytes(b""),
+        lambda library: library.unlink(),
+        lambda library: library.with_suffix(".sha256").unlink(),  # killed between the library and its digest
+        lambda library: library.with_suffix(".sha256").write_text("0"),
+    ],
+    ids=["truncated", "foreign", "empty", "missing", "without digest", "wrong digest"],
+)
+def test_a_damaged_library_is_built_anew_and_a_whole_one_is_not(damage, tmp_path, monkeypatch):
+    if not compiled.load():
+        pytest.skip("the compiled kernels cannot be built here")
+    whole, builds = compiled.library_file().read_bytes(), []
+
+    def build(library, compiler):
+        builds.append(library)
+        library.write_bytes(whole)
+
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(compiled, "_build", build)
+    library = compiled.built_library()
+    assert compiled.built_library() == library and len(builds) == 1
+    damage(library)
+    assert compiled.built_library().read_bytes() == whole and len(builds) == 2
+    assert compiled.built_library() == library and len(builds) == 2
+
+
 @pytest.mark.slow
 def test_an_empty_folder_is_filled_and_then_only_read(tmp_path):
     first = built(tmp_path)
