@@ -15,9 +15,9 @@ A laptop, with no data on disk (the embedded street scenes):
 
     python experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
-Three seeds of five norms, --max-steps 500 and without colour augmentation, took 22 minutes on one of two busy cores. The
-drop from the source to the mean of the targets was 41.2 +- 0.8 points with bn, 37.8 +- 1.0 with ibn-a, 37.4 +- 1.0 with
-sn, 34.4 +- 1.4 with bin and 23.1 +- 0.8 with ibn-b.
+Three seeds of five norms, --max-steps 500 and without colour augmentation, took 22 minutes on one of two busy cores.
+The drop from the source to the mean of the targets was 41.2 +- 0.8 points with bn, 37.8 +- 1.0 with ibn-a, 37.4 +- 1.0
+with sn, 34.4 +- 1.4 with bin and 23.1 +- 0.8 with ibn-b.
 
 The study trains one network for each norm and seed on the source, and evaluates it on the source and on every target.
 Its closing table gives mIoU on each domain and the drop, as mean and standard deviation over the seeds. OUT then holds
