@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import shlex
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from experiments.papers.library import STUDIES
 from experiments.study.endings import UsageError
 from experiments.study.failures import read_failures
+from experiments.study.flags import parse
 from experiments.study.reader import FolderRun, read_folder
 from experiments.study.signals.stops import at_once, deferred, stopped
 from experiments.study.sweep.processes import Processes
@@ -19,6 +22,11 @@ from experiments.study.sweep.run import POLL, last_line
 from experiments.study.time_left import in_words, until
 
 SCRIPTS = Path(__file__).parents[1]
+FREE = (
+    "seeds", "out", "resume", "wandb", "gpus", "nodes", "workers", "plugin", "data_root", "precision", "channels_last",
+    "save_every", "save_minutes", "keep_best", "keep_every", "time_limit", "compile",
+)  # fmt: skip
+"""Flags in which a study that is finished may differ from what is asked for: they change no claim."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +59,25 @@ def finished(name: str, how: Settings) -> FolderRun | None:
     except UsageError:
         return None
     config = run.files.config
-    asked, began = line_of(name, how), shlex.split(str(config.get("command", "")))
-    return run if what_counts(asked) == what_counts(began) and config.get("seeds", 0) >= how.seeds else None
+    asked = flags_of(line_of(name, how)).items()
+    written = shlex.split(str(config.get("command", "")))
+    left_open = {flag for flag, value in asked if value is None and f"--{flag.replace('_', '-')}" not in written}
+    same = all(holds(config.get(flag), value) for flag, value in asked if flag not in left_open.union(FREE))
+    return run if same and config.get("seeds", 0) >= how.seeds else None
 
 
-def what_counts(line: Sequence[str]) -> list[str]:
-    """A study's flags, without those that change no training."""
-    words = list(line)[2:]  # behind the interpreter and the script
-    for flag in ("--seeds", "--resume", "--out", "--wandb", "--gpus", "--workers"):
-        if flag in words:
-            place = words.index(flag)
-            del words[place : place + 2]
-    return words
+def flags_of(line: Sequence[str]) -> dict:
+    """The values of all flags of a study's command, as its run's config.yaml holds them."""
+    module = importlib.import_module(f"experiments.{Path(line[1]).stem}")
+    flags = dataclasses.asdict(parse(module.Flags, "", list(line[2:])))
+    return {flag: list(value) if isinstance(value, tuple) else value for flag, value in flags.items()}
+
+
+def holds(began: object, asked: object) -> bool:
+    """Whether a run that began with a flag's value has what is asked; of arms it may have more."""
+    if isinstance(began, list) and isinstance(asked, list):
+        return {*map(str, asked)} <= {*map(str, began)}
+    return began == asked
 
 
 def lost(run: FolderRun) -> str:

@@ -22,6 +22,9 @@ TINY = (
 )
 
 
+STUDY_OF_ONE = Study(TINY.replace("--norm bn sn", "--norm sn"), 1)
+
+
 def claim(studies: str, difference) -> Claim:
     return Claim("Table 1", "SN <is> better.", "1 to 2", (studies,), "SN's minus BN's", "points", difference, "x.py")
 
@@ -71,12 +74,24 @@ def test_a_study_that_is_written_otherwise_is_not_taken_for_finished(small, tmp_
 
 
 def test_what_changes_no_training_makes_no_other_study(small):
-    def counts(**how) -> list[str]:
-        return running.what_counts(running.line_of("tiny", replace(Settings(Path("a")), **how)))
+    def counts(**how) -> dict:
+        flags = running.flags_of(running.line_of("tiny", replace(Settings(Path("a")), **how)))
+        return {flag: value for flag, value in flags.items() if flag not in running.FREE}
 
     plain = counts()
     assert plain == counts(out=Path("b"), seeds=5, processes=2, extra=("--wandb", "disabled"))
     assert plain != counts(times=2) and plain != counts(extra=("--lr", "0.1"))
+
+
+def test_a_run_that_was_given_more_arms_is_finished(small, tmp_path, monkeypatch):
+    how = Settings(tmp_path, 1, extra=("--wandb", "disabled"))
+    subprocess.run(running.line_of("tiny", how), check=True, capture_output=True)
+    more = Study(TINY.replace("--norm bn sn", "--norm bn sn bin"), 1)
+    for study, there in ((STUDY_OF_ONE, True), (more, False)):
+        monkeypatch.setattr(running, "STUDIES", {"tiny": study})
+        assert (running.finished("tiny", how) is not None) == there
+    subprocess.run(running.line_of("tiny", how), check=True, capture_output=True)  # adds an arm
+    assert running.finished("tiny", how) is not None
 
 
 def test_a_training_that_failed_is_said_again_and_its_seed_is_not_measured(small, tmp_path):
