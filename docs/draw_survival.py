@@ -19,7 +19,7 @@ def tables(page: str) -> list[dict[str, tuple[float, ...]]]:
     share that is kept."""
     found = []
     for table in re.split(r"^\| norm \| seeds \| streets-game .*$", page, flags=re.MULTILINE)[1:3]:
-        rows = re.findall(r"^\| ([\w-]+) \| 3 \|(.*)\|$", table, re.MULTILINE)
+        rows = re.findall(r"^\| ([\w-]+) \| 3 \|(.*)\|$", table.partition("\n\n")[0], re.MULTILINE)
         numbers = {norm: [float(number) for number in re.findall(r"[\d.]+", cells)] for norm, cells in rows}
         found.append({norm: (*cells[:2], *cells[-6:]) for norm, cells in numbers.items()})
     return found
