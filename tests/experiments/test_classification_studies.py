@@ -339,7 +339,7 @@ def test_the_loss_to_shifts_is_clean_minus_the_mean_of_three():
         (
             "cls_imagenet",
             "--ema-decay 0.9999 --images 400 --norm bn",
-            r"would be 99 % its first step's weights after 144 steps",
+            r"would be 99 % its first step's weights after 120 steps",
         ),
         ("cls_imagenet", "--unlabelled pacs:val --teacher README.md", r"training uses the train split"),
         ("cls_office_home", "--setting all", r"--setting all: choose mixed, leave-one-out or transfer"),
