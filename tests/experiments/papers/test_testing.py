@@ -83,6 +83,7 @@ def test_what_changes_no_training_makes_no_other_study(small):
     assert plain != counts(times=2) and plain != counts(extra=("--lr", "0.1"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_given_more_arms_is_finished(small, tmp_path, monkeypatch):
     how = Settings(tmp_path, 1, extra=("--wandb", "disabled"))
     subprocess.run(running.line_of("tiny", how), check=True, capture_output=True)
