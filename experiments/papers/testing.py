@@ -19,6 +19,7 @@ from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.reader import FolderRun
 from experiments.study.run_lock import locked
 from experiments.study.signals.stops import exit_if_stopped
+from experiments.study.tables.chance import guessing
 
 
 def put_to_the_test(keys: Sequence[str], how: Settings) -> None:
@@ -77,13 +78,24 @@ def values_of_claims(how: Settings) -> tuple[dict[str, tuple[np.ndarray, float]]
 
 
 def measured_by_seed(key: str, claim: Claim, runs: Sequence[FolderRun]) -> np.ndarray:
-    """The claim's measure, (seeds,); empty, with a warning, where the runs' tables do not hold what it needs."""
+    """The claim's measure, (seeds,); empty, with a warning, where the runs' tables do not hold what it needs.
+
+    That something is no worse than another is not measured under seeds in which a network is at chance.
+    """
     try:
-        found = claim.difference(*runs).to_numpy(float)
+        found = claim.difference(*runs)
+        if claim.margin:
+            found = found.drop([seed for run in runs for seed in at_chance(run)], errors="ignore")
+        found = found.to_numpy(float)
     except (UsageError, KeyError, ValueError) as error:
         print(f"warning: {key} cannot be measured: {error}", file=sys.stderr)
         return np.empty(0)
     return found[np.isfinite(found)]
+
+
+def at_chance(run: FolderRun) -> set[int]:
+    """The seeds under which a network of the run guesses."""
+    return set() if run.headline is None else {*guessing(run.results, run.headline)["seed"]}
 
 
 def about(runs: Mapping[str, FolderRun], verdicts: Mapping[str, Verdict], times: int = 1) -> dict[str, str]:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from experiments.papers import page, running, testing
@@ -14,6 +16,7 @@ from experiments.papers.claim import Claim, Paper, Study
 from experiments.papers.measures import less, more, top1
 from experiments.papers.running import Settings
 from experiments.study.endings import TrainingsFailed, UsageError
+from lightning_modules.measures import measure_of
 
 ROOT = Path(__file__).parents[3]
 TINY = (
@@ -102,6 +105,21 @@ def test_a_training_that_failed_is_said_again_and_its_seed_is_not_measured(small
         with pytest.raises(TrainingsFailed, match=r"tiny: .*not finite"):
             testing.put_to_the_test(["a-1"], how)
     assert json.loads((tmp_path / "claims.json").read_text())["claims"] == {}
+
+
+def test_what_guesses_is_not_said_to_be_no_worse(tmp_path):
+    rows = [
+        {"arm": arm, "norm": arm, "seed": seed, "domain": "d", "part": "clean", "measure": measure, "value": value}
+        for arm, seed, top in (("bn", 0, 0.1), ("sn", 0, 0.1), ("bn", 1, 0.8), ("sn", 1, 0.9))
+        for measure, value in (("top1", top), ("chance", 0.1))
+    ]
+    run = SimpleNamespace(results=pd.DataFrame(rows), headline=measure_of("top1"))
+    better, no_worse = (
+        claim("tiny", more(top1, "sn", than="bn")),
+        replace(claim("tiny", more(top1, "sn", "bn")), margin=1.0),
+    )
+    assert testing.measured_by_seed("a", better, [run]).tolist() == pytest.approx([0.0, 10.0])
+    assert testing.measured_by_seed("a", no_worse, [run]).tolist() == pytest.approx([10.0])
 
 
 def test_one_seed_is_written_as_json_that_every_program_reads(small, tmp_path):
