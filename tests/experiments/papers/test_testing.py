@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.papers import page, running, testing
 from experiments.papers.claim import Claim, Paper, Study
+from experiments.papers.judging import judged
 from experiments.papers.measures import less, more, top1
 from experiments.papers.running import Settings
 from experiments.study.endings import TrainingsFailed, UsageError
@@ -68,6 +70,7 @@ def test_studies_run_once_and_a_failed_one_leaves_the_others(small, tmp_path, ca
     assert running.finished("tiny", Settings(out, 3)) is None  # more seeds are more work
 
 
+@pytest.mark.slow
 def test_a_study_that_is_written_otherwise_is_not_taken_for_finished(small, tmp_path, monkeypatch):
     how = Settings(tmp_path, 1, extra=("--wandb", "disabled"))
     subprocess.run(running.line_of("tiny", how), check=True, capture_output=True)
@@ -122,10 +125,10 @@ def test_what_guesses_is_not_said_to_be_no_worse(tmp_path):
     assert testing.measured_by_seed("a", no_worse, [run]).tolist() == pytest.approx([10.0])
 
 
-def test_one_seed_is_written_as_json_that_every_program_reads(small, tmp_path):
-    testing.put_to_the_test(["a-1"], Settings(tmp_path, 1, extra=("--wandb", "disabled")))
-    kept = json.loads((tmp_path / "claims.json").read_text(), parse_constant=lambda _: pytest.fail("NaN"))
-    assert kept["claims"]["a-1"]["low"] is None and kept["claims"]["a-1"]["verdict"] == "undecided"
+def test_one_seed_is_written_as_json_that_every_program_reads(small):
+    verdict = judged({"a-1": (np.array([3.0]), 0.0)})["a-1"]
+    told = json.loads(json.dumps(page.plain(page.CLAIMS["a-1"], verdict), allow_nan=False))
+    assert told["low"] is None and told["mean"] == 3.0 and told["verdict"] == "undecided"
 
 
 @pytest.mark.parametrize(
