@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from datamodules.whole_file import write_whole
 from experiments.papers.claim import Claim
-from experiments.papers.judging import HELD, NOT_HELD, UNDECIDED, Verdict
 from experiments.papers.library import CLAIMS, PAPERS, STUDIES
+from experiments.papers.verdicts import HELD, NOT_HELD, UNDECIDED, Verdict
 from experiments.study.tables.differences import p_text
 
 COLOURS = {HELD: "#009e73", NOT_HELD: "#d55e00", UNDECIDED: "#8a949e"}

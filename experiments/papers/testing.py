@@ -1,4 +1,4 @@
-"""Puts claims to the test: runs their studies, judges what came out, and writes it down."""
+"""Puts claims to the test: runs their studies, decides what came out, and writes it down."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from datetime import date
 import numpy as np
 
 from experiments.papers.claim import Claim
-from experiments.papers.judging import Verdict, judged
 from experiments.papers.library import CLAIMS, PAPERS
 from experiments.papers.page import counts, measured, write_pages
 from experiments.papers.running import Settings, finished, run_studies
+from experiments.papers.verdicts import Verdict, verdicts_of
 from experiments.study.endings import TrainingsFailed, UsageError
 from experiments.study.reader import FolderRun
 from experiments.study.run_lock import locked
@@ -41,7 +41,7 @@ def put_to_the_test(keys: Sequence[str], how: Settings) -> None:
     studies = list(dict.fromkeys(study for claim in claims.values() for study in claim.studies))
     unfinished = run_studies(studies, how)
     values, runs = values_of_claims(how)
-    verdicts = judged(values)
+    verdicts = verdicts_of(values)
     page = write_pages(verdicts, about(runs, verdicts, how.times), out, how.times)
     print_verdicts({key: verdicts[key] for key in claims if key in verdicts})
     print(f"{counts(verdicts)} {page}")

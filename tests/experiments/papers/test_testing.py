@@ -14,9 +14,9 @@ import pytest
 
 from experiments.papers import page, running, testing
 from experiments.papers.claim import Claim, Paper, Study
-from experiments.papers.judging import judged
 from experiments.papers.measures import less, more, top1
 from experiments.papers.running import Settings
+from experiments.papers.verdicts import verdicts_of
 from experiments.study.endings import TrainingsFailed, UsageError
 from lightning_modules.measures import measure_of
 
@@ -126,7 +126,7 @@ def test_what_guesses_is_not_said_to_be_no_worse(tmp_path):
 
 
 def test_one_seed_is_written_as_json_that_every_program_reads(small):
-    verdict = judged({"a-1": (np.array([3.0]), 0.0)})["a-1"]
+    verdict = verdicts_of({"a-1": (np.array([3.0]), 0.0)})["a-1"]
     told = json.loads(json.dumps(page.plain(page.CLAIMS["a-1"], verdict), allow_nan=False))
     assert told["low"] is None and told["mean"] == 3.0 and told["verdict"] == "undecided"
 

@@ -38,7 +38,7 @@ class Verdict:
     verdict: str
 
 
-def judged(measured: Mapping[str, tuple[np.ndarray, float]]) -> dict[str, Verdict]:
+def verdicts_of(measured: Mapping[str, tuple[np.ndarray, float]]) -> dict[str, Verdict]:
     """The verdicts on claims by key.
 
     Args:

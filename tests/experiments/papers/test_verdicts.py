@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.papers.judging import HELD, NOT_HELD, UNDECIDED, judged, one_sided
+from experiments.papers.verdicts import HELD, NOT_HELD, UNDECIDED, one_sided, verdicts_of
 
 
 def test_one_sided_p_of_three_seeds_by_hand():
@@ -34,22 +34,22 @@ def test_a_margin_moves_the_line():
     ],
 )
 def test_verdicts(values, margin, expected):
-    assert judged({"one": (np.array(values), margin)})["one"].verdict == expected
+    assert verdicts_of({"one": (np.array(values), margin)})["one"].verdict == expected
 
 
 def test_the_interval_is_students():
     """Of 1, 2, 3: 2 +- 4.3027 / sqrt 3, the table's value for 2 degrees of freedom."""
-    found = judged({"one": (np.array([1.0, 2.0, 3.0]), 0.0)})["one"]
+    found = verdicts_of({"one": (np.array([1.0, 2.0, 3.0]), 0.0)})["one"]
     assert (found.mean, found.high - found.mean) == pytest.approx((2.0, 4.302653 / math.sqrt(3)), rel=1e-6)
     assert found.mean - found.low == pytest.approx(found.high - found.mean)
-    alone = judged({"one": (np.array([1.0]), 0.0)})["one"]
+    alone = verdicts_of({"one": (np.array([1.0]), 0.0)})["one"]
     assert alone.mean == 1.0 and math.isnan(alone.low) and math.isnan(alone.high)
 
 
 def test_many_claims_raise_what_one_alone_would_pass():
     values = np.array([1.0, 2.0, 3.0])  # p 0.037
-    assert judged({"one": (values, 0.0)})["one"].verdict == HELD
-    together = judged({str(i): (values, 0.0) for i in range(2)})
+    assert verdicts_of({"one": (values, 0.0)})["one"].verdict == HELD
+    together = verdicts_of({str(i): (values, 0.0) for i in range(2)})
     assert {one.verdict for one in together.values()} == {UNDECIDED}
     assert together["0"].p == pytest.approx(2 * one_sided(values, 0.0)[0])
 
@@ -58,10 +58,10 @@ def test_pages_of_noise_rarely_hold_a_verdict():
     """Of 400 pages of 20 claims that are all level, at most one in ten has a false one: 5 % on either side."""
     dice, wrong = np.random.default_rng(0), 0
     for _ in range(400):
-        verdicts = judged({str(i): (dice.normal(size=3), 0.0) for i in range(20)})
+        verdicts = verdicts_of({str(i): (dice.normal(size=3), 0.0) for i in range(20)})
         wrong += any(one.verdict != UNDECIDED for one in verdicts.values())
     assert 0 < wrong / 400 <= 0.13
 
 
 def test_no_claims_no_verdicts():
-    assert judged({}) == {}
+    assert verdicts_of({}) == {}
