@@ -7,17 +7,23 @@
 The backward pass has one pass that reduces dy and one that writes dx. It needs x and a few N x C vectors. The passes
 are in `normshift.backends`, the formulas in `normshift.formulas`.
 
+On CPUs one operator in C++ is a whole layer, forward or backward, for the formulas that it knows (`compiled_form`) and
+batches that are not pooled over processes. Everything else goes pass by pass, with the formula in Python between.
+
 `N` is the batch size, `C` the number of channels, `P` the number of spatial positions of a map (1 for (N, C) inputs).
 """
 
 import math
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from normshift import backends
+from normshift.backends.compiled import LayerCall
 
 
 class Moments(NamedTuple):
@@ -96,6 +102,10 @@ class BatchSource(Protocol):
     def running(self, dtype: torch.dtype) -> Batch:
         """In evaluation: the running averages."""
 
+    def local_averages(self) -> "backends.compiled.Averages | None":
+        """The running averages for an operator that reads and updates them; None if it may not, as where batches are
+        pooled over processes."""
+
 
 def normalize(
     x: Tensor, formula: Formula, parameters: tuple[Tensor, ...], source: BatchSource | None = None, correction: int = 0
@@ -115,7 +125,27 @@ def normalize(
     """
     if is_transformed():
         return _composite(x, formula, parameters, source, correction)
-    return _Normalize.apply(backends.laid_out(x), formula, source, correction, *parameters)
+    x = backends.laid_out(x)
+    backend = backends.backend_of(x)
+    call = _whole_layer(backend, formula, parameters, source, correction)
+    if not call:
+        return _Normalize.apply(x, backend, formula, source, correction, *parameters)
+    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
+        return _WholeLayer.apply(x, call, formula, source, *parameters)
+    return call.forward(x, parameters, keep=False)[0]
+
+
+def _whole_layer(backend: ModuleType, formula: Formula, parameters, source: BatchSource | None, correction: int):
+    """The call of the operator for this layer; None if there is none."""
+    if backend is not backends.compiled:
+        return None
+    form = formula.compiled_form()
+    if not form or not all(p.dtype is torch.float32 and p.is_cpu and type(p) in (Tensor, Parameter) for p in parameters):
+        return None
+    averages = source.local_averages() if source else None
+    if source and not averages:
+        return None
+    return backends.compiled.layer_call(form, averages, correction, len(parameters))
 
 
 def is_transformed() -> bool:
@@ -130,16 +160,45 @@ def _is_exported() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
-class _Normalize(torch.autograd.Function):
+class _WholeLayer(torch.autograd.Function):
+    """A layer as one operator."""
+
     @staticmethod
-    def forward(ctx, x: Tensor, formula: Formula, source: BatchSource | None, correction: int, *parameters: Tensor):
-        backend = backends.backend_of(x)
+    def forward(ctx, x: Tensor, call: LayerCall, formula: Formula, source: BatchSource | None, *parameters: Tensor):
+        y, found = call.forward(x, parameters, keep=True)
+        ctx.call, ctx.formula, ctx.source = call, formula, source
+        ctx.save_for_backward(x, found, *parameters)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy: Tensor):
+        x, found, *parameters = ctx.saved_tensors
+        call, needed = ctx.call, ctx.needs_input_grad
+        if not torch.is_grad_enabled() and backends.reference.is_plain(dy):
+            dx, gradients = call.backward(dy, x, found, parameters, needed[0])
+            return dx, None, None, None, *gradients
+        mean, var, *pooled = call.statistics_of(found)
+        moments = Moments(mean, var, math.prod(x.shape[2:]))
+        batch = Batch(*pooled, 1 / len(x) if call.averages.training else None) if ctx.source else None
+        pass_ = _Pass(ctx.formula, ctx.source, call.correction, x, moments, batch, parameters)
+        dx, gradients = _gradient(pass_, dy, (needed[0], *needed[4:]))
+        return dx, None, None, None, *gradients
+
+
+class _Normalize(torch.autograd.Function):
+    """A layer pass by pass."""
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, backend: ModuleType, formula: Formula, source: BatchSource | None, correction: int,
+        *parameters: Tensor,
+    ):  # fmt: skip
         moments, batch = _statistics(backend.moments, backend, x, formula, source, correction)
         cast = _cast(parameters, moments)
-        compiled_form = formula.compiled_form()
-        ctx.compiled_form = compiled_form if backend.has_formula(compiled_form, x.shape[1]) else None
-        if ctx.compiled_form:
-            scale, shift = ctx.compiled_form.evaluate(backend, moments, batch, cast)
+        form = formula.compiled_form()
+        ctx.form = form if backend.has_formula(form, x.shape[1]) else None
+        if ctx.form:
+            scale, shift = ctx.form.evaluate(backend, moments, batch, cast)
         else:
             scale, shift = (v.contiguous() for v in _evaluated(formula, moments, batch, cast))
         ctx.backend, ctx.formula, ctx.source, ctx.correction = backend, formula, source, correction
@@ -149,25 +208,50 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy: Tensor):
-        if torch.is_grad_enabled():  # for a second derivative
-            return _differentiable_gradient(ctx, dy)
         x, mean, var, scale, *rest = ctx.saved_tensors
         moments, batch = Moments(mean, var, ctx.positions), None
         if ctx.batch_kind:
             batch, rest = Batch(*rest[:2], *ctx.batch_kind), rest[2:]
-        backend = ctx.backend if backends.reference.is_plain(dy) else backends.reference
-        dshift, dscale = backend.reductions(dy, x, mean)
-        given = moments, batch, _cast(rest, moments), dscale, dshift
-        compiled = ctx.compiled_form and backend is ctx.backend
-        found = ctx.compiled_form.gradient(backend, *given) if compiled else ctx.formula.gradient(*given)
-        gradients = (
-            g.to(p.dtype) if needed and g is not None else None
-            for g, p, needed in zip(found[4:], rest, ctx.needs_input_grad[4:], strict=True)
-        )
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, *gradients
-        slope, offset = _through_moments(ctx, backend, moments, batch, found[:4], scale, dshift)
-        return backend.input_gradient(dy, x, mean, scale, slope, offset), None, None, None, *gradients
+        pass_ = _Pass(ctx.formula, ctx.source, ctx.correction, x, moments, batch, rest, scale, ctx.backend, ctx.form)
+        needed = ctx.needs_input_grad
+        dx, gradients = _gradient(pass_, dy, (needed[0], *needed[5:]))
+        return dx, None, None, None, None, *gradients
+
+
+class _Pass(NamedTuple):
+    """What a backward pass knows of its forward pass."""
+
+    formula: Formula
+    source: BatchSource | None
+    correction: int
+    x: Tensor
+    moments: Moments
+    batch: Batch | None
+    parameters: Sequence[Tensor]
+    scale: Tensor | None = None
+    backend: ModuleType = backends.reference
+    form: "backends.Mixture | backends.ChannelGates | None" = None  # the formula's, if the backend has it
+
+
+def _gradient(of: _Pass, dy: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+    """Gradients with respect to x and the parameters, where `needed`."""
+    if torch.is_grad_enabled():  # for a second derivative
+        return _differentiable_gradient(of, dy, needed)
+    x, moments, batch, correction = of.x, of.moments, of.batch, of.correction
+    backend, form = (of.backend, of.form) if backends.reference.is_plain(dy) else (backends.reference, None)
+    dshift, dscale = backend.reductions(dy, x, moments.mean)
+    cast = _cast(of.parameters, moments)
+    given = moments, batch, cast, dscale, dshift
+    found = form.gradient(backend, *given) if form else of.formula.gradient(*given)
+    gradients = [
+        g.to(p.dtype) if wanted and g is not None else None
+        for g, p, wanted in zip(found[4:], of.parameters, needed[1:], strict=True)
+    ]
+    if not needed[0]:
+        return None, gradients
+    scale = _evaluated(of.formula, moments, batch, cast)[0] if of.scale is None else of.scale
+    slope, offset = _through_moments(correction, backend, moments, batch, found[:4], scale, dshift)
+    return backend.input_gradient(dy, x, moments.mean, scale, slope, offset), gradients
 
 
 def _evaluated(formula: Formula, moments: Moments, batch: Batch | None, parameters: list[Tensor]) -> list[Tensor]:
@@ -213,11 +297,11 @@ def _corrected(positions: int) -> float:
 
 
 def _through_moments(
-    ctx, backend: ModuleType, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor
+    correction: int, backend: ModuleType, moments: Moments, batch: Batch | None, found, scale: Tensor, dshift: Tensor
 ):
     """(slope, offset) of `dx = scale * dy + slope * (x - mean) + offset`: the gradient that flows through moments."""
     of_mean = 1 / max(moments.positions, 1)
-    of_var = 2 * of_mean * (_corrected(moments.positions) if ctx.correction else 1)
+    of_var = 2 * of_mean * (_corrected(moments.positions) if correction else 1)
     pooled = None
     if batch and batch.share is not None:
         by_batch = (torch.zeros_like(batch.mean) if gradient is None else gradient for gradient in found[2:])
@@ -225,23 +309,15 @@ def _through_moments(
     return backend.through_moments(moments.mean, scale, dshift, *found[:2], pooled, of_mean, of_var)
 
 
-def _differentiable_gradient(ctx, dy: Tensor):
+def _differentiable_gradient(of: _Pass, dy: Tensor, needed: Sequence[bool]):
     """The gradient in plain torch operations, which can be differentiated again."""
-    x, _, _, _, *parameters = ctx.saved_tensors
-    source = ctx.source
-    if ctx.batch_kind:
-        source = _Replay(source, Batch(*parameters[:2], *ctx.batch_kind))
-        parameters = parameters[2:]
-    x, *parameters = (v.view_as(v) for v in (x, *parameters))  # distinct, even if one depends on or is another
-    inputs = [v for v, needed in zip((x, *parameters), _by_input(ctx.needs_input_grad), strict=True) if needed]
-    y = _composite(x, ctx.formula, parameters, source, ctx.correction)
+    source = _Replay(of.source, of.batch) if of.source and of.batch else of.source
+    x, *parameters = (v.view_as(v) for v in (of.x, *of.parameters))  # distinct, even if one depends on or is another
+    inputs = [v for v, wanted in zip((x, *parameters), needed, strict=True) if wanted]
+    y = _composite(x, of.formula, parameters, source, of.correction)
     found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True, allow_unused=True))
-    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
-
-
-def _by_input(values):
-    """The entries for x and the parameters; `formula`, `source` and `correction` have no gradient."""
-    return values[:1] + values[4:]
+    dx, *gradients = (next(found) if wanted else None for wanted in needed)
+    return dx, gradients
 
 
 class _Replay:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from normshift.backends.compiled import Averages
 from normshift.context import Context
 from normshift.engine import Batch, BatchSource, Formula, Moments, is_transformed, normalize
 from normshift.formulas import (
@@ -443,6 +444,9 @@ class _HalfBatch:
     def running(self, dtype: torch.dtype) -> Batch:
         return self._filled(self._norm.running(dtype))
 
+    def local_averages(self) -> Averages | None:
+        return self._norm.batch_source().local_averages()
+
     def _filled(self, half: Batch) -> Batch:
         missing = self._layer.num_features - self._norm.num_features
         sides = (missing, 0) if self._layer.instance_first else (0, missing)
@@ -503,6 +507,9 @@ class _Vectors:
         if observe and batch.share is not None:
             self._layer.observe(batch.mean, batch.var / (1 - batch.share), count, backend)
         return batch
+
+    def local_averages(self) -> None:
+        """None: no operator knows these variances."""
 
 
 class SwitchNorm2d(SwitchNorm):

@@ -1,6 +1,7 @@
 """Running averages of batch moments, and a view of them for tools that search for torch's batch norms."""
 
 import weakref
+from functools import cache
 from numbers import Real
 from types import ModuleType
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from normshift.backends.compiled import Averages
 from normshift.engine import Batch, Moments
-from normshift.sync import pooled_batch
+from normshift.sync import is_pooled_everywhere, pooled_batch
 
 COUNT = "num_batches_tracked"
 
@@ -75,6 +77,19 @@ class RunningStatistics:
         """Copies of the running averages, so that later updates do not change what autograd has saved."""
         return Batch(self.running_mean.to(dtype, copy=True), self.running_var.to(dtype, copy=True))
 
+    def local_averages(self) -> Averages | None:
+        """The running averages for an operator that reads and updates them.
+
+        None if the batches of all processes are pooled, if the averages are not in float32, or if a subclass has its
+        own way to pool or to average.
+        """
+        buffers = self._buffers
+        mean, var = buffers["running_mean"], buffers["running_var"]
+        plain = mean.dtype is var.dtype is torch.float32 and mean.is_contiguous() and var.is_contiguous()
+        if not plain or is_pooled_everywhere(self.sync) or not _averages_as_here(type(self)):
+            return None
+        return Averages(mean, var, buffers.get(COUNT), self.momentum, self.training, self.track_running_stats)
+
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, backend: ModuleType) -> None:
         """Update the running averages with moments of `count` values for each channel; do nothing if it is 0."""
@@ -117,6 +132,11 @@ class RunningStatistics:
                 count.copy_(state_dict[key])
 
 
+@cache
+def _averages_as_here(kind: type) -> bool:
+    return all(getattr(kind, name) is getattr(RunningStatistics, name) for name in ("batch", "running", "observe"))
+
+
 class _BatchAlone:
     """For layers without running averages: as in torch's batch norms, evaluation uses the batch's statistics too.
 
@@ -130,6 +150,9 @@ class _BatchAlone:
 
     def batch(self, moments: Moments, backend: ModuleType, observe: bool) -> Batch:
         return pooled_batch(moments, backend, self._layer.sync and self._layer.training)[0]
+
+    def local_averages(self) -> Averages | None:
+        return None if is_pooled_everywhere(self._layer.sync and self._layer.training) else Averages()
 
 
 class BatchNormView(_BatchNorm):

@@ -27,7 +27,7 @@ def pooled_batch(moments: Moments, backend: ModuleType, everywhere: bool) -> tup
     count = rows * moments.positions
     # for an empty batch: zeros that depend on the input, so that its backward pass takes part in the all-reduce
     mean, var = backend.pooled(*moments[:2]) if count else (v.sum(0) for v in moments[:2])
-    if not everywhere or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+    if not is_pooled_everywhere(everywhere):
         return Batch(mean, var, 1 / max(rows, 1)), count
     local = torch.cat([mean, var, mean.new_full((1,), count)])
     means, variances, counts = _AllGather.apply(local).split([len(mean), len(mean), 1], dim=1)
@@ -37,6 +37,11 @@ def pooled_batch(moments: Moments, backend: ModuleType, everywhere: bool) -> tup
     world_mean = (share * means).sum(0)
     world_var = (share * (variances + (means - world_mean).square())).sum(0)  # law of total variance
     return Batch(world_mean, world_var, moments.positions / divisor, everywhere=True), total
+
+
+def is_pooled_everywhere(wanted: bool) -> bool:
+    """Whether a batch is pooled over several processes, if that is wanted."""
+    return wanted and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _AllGather(torch.autograd.Function):

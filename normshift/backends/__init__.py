@@ -33,7 +33,10 @@ from normshift.backends import compiled, reference
 from normshift.backends.compiled_forms import ChannelGates, Mixture
 from normshift.backends.reference import over, statistics_type
 
-__all__ = ["ChannelGates", "Mixture", "backend_of", "is_laid_out", "laid_out", "over", "reference", "statistics_type"]
+__all__ = [
+    "ChannelGates", "Mixture", "backend_of", "compiled", "is_laid_out", "laid_out", "over", "reference",
+    "statistics_type",
+]  # fmt: skip
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 """Types that the C++ and Triton kernels support; plain torch computes the others."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from normshift.backends import compiled, triton_backend
+from normshift.backends import cpu_library, triton_backend
 from normshift.layers import Norm
 from normshift.registry import NORMS
 
@@ -32,23 +32,23 @@ def compile_for_cpus() -> int:
     """Compile the C++ passes, or find them compiled."""
     started = time.perf_counter()
     try:
-        there = compiled.is_whole(compiled.library_file())
-        file = compiled.built_library()
+        there = cpu_library.is_whole(cpu_library.library_file())
+        file = cpu_library.built_library()
     except Exception as error:  # compilers and file systems fail in many ways
         return _failed(f"the CPU kernels cannot be compiled: {remedy(error)}")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        if not compiled.load():
+        if not cpu_library.load():
             return _failed(f"{file}: {said[-1].message if said else 'it cannot be loaded.'}")
     took = "compiled before" if there else f"compiled in {time.perf_counter() - started:.0f} s"
-    print(f"CPU kernels: {file} ({took}; instructions: {torch.backends.cpu.get_cpu_capability()})", flush=True)
+    print(f"CPU kernels: {file} ({took}; instructions: {cpu_library.instructions()})", flush=True)
     return 0
 
 
 def remedy(error: Exception) -> str:
     """Why the CPU kernels cannot be compiled, and what can be done, in one sentence."""
-    reason = compiled.first_error(error).rstrip(".")
-    if isinstance(error, compiled.NoCompilerError):
+    reason = cpu_library.first_error(error).rstrip(".")
+    if isinstance(error, cpu_library.NoCompilerError):
         return f"{reason[0].lower()}{reason[1:]}; install one (Debian: g++; conda: cxx-compiler), or name one by CXX."
     if isinstance(error, OSError) or "home directory" in reason:
         return f"{reason}; set TORCH_EXTENSIONS_DIR to a folder that can be written."

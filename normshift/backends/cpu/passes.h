@@ -1,0 +1,457 @@
+// The four passes of normshift.backends over float32, bfloat16 and float16 activations.
+//
+// An activation is N images of C channels and P positions, in one of two layouts: planes (a channel's P positions lie
+// together) or rows (a position's C channels do: channels-last). All arithmetic is float32. How sums are cut depends on
+// the shape alone, so that the number of threads changes no digit. Each pass is a function on one plane, or on some rows
+// of one image, and a function of the same name on an activation, which runs that in threads.
+
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "parallel.h"
+#include "vectors.h"
+
+namespace normshift {
+
+constexpr int64_t CHUNK = 96 * 1024;  // bytes that stay in a core's second-level cache between two visits
+constexpr int64_t GRAIN = 32 * 1024;  // values that are worth a thread
+constexpr int64_t LARGE = 8 * 1024 * 1024;  // bytes of an output that no cache keeps
+
+struct Shape {
+  int64_t N, C, P;
+  bool rows;
+
+  int64_t values() const { return N * C * P; }
+  int64_t planes_a_task() const { return std::max<int64_t>(1, GRAIN / P); }
+  int64_t images_a_task() const { return std::max<int64_t>(1, GRAIN / (C * P)); }
+  // Into how many pieces the rows of an image are cut: enough for a dozen cores, where the images alone are not.
+  int64_t pieces() const {
+    int64_t wanted = (15 + N) / N, worthwhile = C * P / (4 * GRAIN);
+    return std::clamp<int64_t>(std::min(wanted, worthwhile), 1, P);
+  }
+  int64_t first_row(int64_t piece, int64_t pieces) const { return piece * P / pieces; }
+};
+
+// Rows that are visited at once before they are visited again; not too many to be summed one by one.
+inline int64_t rows_a_chunk(int64_t bytes_a_row) { return std::clamp<int64_t>(CHUNK / bytes_a_row, 1, 1024); }
+
+// An activation's images. Those of x may lie anywhere, each of them is dense.
+template <typename T>
+struct Images {
+  T* data;
+  int64_t stride;
+  T* operator[](int64_t n) const { return data + n * stride; }
+};
+
+// Statistics and other vectors, one row of C channels for each image.
+struct Vectors {
+  float* data;
+  int64_t C;
+  float* operator[](int64_t n) const { return data + n * C; }
+};
+
+// ------------------------------------------------------------------------------------------------------------ columns
+
+// As many columns as V vectors hold.
+template <int V>
+struct Tile {
+  static constexpr int vectors = V, width = V * W;
+};
+
+// f(first column, Tile, Full or Part) for tiles of `width` columns, the widest first.
+template <typename F>
+inline void tiles(int64_t width, const F& f) {
+  int64_t c = 0;
+  for (; c + 4 * W <= width; c += 4 * W) f(c, Tile<4>{}, Full{});
+  if (c + 2 * W <= width) f(c, Tile<2>{}, Full{}), c += 2 * W;
+  if (c + W <= width) f(c, Tile<1>{}, Full{}), c += W;
+  if (c < width) f(c, Tile<1>{}, Part{width - c});
+}
+
+// f(row, k) for every row; k < U changes from row to row where there are many.
+template <int U, typename F>
+inline void each_row(int64_t rows, const F& f) {
+  int64_t row = 0;
+  for (; row + U <= rows; row += U)
+#pragma GCC unroll 4
+    for (int k = 0; k < U; ++k) f(row + k, k);
+  for (; row < rows; ++row) f(row, 0);
+}
+
+// ------------------------------------------------------------------------------------------------------------ moments
+
+struct Spread {
+  float mean = 0, squares = 0;  // the mean, and the sum of squares around it
+  int64_t count = 0;
+};
+
+// Two sets' moments in one (Chan, Golub and LeVeque 1979).
+inline Spread merged(const Spread& x, const Spread& y) {
+  int64_t count = x.count + y.count;
+  float share = float(y.count) / float(count), apart = y.mean - x.mean;
+  return {x.mean + share * apart, x.squares + y.squares + apart * apart * share * float(x.count), count};
+}
+
+template <typename T>
+inline Spread spread_of(const T* x, int64_t length) {
+  Floats total[4] = {};
+  each_vector<4>(length, [&](int64_t i, auto count, int k) { total[k] += load(x + i, count); });
+  float mean = sum((total[0] + total[1]) + (total[2] + total[3])) / float(length);
+  Floats centre = all(mean), squares[4] = {};
+  each_vector<4>(length, [&](int64_t i, auto count, int k) {
+    Floats apart = kept(load(x + i, count) - centre, count);
+    squares[k] += apart * apart;
+  });
+  return {mean, sum((squares[0] + squares[1]) + (squares[2] + squares[3])), length};
+}
+
+template <typename T>
+inline void moments(const T* plane, int64_t P, float& mean, float& var) {
+  constexpr int64_t chunk = CHUNK / sizeof(T);
+  Spread whole = spread_of(plane, std::min(chunk, P));
+  for (int64_t at = chunk; at < P; at += chunk) whole = merged(whole, spread_of(plane + at, std::min(chunk, P - at)));
+  mean = whole.mean;
+  var = whole.squares / float(P);
+}
+
+// Means and sums of squares of some rows of `width` columns, `step` apart, merged into those of `before` rows.
+template <typename T>
+inline void add_moments(
+    const T* x, int64_t rows, int64_t step, int64_t width, int64_t before, float* mean, float* squares) {
+  float part = float(rows) / float(before + rows), between = part * float(before);
+  tiles(width, [&](int64_t column, auto tile, auto count) {
+    constexpr int V = tile.vectors, U = 4 / V;
+    const T* xs = x + column;
+    Floats total[U][V] = {}, square[U][V] = {}, centre[V];
+    each_row<U>(rows, [&](int64_t row, int k) {
+      for (int v = 0; v < V; ++v) total[k][v] += load(xs + row * step + v * W, count);
+    });
+    for (int v = 0; v < V; ++v) {
+      for (int k = 1; k < U; ++k) total[0][v] += total[k][v];
+      centre[v] = total[0][v] / float(rows);
+    }
+    each_row<U>(rows, [&](int64_t row, int k) {
+      for (int v = 0; v < V; ++v) {
+        Floats apart = load(xs + row * step + v * W, count) - centre[v];
+        square[k][v] += apart * apart;
+      }
+    });
+    for (int v = 0; v < V; ++v) {
+      for (int k = 1; k < U; ++k) square[0][v] += square[k][v];
+      float *means = mean + column + v * W, *sums = squares + column + v * W;
+      if (before) {
+        Floats old = load(means, count), apart = centre[v] - old;
+        square[0][v] += load(sums, count) + apart * apart * between;
+        centre[v] = old + apart * part;
+      }
+      store(means, centre[v], count);
+      store(sums, square[0][v], count);
+    }
+  });
+}
+
+// Of rows begin..end of an image, chunk by chunk.
+template <typename T>
+inline void moments_of_rows(
+    const T* image, int64_t begin, int64_t end, int64_t step, int64_t width, float* mean, float* squares) {
+  int64_t chunk = rows_a_chunk(width * sizeof(T));
+  for (int64_t row = begin; row < end; row += chunk) {
+    add_moments(image + row * step, std::min(chunk, end - row), step, width, row - begin, mean, squares);
+  }
+}
+
+// Merges the moments of all pieces of an image, 2 x `width` values each, into its mean and variance.
+inline void merge_pieces(const Shape& shape, int64_t pieces, int64_t width, float* found, float* mean, float* var) {
+  float *means = found, *squares = found + width;
+  for (int64_t k = 1; k < pieces; ++k) {
+    const float *more_means = found + k * 2 * width, *more_squares = more_means + width;
+    int64_t before = shape.first_row(k, pieces), rows = shape.first_row(k + 1, pieces) - before;
+    float part = float(rows) / float(before + rows), between = part * float(before);
+    for (int64_t c = 0; c < width; ++c) {
+      float apart = more_means[c] - means[c];
+      squares[c] += more_squares[c] + apart * apart * between;
+      means[c] += apart * part;
+    }
+  }
+  std::copy_n(means, width, mean);
+  for (int64_t c = 0; c < width; ++c) var[c] = squares[c] / float(shape.P);
+}
+
+// Of the columns first..last of an image of rows.
+template <typename T>
+void moments_of_image(const Shape& shape, const T* image, int64_t first, int64_t last, float* mean, float* var) {
+  int64_t pieces = shape.pieces(), width = last - first;
+  std::vector<float> found(pieces * 2 * width);
+  for (int64_t k = 0; k < pieces; ++k) {
+    float* here = &found[k * 2 * width];
+    moments_of_rows(
+        image + first, shape.first_row(k, pieces), shape.first_row(k + 1, pieces), shape.C, width, here, here + width);
+  }
+  merge_pieces(shape, pieces, width, found.data(), mean + first, var + first);
+}
+
+// f(n, c, index of the plane) for every plane.
+template <typename F>
+void each_plane(const Shape& shape, const F& f) {
+  parallel(0, shape.N * shape.C, shape.planes_a_task(), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(i / shape.C, i % shape.C, i);
+    fence();
+  });
+}
+
+// f(n, first row, last row + 1, index of the piece) for every piece of every image.
+template <typename F>
+void each_piece(const Shape& shape, const F& f) {
+  int64_t pieces = shape.pieces(), grain = std::max<int64_t>(1, GRAIN * pieces / (shape.C * shape.P));
+  parallel(0, shape.N * pieces, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t n = i / pieces, k = i % pieces;
+      f(n, shape.first_row(k, pieces), shape.first_row(k + 1, pieces), i);
+    }
+    fence();
+  });
+}
+
+// Of the channels first..last.
+template <typename T>
+void moments(const Shape& shape, Images<const T> x, int64_t first, int64_t last, Vectors mean, Vectors var) {
+  int64_t width = last - first, pieces = shape.pieces();
+  if (!shape.rows) {
+    return parallel(0, shape.N * width, shape.planes_a_task(), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        int64_t n = i / width, c = first + i % width;
+        moments(x[n] + c * shape.P, shape.P, mean[n][c], var[n][c]);
+      }
+    });
+  }
+  if (pieces == 1) {
+    return parallel(0, shape.N, shape.images_a_task(), [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) moments_of_image(shape, x[n], first, last, mean[n], var[n]);
+    });
+  }
+  std::vector<float> found(shape.N * pieces * 2 * width);
+  each_piece(shape, [&](int64_t n, int64_t begin, int64_t end, int64_t i) {
+    float* here = &found[i * 2 * width];
+    moments_of_rows(x[n] + first, begin, end, shape.C, width, here, here + width);
+  });
+  for (int64_t n = 0; n < shape.N; ++n)
+    merge_pieces(shape, pieces, width, &found[n * pieces * 2 * width], mean[n] + first, var[n] + first);
+}
+
+// --------------------------------------------------------------------------------------------------------- reductions
+
+// Sums of dy and of dy * (x - mean). Beyond the end dy is 0, and so is the product.
+template <typename T>
+inline void reductions(const T* dy, const T* x, int64_t P, float mean, float& dshift, float& dscale) {
+  Floats centre = all(mean), plain[4] = {}, weighted[4] = {};
+  each_vector<4>(P, [&](int64_t i, auto count, int k) {
+    Floats d = load(dy + i, count);
+    plain[k] += d;
+    weighted[k] += d * (load(x + i, count) - centre);
+  });
+  dshift = sum((plain[0] + plain[1]) + (plain[2] + plain[3]));
+  dscale = sum((weighted[0] + weighted[1]) + (weighted[2] + weighted[3]));
+}
+
+// Of some rows, added to `dshift` and `dscale`. Their columns are visited one after another.
+template <typename T>
+inline void add_reductions(
+    const T* dy, const T* x, int64_t rows, int64_t C, const float* mean, float* dshift, float* dscale) {
+  tiles(C, [&](int64_t column, auto tile, auto count) {
+    constexpr int V = tile.vectors, U = 4 / V;
+    const T *dys = dy + column, *xs = x + column;
+    Floats plain[U][V] = {}, weighted[U][V] = {}, centre[V];
+    for (int v = 0; v < V; ++v) centre[v] = load(mean + column + v * W, count);
+    each_row<U>(rows, [&](int64_t row, int k) {
+      for (int v = 0; v < V; ++v) {
+        Floats d = load(dys + row * C + v * W, count);
+        plain[k][v] += d;
+        weighted[k][v] += d * (load(xs + row * C + v * W, count) - centre[v]);
+      }
+    });
+    for (int v = 0; v < V; ++v) {
+      for (int k = 1; k < U; ++k) plain[0][v] += plain[k][v], weighted[0][v] += weighted[k][v];
+      float *shifts = dshift + column + v * W, *scales = dscale + column + v * W;
+      store(shifts, load(shifts, count) + plain[0][v], count);
+      store(scales, load(scales, count) + weighted[0][v], count);
+    }
+  });
+}
+
+// The same, row after row: more work, but memory is read in the order in which it lies.
+template <typename T>
+inline void add_reductions_in_order(
+    const T* dy, const T* x, int64_t rows, int64_t C, const float* mean, float* dshift, float* dscale) {
+  std::vector<float> sums(2 * C);  // first of these rows alone: fewer roundings
+  float *shifts = sums.data(), *scales = shifts + C;
+  for (int64_t row = 0; row < rows; ++row) {
+    const T *dys = dy + row * C, *xs = x + row * C;
+    each_vector<2>(C, [&](int64_t c, auto count, int) {
+      Floats d = load(dys + c, count);
+      store(scales + c, load(scales + c, count) + d * (load(xs + c, count) - load(mean + c, count)), count);
+      store(shifts + c, load(shifts + c, count) + d, count);
+    });
+  }
+  for (int64_t c = 0; c < C; ++c) dshift[c] += shifts[c], dscale[c] += scales[c];
+}
+
+template <typename T>
+void reductions(
+    const Shape& shape, Images<const T> dy, Images<const T> x, Vectors mean, Vectors dshift, Vectors dscale) {
+  int64_t C = shape.C, P = shape.P;
+  if (!shape.rows) {
+    return each_plane(shape, [&](int64_t n, int64_t c, int64_t i) {
+      reductions(dy[n] + c * P, x[n] + c * P, P, mean.data[i], dshift.data[i], dscale.data[i]);
+    });
+  }
+  int64_t pieces = shape.pieces(), chunk = rows_a_chunk(2 * C * sizeof(T));
+  bool in_order = C > 4 * W && shape.values() * int64_t(sizeof(T)) >= LARGE;
+  std::vector<float> found(shape.N * pieces * 2 * C);
+  each_piece(shape, [&](int64_t n, int64_t begin, int64_t end, int64_t i) {
+    for (int64_t row = begin; row < end; row += chunk) {
+      int64_t rows = std::min(chunk, end - row);
+      auto* add = in_order ? add_reductions_in_order<T> : add_reductions<T>;
+      add(dy[n] + row * C, x[n] + row * C, rows, C, mean[n], &found[i * 2 * C], &found[i * 2 * C + C]);
+    }
+  });
+  for (int64_t n = 0; n < shape.N; ++n) {
+    float* totals = &found[n * pieces * 2 * C];
+    for (int64_t k = 1; k < pieces; ++k)
+      for (int64_t c = 0; c < 2 * C; ++c) totals[c] += totals[k * 2 * C + c];
+    std::copy_n(totals, C, dshift[n]);
+    std::copy_n(totals + C, C, dscale[n]);
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- pointwise
+
+// Whether an output goes past the caches: lines of `length` values without gaps, which begin where vectors may.
+template <typename T>
+bool streams(const Shape& shape, const T* y, int64_t length) {
+  bool aligned = reinterpret_cast<uintptr_t>(y) % sizeof(Floats) == 0 && length % W == 0;
+  return std::is_same_v<T, float> && aligned && shape.values() * int64_t(sizeof(T)) >= LARGE;
+}
+
+template <typename T, typename Count>
+inline void put(T* y, const Floats& value, Count count, bool past_the_caches) {
+  if constexpr (std::is_same_v<T, float> && std::is_same_v<Count, Full>) {
+    if (past_the_caches) return stream(y, value);
+  }
+  store(y, value, count);
+}
+
+template <typename T>
+inline void scale_shift(const T* x, int64_t P, float mean, float scale, float shift, T* y, bool past_the_caches) {
+  Floats centre = all(mean), factor = all(scale), offset = all(shift);
+  each_vector<2>(P, [&](int64_t i, auto count, int) {
+    put(y + i, (load(x + i, count) - centre) * factor + offset, count, past_the_caches);
+  });
+}
+
+// Rows begin..end of an image.
+template <typename T>
+inline void scale_shift(
+    const T* x, int64_t begin, int64_t end, int64_t C, const float* mean, const float* scale, const float* shift, T* y,
+    bool past_the_caches) {
+  if (C > 4 * W) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T* xs = x + row * C;
+      T* ys = y + row * C;
+      each_vector<2>(C, [&](int64_t c, auto count, int) {
+        Floats apart = load(xs + c, count) - load(mean + c, count);
+        put(ys + c, apart * load(scale + c, count) + load(shift + c, count), count, past_the_caches);
+      });
+    }
+    return;
+  }
+  tiles(C, [&](int64_t column, auto tile, auto count) {
+    constexpr int V = tile.vectors;
+    Floats centre[V], factor[V], offset[V];  // stay in registers
+    for (int v = 0; v < V; ++v) {
+      int64_t c = column + v * W;
+      centre[v] = load(mean + c, count), factor[v] = load(scale + c, count), offset[v] = load(shift + c, count);
+    }
+    for (int64_t at = begin * C + column; at < end * C; at += C)
+      for (int v = 0; v < V; ++v)
+        put(y + at + v * W, (load(x + at + v * W, count) - centre[v]) * factor[v] + offset[v], count, past_the_caches);
+  });
+}
+
+template <typename T>
+void scale_shift(const Shape& shape, Images<const T> x, Vectors mean, Vectors scale, Vectors shift, Images<T> y) {
+  int64_t C = shape.C, P = shape.P;
+  bool past = streams(shape, y.data, shape.rows ? C : P);
+  if (!shape.rows) {
+    return each_plane(shape, [&](int64_t n, int64_t c, int64_t i) {
+      scale_shift(x[n] + c * P, P, mean.data[i], scale.data[i], shift.data[i], y[n] + c * P, past);
+    });
+  }
+  each_piece(shape, [&](int64_t n, int64_t begin, int64_t end, int64_t) {
+    scale_shift(x[n], begin, end, C, mean[n], scale[n], shift[n], y[n], past);
+  });
+}
+
+template <typename T>
+inline void input_gradient(
+    const T* dy, const T* x, int64_t P, float mean, float scale, float slope, float offset, T* dx, bool past_the_caches) {
+  Floats centre = all(mean), factor = all(scale), tilt = all(slope), rest = all(offset);
+  each_vector<2>(P, [&](int64_t i, auto count, int) {
+    Floats through = (load(x + i, count) - centre) * tilt + rest;
+    put(dx + i, load(dy + i, count) * factor + through, count, past_the_caches);
+  });
+}
+
+template <typename T>
+inline void input_gradient(
+    const T* dy, const T* x, int64_t begin, int64_t end, int64_t C, const float* mean, const float* scale,
+    const float* slope, const float* offset, T* dx, bool past_the_caches) {
+  if (C > 4 * W) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T *dys = dy + row * C, *xs = x + row * C;
+      T* dxs = dx + row * C;
+      each_vector<2>(C, [&](int64_t c, auto count, int) {
+        Floats apart = load(xs + c, count) - load(mean + c, count);
+        Floats through = apart * load(slope + c, count) + load(offset + c, count);
+        put(dxs + c, load(dys + c, count) * load(scale + c, count) + through, count, past_the_caches);
+      });
+    }
+    return;
+  }
+  tiles(C, [&](int64_t column, auto tile, auto count) {
+    constexpr int V = tile.vectors;
+    Floats centre[V], factor[V], tilt[V], rest[V];  // stay in registers
+    for (int v = 0; v < V; ++v) {
+      int64_t c = column + v * W;
+      centre[v] = load(mean + c, count), factor[v] = load(scale + c, count);
+      tilt[v] = load(slope + c, count), rest[v] = load(offset + c, count);
+    }
+    for (int64_t at = begin * C + column; at < end * C; at += C)
+      for (int v = 0; v < V; ++v) {
+        Floats through = (load(x + at + v * W, count) - centre[v]) * tilt[v] + rest[v];
+        put(dx + at + v * W, load(dy + at + v * W, count) * factor[v] + through, count, past_the_caches);
+      }
+  });
+}
+
+template <typename T>
+void input_gradient(
+    const Shape& shape, Images<const T> dy, Images<const T> x, Vectors mean, Vectors scale, Vectors slope,
+    Vectors offset, Images<T> dx) {
+  int64_t C = shape.C, P = shape.P;
+  bool past = streams(shape, dx.data, shape.rows ? C : P);
+  if (!shape.rows) {
+    return each_plane(shape, [&](int64_t n, int64_t c, int64_t i) {
+      T* to = dx[n] + c * P;
+      input_gradient(
+          dy[n] + c * P, x[n] + c * P, P, mean.data[i], scale.data[i], slope.data[i], offset.data[i], to, past);
+    });
+  }
+  each_piece(shape, [&](int64_t n, int64_t begin, int64_t end, int64_t) {
+    input_gradient(dy[n], x[n], begin, end, C, mean[n], scale[n], slope[n], offset[n], dx[n], past);
+  });
+}
+
+}  // namespace normshift

@@ -1,0 +1,219 @@
+// Vectors of float32, as wide as the processor's registers, and how the three types of activations become such vectors.
+//
+// Written in the vector extensions that GCC and Clang share, so that AVX-512, AVX2, NEON and SSE2 run the same source.
+// Intrinsics stand where a processor has an instruction that compilers do not find: parts of vectors, and roundings.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace normshift {
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define NORMSHIFT_AVX512
+constexpr int W = 16;  // floats in a vector
+#elif defined(__AVX2__) && defined(__F16C__)
+#define NORMSHIFT_AVX2
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * W)));
+typedef uint32_t Bits __attribute__((vector_size(4 * W)));
+typedef int32_t Lanes __attribute__((vector_size(4 * W)));
+typedef uint16_t Halves __attribute__((vector_size(2 * W)));
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+inline Floats all(float value) { return value - Floats{}; }  // value in every lane; value + 0 would lose the sign of -0
+
+// How many values of a vector are meant: all of them, or fewer at the end of a row.
+struct Full {};
+struct Part {
+  int64_t count;
+};
+
+#if defined(NORMSHIFT_AVX512)
+inline __mmask16 mask(Part part) { return __mmask16((1u << part.count) - 1); }
+#endif
+
+// The lanes that are meant, and zeros.
+inline Floats kept(const Floats& value, Full) { return value; }
+inline Floats kept(const Floats& value, Part part) {
+#if defined(NORMSHIFT_AVX512)
+  return _mm512_maskz_mov_ps(mask(part), value);
+#else
+  Lanes lane;
+  for (int i = 0; i < W; ++i) lane[i] = i;
+  return Floats(Bits(value) & Bits(lane < int32_t(part.count)));
+#endif
+}
+
+// ------------------------------------------------------------------------------------------------------------ float32
+
+inline Floats load(const float* x, Full) {
+  Floats value;
+  std::memcpy(&value, x, sizeof value);
+  return value;
+}
+inline Floats load(const float* x, Part part) {
+#if defined(NORMSHIFT_AVX512)
+  return _mm512_maskz_loadu_ps(mask(part), x);
+#else
+  Floats value{};
+  for (int64_t i = 0; i < part.count; ++i) value[i] = x[i];
+  return value;
+#endif
+}
+inline void store(float* x, const Floats& value, Full) { std::memcpy(x, &value, sizeof value); }
+inline void store(float* x, const Floats& value, Part part) {
+#if defined(NORMSHIFT_AVX512)
+  _mm512_mask_storeu_ps(x, mask(part), value);
+#else
+  for (int64_t i = 0; i < part.count; ++i) x[i] = value[i];
+#endif
+}
+
+// ------------------------------------------------------------------------------------------------------ 16-bit floats
+
+template <typename T>
+inline Halves bits_of(const T* x, Full) {
+  Halves bits;
+  std::memcpy(&bits, x, sizeof bits);
+  return bits;
+}
+template <typename T>
+inline Halves bits_of(const T* x, Part part) {
+#if defined(NORMSHIFT_AVX512)
+  return Halves(_mm256_maskz_loadu_epi16(mask(part), x));
+#else
+  Halves bits{};
+  for (int64_t i = 0; i < part.count; ++i) bits[i] = x[i].bits;
+  return bits;
+#endif
+}
+template <typename T>
+inline void put_bits(T* x, const Halves& bits, Full) { std::memcpy(x, &bits, sizeof bits); }
+template <typename T>
+inline void put_bits(T* x, const Halves& bits, Part part) {
+#if defined(NORMSHIFT_AVX512)
+  _mm256_mask_storeu_epi16(x, mask(part), __m256i(bits));
+#else
+  for (int64_t i = 0; i < part.count; ++i) x[i].bits = bits[i];
+#endif
+}
+
+inline Floats widened(const Halves& bits, BFloat16) { return Floats(__builtin_convertvector(bits, Bits) << 16); }
+inline Floats widened(const Halves& bits, Float16) {
+#if defined(NORMSHIFT_AVX512)
+  return _mm512_cvtph_ps(__m256i(bits));
+#elif defined(NORMSHIFT_AVX2)
+  return _mm256_cvtph_ps(__m128i(bits));
+#elif defined(__aarch64__)
+  return vcvt_f32_f16(vreinterpret_f16_u16(uint16x4_t(bits)));
+#else
+  Floats value;
+  for (int i = 0; i < W; ++i) {
+    _Float16 half;
+    uint16_t lane = bits[i];
+    std::memcpy(&half, &lane, sizeof half);
+    value[i] = float(half);
+  }
+  return value;
+#endif
+}
+
+// Rounded to the nearest, to even where two are as near.
+inline Halves narrowed(const Floats& value, BFloat16) {
+#if defined(NORMSHIFT_AVX512) && defined(__AVX512BF16__)
+  return Halves(_mm512_cvtneps_pbh(value));
+#else
+  Bits bits = Bits(value);
+  Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  Bits number = Bits(value == value);
+  return __builtin_convertvector((rounded & number) | (0x7fc0 & ~number), Halves);
+#endif
+}
+inline Halves narrowed(const Floats& value, Float16) {
+#if defined(NORMSHIFT_AVX512)
+  return Halves(_mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(NORMSHIFT_AVX2)
+  return Halves(_mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__aarch64__)
+  return Halves(vreinterpret_u16_f16(vcvt_f16_f32(value)));
+#else
+  Halves bits;
+  for (int i = 0; i < W; ++i) {
+    _Float16 half = _Float16(value[i]);
+    uint16_t lane;
+    std::memcpy(&lane, &half, sizeof lane);
+    bits[i] = lane;
+  }
+  return bits;
+#endif
+}
+
+template <typename T, typename Count>
+inline Floats load(const T* x, Count count) { return widened(bits_of(x, count), T{}); }
+template <typename T, typename Count>
+inline void store(T* x, const Floats& value, Count count) { put_bits(x, narrowed(value, T{}), count); }
+
+// ------------------------------------------------------------------------------------------------------- many vectors
+
+// The sum of all lanes, always in the same order.
+inline float sum(const Floats& value) {
+#if defined(NORMSHIFT_AVX512)
+  return _mm512_reduce_add_ps(value);
+#else
+  float lanes[W];
+  std::memcpy(lanes, &value, sizeof lanes);
+  for (int half = W / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+#endif
+}
+
+// f(position, Full or Part, k) for every vector of `length` values. k < U changes from vector to vector where there are
+// many, so that sums can go on in U registers: one would wait for itself.
+template <int U, typename F>
+inline void each_vector(int64_t length, const F& f) {
+  int64_t i = 0;
+  for (; i + U * W <= length; i += U * W)
+#pragma GCC unroll 8
+    for (int k = 0; k < U; ++k) f(i + k * W, Full{}, k);
+  for (; i + W <= length; i += W) f(i, Full{}, 0);
+  if (i < length) f(i, Part{length - i}, U - 1);
+}
+
+// A value past the caches, to memory that is aligned: a cache would first read what is about to be overwritten.
+inline void stream(float* x, const Floats& value) {
+#if defined(NORMSHIFT_AVX512)
+  _mm512_stream_ps(x, value);
+#elif defined(NORMSHIFT_AVX2)
+  _mm256_stream_ps(x, value);
+#else
+  store(x, value, Full{});
+#endif
+}
+
+// Before other threads read what this one has streamed.
+inline void fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace normshift
