@@ -243,7 +243,10 @@ class SwitchNorm(RunningStatistics, AffineNorm):
             self._track(num_features, momentum)
 
     def formula_parameters(self):
-        return self.weight.flatten(), self.bias.flatten(), self.mean_weight, self.var_weight
+        weight, bias = self.weight, self.bias
+        if weight.dim() > 1:
+            weight, bias = weight.flatten(), bias.flatten()
+        return weight, bias, self.mean_weight, self.var_weight
 
     def formula(self):
         return SwitchFormula(self.eps, self.statistics, self.groups)

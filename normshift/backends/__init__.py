@@ -65,9 +65,10 @@ def laid_out(x: Tensor) -> Tensor:
 
 def is_laid_out(x: Tensor) -> bool:
     """Whether the maps of `x` are contiguous or channels-last; the batch axis may have any stride."""
-    if x.is_contiguous() or x.dim() == 2:
+    dim = x.dim()
+    if x.is_contiguous() or (dim == 4 and x.is_contiguous(memory_format=torch.channels_last)) or dim == 2:
         return True
-    return _is_dense(x, (*range(2, x.dim()), 1)) or _is_dense(x, range(1, x.dim()))
+    return _is_dense(x, (*range(2, dim), 1)) or _is_dense(x, range(1, dim))
 
 
 @functools.cache

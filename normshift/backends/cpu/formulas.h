@@ -16,19 +16,22 @@ namespace normshift {
 
 inline float rsqrt(float value) { return 1.f / std::sqrt(value); }
 
-// Some columns.
+// Some images, and some channels.
+struct Rows {
+  int64_t begin, end;
+};
 struct Columns {
   int64_t begin, end;
 };
 
 // f(first row, last row + 1): some rows, whole.
 template <typename F>
-void each_rows(int64_t N, int64_t C, const F& f) { parallel(0, N, std::max<int64_t>(1, GRAIN / 4 / C), f); }
+void each_rows(int64_t N, int64_t C, const F& f) { parallel(0, N, std::max<int64_t>(1, GRAIN / 8 / C), f); }
 
 // f(Columns): all rows of some columns.
 template <typename F>
 void each_columns(int64_t N, int64_t C, const F& f) {
-  int64_t grain = std::max<int64_t>(16, GRAIN / 4 / N);
+  int64_t grain = std::max<int64_t>(16, GRAIN / 8 / N);
   parallel(0, C, grain, [&](int64_t begin, int64_t end) { f(Columns{begin, end}); });
 }
 
@@ -160,7 +163,7 @@ struct Mixture {
     }
   }
 
-  void evaluate(const Statistics& of, int64_t begin, int64_t end, Vectors scale, Vectors shift) const;
+  void evaluate(const Statistics& of, Rows images, Vectors scale, Vectors shift) const;
   void gradient(const Statistics& of, const Gradients& by, Vectors scale, const Parameters& parameters) const;
 };
 
@@ -205,10 +208,9 @@ struct Mixing {
   }
 };
 
-// Scale and shift of images begin..end.
-inline void Mixture::evaluate(const Statistics& of, int64_t begin, int64_t end, Vectors scale, Vectors shift) const {
+inline void Mixture::evaluate(const Statistics& of, Rows images, Vectors scale, Vectors shift) const {
   Mixing mixing(*this, of);
-  for (int64_t n = begin; n < end; ++n) {
+  for (int64_t n = images.begin; n < images.end; ++n) {
     mixing.mix(n);
     const float *distance = mixing.distance, *var = mixing.var;
     float *scales = scale[n], *shifts = shift[n];
@@ -288,10 +290,9 @@ struct Gates {
     float *weight, *bias, *rho;
   };
 
-  // Scale and shift of images begin..end. What a gate closes is not looked at: it may be infinite.
-  void evaluate(
-      const Statistics& of, int64_t begin, int64_t end, Columns columns, Vectors scale, Vectors shift) const {
-    for (int64_t n = begin; n < end; ++n) {
+  // What a gate closes is not looked at: it may be infinite.
+  void evaluate(const Statistics& of, Rows images, Columns columns, Vectors scale, Vectors shift) const {
+    for (int64_t n = images.begin; n < images.end; ++n) {
       const float *mean = of.mean[n], *var = of.var[n];
       float *scales = scale[n], *shifts = shift[n];
 #pragma omp simd
@@ -350,10 +351,10 @@ struct Derivatives {
 
 // (slope, offset) of dx, from the gradients with respect to a map's moments and to the batch's.
 inline void through_moments(
-    const Statistics& of, const Gradients& by, const Derivatives& derivatives, int64_t begin, int64_t end,
-    Columns columns, Vectors scale, Vectors slope, Vectors offset) {
+    const Statistics& of, const Gradients& by, const Derivatives& derivatives, Rows images, Columns columns,
+    Vectors scale, Vectors slope, Vectors offset) {
   float share = derivatives.share, of_mean = derivatives.of_mean, of_var = derivatives.of_var;
-  for (int64_t n = begin; n < end; ++n) {
+  for (int64_t n = images.begin; n < images.end; ++n) {
     const float *mean = of.mean[n], *scales = scale[n];
     const float *dshift = by.dshift[n], *dmean = by.dmean[n], *dvar = by.dvar[n];
     float *slopes = slope[n], *offsets = offset[n];

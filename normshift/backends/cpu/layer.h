@@ -1,8 +1,8 @@
 // A whole norm layer, forward and backward: the passes with a formula between them.
 //
-// Where a formula looks at one channel at a time (gates) and channels lie in planes, a few channels of all images go
-// through all steps before the next ones: memory is read once. So does an image in evaluation, where no batch is pooled.
-// Elsewhere each step is one pass over the whole activation. Either way computes the same digits.
+// Where no batch is pooled, an image goes through all steps before the next one: memory is read once. So do a few
+// channels of all images where a formula looks at one channel at a time (gates) and channels lie in planes that no cache
+// keeps. Elsewhere each step is one pass over the whole activation. All ways compute the same digits.
 
 #pragma once
 
@@ -49,13 +49,13 @@ struct Observation {
   float momentum = 0, unbiased = 1;
 };
 
-// Channels that go through all steps together, and whether that is worth it: each thread has some.
+// Channels that go through all steps together before the next ones, for gates in planes that no cache keeps; or 0.
 template <typename T>
 inline int64_t channels_at_once(const Layer& layer, int64_t activations) {
   const Shape& shape = layer.shape;
-  if (shape.rows || !layer.gates || shape.C < threads()) return 0;
-  int64_t fit = CACHED / (activations * shape.N * shape.P * int64_t(sizeof(T)));
-  return std::clamp<int64_t>(fit, 1, (shape.C + threads() - 1) / threads());
+  int64_t bytes = shape.values() * int64_t(sizeof(T));
+  if (shape.rows || !layer.gates || shape.C < threads() || activations * bytes < LARGE) return 0;
+  return std::clamp<int64_t>(CACHED * shape.C / (activations * bytes), 1, (shape.C + threads() - 1) / threads());
 }
 
 template <typename F>
@@ -92,26 +92,51 @@ struct Forward {
       std::fill_n(found.batch_var, shape.C, 1.f);
       if (!layer.training) layer.averages.read(found);
     }
-    int64_t channels = channels_at_once<T>(layer, 1);
-    if (channels) return each_block(shape, channels, [&](Columns columns) { block(columns); });
-    bool alone = !layer.training || !layer.uses_batch();
+    if (layer.training && layer.uses_batch()) return with_batch();
+    if (!shape.rows && layer.gates) return plane_by_plane();
     bool even = shape.N % threads() == 0 || shape.N >= 4 * threads() || shape.values() <= GRAIN;
-    if (alone && even && own.begin < own.end) {
-      return parallel(0, shape.N, shape.images_a_task(), [&](int64_t begin, int64_t end) {
-        for (int64_t n = begin; n < end; ++n) image(n);
-        fence();
-      });
-    }
-    if (own.begin < own.end) normshift::moments(shape, x, own.begin, own.end, found.mean, found.var);
-    each_columns(shape.N, shape.C, [&](Columns columns) { after_moments(0, shape.N, columns); });
-    evaluate();
-    normshift::scale_shift(shape, x, found.mean, scale, shift, y);
+    if (even && own.begin < own.end) return image_by_image();
+    in_passes();
+  }
+
+  void with_batch() {
+    int64_t channels = channels_at_once<T>(layer, 1);
+    if (!channels) return in_passes();
+    each_block(shape, channels, [&](Columns columns) { block({0, shape.N}, columns); });
+  }
+
+  // A few planes of an image at a time.
+  void plane_by_plane() {
+    int64_t bytes = shape.P * int64_t(sizeof(T)), some = std::clamp<int64_t>(CACHED / 4 / bytes, 1, shape.C);
+    int64_t blocks = (shape.C + some - 1) / some, worthwhile = std::max<int64_t>(1, GRAIN / (some * shape.P));
+    parallel(0, shape.N * blocks, worthwhile, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        int64_t n = i / blocks, c = i % blocks * some;
+        block({n, n + 1}, {c, std::min(c + some, shape.C)});
+      }
+      fence();
+    });
+  }
+
+  void image_by_image() {
+    parallel(0, shape.N, shape.images_a_task(), [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) image(n);
+      fence();
+    });
+  }
+
+  void in_passes() {
+    if (own.begin < own.end) moments(shape, x, own.begin, own.end, found.mean, found.var);
+    each_columns(shape.N, shape.C, [&](Columns columns) { after_moments({0, shape.N}, columns); });
+    each_rows(shape.N, shape.C, [&](int64_t begin, int64_t end) { formula({begin, end}, {0, shape.C}); });
+    scale_shift(shape, x, found.mean, scale, shift, y);
   }
 
   // What belongs between moments and the formula, for some images and channels.
-  void after_moments(int64_t begin, int64_t end, Columns columns) {
+  void after_moments(Rows images, Columns columns) {
     float corrected = layer.corrected();
-    for (int64_t n = begin; n < end; ++n) {
+    bool all_own = own.begin <= columns.begin && columns.end <= own.end;
+    for (int64_t n = images.begin; n < images.end && (layer.correction || !all_own); ++n) {
       float *mean = found.mean[n], *var = found.var[n];
       for (int64_t c = columns.begin; c < columns.end; ++c) {
         if (c < own.begin || c >= own.end) mean[c] = found.batch_mean[c], var[c] = found.batch_var[c];
@@ -125,39 +150,32 @@ struct Forward {
     }
   }
 
-  void evaluate() {
-    each_rows(shape.N, shape.C, [&](int64_t begin, int64_t end) { formula(begin, end, {0, shape.C}); });
-  }
-  void formula(int64_t begin, int64_t end, Columns columns) {
-    if (layer.gates) layer.gates->evaluate(found, begin, end, columns, scale, shift);
-    else layer.mixture->evaluate(found, begin, end, scale, shift);
+  void formula(Rows images, Columns columns) {
+    if (layer.gates) layer.gates->evaluate(found, images, columns, scale, shift);
+    else layer.mixture->evaluate(found, images, scale, shift);
   }
 
-  void block(Columns columns) {
-    int64_t P = shape.P;
-    for (int64_t n = 0; n < shape.N; ++n)
-      for (int64_t c = std::max(columns.begin, own.begin); c < std::min(columns.end, own.end); ++c)
-        normshift::moments(x[n] + c * P, P, found.mean[n][c], found.var[n][c]);
-    after_moments(0, shape.N, columns);
-    formula(0, shape.N, columns);
+  // All steps for some planes.
+  void block(Rows images, Columns columns) {
+    int64_t P = shape.P, first = std::max(columns.begin, own.begin), last = std::min(columns.end, own.end);
+    for (int64_t n = images.begin; n < images.end; ++n)
+      for (int64_t c = first; c < last; ++c) moments(x[n] + c * P, P, found.mean[n][c], found.var[n][c]);
+    after_moments(images, columns);
+    formula(images, columns);
     bool past = streams(shape, y.data, P);
-    for (int64_t n = 0; n < shape.N; ++n)
+    for (int64_t n = images.begin; n < images.end; ++n)
       for (int64_t c = columns.begin; c < columns.end; ++c)
-        normshift::scale_shift(x[n] + c * P, P, found.mean[n][c], scale[n][c], shift[n][c], y[n] + c * P, past);
+        scale_shift(x[n] + c * P, P, found.mean[n][c], scale[n][c], shift[n][c], y[n] + c * P, past);
   }
 
+  // All steps for an image.
   void image(int64_t n) {
-    int64_t C = shape.C, P = shape.P;
-    if (shape.rows) moments_of_image(shape, x[n], own.begin, own.end, found.mean[n], found.var[n]);
-    else
-      for (int64_t c = own.begin; c < own.end; ++c)
-        normshift::moments(x[n] + c * P, P, found.mean[n][c], found.var[n][c]);
-    after_moments(n, n + 1, {0, C});
-    formula(n, n + 1, {0, C});
-    bool past = streams(shape, y.data, shape.rows ? C : P);
-    if (shape.rows) return normshift::scale_shift(x[n], 0, P, C, found.mean[n], scale[n], shift[n], y[n], past);
-    for (int64_t c = 0; c < C; ++c)
-      normshift::scale_shift(x[n] + c * P, P, found.mean[n][c], scale[n][c], shift[n][c], y[n] + c * P, past);
+    if (!shape.rows) return block({n, n + 1}, {0, shape.C});
+    moments_of_image(shape, x[n], own.begin, own.end, found.mean[n], found.var[n]);
+    after_moments({n, n + 1}, {0, shape.C});
+    formula({n, n + 1}, {0, shape.C});
+    bool past = streams(shape, y.data, shape.C);
+    scale_shift(x[n], 0, shape.P, shape.C, found.mean[n], scale[n], shift[n], y[n], past);
   }
 };
 
@@ -191,7 +209,7 @@ struct Backward {
     reductions(shape, dy, x, found.mean, by.dshift, by.dscale);
     each_columns(shape.N, shape.C, [&](Columns columns) {
       layer.gates->gradient(found, by, columns, scale, parameters);
-      through_moments(found, by, layer.derivatives(), 0, shape.N, columns, scale, slope, offset);
+      through_moments(found, by, layer.derivatives(), {0, shape.N}, columns, scale, slope, offset);
     });
     if (dx.data) input_gradient(shape, dy, x, found.mean, scale, slope, offset, dx);
   }
@@ -200,7 +218,7 @@ struct Backward {
     reductions(shape, dy, x, found.mean, by.dshift, by.dscale);
     layer.mixture->gradient(found, by, scale, parameters);
     each_rows(shape.N, shape.C, [&](int64_t begin, int64_t end) {
-      through_moments(found, by, layer.derivatives(), begin, end, {0, shape.C}, scale, slope, offset);
+      through_moments(found, by, layer.derivatives(), {begin, end}, {0, shape.C}, scale, slope, offset);
     });
     if (dx.data) input_gradient(shape, dy, x, found.mean, scale, slope, offset, dx);
   }
@@ -211,7 +229,7 @@ struct Backward {
       for (int64_t c = columns.begin; c < columns.end; ++c)
         reductions(dy[n] + c * P, x[n] + c * P, P, found.mean[n][c], by.dshift[n][c], by.dscale[n][c]);
     layer.gates->gradient(found, by, columns, scale, parameters);
-    through_moments(found, by, layer.derivatives(), 0, shape.N, columns, scale, slope, offset);
+    through_moments(found, by, layer.derivatives(), {0, shape.N}, columns, scale, slope, offset);
     bool past = streams(shape, dx.data, P);
     for (int64_t n = 0; n < shape.N && dx.data; ++n)
       for (int64_t c = columns.begin; c < columns.end; ++c)

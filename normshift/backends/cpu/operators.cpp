@@ -283,7 +283,7 @@ std::tuple<Tensor, Tensor> mixed_(
       N, C, statistics, eps, weights.data, biases.data, mean_logits.data, var_logits.data, given.batch_mean.data);
   Tensor scale = floats({N, C}), shift = floats({N, C});
   each_rows(N, C, [&](int64_t begin, int64_t end) {
-    mixture.evaluate(given.statistics(), begin, end, {data_of(scale), C}, {data_of(shift), C});
+    mixture.evaluate(given.statistics(), {begin, end}, {data_of(scale), C}, {data_of(shift), C});
   });
   return {scale, shift};
 }
@@ -319,7 +319,7 @@ std::tuple<Tensor, Tensor> gated_(
   Gates gates{N, C, float(eps), weights.data, biases.data, gate.data()};
   Tensor scale = floats({N, C}), shift = floats({N, C});
   each_columns(N, C, [&](Columns columns) {
-    gates.evaluate(given.statistics(), 0, N, columns, {data_of(scale), C}, {data_of(shift), C});
+    gates.evaluate(given.statistics(), {0, N}, columns, {data_of(scale), C}, {data_of(shift), C});
   });
   return {scale, shift};
 }
@@ -364,7 +364,7 @@ std::tuple<Tensor, Tensor> through_moments_(
   Tensor slope = floats({N, C}), offset = floats({N, C});
   each_rows(N, C, [&](int64_t begin, int64_t end) {
     through_moments(
-        given.statistics(), by, derivatives, begin, end, {0, C}, scales.vectors(C), {data_of(slope), C},
+        given.statistics(), by, derivatives, {begin, end}, {0, C}, scales.vectors(C), {data_of(slope), C},
         {data_of(offset), C});
   });
   return {slope, offset};

@@ -17,7 +17,7 @@
 namespace normshift {
 
 constexpr int64_t CHUNK = 96 * 1024;  // bytes that stay in a core's second-level cache between two visits
-constexpr int64_t GRAIN = 32 * 1024;  // values that are worth a thread
+constexpr int64_t GRAIN = 64 * 1024;  // values that are worth a thread
 constexpr int64_t LARGE = 8 * 1024 * 1024;  // bytes of an output that no cache keeps
 
 struct Shape {
@@ -29,7 +29,7 @@ struct Shape {
   int64_t images_a_task() const { return std::max<int64_t>(1, GRAIN / (C * P)); }
   // Into how many pieces the rows of an image are cut: enough for a dozen cores, where the images alone are not.
   int64_t pieces() const {
-    int64_t wanted = (15 + N) / N, worthwhile = C * P / (4 * GRAIN);
+    int64_t wanted = (15 + N) / N, worthwhile = C * P / (2 * GRAIN);
     return std::clamp<int64_t>(std::min(wanted, worthwhile), 1, P);
   }
   int64_t first_row(int64_t piece, int64_t pieces) const { return piece * P / pieces; }
@@ -95,33 +95,57 @@ inline Spread merged(const Spread& x, const Spread& y) {
   return {x.mean + share * apart, x.squares + y.squares + apart * apart * share * float(x.count), count};
 }
 
+// In two visits.
 template <typename T>
 inline Spread spread_of(const T* x, int64_t length) {
-  Floats total[4] = {};
-  each_vector<4>(length, [&](int64_t i, auto count, int k) { total[k] += load(x + i, count); });
-  float mean = sum((total[0] + total[1]) + (total[2] + total[3])) / float(length);
-  Floats centre = all(mean), squares[4] = {};
-  each_vector<4>(length, [&](int64_t i, auto count, int k) {
-    Floats apart = kept(load(x + i, count) - centre, count);
-    squares[k] += apart * apart;
+  Pair total[2];
+  each_pair<2>(length, [&](int64_t i, auto count, int k) { add(total[k], load(x + i, count)); });
+  float mean = sum(total[0] + total[1]) / float(length);
+  Floats centre = all(mean);
+  Pair squares[2];
+  each_pair<2>(length, [&](int64_t i, auto count, int k) {
+    auto apart = kept(load(x + i, count) - centre, count);
+    add(squares[k], apart * apart);
   });
-  return {mean, sum((squares[0] + squares[1]) + (squares[2] + squares[3])), length};
+  return {mean, sum(squares[0] + squares[1]), length};
+}
+
+// In one visit, from the distances to the mean of as many values before. It loses no more digits than the last bits of
+// the variance of both: where the means differ, that variance is at least as large as what is subtracted here.
+template <typename T>
+inline Spread spread_around(const T* x, int64_t length, float before) {
+  Floats centre = all(before);
+  Pair total[2], squares[2];
+  each_pair<2>(length, [&](int64_t i, auto count, int k) {
+    auto apart = kept(load(x + i, count) - centre, count);
+    add(total[k], apart);
+    add(squares[k], apart * apart);
+  });
+  float shift = sum(total[0] + total[1]), mean = shift / float(length);
+  return {before + mean, std::max(sum(squares[0] + squares[1]) - shift * mean, 0.f), length};
+}
+
+// How many values come next after so many: twice as many together, but not too many to be summed one by one.
+inline int64_t next_part(int64_t before, int64_t length, int64_t first, int64_t most) {
+  int64_t part = before ? std::min(before, most) : (length <= 2 * first ? length : first);
+  return std::min(part, length - before);
 }
 
 template <typename T>
 inline void moments(const T* plane, int64_t P, float& mean, float& var) {
-  constexpr int64_t chunk = CHUNK / sizeof(T);
-  Spread whole = spread_of(plane, std::min(chunk, P));
-  for (int64_t at = chunk; at < P; at += chunk) whole = merged(whole, spread_of(plane + at, std::min(chunk, P - at)));
+  int64_t part = next_part(0, P, 256, 16384);
+  Spread whole = spread_of(plane, part);
+  while (whole.count < P) {
+    part = next_part(whole.count, P, 256, 16384);
+    whole = merged(whole, spread_around(plane + whole.count, part, whole.mean));
+  }
   mean = whole.mean;
   var = whole.squares / float(P);
 }
 
-// Means and sums of squares of some rows of `width` columns, `step` apart, merged into those of `before` rows.
+// Means and sums of squares of some rows of `width` columns, `step` apart, where there are none before: in two visits.
 template <typename T>
-inline void add_moments(
-    const T* x, int64_t rows, int64_t step, int64_t width, int64_t before, float* mean, float* squares) {
-  float part = float(rows) / float(before + rows), between = part * float(before);
+inline void first_moments(const T* x, int64_t rows, int64_t step, int64_t width, float* mean, float* squares) {
   tiles(width, [&](int64_t column, auto tile, auto count) {
     constexpr int V = tile.vectors, U = 4 / V;
     const T* xs = x + column;
@@ -141,25 +165,50 @@ inline void add_moments(
     });
     for (int v = 0; v < V; ++v) {
       for (int k = 1; k < U; ++k) square[0][v] += square[k][v];
-      float *means = mean + column + v * W, *sums = squares + column + v * W;
-      if (before) {
-        Floats old = load(means, count), apart = centre[v] - old;
-        square[0][v] += load(sums, count) + apart * apart * between;
-        centre[v] = old + apart * part;
-      }
-      store(means, centre[v], count);
-      store(sums, square[0][v], count);
+      store(mean + column + v * W, centre[v], count);
+      store(squares + column + v * W, square[0][v], count);
     }
   });
 }
 
-// Of rows begin..end of an image, chunk by chunk.
+// The same merged into those of `before` rows: in one visit, as `spread_around`.
+template <typename T>
+inline void add_moments(
+    const T* x, int64_t rows, int64_t step, int64_t width, int64_t before, float* mean, float* squares) {
+  float part = float(rows) / float(before + rows), between = part * float(before);
+  tiles(width, [&](int64_t column, auto tile, auto count) {
+    constexpr int V = tile.vectors, U = 4 / V;
+    const T* xs = x + column;
+    Floats total[U][V] = {}, square[U][V] = {}, centre[V];
+    for (int v = 0; v < V; ++v) centre[v] = load(mean + column + v * W, count);
+    each_row<U>(rows, [&](int64_t row, int k) {
+      for (int v = 0; v < V; ++v) {
+        Floats apart = load(xs + row * step + v * W, count) - centre[v];
+        total[k][v] += apart;
+        square[k][v] += apart * apart;
+      }
+    });
+    for (int v = 0; v < V; ++v) {
+      for (int k = 1; k < U; ++k) total[0][v] += total[k][v], square[0][v] += square[k][v];
+      float *means = mean + column + v * W, *sums = squares + column + v * W;
+      Floats shift = total[0][v] / float(rows), own = square[0][v] - total[0][v] * shift;
+      own = own < 0 ? Floats{} : own;
+      store(sums, load(sums, count) + own + shift * shift * between, count);
+      store(means, centre[v] + shift * part, count);
+    }
+  });
+}
+
+// Of rows begin..end of an image.
 template <typename T>
 inline void moments_of_rows(
     const T* image, int64_t begin, int64_t end, int64_t step, int64_t width, float* mean, float* squares) {
-  int64_t chunk = rows_a_chunk(width * sizeof(T));
-  for (int64_t row = begin; row < end; row += chunk) {
-    add_moments(image + row * step, std::min(chunk, end - row), step, width, row - begin, mean, squares);
+  int64_t rows = end - begin, done = next_part(0, rows, 32, 1024);
+  first_moments(image + begin * step, done, step, width, mean, squares);
+  while (done < rows) {
+    int64_t part = next_part(done, rows, 32, 1024);
+    add_moments(image + (begin + done) * step, part, step, width, done, mean, squares);
+    done += part;
   }
 }
 
@@ -246,14 +295,15 @@ void moments(const Shape& shape, Images<const T> x, int64_t first, int64_t last,
 // Sums of dy and of dy * (x - mean). Beyond the end dy is 0, and so is the product.
 template <typename T>
 inline void reductions(const T* dy, const T* x, int64_t P, float mean, float& dshift, float& dscale) {
-  Floats centre = all(mean), plain[4] = {}, weighted[4] = {};
-  each_vector<4>(P, [&](int64_t i, auto count, int k) {
-    Floats d = load(dy + i, count);
-    plain[k] += d;
-    weighted[k] += d * (load(x + i, count) - centre);
+  Floats centre = all(mean);
+  Pair plain[2], weighted[2];
+  each_pair<2>(P, [&](int64_t i, auto count, int k) {
+    auto d = load(dy + i, count);
+    add(plain[k], d);
+    add(weighted[k], d * (load(x + i, count) - centre));
   });
-  dshift = sum((plain[0] + plain[1]) + (plain[2] + plain[3]));
-  dscale = sum((weighted[0] + weighted[1]) + (weighted[2] + weighted[3]));
+  dshift = sum(plain[0] + plain[1]);
+  dscale = sum(weighted[0] + weighted[1]);
 }
 
 // Of some rows, added to `dshift` and `dscale`. Their columns are visited one after another.
@@ -289,7 +339,7 @@ inline void add_reductions_in_order(
   float *shifts = sums.data(), *scales = shifts + C;
   for (int64_t row = 0; row < rows; ++row) {
     const T *dys = dy + row * C, *xs = x + row * C;
-    each_vector<2>(C, [&](int64_t c, auto count, int) {
+    each_vector(C, [&](int64_t c, auto count) {
       Floats d = load(dys + c, count);
       store(scales + c, load(scales + c, count) + d * (load(xs + c, count) - load(mean + c, count)), count);
       store(shifts + c, load(shifts + c, count) + d, count);
@@ -335,9 +385,9 @@ bool streams(const Shape& shape, const T* y, int64_t length) {
   return std::is_same_v<T, float> && aligned && shape.values() * int64_t(sizeof(T)) >= LARGE;
 }
 
-template <typename T, typename Count>
-inline void put(T* y, const Floats& value, Count count, bool past_the_caches) {
-  if constexpr (std::is_same_v<T, float> && std::is_same_v<Count, Full>) {
+template <typename T, typename Value, typename Count>
+inline void put(T* y, const Value& value, Count count, bool past_the_caches) {
+  if constexpr (std::is_same_v<T, float> && !std::is_same_v<Count, Part>) {
     if (past_the_caches) return stream(y, value);
   }
   store(y, value, count);
@@ -346,7 +396,7 @@ inline void put(T* y, const Floats& value, Count count, bool past_the_caches) {
 template <typename T>
 inline void scale_shift(const T* x, int64_t P, float mean, float scale, float shift, T* y, bool past_the_caches) {
   Floats centre = all(mean), factor = all(scale), offset = all(shift);
-  each_vector<2>(P, [&](int64_t i, auto count, int) {
+  each_pair<1>(P, [&](int64_t i, auto count, int) {
     put(y + i, (load(x + i, count) - centre) * factor + offset, count, past_the_caches);
   });
 }
@@ -360,7 +410,7 @@ inline void scale_shift(
     for (int64_t row = begin; row < end; ++row) {
       const T* xs = x + row * C;
       T* ys = y + row * C;
-      each_vector<2>(C, [&](int64_t c, auto count, int) {
+      each_vector(C, [&](int64_t c, auto count) {
         Floats apart = load(xs + c, count) - load(mean + c, count);
         put(ys + c, apart * load(scale + c, count) + load(shift + c, count), count, past_the_caches);
       });
@@ -398,8 +448,8 @@ template <typename T>
 inline void input_gradient(
     const T* dy, const T* x, int64_t P, float mean, float scale, float slope, float offset, T* dx, bool past_the_caches) {
   Floats centre = all(mean), factor = all(scale), tilt = all(slope), rest = all(offset);
-  each_vector<2>(P, [&](int64_t i, auto count, int) {
-    Floats through = (load(x + i, count) - centre) * tilt + rest;
+  each_pair<1>(P, [&](int64_t i, auto count, int) {
+    auto through = (load(x + i, count) - centre) * tilt + rest;
     put(dx + i, load(dy + i, count) * factor + through, count, past_the_caches);
   });
 }
@@ -412,7 +462,7 @@ inline void input_gradient(
     for (int64_t row = begin; row < end; ++row) {
       const T *dys = dy + row * C, *xs = x + row * C;
       T* dxs = dx + row * C;
-      each_vector<2>(C, [&](int64_t c, auto count, int) {
+      each_vector(C, [&](int64_t c, auto count) {
         Floats apart = load(xs + c, count) - load(mean + c, count);
         Floats through = apart * load(slope + c, count) + load(offset + c, count);
         put(dxs + c, load(dys + c, count) * load(scale + c, count) + through, count, past_the_caches);

@@ -40,7 +40,18 @@ struct Float16 {
 
 inline Floats all(float value) { return value - Floats{}; }  // value in every lane; value + 0 would lose the sign of -0
 
-// How many values of a vector are meant: all of them, or fewer at the end of a row.
+// Two vectors. For bfloat16, the values at even and at odd places, which need no instruction that widens.
+struct Pair {
+  Floats a{}, b{};
+};
+inline Pair operator+(const Pair& x, const Pair& y) { return {x.a + y.a, x.b + y.b}; }
+inline Pair operator*(const Pair& x, const Pair& y) { return {x.a * y.a, x.b * y.b}; }
+inline Pair operator+(const Pair& x, const Floats& y) { return {x.a + y, x.b + y}; }
+inline Pair operator-(const Pair& x, const Floats& y) { return {x.a - y, x.b - y}; }
+inline Pair operator*(const Pair& x, const Floats& y) { return {x.a * y, x.b * y}; }
+
+// How many values are meant: those of two vectors, of one, or fewer at the end of a row.
+struct Both {};
 struct Full {};
 struct Part {
   int64_t count;
@@ -51,6 +62,7 @@ inline __mmask16 mask(Part part) { return __mmask16((1u << part.count) - 1); }
 #endif
 
 // The lanes that are meant, and zeros.
+inline Pair kept(const Pair& value, Both) { return value; }
 inline Floats kept(const Floats& value, Full) { return value; }
 inline Floats kept(const Floats& value, Part part) {
 #if defined(NORMSHIFT_AVX512)
@@ -78,6 +90,7 @@ inline Floats load(const float* x, Part part) {
   return value;
 #endif
 }
+inline Pair load(const float* x, Both) { return {load(x, Full{}), load(x + W, Full{})}; }
 inline void store(float* x, const Floats& value, Full) { std::memcpy(x, &value, sizeof value); }
 inline void store(float* x, const Floats& value, Part part) {
 #if defined(NORMSHIFT_AVX512)
@@ -85,6 +98,11 @@ inline void store(float* x, const Floats& value, Part part) {
 #else
   for (int64_t i = 0; i < part.count; ++i) x[i] = value[i];
 #endif
+}
+
+inline void store(float* x, const Pair& value, Both) {
+  store(x, value.a, Full{});
+  store(x + W, value.b, Full{});
 }
 
 // ------------------------------------------------------------------------------------------------------ 16-bit floats
@@ -136,15 +154,16 @@ inline Floats widened(const Halves& bits, Float16) {
 #endif
 }
 
-// Rounded to the nearest, to even where two are as near.
+// In the upper half of each lane, rounded to the nearest bfloat16, to the even one where two are as near.
+inline Bits rounded(const Floats& value) {
+  Bits bits = Bits(value), number = Bits(value == value);
+  return ((bits + 0x7fff + ((bits >> 16) & 1)) & number) | (0x7fc00000 & ~number);
+}
 inline Halves narrowed(const Floats& value, BFloat16) {
 #if defined(NORMSHIFT_AVX512) && defined(__AVX512BF16__)
   return Halves(_mm512_cvtneps_pbh(value));
 #else
-  Bits bits = Bits(value);
-  Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  Bits number = Bits(value == value);
-  return __builtin_convertvector((rounded & number) | (0x7fc0 & ~number), Halves);
+  return __builtin_convertvector(rounded(value) >> 16, Halves);
 #endif
 }
 inline Halves narrowed(const Floats& value, Float16) {
@@ -171,6 +190,30 @@ inline Floats load(const T* x, Count count) { return widened(bits_of(x, count), 
 template <typename T, typename Count>
 inline void store(T* x, const Floats& value, Count count) { put_bits(x, narrowed(value, T{}), count); }
 
+inline Pair load(const Float16* x, Both) { return {load(x, Full{}), load(x + W, Full{})}; }
+inline void store(Float16* x, const Pair& value, Both) {
+  store(x, value.a, Full{});
+  store(x + W, value.b, Full{});
+}
+
+// The first of two bfloat16 is the lower half of 32 bits on all processors that torch runs on.
+inline Pair load(const BFloat16* x, Both) {
+  Bits bits;
+  std::memcpy(&bits, x, sizeof bits);
+  return {Floats(bits << 16), Floats(bits & 0xffff0000)};
+}
+inline void store(BFloat16* x, const Pair& value, Both) {
+#if defined(NORMSHIFT_AVX512) && defined(__AVX512BF16__)
+  __m512i halves = __m512i(_mm512_cvtne2ps_pbh(value.b, value.a)), order = _mm512_set_epi16(
+      31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  halves = _mm512_permutexvar_epi16(order, halves);
+  std::memcpy(x, &halves, sizeof halves);
+#else
+  Bits bits = (rounded(value.a) >> 16) | (rounded(value.b) & 0xffff0000);
+  std::memcpy(x, &bits, sizeof bits);
+#endif
+}
+
 // ------------------------------------------------------------------------------------------------------- many vectors
 
 // The sum of all lanes, always in the same order.
@@ -186,16 +229,30 @@ inline float sum(const Floats& value) {
 #endif
 }
 
-// f(position, Full or Part, k) for every vector of `length` values. k < U changes from vector to vector where there are
-// many, so that sums can go on in U registers: one would wait for itself.
+inline float sum(const Pair& value) { return sum(value.a + value.b); }
+
+inline void add(Pair& total, const Pair& value) { total = total + value; }
+inline void add(Pair& total, const Floats& value) { total.a += value; }
+
+// f(position, Both, Full or Part, k) for all of `length` values. k < U changes from pair to pair where there are many, so
+// that sums can go on in several registers: one would wait for itself.
 template <int U, typename F>
+inline void each_pair(int64_t length, const F& f) {
+  int64_t i = 0;
+  for (; i + 2 * U * W <= length; i += 2 * U * W)
+#pragma GCC unroll 4
+    for (int k = 0; k < U; ++k) f(i + 2 * k * W, Both{}, k);
+  for (; i + 2 * W <= length; i += 2 * W) f(i, Both{}, 0);
+  if (i + W <= length) f(i, Full{}, 0), i += W;
+  if (i < length) f(i, Part{length - i}, U - 1);
+}
+
+// f(position, Full or Part) for every vector of `length` values.
+template <typename F>
 inline void each_vector(int64_t length, const F& f) {
   int64_t i = 0;
-  for (; i + U * W <= length; i += U * W)
-#pragma GCC unroll 8
-    for (int k = 0; k < U; ++k) f(i + k * W, Full{}, k);
-  for (; i + W <= length; i += W) f(i, Full{}, 0);
-  if (i < length) f(i, Part{length - i}, U - 1);
+  for (; i + W <= length; i += W) f(i, Full{});
+  if (i < length) f(i, Part{length - i});
 }
 
 // A value past the caches, to memory that is aligned: a cache would first read what is about to be overwritten.
@@ -207,6 +264,11 @@ inline void stream(float* x, const Floats& value) {
 #else
   store(x, value, Full{});
 #endif
+}
+
+inline void stream(float* x, const Pair& value) {
+  stream(x, value.a);
+  stream(x + W, value.b);
 }
 
 // Before other threads read what this one has streamed.
