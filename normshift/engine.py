@@ -26,6 +26,10 @@ from normshift import backends
 from normshift.backends.compiled import LayerCall
 
 
+PLAIN = (Parameter, Tensor)
+"""Types of parameters that the operator for a whole layer takes: no subclass whose operations are its own."""
+
+
 class Moments(NamedTuple):
     """Per-instance statistics of an activation, in float32 (float64 for a float64 input)."""
 
@@ -137,15 +141,14 @@ def normalize(
 
 def _whole_layer(backend: ModuleType, formula: Formula, parameters, source: BatchSource | None, correction: int):
     """The call of the operator for this layer; None if there is none."""
-    if backend is not backends.compiled:
+    form = formula.compiled_form() if backend is backends.compiled else None
+    if form is None:
         return None
-    form = formula.compiled_form()
-    if not form or not all(p.dtype is torch.float32 and p.is_cpu and type(p) in (Tensor, Parameter) for p in parameters):
-        return None
-    averages = source.local_averages() if source else None
-    if source and not averages:
-        return None
-    return backends.compiled.layer_call(form, averages, correction, len(parameters))
+    for parameter in parameters:
+        if parameter.dtype is not torch.float32 or type(parameter) not in PLAIN or not parameter.is_cpu:
+            return None
+    averages = backends.compiled.NO_AVERAGES if source is None else source.local_averages()
+    return averages and backends.compiled.layer_call(form, averages, correction, len(parameters))
 
 
 def is_transformed() -> bool:

@@ -150,7 +150,7 @@ class SwitchFormula(Formula):
 
     def compiled_form(self):
         codes = {"in": 0, "bn": -1, "ln": 1, "gn": self.groups}
-        return Mixture(tuple(codes[name] for name in self.statistics), self.eps)
+        return Mixture(tuple([codes[name] for name in self.statistics]), self.eps)
 
     def gradient(self, moments, batch, parameters, dscale, dshift):
         weight, _, *logits = parameters

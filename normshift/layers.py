@@ -117,7 +117,14 @@ class Norm(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}"
 
+    def _held(self, name: str) -> Tensor:
+        """A parameter; found as an attribute of a module it takes longer, which small layers notice."""
+        parameter = self._parameters.get(name)
+        return getattr(self, name) if parameter is None else parameter
+
     def _check(self, x: Tensor) -> None:
+        if x.dim() in self.ndims and x.shape[1] == self.num_features and x.is_floating_point():
+            return
         name, shape = type(self).__name__, tuple(x.shape)
         if x.dim() not in self.ndims:
             wanted = " or ".join(f"{n}D" for n in self.ndims)
@@ -137,7 +144,7 @@ class AffineNorm(Norm):
         self.bias = nn.Parameter(torch.zeros(num_features))
 
     def formula_parameters(self):
-        return self.weight, self.bias
+        return self._held("weight"), self._held("bias")
 
 
 class InstanceNorm(AffineNorm):
@@ -243,10 +250,10 @@ class SwitchNorm(RunningStatistics, AffineNorm):
             self._track(num_features, momentum)
 
     def formula_parameters(self):
-        weight, bias = self.weight, self.bias
+        weight, bias = self._held("weight"), self._held("bias")
         if weight.dim() > 1:
             weight, bias = weight.flatten(), bias.flatten()
-        return weight, bias, self.mean_weight, self.var_weight
+        return weight, bias, self._held("mean_weight"), self._held("var_weight")
 
     def formula(self):
         return SwitchFormula(self.eps, self.statistics, self.groups)
@@ -351,8 +358,9 @@ class BatchInstanceNorm(RunningStatistics, AffineNorm):
     def formula_parameters(self):
         if is_transformed():
             return self.weight, self.bias, self.rho + (self.rho.clamp(0, 1) - self.rho).detach()
-        self.rho.data.clamp_(0, 1)  # .data, because autograd would refuse an in-place change if a layer runs twice
-        return self.weight, self.bias, self.rho
+        rho = self._held("rho")
+        rho.data.clamp_(0, 1)  # .data, because autograd would refuse an in-place change if a layer runs twice
+        return self._held("weight"), self._held("bias"), rho
 
     def gates(self):
         return [GateParameter("rho", self.rho, fast=True)]
@@ -411,7 +419,9 @@ class IBN2d(Norm):
         return ("IN", "BN") if self.instance_first else ("BN", "IN")
 
     def formula_parameters(self):
-        return tuple(p for name in self.parts() for p in getattr(self, name).formula_parameters())
+        first, second = self.parts()
+        parts = self._modules
+        return (*parts[first].formula_parameters(), *parts[second].formula_parameters())
 
     def formula(self):
         return InstanceBatchFormula(self.eps, self.first, self.instance_first)

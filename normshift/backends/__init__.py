@@ -42,20 +42,30 @@ NARROW = (torch.float32, torch.bfloat16, torch.float16)
 """Types that the C++ and Triton kernels support; plain torch computes the others."""
 
 
+_environment = os.environ._data  # type: ignore[attr-defined]  # where nothing is set, os.environ.get takes a microsecond
+_KEY = os.environ.encodekey("NORMSHIFT_KERNELS")  # type: ignore[attr-defined]
+
+
 def backend_of(x: Tensor) -> ModuleType:
     """The backend for a tensor, by its type, device and layout.
 
     Raises:
         ValueError: `NORMSHIFT_KERNELS` is neither "auto" nor "torch".
     """
-    wanted = os.environ.get("NORMSHIFT_KERNELS", "auto")
-    if wanted not in ("auto", "torch"):
-        raise ValueError(f"NORMSHIFT_KERNELS={wanted}: it is auto, or torch for plain torch alone.")
-    if wanted == "torch" or x.dtype not in NARROW or x.dim() == 2 or not x.numel() or not reference.is_plain(x):
+    if _KEY in _environment and _is_plain_wanted():
         return reference
-    if x.device.type == "cpu":
+    if x.dtype not in NARROW or x.dim() == 2 or not x.numel() or not reference.is_plain(x):
+        return reference
+    if x.is_cpu:
         return compiled if compiled.load() else reference
     return (triton_backend() if x.is_cuda else None) or reference
+
+
+def _is_plain_wanted() -> bool:
+    wanted = os.environ["NORMSHIFT_KERNELS"]
+    if wanted not in ("auto", "torch"):
+        raise ValueError(f"NORMSHIFT_KERNELS={wanted}: it is auto, or torch for plain torch alone.")
+    return wanted == "torch"
 
 
 def laid_out(x: Tensor) -> Tensor:

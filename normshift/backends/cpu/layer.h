@@ -159,7 +159,7 @@ struct Forward {
   void block(Rows images, Columns columns) {
     int64_t P = shape.P, first = std::max(columns.begin, own.begin), last = std::min(columns.end, own.end);
     for (int64_t n = images.begin; n < images.end; ++n)
-      for (int64_t c = first; c < last; ++c) moments(x[n] + c * P, P, found.mean[n][c], found.var[n][c]);
+      moments_of_planes(x[n] + first * P, last - first, P, found.mean[n] + first, found.var[n] + first);
     after_moments(images, columns);
     formula(images, columns);
     bool past = streams(shape, y.data, P);
@@ -175,7 +175,7 @@ struct Forward {
     after_moments({n, n + 1}, {0, shape.C});
     formula({n, n + 1}, {0, shape.C});
     bool past = streams(shape, y.data, shape.C);
-    scale_shift(x[n], 0, shape.P, shape.C, found.mean[n], scale[n], shift[n], y[n], past);
+    scale_shift(shape, x[n], 0, shape.P, found.mean[n], scale[n], shift[n], y[n], past);
   }
 };
 
@@ -224,10 +224,10 @@ struct Backward {
   }
 
   void block(Columns columns, const Gates::Parameters& parameters) {
-    int64_t P = shape.P;
+    int64_t P = shape.P, c = columns.begin;
     for (int64_t n = 0; n < shape.N; ++n)
-      for (int64_t c = columns.begin; c < columns.end; ++c)
-        reductions(dy[n] + c * P, x[n] + c * P, P, found.mean[n][c], by.dshift[n][c], by.dscale[n][c]);
+      reductions_of_planes(
+          dy[n] + c * P, x[n] + c * P, columns.end - c, P, found.mean[n] + c, by.dshift[n] + c, by.dscale[n] + c);
     layer.gates->gradient(found, by, columns, scale, parameters);
     through_moments(found, by, layer.derivatives(), {0, shape.N}, columns, scale, slope, offset);
     bool past = streams(shape, dx.data, P);

@@ -18,6 +18,7 @@ namespace normshift {
 
 constexpr int64_t CHUNK = 96 * 1024;  // bytes that stay in a core's second-level cache between two visits
 constexpr int64_t GRAIN = 64 * 1024;  // values that are worth a thread
+constexpr int64_t FEW = 6;  // vectors: sums of planes that are smaller take longer than the planes
 constexpr int64_t LARGE = 8 * 1024 * 1024;  // bytes of an output that no cache keeps
 
 struct Shape {
@@ -32,6 +33,9 @@ struct Shape {
     int64_t wanted = (15 + N) / N, worthwhile = C * P / (2 * GRAIN);
     return std::clamp<int64_t>(std::min(wanted, worthwhile), 1, P);
   }
+  // Whether rows are wider than a tile, in an activation of that many bytes or more: memory is then read in the order in
+  // which it lies. What caches keep is gone through tile by tile, which is less work.
+  bool in_order(int64_t bytes_a_value, int64_t bytes) const { return C > 4 * W && values() * bytes_a_value >= bytes; }
   int64_t first_row(int64_t piece, int64_t pieces) const { return piece * P / pieces; }
 };
 
@@ -55,20 +59,22 @@ struct Vectors {
 
 // ------------------------------------------------------------------------------------------------------------ columns
 
-// As many columns as V vectors hold.
-template <int V>
+// Columns that stay in registers while rows go by: `size` values, each of two vectors, one or a part. Where these are few,
+// sums go on in `sums` of each: one would wait for itself.
+template <typename Values, int size_>
 struct Tile {
-  static constexpr int vectors = V, width = V * W;
+  using Value = std::conditional_t<std::is_same_v<Values, Both>, Pair, Floats>;
+  static constexpr int size = size_, width = sizeof(Value) / sizeof(float), sums = 4 * W / (size * width);
 };
 
-// f(first column, Tile, Full or Part) for tiles of `width` columns, the widest first.
+// f(first column, Tile, Both, Full or Part) for tiles of `width` columns, the widest first.
 template <typename F>
 inline void tiles(int64_t width, const F& f) {
   int64_t c = 0;
-  for (; c + 4 * W <= width; c += 4 * W) f(c, Tile<4>{}, Full{});
-  if (c + 2 * W <= width) f(c, Tile<2>{}, Full{}), c += 2 * W;
-  if (c + W <= width) f(c, Tile<1>{}, Full{}), c += W;
-  if (c < width) f(c, Tile<1>{}, Part{width - c});
+  for (; c + 4 * W <= width; c += 4 * W) f(c, Tile<Both, 2>{}, Both{});
+  if (c + 2 * W <= width) f(c, Tile<Both, 1>{}, Both{}), c += 2 * W;
+  if (c + W <= width) f(c, Tile<Full, 1>{}, Full{}), c += W;
+  if (c < width) f(c, Tile<Part, 1>{}, Part{width - c});
 }
 
 // f(row, k) for every row; k < U changes from row to row where there are many.
@@ -143,30 +149,62 @@ inline void moments(const T* plane, int64_t P, float& mean, float& var) {
   var = whole.squares / float(P);
 }
 
+// W planes at most, each of a few vectors: their sums are taken together.
+template <typename T>
+inline void moments_of_few(const T* planes, int64_t count, int64_t P, float* mean, float* var) {
+  Floats values[W] = {}, share = all(1.f / float(P));
+  Part lanes{count};
+  for (int64_t i = 0; i < count; ++i)
+    each_pair<1>(P, [&](int64_t p, auto part, int) { values[i] += folded(load(planes + i * P + p, part)); });
+  store(mean, sums(values) * share, lanes);
+  for (int64_t i = 0; i < count; ++i) {
+    Floats centre = all(mean[i]), squares{};
+    each_pair<1>(P, [&](int64_t p, auto part, int) {
+      auto apart = kept(load(planes + i * P + p, part) - centre, part);
+      squares += folded(apart * apart);
+    });
+    values[i] = squares;
+  }
+  for (int64_t i = count; i < W; ++i) values[i] = Floats{};
+  store(var, sums(values) * share, lanes);
+}
+
+// Of planes that lie one after another.
+template <typename T>
+inline void moments_of_planes(const T* planes, int64_t count, int64_t P, float* mean, float* var) {
+  if (P <= FEW * W) {
+    for (int64_t i = 0; i < count; i += W)
+      moments_of_few(planes + i * P, std::min<int64_t>(W, count - i), P, mean + i, var + i);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) moments(planes + i * P, P, mean[i], var[i]);
+}
+
 // Means and sums of squares of some rows of `width` columns, `step` apart, where there are none before: in two visits.
 template <typename T>
 inline void first_moments(const T* x, int64_t rows, int64_t step, int64_t width, float* mean, float* squares) {
   tiles(width, [&](int64_t column, auto tile, auto count) {
-    constexpr int V = tile.vectors, U = 4 / V;
+    using Tile = decltype(tile);
+    typename Tile::Value total[Tile::sums][Tile::size] = {}, square[Tile::sums][Tile::size] = {}, centre[Tile::size];
     const T* xs = x + column;
-    Floats total[U][V] = {}, square[U][V] = {}, centre[V];
-    each_row<U>(rows, [&](int64_t row, int k) {
-      for (int v = 0; v < V; ++v) total[k][v] += load(xs + row * step + v * W, count);
+    each_row<Tile::sums>(rows, [&](int64_t row, int k) {
+      for (int v = 0; v < Tile::size; ++v)
+        total[k][v] = total[k][v] + load(xs + row * step + v * Tile::width, count);
     });
-    for (int v = 0; v < V; ++v) {
-      for (int k = 1; k < U; ++k) total[0][v] += total[k][v];
-      centre[v] = total[0][v] / float(rows);
+    for (int v = 0; v < Tile::size; ++v) {
+      for (int k = 1; k < Tile::sums; ++k) total[0][v] = total[0][v] + total[k][v];
+      centre[v] = total[0][v] * (1.f / float(rows));
     }
-    each_row<U>(rows, [&](int64_t row, int k) {
-      for (int v = 0; v < V; ++v) {
-        Floats apart = load(xs + row * step + v * W, count) - centre[v];
-        square[k][v] += apart * apart;
+    each_row<Tile::sums>(rows, [&](int64_t row, int k) {
+      for (int v = 0; v < Tile::size; ++v) {
+        auto apart = load(xs + row * step + v * Tile::width, count) - centre[v];
+        square[k][v] = square[k][v] + apart * apart;
       }
     });
-    for (int v = 0; v < V; ++v) {
-      for (int k = 1; k < U; ++k) square[0][v] += square[k][v];
-      store(mean + column + v * W, centre[v], count);
-      store(squares + column + v * W, square[0][v], count);
+    for (int v = 0; v < Tile::size; ++v) {
+      for (int k = 1; k < Tile::sums; ++k) square[0][v] = square[0][v] + square[k][v];
+      store_for<T>(mean + column + v * Tile::width, centre[v], count);
+      store_for<T>(squares + column + v * Tile::width, square[0][v], count);
     }
   });
 }
@@ -177,24 +215,24 @@ inline void add_moments(
     const T* x, int64_t rows, int64_t step, int64_t width, int64_t before, float* mean, float* squares) {
   float part = float(rows) / float(before + rows), between = part * float(before);
   tiles(width, [&](int64_t column, auto tile, auto count) {
-    constexpr int V = tile.vectors, U = 4 / V;
+    using Tile = decltype(tile);
+    typename Tile::Value total[Tile::sums][Tile::size] = {}, square[Tile::sums][Tile::size] = {}, centre[Tile::size];
     const T* xs = x + column;
-    Floats total[U][V] = {}, square[U][V] = {}, centre[V];
-    for (int v = 0; v < V; ++v) centre[v] = load(mean + column + v * W, count);
-    each_row<U>(rows, [&](int64_t row, int k) {
-      for (int v = 0; v < V; ++v) {
-        Floats apart = load(xs + row * step + v * W, count) - centre[v];
-        total[k][v] += apart;
-        square[k][v] += apart * apart;
+    for (int v = 0; v < Tile::size; ++v) centre[v] = load_for<T>(mean + column + v * Tile::width, count);
+    each_row<Tile::sums>(rows, [&](int64_t row, int k) {
+      for (int v = 0; v < Tile::size; ++v) {
+        auto apart = load(xs + row * step + v * Tile::width, count) - centre[v];
+        total[k][v] = total[k][v] + apart;
+        square[k][v] = square[k][v] + apart * apart;
       }
     });
-    for (int v = 0; v < V; ++v) {
-      for (int k = 1; k < U; ++k) total[0][v] += total[k][v], square[0][v] += square[k][v];
-      float *means = mean + column + v * W, *sums = squares + column + v * W;
-      Floats shift = total[0][v] / float(rows), own = square[0][v] - total[0][v] * shift;
-      own = own < 0 ? Floats{} : own;
-      store(sums, load(sums, count) + own + shift * shift * between, count);
-      store(means, centre[v] + shift * part, count);
+    for (int v = 0; v < Tile::size; ++v) {
+      for (int k = 1; k < Tile::sums; ++k)
+        total[0][v] = total[0][v] + total[k][v], square[0][v] = square[0][v] + square[k][v];
+      float *means = mean + column + v * Tile::width, *sums = squares + column + v * Tile::width;
+      auto shift = total[0][v] * (1.f / float(rows)), own = not_negative(square[0][v] - total[0][v] * shift);
+      store_for<T>(sums, load_for<T>(sums, count) + own + shift * shift * between, count);
+      store_for<T>(means, centre[v] + shift * part, count);
     }
   });
 }
@@ -242,11 +280,16 @@ void moments_of_image(const Shape& shape, const T* image, int64_t first, int64_t
   merge_pieces(shape, pieces, width, found.data(), mean + first, var + first);
 }
 
-// f(n, c, index of the plane) for every plane.
+// f(n, first channel, how many) for all planes of the channels first..last, some of an image at a time.
 template <typename F>
-void each_plane(const Shape& shape, const F& f) {
-  parallel(0, shape.N * shape.C, shape.planes_a_task(), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) f(i / shape.C, i % shape.C, i);
+void each_planes(const Shape& shape, int64_t first, int64_t last, const F& f) {
+  int64_t width = last - first;
+  parallel(0, shape.N * width, shape.planes_a_task(), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin, some; i < end; i += some) {
+      int64_t n = i / width, c = i % width;
+      some = std::min(width - c, end - i);
+      f(n, first + c, some);
+    }
     fence();
   });
 }
@@ -269,11 +312,8 @@ template <typename T>
 void moments(const Shape& shape, Images<const T> x, int64_t first, int64_t last, Vectors mean, Vectors var) {
   int64_t width = last - first, pieces = shape.pieces();
   if (!shape.rows) {
-    return parallel(0, shape.N * width, shape.planes_a_task(), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        int64_t n = i / width, c = first + i % width;
-        moments(x[n] + c * shape.P, shape.P, mean[n][c], var[n][c]);
-      }
+    return each_planes(shape, first, last, [&](int64_t n, int64_t c, int64_t count) {
+      moments_of_planes(x[n] + c * shape.P, count, shape.P, mean[n] + c, var[n] + c);
     });
   }
   if (pieces == 1) {
@@ -306,27 +346,57 @@ inline void reductions(const T* dy, const T* x, int64_t P, float mean, float& ds
   dscale = sum(weighted[0] + weighted[1]);
 }
 
+// W planes at most, each of a few vectors.
+template <typename T>
+inline void reductions_of_few(
+    const T* dy, const T* x, int64_t count, int64_t P, const float* mean, float* dshift, float* dscale) {
+  Floats plain[W] = {}, weighted[W] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    Floats centre = all(mean[i]);
+    each_pair<1>(P, [&](int64_t p, auto part, int) {
+      auto d = load(dy + i * P + p, part);
+      plain[i] += folded(d);
+      weighted[i] += folded(d * (load(x + i * P + p, part) - centre));
+    });
+  }
+  store(dshift, sums(plain), Part{count});
+  store(dscale, sums(weighted), Part{count});
+}
+
+// Of planes that lie one after another.
+template <typename T>
+inline void reductions_of_planes(
+    const T* dy, const T* x, int64_t count, int64_t P, const float* mean, float* dshift, float* dscale) {
+  for (int64_t i = 0, some; i < count; i += some) {
+    some = P <= FEW * W ? std::min<int64_t>(W, count - i) : 1;
+    const T *dys = dy + i * P, *xs = x + i * P;
+    if (P <= FEW * W) reductions_of_few(dys, xs, some, P, mean + i, dshift + i, dscale + i);
+    else reductions(dys, xs, P, mean[i], dshift[i], dscale[i]);
+  }
+}
+
 // Of some rows, added to `dshift` and `dscale`. Their columns are visited one after another.
 template <typename T>
 inline void add_reductions(
     const T* dy, const T* x, int64_t rows, int64_t C, const float* mean, float* dshift, float* dscale) {
   tiles(C, [&](int64_t column, auto tile, auto count) {
-    constexpr int V = tile.vectors, U = 4 / V;
-    const T *dys = dy + column, *xs = x + column;
-    Floats plain[U][V] = {}, weighted[U][V] = {}, centre[V];
-    for (int v = 0; v < V; ++v) centre[v] = load(mean + column + v * W, count);
-    each_row<U>(rows, [&](int64_t row, int k) {
-      for (int v = 0; v < V; ++v) {
-        Floats d = load(dys + row * C + v * W, count);
-        plain[k][v] += d;
-        weighted[k][v] += d * (load(xs + row * C + v * W, count) - centre[v]);
+    using Tile = decltype(tile);
+    typename Tile::Value plain[Tile::sums][Tile::size] = {}, weighted[Tile::sums][Tile::size] = {}, centre[Tile::size];
+    for (int v = 0; v < Tile::size; ++v) centre[v] = load_for<T>(mean + column + v * Tile::width, count);
+    each_row<Tile::sums>(rows, [&](int64_t row, int k) {
+      for (int v = 0; v < Tile::size; ++v) {
+        int64_t at = row * C + column + v * Tile::width;
+        auto d = load(dy + at, count);
+        plain[k][v] = plain[k][v] + d;
+        weighted[k][v] = weighted[k][v] + d * (load(x + at, count) - centre[v]);
       }
     });
-    for (int v = 0; v < V; ++v) {
-      for (int k = 1; k < U; ++k) plain[0][v] += plain[k][v], weighted[0][v] += weighted[k][v];
-      float *shifts = dshift + column + v * W, *scales = dscale + column + v * W;
-      store(shifts, load(shifts, count) + plain[0][v], count);
-      store(scales, load(scales, count) + weighted[0][v], count);
+    for (int v = 0; v < Tile::size; ++v) {
+      for (int k = 1; k < Tile::sums; ++k)
+        plain[0][v] = plain[0][v] + plain[k][v], weighted[0][v] = weighted[0][v] + weighted[k][v];
+      float *shifts = dshift + column + v * Tile::width, *scales = dscale + column + v * Tile::width;
+      store_for<T>(shifts, load_for<T>(shifts, count) + plain[0][v], count);
+      store_for<T>(scales, load_for<T>(scales, count) + weighted[0][v], count);
     }
   });
 }
@@ -353,12 +423,12 @@ void reductions(
     const Shape& shape, Images<const T> dy, Images<const T> x, Vectors mean, Vectors dshift, Vectors dscale) {
   int64_t C = shape.C, P = shape.P;
   if (!shape.rows) {
-    return each_plane(shape, [&](int64_t n, int64_t c, int64_t i) {
-      reductions(dy[n] + c * P, x[n] + c * P, P, mean.data[i], dshift.data[i], dscale.data[i]);
+    return each_planes(shape, 0, C, [&](int64_t n, int64_t c, int64_t count) {
+      reductions_of_planes(dy[n] + c * P, x[n] + c * P, count, P, mean[n] + c, dshift[n] + c, dscale[n] + c);
     });
   }
   int64_t pieces = shape.pieces(), chunk = rows_a_chunk(2 * C * sizeof(T));
-  bool in_order = C > 4 * W && shape.values() * int64_t(sizeof(T)) >= LARGE;
+  bool in_order = shape.in_order(sizeof(T), LARGE);
   std::vector<float> found(shape.N * pieces * 2 * C);
   each_piece(shape, [&](int64_t n, int64_t begin, int64_t end, int64_t i) {
     for (int64_t row = begin; row < end; row += chunk) {
@@ -404,9 +474,10 @@ inline void scale_shift(const T* x, int64_t P, float mean, float scale, float sh
 // Rows begin..end of an image.
 template <typename T>
 inline void scale_shift(
-    const T* x, int64_t begin, int64_t end, int64_t C, const float* mean, const float* scale, const float* shift, T* y,
-    bool past_the_caches) {
-  if (C > 4 * W) {
+    const Shape& shape, const T* x, int64_t begin, int64_t end, const float* mean, const float* scale,
+    const float* shift, T* y, bool past_the_caches) {
+  int64_t C = shape.C;
+  if (shape.in_order(sizeof(T), LARGE / 2)) {
     for (int64_t row = begin; row < end; ++row) {
       const T* xs = x + row * C;
       T* ys = y + row * C;
@@ -418,15 +489,18 @@ inline void scale_shift(
     return;
   }
   tiles(C, [&](int64_t column, auto tile, auto count) {
-    constexpr int V = tile.vectors;
-    Floats centre[V], factor[V], offset[V];  // stay in registers
-    for (int v = 0; v < V; ++v) {
-      int64_t c = column + v * W;
-      centre[v] = load(mean + c, count), factor[v] = load(scale + c, count), offset[v] = load(shift + c, count);
+    using Tile = decltype(tile);
+    typename Tile::Value centre[Tile::size], factor[Tile::size], offset[Tile::size];
+    for (int v = 0; v < Tile::size; ++v) {
+      int64_t c = column + v * Tile::width;
+      centre[v] = load_for<T>(mean + c, count), factor[v] = load_for<T>(scale + c, count);
+      offset[v] = load_for<T>(shift + c, count);
     }
-    for (int64_t at = begin * C + column; at < end * C; at += C)
-      for (int v = 0; v < V; ++v)
-        put(y + at + v * W, (load(x + at + v * W, count) - centre[v]) * factor[v] + offset[v], count, past_the_caches);
+    for (int64_t row = begin * C + column; row < end * C; row += C)
+      for (int v = 0; v < Tile::size; ++v) {
+        int64_t at = row + v * Tile::width;
+        put(y + at, (load(x + at, count) - centre[v]) * factor[v] + offset[v], count, past_the_caches);
+      }
   });
 }
 
@@ -435,12 +509,13 @@ void scale_shift(const Shape& shape, Images<const T> x, Vectors mean, Vectors sc
   int64_t C = shape.C, P = shape.P;
   bool past = streams(shape, y.data, shape.rows ? C : P);
   if (!shape.rows) {
-    return each_plane(shape, [&](int64_t n, int64_t c, int64_t i) {
-      scale_shift(x[n] + c * P, P, mean.data[i], scale.data[i], shift.data[i], y[n] + c * P, past);
+    return each_planes(shape, 0, C, [&](int64_t n, int64_t first, int64_t count) {
+      for (int64_t c = first; c < first + count; ++c)
+        scale_shift(x[n] + c * P, P, mean[n][c], scale[n][c], shift[n][c], y[n] + c * P, past);
     });
   }
   each_piece(shape, [&](int64_t n, int64_t begin, int64_t end, int64_t) {
-    scale_shift(x[n], begin, end, C, mean[n], scale[n], shift[n], y[n], past);
+    scale_shift(shape, x[n], begin, end, mean[n], scale[n], shift[n], y[n], past);
   });
 }
 
@@ -456,9 +531,10 @@ inline void input_gradient(
 
 template <typename T>
 inline void input_gradient(
-    const T* dy, const T* x, int64_t begin, int64_t end, int64_t C, const float* mean, const float* scale,
+    const Shape& shape, const T* dy, const T* x, int64_t begin, int64_t end, const float* mean, const float* scale,
     const float* slope, const float* offset, T* dx, bool past_the_caches) {
-  if (C > 4 * W) {
+  int64_t C = shape.C;
+  if (shape.in_order(sizeof(T), LARGE / 2)) {
     for (int64_t row = begin; row < end; ++row) {
       const T *dys = dy + row * C, *xs = x + row * C;
       T* dxs = dx + row * C;
@@ -471,17 +547,18 @@ inline void input_gradient(
     return;
   }
   tiles(C, [&](int64_t column, auto tile, auto count) {
-    constexpr int V = tile.vectors;
-    Floats centre[V], factor[V], tilt[V], rest[V];  // stay in registers
-    for (int v = 0; v < V; ++v) {
-      int64_t c = column + v * W;
-      centre[v] = load(mean + c, count), factor[v] = load(scale + c, count);
-      tilt[v] = load(slope + c, count), rest[v] = load(offset + c, count);
+    using Tile = decltype(tile);
+    typename Tile::Value centre[Tile::size], factor[Tile::size], tilt[Tile::size], rest[Tile::size];
+    for (int v = 0; v < Tile::size; ++v) {
+      int64_t c = column + v * Tile::width;
+      centre[v] = load_for<T>(mean + c, count), factor[v] = load_for<T>(scale + c, count);
+      tilt[v] = load_for<T>(slope + c, count), rest[v] = load_for<T>(offset + c, count);
     }
-    for (int64_t at = begin * C + column; at < end * C; at += C)
-      for (int v = 0; v < V; ++v) {
-        Floats through = (load(x + at + v * W, count) - centre[v]) * tilt[v] + rest[v];
-        put(dx + at + v * W, load(dy + at + v * W, count) * factor[v] + through, count, past_the_caches);
+    for (int64_t row = begin * C + column; row < end * C; row += C)
+      for (int v = 0; v < Tile::size; ++v) {
+        int64_t at = row + v * Tile::width;
+        auto through = (load(x + at, count) - centre[v]) * tilt[v] + rest[v];
+        put(dx + at, load(dy + at, count) * factor[v] + through, count, past_the_caches);
       }
   });
 }
@@ -493,14 +570,14 @@ void input_gradient(
   int64_t C = shape.C, P = shape.P;
   bool past = streams(shape, dx.data, shape.rows ? C : P);
   if (!shape.rows) {
-    return each_plane(shape, [&](int64_t n, int64_t c, int64_t i) {
-      T* to = dx[n] + c * P;
-      input_gradient(
-          dy[n] + c * P, x[n] + c * P, P, mean.data[i], scale.data[i], slope.data[i], offset.data[i], to, past);
+    return each_planes(shape, 0, C, [&](int64_t n, int64_t first, int64_t count) {
+      for (int64_t c = first; c < first + count; ++c)
+        input_gradient(
+            dy[n] + c * P, x[n] + c * P, P, mean[n][c], scale[n][c], slope[n][c], offset[n][c], dx[n] + c * P, past);
     });
   }
   each_piece(shape, [&](int64_t n, int64_t begin, int64_t end, int64_t) {
-    input_gradient(dy[n], x[n], begin, end, C, mean[n], scale[n], slope[n], offset[n], dx[n], past);
+    input_gradient(shape, dy[n], x[n], begin, end, mean[n], scale[n], slope[n], offset[n], dx[n], past);
   });
 }
 

@@ -45,10 +45,15 @@ struct Pair {
   Floats a{}, b{};
 };
 inline Pair operator+(const Pair& x, const Pair& y) { return {x.a + y.a, x.b + y.b}; }
+inline Pair operator-(const Pair& x, const Pair& y) { return {x.a - y.a, x.b - y.b}; }
 inline Pair operator*(const Pair& x, const Pair& y) { return {x.a * y.a, x.b * y.b}; }
-inline Pair operator+(const Pair& x, const Floats& y) { return {x.a + y, x.b + y}; }
 inline Pair operator-(const Pair& x, const Floats& y) { return {x.a - y, x.b - y}; }
 inline Pair operator*(const Pair& x, const Floats& y) { return {x.a * y, x.b * y}; }
+inline Pair operator+(const Pair& x, const Floats& y) { return {x.a + y, x.b + y}; }
+inline Pair operator*(const Pair& x, float y) { return {x.a * y, x.b * y}; }
+
+inline Floats not_negative(const Floats& value) { return value < 0 ? Floats{} : value; }
+inline Pair not_negative(const Pair& value) { return {not_negative(value.a), not_negative(value.b)}; }
 
 // How many values are meant: those of two vectors, of one, or fewer at the end of a row.
 struct Both {};
@@ -214,6 +219,44 @@ inline void store(BFloat16* x, const Pair& value, Both) {
 #endif
 }
 
+// Floats for the values that `load` reads from a T at the same place, in the same lanes.
+template <typename T, typename Count>
+inline auto load_for(const float* x, Count count) { return load(x, count); }
+template <typename T, typename Value, typename Count>
+inline void store_for(float* x, const Value& value, Count count) { store(x, value, count); }
+
+template <>
+inline auto load_for<BFloat16, Both>(const float* x, Both) {
+  Floats a = load(x, Full{}), b = load(x + W, Full{});
+#if defined(NORMSHIFT_AVX512)
+  __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return Pair{_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)};
+#else
+  Pair found;
+  for (int i = 0; i < W / 2; ++i) {
+    found.a[i] = a[2 * i], found.b[i] = a[2 * i + 1];
+    found.a[W / 2 + i] = b[2 * i], found.b[W / 2 + i] = b[2 * i + 1];
+  }
+  return found;
+#endif
+}
+template <>
+inline void store_for<BFloat16, Pair, Both>(float* x, const Pair& value, Both) {
+  Floats low, high;
+#if defined(NORMSHIFT_AVX512)
+  __m512i first = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  __m512i last = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
+  low = _mm512_permutex2var_ps(value.a, first, value.b), high = _mm512_permutex2var_ps(value.a, last, value.b);
+#else
+  for (int i = 0; i < W / 2; ++i) {
+    low[2 * i] = value.a[i], low[2 * i + 1] = value.b[i];
+    high[2 * i] = value.a[W / 2 + i], high[2 * i + 1] = value.b[W / 2 + i];
+  }
+#endif
+  store(x, low, Full{}), store(x + W, high, Full{});
+}
+
 // ------------------------------------------------------------------------------------------------------- many vectors
 
 // The sum of all lanes, always in the same order.
@@ -230,6 +273,30 @@ inline float sum(const Floats& value) {
 }
 
 inline float sum(const Pair& value) { return sum(value.a + value.b); }
+inline Floats folded(const Pair& value) { return value.a + value.b; }
+inline Floats folded(const Floats& value) { return value; }
+
+#if defined(NORMSHIFT_AVX512)
+// The sums of W vectors, in the lanes of one: the same additions as `sum`'s, for all vectors at once.
+inline Floats sums(Floats (&values)[W]) {
+  const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i high = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
+#pragma GCC unroll 4
+  for (int half = W / 2; half; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) {
+      Floats a = values[i], b = values[i + half];
+      values[i] = _mm512_permutex2var_ps(a, low, b) + _mm512_permutex2var_ps(a, high, b);
+    }
+  return values[0];
+}
+#else
+inline Floats sums(Floats (&values)[W]) {
+  Floats found;
+  for (int i = 0; i < W; ++i) found[i] = sum(values[i]);
+  return found;
+}
+#endif
 
 inline void add(Pair& total, const Pair& value) { total = total + value; }
 inline void add(Pair& total, const Floats& value) { total.a += value; }
