@@ -278,7 +278,7 @@ class SwitchNorm(RunningStatistics, AffineNorm):
         return None if self.statistics == ("bn",) else f"{PER_IMAGE}, as a mixture of {', '.join(self.statistics)}"
 
     def batch_source(self):
-        return self if "bn" in self.statistics else None
+        return super().batch_source() if "bn" in self.statistics else None
 
     def _check(self, x):
         super()._check(x)
