@@ -1,7 +1,7 @@
 """Times norm layers on single activations."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -49,10 +49,10 @@ class Comparison:
     kept: dict[Key, float]  # memory for the backward pass, as a multiple of `size`
 
 
-def measured(setting: Setting, flags: argparse.Namespace) -> list[dict]:
+def measured(setting: Setting, shapes: Sequence[Shape], flags: argparse.Namespace) -> list[dict]:
     """The results for the record, a row for each shape and candidate."""
     copied = copy_bandwidth(2**24 if flags.quick else COPIED[setting.device], setting.device)
-    comparisons = {shape: comparison(shape, setting, flags.norms, flags.forms) for shape in flags.shapes}
+    comparisons = {shape: comparison(shape, setting, flags.norms, flags.forms) for shape in shapes}
     groups = {shape: one.candidates for shape, one in comparisons.items()}
     seconds = interleaved(groups, flags.rounds, flags.min_ms / 1000, setting.device, flags.seed)
     rows = []

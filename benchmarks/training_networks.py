@@ -16,6 +16,9 @@ from paired import Candidate, interleaved, ratios, seconds_a_call, spread
 
 REFERENCE, AGAIN = ("bn", "reference"), ("bn", "again")
 KERNELS = {"ours": "auto", "plain": "torch"}
+WIDTHS = {"streets": 2}
+"""How many times wider than high images are, where they are no squares."""
+
 AT_LEAST = {"cpu": 0.0, "cuda": 0.3}
 """The shortest time of a sample in seconds; on a GPU several steps, queued while others run, as in training."""
 
@@ -66,7 +69,7 @@ class TrainingStep:
 def measured(name: str, batch_size: int, size: int, flags: argparse.Namespace) -> list[dict]:
     """The results of one network for the record, a row for each candidate."""
     torch.backends.cudnn.benchmark = True  # as in training, because all images have one size
-    images = torch.randn(batch_size, 3, size, size, device=flags.device)
+    images = torch.randn(batch_size, 3, size, size * WIDTHS.get(name, 1), device=flags.device)
     images = images.to(memory_format=_memory_format(flags))
     steps = steps_of(name, images, flags)
     around = {key: partial(kernels, KERNELS.get(key[1], "auto")) for key in steps}
@@ -124,8 +127,26 @@ def resnet50(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]
     return network, lambda: F.cross_entropy(network(images), labels)
 
 
+def cifar_resnet20(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """A ResNet-20 for CIFAR, and its cross entropy with random labels."""
+    from lightning_modules.classification.backbones import build_backbone
+
+    network = build_backbone("cifar_resnet20", 10, norm=norm)
+    labels = torch.randint(10, (len(images),), device=images.device)
+    return network, lambda: F.cross_entropy(network(images), labels)
+
+
 def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
     """segmentation-models-pytorch's DeepLabV3+ with ResNet-50, and the studies' full loss with random labels."""
+    return _segmentation("robustnet", norm, images, arch="deeplabv3plus", backbone="resnet50")
+
+
+def streets(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """The network of the laptop recipe for streets, and the studies' loss with random labels."""
+    return _segmentation("laptop", norm, images)
+
+
+def _segmentation(recipe: str, norm: str, images: Tensor, **changed) -> tuple[nn.Module, Callable[[], Tensor]]:
     from datamodules.segmentation.domains import Domain
     from datamodules.segmentation.labels import STREET
     from lightning_modules.segmentation.module import SegmentationModule
@@ -133,13 +154,12 @@ def deeplabv3plus(norm: str, images: Tensor) -> tuple[nn.Module, Callable[[], Te
 
     classes = len(STREET.classes)
     source = Domain("source", [], STREET, tuple(range(classes)), {})
-    recipe = replace(SEGMENTATION_RECIPES["robustnet"], arch="deeplabv3plus", backbone="resnet50")
-    module = SegmentationModule(recipe, norm, [source])
+    module = SegmentationModule(replace(SEGMENTATION_RECIPES[recipe], **changed), norm, [source])
     labels = torch.randint(classes, (len(images), *images.shape[2:]), device=images.device)
     return module, lambda: module.model_step(images, labels)
 
 
-MAKERS = {"resnet50": resnet50, "deeplabv3plus": deeplabv3plus}
+MAKERS = {maker.__name__: maker for maker in (resnet50, deeplabv3plus, cifar_resnet20, streets)}
 
 
 def _memory(candidate: Candidate, step: TrainingStep, images: Tensor) -> tuple[int, int | None]:

@@ -1,4 +1,4 @@
-"""The cost of a norm in training: whole steps of ResNet-50 and DeepLabV3+ with each norm, compared with batch norm.
+"""The cost of a norm in training: whole steps of networks with each norm, compared with batch norm.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --networks resnet50 --norms sn bin --peers
@@ -6,9 +6,11 @@
 
 A step is forward pass, loss, backward pass and SGD with momentum, on one batch of noise that is on the device already.
 resnet50 is torchvision's, with cross entropy over 1000 classes; deeplabv3plus is the network of the segmentation
-studies (ResNet-50, output stride 16, auxiliary head, 19 classes). --dtype is the type of autocast. --peers adds our
-layers in plain torch (NORMSHIFT_KERNELS=torch) and the norms as published. --run compiled gives the networks to
-torch.compile; --run graph records each whole step as a CUDA graph and replays it, which leaves the GPU's own time.
+studies (ResNet-50, output stride 16, auxiliary head, 19 classes); cifar_resnet20 is a ResNet-20 for CIFAR; streets is
+the network of the laptop recipe for streets, whose images are twice as wide as high. --dtype is the type of autocast.
+--peers adds our layers in plain torch (NORMSHIFT_KERNELS=torch) and the norms as published. --run compiled gives the
+networks to torch.compile; --run graph records each whole step as a CUDA graph and replays it, which leaves the GPU's own
+time.
 
 Steps of all networks alternate in one process, in a random order in each round. Every time is divided by that of the
 batch norm network in the same round; medians over the rounds are printed, with quartiles in brackets. The batch norm
@@ -24,13 +26,16 @@ from collections.abc import Sequence
 import machine
 from paired import Spread
 
-NETWORKS = ("resnet50", "deeplabv3plus")
+NETWORKS = ("resnet50", "deeplabv3plus", "cifar_resnet20", "streets")
 NORMS = ("sn", "bin", "ibn-a", "ibn-b")
 FORMS = ("ours", "plain", "published")
 RUNS = ("eager", "compiled", "graph")
 DTYPES = ("float32", "bfloat16", "float16")
-SIZES = {"resnet50": 224, "deeplabv3plus": 256}
-BATCHES = {"cpu": {"resnet50": 8, "deeplabv3plus": 4}, "cuda": {"resnet50": 64, "deeplabv3plus": 16}}
+SIZES = {"resnet50": 224, "deeplabv3plus": 256, "cifar_resnet20": 32, "streets": 96}
+BATCHES = {
+    "cpu": {"resnet50": 8, "deeplabv3plus": 4, "cifar_resnet20": 64, "streets": 8},
+    "cuda": {"resnet50": 64, "deeplabv3plus": 16, "cifar_resnet20": 512, "streets": 32},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,15 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    named = {"nargs": "+", "choices": NETWORKS, "default": NETWORKS, "metavar": "NETWORK"}
+    named = {"nargs": "+", "choices": NETWORKS, "default": NETWORKS[:2], "metavar": "NETWORK"}
     parser.add_argument("--networks", **named, help=", ".join(NETWORKS))
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=NORMS, metavar="NORM", help=", ".join(NORMS))
     parser.add_argument("--peers", action="store_true", help="also time ours in plain torch, and the published forms")
     parser.add_argument(
-        "--batch-size", type=machine.positive, metavar="N", help="by default 8 and 4, on a GPU 64 and 16"
+        "--batch-size", type=machine.positive, metavar="N", help="by default a network's own, larger on a GPU"
     )
     parser.add_argument(
-        "--size", type=_size, metavar="PIXELS", help="image side, a multiple of 32; default: 224 and 256"
+        "--size", type=_size, metavar="PIXELS", help="images' height, a multiple of 32; by default a network's own"
     )
     parser.add_argument("--layout", choices=("contiguous", "channels-last"), default="contiguous")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="types other than float32 use autocast")

@@ -25,7 +25,6 @@ from torch.nn import Parameter
 from normshift import backends
 from normshift.backends.compiled import LayerCall
 
-
 PLAIN = (Parameter, Tensor)
 """Types of parameters that the operator for a whole layer takes: no subclass whose operations are its own."""
 

@@ -72,7 +72,20 @@ class LayerCall(NamedTuple):
         statistics, first, last, eps, averages, correction = self
         mean, var, batches, momentum, training, observed = averages
         return operator("layer")(
-            x, parameters, mean, var, batches, statistics, first, last, eps, momentum, training, observed, keep, correction
+            x,
+            parameters,
+            mean,
+            var,
+            batches,
+            statistics,
+            first,
+            last,
+            eps,
+            momentum,
+            training,
+            observed,
+            keep,
+            correction,
         )
 
     def backward(
@@ -92,9 +105,7 @@ class LayerCall(NamedTuple):
         return found[:images], found[images:-2], found[-2], found[-1]
 
 
-def layer_call(
-    form: Mixture | ChannelGates, averages: Averages, correction: int, parameters: int
-) -> LayerCall:
+def layer_call(form: Mixture | ChannelGates, averages: Averages, correction: int, parameters: int) -> LayerCall:
     """The call for a formula's compiled form with so many parameters."""
     everywhere = 2**31
     if isinstance(form, Mixture) and (len(form.statistics) > 1 or form.statistics[0] > 0 or parameters > 2):

@@ -1,6 +1,7 @@
 """The benchmark of norm layers runs, and its record is complete; no test checks a time."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,19 +9,51 @@ from torch import nn
 from torchvision.models import resnet50
 
 import norms
+import training_networks
 from bandwidth import PASSES, READS, floor
 
 
+def norm_inputs(network, step):
+    """The distinct (channels, height, width) of the batch norms' inputs in a step."""
+    seen = set()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(lambda _, inputs, __: seen.add(tuple(inputs[0].shape[1:])))
+    step()
+    return seen
+
+
 def test_shapes_are_those_that_a_resnet50_has():
-    seen = []
     with torch.device("meta"):
         network = resnet50()
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape[1:])))
-        network(torch.randn(2, 3, 224, 224))
-    assert set(seen) == set(norms.RESNET50)
-    assert len(norms.RESNET50) == len(set(norms.RESNET50))
+        seen = norm_inputs(network, lambda: network(torch.randn(2, 3, 224, 224)))
+    assert seen == set(norms.RESNET50)
+    assert len(norms.RESNET50) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "shapes"), [("cifar_resnet20", (32, 32), norms.CIFAR), ("streets", (96, 192), norms.STREETS)]
+)
+def test_shapes_are_those_that_small_networks_have(name, size, shapes):
+    network, loss = training_networks.MAKERS[name]("bn", torch.randn(2, 3, *size))
+    seen = {shape for shape in norm_inputs(network, loss) if name != "streets" or shape[1:] not in POOLED}
+    assert seen == set(shapes) and len(seen) == len(shapes)
+
+
+POOLED = {(side, side) for side in (1, 2, 3, 6)}
+
+
+def test_another_checkout_is_measured_as_well(tmp_path):
+    """Here this one."""
+    file = tmp_path / "norms.json"
+    flags = (
+        "--norms sn --forms ours --shapes 4x3x3 --layouts contiguous --batch-size 2 --rounds 2 --min-ms 1 --threads 1"
+    )
+    root = Path(norms.__file__).parents[1]
+    norms.main([*flags.split(), "--device", "cpu", "--before", str(root), "--json", str(file)])
+    rows = {(row["norm"], row["form"]): row for row in json.loads(file.read_text())["rows"]}
+    assert {("sn", "before"), ("sn", "ours")} <= rows.keys()
+    assert rows["sn", "before"]["kept"] == rows["sn", "ours"]["kept"]
 
 
 def test_a_quick_run_writes_its_record(tmp_path, capsys):
@@ -46,7 +79,7 @@ def test_a_quick_run_writes_its_record(tmp_path, capsys):
 
 def test_evaluation_in_another_type(tmp_path, capsys):
     file = tmp_path / "norms.json"
-    flags = "--mode eval --dtypes bfloat16 --layouts contiguous --norms sn --forms ours --shapes 4x3x3 --quick"
+    flags = "--modes eval --dtypes bfloat16 --layouts contiguous --norms sn --forms ours --shapes 4x3x3 --quick"
     norms.main([*flags.split(), "--device", "cpu", "--threads", "1", "--json", str(file)])
     rows = json.loads(file.read_text())["rows"]
     assert {(row["mode"], row["dtype"], row["shape"], row["kept"]) for row in rows} == {
@@ -64,6 +97,8 @@ def test_evaluation_in_another_type(tmp_path, capsys):
         ("--min-ms nan", "above 0"),
         ("--json no/such/folder/file.json", "folder"),
         ("--threads -1", "above 0"),
+        ("--sets imagenet", "invalid choice"),
+        ("--before no/such/folder", "no checkout of this repository"),
     ],
 )
 def test_wrong_flags_are_answered_in_a_sentence(flags, sentence, capsys):

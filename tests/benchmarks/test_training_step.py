@@ -18,6 +18,8 @@ OWN = {("bn", "reference"), ("bn", "again")}
     [
         ("--networks resnet50 --norms sn --peers", {("sn", form) for form in training_step.FORMS}),
         ("--networks deeplabv3plus --norms bin --layout channels-last --dtype bfloat16", {("bin", "ours")}),
+        ("--networks cifar_resnet20 --norms ibn-a", {("ibn-a", "ours")}),
+        ("--networks streets --norms sn", {("sn", "ours")}),
         pytest.param("--networks resnet50 --norms sn --run compiled", {("sn", "ours")}, marks=pytest.mark.slow),
     ],
 )

@@ -152,11 +152,11 @@ inline void moments(const T* plane, int64_t P, float& mean, float& var) {
 // W planes at most, each of a few vectors: their sums are taken together.
 template <typename T>
 inline void moments_of_few(const T* planes, int64_t count, int64_t P, float* mean, float* var) {
-  Floats values[W] = {}, share = all(1.f / float(P));
+  Floats values[W] = {};
   Part lanes{count};
   for (int64_t i = 0; i < count; ++i)
     each_pair<1>(P, [&](int64_t p, auto part, int) { values[i] += folded(load(planes + i * P + p, part)); });
-  store(mean, sums(values) * share, lanes);
+  store(mean, sums(values) / float(P), lanes);  // of equal values, that value: times 1 / P it would be off
   for (int64_t i = 0; i < count; ++i) {
     Floats centre = all(mean[i]), squares{};
     each_pair<1>(P, [&](int64_t p, auto part, int) {
@@ -166,7 +166,7 @@ inline void moments_of_few(const T* planes, int64_t count, int64_t P, float* mea
     values[i] = squares;
   }
   for (int64_t i = count; i < W; ++i) values[i] = Floats{};
-  store(var, sums(values) * share, lanes);
+  store(var, sums(values) / float(P), lanes);
 }
 
 // Of planes that lie one after another.
@@ -193,7 +193,7 @@ inline void first_moments(const T* x, int64_t rows, int64_t step, int64_t width,
     });
     for (int v = 0; v < Tile::size; ++v) {
       for (int k = 1; k < Tile::sums; ++k) total[0][v] = total[0][v] + total[k][v];
-      centre[v] = total[0][v] * (1.f / float(rows));
+      centre[v] = total[0][v] / float(rows);
     }
     each_row<Tile::sums>(rows, [&](int64_t row, int k) {
       for (int v = 0; v < Tile::size; ++v) {
@@ -230,7 +230,7 @@ inline void add_moments(
       for (int k = 1; k < Tile::sums; ++k)
         total[0][v] = total[0][v] + total[k][v], square[0][v] = square[0][v] + square[k][v];
       float *means = mean + column + v * Tile::width, *sums = squares + column + v * Tile::width;
-      auto shift = total[0][v] * (1.f / float(rows)), own = not_negative(square[0][v] - total[0][v] * shift);
+      auto shift = total[0][v] / float(rows), own = not_negative(square[0][v] - total[0][v] * shift);
       store_for<T>(sums, load_for<T>(sums, count) + own + shift * shift * between, count);
       store_for<T>(means, centre[v] + shift * part, count);
     }

@@ -51,6 +51,7 @@ inline Pair operator-(const Pair& x, const Floats& y) { return {x.a - y, x.b - y
 inline Pair operator*(const Pair& x, const Floats& y) { return {x.a * y, x.b * y}; }
 inline Pair operator+(const Pair& x, const Floats& y) { return {x.a + y, x.b + y}; }
 inline Pair operator*(const Pair& x, float y) { return {x.a * y, x.b * y}; }
+inline Pair operator/(const Pair& x, float y) { return {x.a / y, x.b / y}; }
 
 inline Floats not_negative(const Floats& value) { return value < 0 ? Floats{} : value; }
 inline Pair not_negative(const Pair& value) { return {not_negative(value.a), not_negative(value.b)}; }
