@@ -6,7 +6,7 @@ PIP = $(RUN) -m pip install --disable-pip-version-check --quiet
 REQUIREMENTS = sed '/^\[tool/,$$d' pyproject.toml | cat - requirements.txt
 STUDY = $(RUN) experiments/seg_gta2city.py --source streets-game --target streets-city streets-night streets-fog
 
-.PHONY: demo test test-slow test-slurm lint docs claims table notebooks setup
+.PHONY: demo test test-slow test-slurm lint docs claims table notebooks wheel setup
 
 demo: setup  ## the segmentation study on the embedded streets: a table, and runs/demo-*/report.html
 	$(STUDY) --norm bn ibn-a ibn-b sn --no-augment-colour --max-steps 600 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -25,6 +25,9 @@ lint: setup  ## style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy normshift
+
+wheel: setup  ## a wheel of the library with compiled kernels, in dist/: where it is installed, no compiler is needed
+	NORMSHIFT_WHEEL=kernels $(RUN) -m hatchling build -t wheel
 
 docs: setup  ## the documentation as a site, in build/docs/index.html; a warning is an error
 	$(RUN) -c "import furo, myst_nb" 2>/dev/null || $(PIP) -e '.[docs]'

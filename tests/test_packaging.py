@@ -40,6 +40,32 @@ def test_the_wheel_holds_all_of_the_library(wheel):
     assert any(file.suffix == ".cpp" for file in files) and "normshift/py.typed" in wheel.namelist()
 
 
+@pytest.mark.slow
+def test_a_wheel_with_kernels_needs_no_compiler(tmp_path):
+    environment = os.environ | {"NORMSHIFT_WHEEL": "kernels"}
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, env=environment, check=True, capture_output=True)
+    (made,) = tmp_path.glob("*.whl")
+    assert "-py3-none-" in made.name and "any" not in made.name
+    with ZipFile(made) as archive:
+        archive.extractall(tmp_path / "installed")
+    code = "from normshift.backends import cpu_library as c; assert c.load(); print(c.library_file())"
+    nothing = {
+        "PYTHONPATH": str(tmp_path / "installed"),
+        "CXX": "none",
+        "TORCH_EXTENSIONS_DIR": str(tmp_path / "empty"),
+    }
+    told = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env=os.environ | nothing,
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0 and told.stdout.startswith(str(tmp_path / "installed")), told.stderr
+    assert not (tmp_path / "empty").exists()
+
+
 def test_the_wheel_says_whose_it_is(wheel, metadata):
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
     for line in ("License: Apache-2.0", "Author: The NormShift authors", "Project-URL: Homepage, https://"):
