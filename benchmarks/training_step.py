@@ -9,8 +9,8 @@ resnet50 is torchvision's, with cross entropy over 1000 classes; deeplabv3plus i
 studies (ResNet-50, output stride 16, auxiliary head, 19 classes); cifar_resnet20 is a ResNet-20 for CIFAR; streets is
 the network of the laptop recipe for streets, whose images are twice as wide as high. --dtype is the type of autocast.
 --peers adds our layers in plain torch (NORMSHIFT_KERNELS=torch) and the norms as published. --run compiled gives the
-networks to torch.compile; --run graph records each whole step as a CUDA graph and replays it, which leaves the GPU's own
-time.
+networks to torch.compile; --run graph records each whole step as a CUDA graph and replays it, which leaves the time of
+the GPU alone.
 
 Steps of all networks alternate in one process, in a random order in each round. Every time is divided by that of the
 batch norm network in the same round; medians over the rounds are printed, with quartiles in brackets. The batch norm

@@ -179,9 +179,10 @@ class _WholeLayer(torch.autograd.Function):
         if not torch.is_grad_enabled() and backends.reference.is_plain(dy):
             dx, gradients = call.backward(dy, x, found, parameters, needed[0])
             return dx, None, None, None, *gradients
-        mean, var, *pooled = call.statistics_of(found)
+        mean, var, batch_mean, batch_var = call.statistics_of(found)
         moments = Moments(mean, var, math.prod(x.shape[2:]))
-        batch = Batch(*pooled, 1 / len(x) if call.averages.training else None) if ctx.source else None
+        share = 1 / len(x) if call.averages.training else None
+        batch = Batch(batch_mean, batch_var, share) if ctx.source else None
         pass_ = _Pass(ctx.formula, ctx.source, call.correction, x, moments, batch, parameters)
         dx, gradients = _gradient(pass_, dy, (needed[0], *needed[4:]))
         return dx, None, None, None, *gradients
@@ -243,8 +244,10 @@ def _gradient(of: _Pass, dy: Tensor, needed: Sequence[bool]) -> tuple[Tensor | N
     backend, form = (of.backend, of.form) if backends.reference.is_plain(dy) else (backends.reference, None)
     dshift, dscale = backend.reductions(dy, x, moments.mean)
     cast = _cast(of.parameters, moments)
-    given = moments, batch, cast, dscale, dshift
-    found = form.gradient(backend, *given) if form else of.formula.gradient(*given)
+    if form:
+        found = form.gradient(backend, moments, batch, cast, dscale, dshift)
+    else:
+        found = of.formula.gradient(moments, batch, tuple(cast), dscale, dshift)
     gradients = [
         g.to(p.dtype) if wanted and g is not None else None
         for g, p, wanted in zip(found[4:], of.parameters, needed[1:], strict=True)

@@ -1,6 +1,7 @@
 """Running averages of batch moments, and a view of them for tools that search for torch's batch norms."""
 
 import weakref
+from collections.abc import Hashable
 from functools import cache
 from numbers import Real
 from types import ModuleType
@@ -133,7 +134,7 @@ class RunningStatistics:
 
 
 @cache
-def _averages_as_here(kind: type) -> bool:
+def _averages_as_here(kind: Hashable) -> bool:
     return all(getattr(kind, name) is getattr(RunningStatistics, name) for name in ("batch", "running", "observe"))
 
 

@@ -42,8 +42,8 @@ NARROW = (torch.float32, torch.bfloat16, torch.float16)
 """Types that the C++ and Triton kernels support; plain torch computes the others."""
 
 
-_environment = os.environ._data  # type: ignore[attr-defined]  # where nothing is set, os.environ.get takes a microsecond
-_KEY = os.environ.encodekey("NORMSHIFT_KERNELS")  # type: ignore[attr-defined]
+_environment = os.environ._data  # type: ignore[attr-defined]  # os.environ.get takes a microsecond to find nothing
+_KEY = os.environ.encodekey("NORMSHIFT_KERNELS")
 
 
 def backend_of(x: Tensor) -> ModuleType:

@@ -101,26 +101,12 @@ inline Spread merged(const Spread& x, const Spread& y) {
   return {x.mean + share * apart, x.squares + y.squares + apart * apart * share * float(x.count), count};
 }
 
-// In two visits.
+// In one visit, from the distances to a mean that is nearly theirs: that of the values themselves, whose last bits this
+// corrects, or of at least as many values before. It then loses no more than the last bits of the variance of all: where
+// the means differ, that variance is as large as what is subtracted here.
 template <typename T>
-inline Spread spread_of(const T* x, int64_t length) {
-  Pair total[2];
-  each_pair<2>(length, [&](int64_t i, auto count, int k) { add(total[k], load(x + i, count)); });
-  float mean = sum(total[0] + total[1]) / float(length);
-  Floats centre = all(mean);
-  Pair squares[2];
-  each_pair<2>(length, [&](int64_t i, auto count, int k) {
-    auto apart = kept(load(x + i, count) - centre, count);
-    add(squares[k], apart * apart);
-  });
-  return {mean, sum(squares[0] + squares[1]), length};
-}
-
-// In one visit, from the distances to the mean of as many values before. It loses no more digits than the last bits of
-// the variance of both: where the means differ, that variance is at least as large as what is subtracted here.
-template <typename T>
-inline Spread spread_around(const T* x, int64_t length, float before) {
-  Floats centre = all(before);
+inline Spread spread_around(const T* x, int64_t length, float near) {
+  Floats centre = all(near);
   Pair total[2], squares[2];
   each_pair<2>(length, [&](int64_t i, auto count, int k) {
     auto apart = kept(load(x + i, count) - centre, count);
@@ -128,7 +114,14 @@ inline Spread spread_around(const T* x, int64_t length, float before) {
     add(squares[k], apart * apart);
   });
   float shift = sum(total[0] + total[1]), mean = shift / float(length);
-  return {before + mean, std::max(sum(squares[0] + squares[1]) - shift * mean, 0.f), length};
+  return {near + mean, std::max(sum(squares[0] + squares[1]) - shift * mean, 0.f), length};
+}
+
+template <typename T>
+inline float mean_of(const T* x, int64_t length) {
+  Pair total[2];
+  each_pair<2>(length, [&](int64_t i, auto count, int k) { add(total[k], load(x + i, count)); });
+  return sum(total[0] + total[1]) / float(length);
 }
 
 // How many values come next after so many: twice as many together, but not too many to be summed one by one.
@@ -140,7 +133,7 @@ inline int64_t next_part(int64_t before, int64_t length, int64_t first, int64_t 
 template <typename T>
 inline void moments(const T* plane, int64_t P, float& mean, float& var) {
   int64_t part = next_part(0, P, 256, 16384);
-  Spread whole = spread_of(plane, part);
+  Spread whole = spread_around(plane, part, mean_of(plane, part));
   while (whole.count < P) {
     part = next_part(whole.count, P, 256, 16384);
     whole = merged(whole, spread_around(plane + whole.count, part, whole.mean));
@@ -149,43 +142,65 @@ inline void moments(const T* plane, int64_t P, float& mean, float& var) {
   var = whole.squares / float(P);
 }
 
-// W planes at most, each of a few vectors: their sums are taken together.
-template <typename T>
+// f(std::integral_constant of how many vectors hold P values), for FEW at most.
+template <int V = FEW, typename F>
+inline void with_vectors(int64_t P, const F& f) {
+  if constexpr (V > 1) {
+    if (P <= (V - 1) * W) return with_vectors<V - 1>(P, f);
+  }
+  f(std::integral_constant<int, V>{});
+}
+
+// The sum of f(position, Full or Part) over the V vectors that hold P values.
+template <int V, typename F>
+inline Floats sum_of(int64_t P, const F& f) {
+  Floats total{};
+#pragma GCC unroll 8
+  for (int v = 0; v < V - 1; ++v) total += f(v * W, Full{});
+  return total + f((V - 1) * W, Part{P - (V - 1) * W});
+}
+
+// W planes at most, each of V vectors: their sums are taken together.
+template <int V, typename T>
 inline void moments_of_few(const T* planes, int64_t count, int64_t P, float* mean, float* var) {
-  Floats values[W] = {};
+  Floats totals[W] = {}, squares[W] = {};
   Part lanes{count};
   for (int64_t i = 0; i < count; ++i)
-    each_pair<1>(P, [&](int64_t p, auto part, int) { values[i] += folded(load(planes + i * P + p, part)); });
-  store(mean, sums(values) / float(P), lanes);  // of equal values, that value: times 1 / P it would be off
+    totals[i] = sum_of<V>(P, [&](int64_t p, auto part) { return load(planes + i * P + p, part); });
+  store(mean, sums(totals) / float(P), lanes);
+  for (int64_t i = 0; i < W; ++i) totals[i] = Floats{};
   for (int64_t i = 0; i < count; ++i) {
-    Floats centre = all(mean[i]), squares{};
-    each_pair<1>(P, [&](int64_t p, auto part, int) {
-      auto apart = kept(load(planes + i * P + p, part) - centre, part);
-      squares += folded(apart * apart);
+    Floats centre = all(mean[i]), square{};
+    totals[i] = sum_of<V>(P, [&](int64_t p, auto part) {
+      Floats apart = kept(load(planes + i * P + p, part) - centre, part);
+      square += apart * apart;
+      return apart;
     });
-    values[i] = squares;
+    squares[i] = square;
   }
-  for (int64_t i = count; i < W; ++i) values[i] = Floats{};
-  store(var, sums(values) / float(P), lanes);
+  Floats shift = sums(totals), apart = shift / float(P);
+  store(mean, load(mean, lanes) + apart, lanes);
+  store(var, not_negative(sums(squares) - shift * apart) / float(P), lanes);
 }
 
 // Of planes that lie one after another.
 template <typename T>
 inline void moments_of_planes(const T* planes, int64_t count, int64_t P, float* mean, float* var) {
   if (P <= FEW * W) {
-    for (int64_t i = 0; i < count; i += W)
-      moments_of_few(planes + i * P, std::min<int64_t>(W, count - i), P, mean + i, var + i);
-    return;
+    return with_vectors(P, [&](auto vectors) {
+      for (int64_t i = 0; i < count; i += W)
+        moments_of_few<vectors>(planes + i * P, std::min<int64_t>(W, count - i), P, mean + i, var + i);
+    });
   }
   for (int64_t i = 0; i < count; ++i) moments(planes + i * P, P, mean[i], var[i]);
 }
 
-// Means and sums of squares of some rows of `width` columns, `step` apart, where there are none before: in two visits.
+// Means of some rows of `width` columns, `step` apart.
 template <typename T>
-inline void first_moments(const T* x, int64_t rows, int64_t step, int64_t width, float* mean, float* squares) {
+inline void means_of_rows(const T* x, int64_t rows, int64_t step, int64_t width, float* mean) {
   tiles(width, [&](int64_t column, auto tile, auto count) {
     using Tile = decltype(tile);
-    typename Tile::Value total[Tile::sums][Tile::size] = {}, square[Tile::sums][Tile::size] = {}, centre[Tile::size];
+    typename Tile::Value total[Tile::sums][Tile::size] = {};
     const T* xs = x + column;
     each_row<Tile::sums>(rows, [&](int64_t row, int k) {
       for (int v = 0; v < Tile::size; ++v)
@@ -193,23 +208,13 @@ inline void first_moments(const T* x, int64_t rows, int64_t step, int64_t width,
     });
     for (int v = 0; v < Tile::size; ++v) {
       for (int k = 1; k < Tile::sums; ++k) total[0][v] = total[0][v] + total[k][v];
-      centre[v] = total[0][v] / float(rows);
-    }
-    each_row<Tile::sums>(rows, [&](int64_t row, int k) {
-      for (int v = 0; v < Tile::size; ++v) {
-        auto apart = load(xs + row * step + v * Tile::width, count) - centre[v];
-        square[k][v] = square[k][v] + apart * apart;
-      }
-    });
-    for (int v = 0; v < Tile::size; ++v) {
-      for (int k = 1; k < Tile::sums; ++k) square[0][v] = square[0][v] + square[k][v];
-      store_for<T>(mean + column + v * Tile::width, centre[v], count);
-      store_for<T>(squares + column + v * Tile::width, square[0][v], count);
+      store_for<T>(mean + column + v * Tile::width, total[0][v] / float(rows), count);
     }
   });
 }
 
-// The same merged into those of `before` rows: in one visit, as `spread_around`.
+// Means and sums of squares of some rows, merged into those of `before` rows, as in `spread_around`. Where there are none
+// before, `mean` is nearly theirs, and the sums are 0.
 template <typename T>
 inline void add_moments(
     const T* x, int64_t rows, int64_t step, int64_t width, int64_t before, float* mean, float* squares) {
@@ -242,7 +247,9 @@ template <typename T>
 inline void moments_of_rows(
     const T* image, int64_t begin, int64_t end, int64_t step, int64_t width, float* mean, float* squares) {
   int64_t rows = end - begin, done = next_part(0, rows, 32, 1024);
-  first_moments(image + begin * step, done, step, width, mean, squares);
+  means_of_rows(image + begin * step, done, step, width, mean);
+  std::fill_n(squares, width, 0.f);
+  add_moments(image + begin * step, done, step, width, 0, mean, squares);
   while (done < rows) {
     int64_t part = next_part(done, rows, 32, 1024);
     add_moments(image + (begin + done) * step, part, step, width, done, mean, squares);
@@ -346,18 +353,19 @@ inline void reductions(const T* dy, const T* x, int64_t P, float mean, float& ds
   dscale = sum(weighted[0] + weighted[1]);
 }
 
-// W planes at most, each of a few vectors.
-template <typename T>
+// W planes at most, each of V vectors.
+template <int V, typename T>
 inline void reductions_of_few(
     const T* dy, const T* x, int64_t count, int64_t P, const float* mean, float* dshift, float* dscale) {
   Floats plain[W] = {}, weighted[W] = {};
   for (int64_t i = 0; i < count; ++i) {
-    Floats centre = all(mean[i]);
-    each_pair<1>(P, [&](int64_t p, auto part, int) {
-      auto d = load(dy + i * P + p, part);
-      plain[i] += folded(d);
-      weighted[i] += folded(d * (load(x + i * P + p, part) - centre));
+    Floats centre = all(mean[i]), product{};
+    plain[i] = sum_of<V>(P, [&](int64_t p, auto part) {
+      Floats d = load(dy + i * P + p, part);
+      product += d * (load(x + i * P + p, part) - centre);
+      return d;
     });
+    weighted[i] = product;
   }
   store(dshift, sums(plain), Part{count});
   store(dscale, sums(weighted), Part{count});
@@ -367,12 +375,15 @@ inline void reductions_of_few(
 template <typename T>
 inline void reductions_of_planes(
     const T* dy, const T* x, int64_t count, int64_t P, const float* mean, float* dshift, float* dscale) {
-  for (int64_t i = 0, some; i < count; i += some) {
-    some = P <= FEW * W ? std::min<int64_t>(W, count - i) : 1;
-    const T *dys = dy + i * P, *xs = x + i * P;
-    if (P <= FEW * W) reductions_of_few(dys, xs, some, P, mean + i, dshift + i, dscale + i);
-    else reductions(dys, xs, P, mean[i], dshift[i], dscale[i]);
+  if (P <= FEW * W) {
+    return with_vectors(P, [&](auto vectors) {
+      for (int64_t i = 0; i < count; i += W) {
+        int64_t some = std::min<int64_t>(W, count - i);
+        reductions_of_few<vectors>(dy + i * P, x + i * P, some, P, mean + i, dshift + i, dscale + i);
+      }
+    });
   }
+  for (int64_t i = 0; i < count; ++i) reductions(dy + i * P, x + i * P, P, mean[i], dshift[i], dscale[i]);
 }
 
 // Of some rows, added to `dshift` and `dscale`. Their columns are visited one after another.

@@ -65,6 +65,10 @@ struct Part {
 
 #if defined(NORMSHIFT_AVX512)
 inline __mmask16 mask(Part part) { return __mmask16((1u << part.count) - 1); }
+#elif defined(NORMSHIFT_AVX2)
+inline __m256i mask(Part part) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(part.count)), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
+}
 #endif
 
 // The lanes that are meant, and zeros.
@@ -73,6 +77,8 @@ inline Floats kept(const Floats& value, Full) { return value; }
 inline Floats kept(const Floats& value, Part part) {
 #if defined(NORMSHIFT_AVX512)
   return _mm512_maskz_mov_ps(mask(part), value);
+#elif defined(NORMSHIFT_AVX2)
+  return _mm256_and_ps(value, _mm256_castsi256_ps(mask(part)));
 #else
   Lanes lane;
   for (int i = 0; i < W; ++i) lane[i] = i;
@@ -90,6 +96,8 @@ inline Floats load(const float* x, Full) {
 inline Floats load(const float* x, Part part) {
 #if defined(NORMSHIFT_AVX512)
   return _mm512_maskz_loadu_ps(mask(part), x);
+#elif defined(NORMSHIFT_AVX2)
+  return _mm256_maskload_ps(x, mask(part));
 #else
   Floats value{};
   for (int64_t i = 0; i < part.count; ++i) value[i] = x[i];
@@ -101,6 +109,8 @@ inline void store(float* x, const Floats& value, Full) { std::memcpy(x, &value, 
 inline void store(float* x, const Floats& value, Part part) {
 #if defined(NORMSHIFT_AVX512)
   _mm512_mask_storeu_ps(x, mask(part), value);
+#elif defined(NORMSHIFT_AVX2)
+  _mm256_maskstore_ps(x, mask(part), value);
 #else
   for (int64_t i = 0; i < part.count; ++i) x[i] = value[i];
 #endif
