@@ -19,7 +19,7 @@ namespace normshift {
 constexpr int64_t CHUNK = 96 * 1024;  // bytes that stay in a core's second-level cache between two visits
 constexpr int64_t GRAIN = 64 * 1024;  // values that are worth a thread
 constexpr int64_t FEW = 6;  // vectors: sums of planes that are smaller take longer than the planes
-constexpr int64_t LARGE = 8 * 1024 * 1024;  // bytes of an output that no cache keeps
+constexpr int64_t LARGE = 8 * 1024 * 1024;  // bytes of an activation that no cache keeps
 
 struct Shape {
   int64_t N, C, P;
@@ -459,11 +459,11 @@ void reductions(
 
 // --------------------------------------------------------------------------------------------------------- pointwise
 
-// Whether an output goes past the caches: lines of `length` values without gaps, which begin where vectors may.
+// Whether an output goes past the caches, which have the input beside it: lines of `length` values without gaps, which begin where vectors may.
 template <typename T>
 bool streams(const Shape& shape, const T* y, int64_t length) {
   bool aligned = reinterpret_cast<uintptr_t>(y) % sizeof(Floats) == 0 && length % W == 0;
-  return std::is_same_v<T, float> && aligned && shape.values() * int64_t(sizeof(T)) >= LARGE;
+  return std::is_same_v<T, float> && aligned && shape.values() * int64_t(sizeof(T)) >= LARGE / 2;
 }
 
 template <typename T, typename Value, typename Count>
