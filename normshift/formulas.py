@@ -5,7 +5,7 @@ its paper. Each also has a gradient derived by hand, although `Formula.gradient`
 reasons. The one by hand loses no digits if values are large. And if plain torch runs (float64, (N, C) inputs, no
 compiler), forward and backward pass of a layer together are 1.2 to 1.3 times as fast with it (H200, maps of 7x7 to
 56x56, batches of 32; 1.1 to 1.3 on a CPU, 14x14 and below). `compiled_form` names the implementation of the formula in
-C++ and Triton, which is used if available: on that CPU up to 1.8 times as fast again (SN). Tests compare all of them.
+C++ and Triton, which is used if available. Tests compare all of them.
 
 `eq=False`, because torch before 2.12 hashes a traced formula before its fields are set.
 

@@ -17,6 +17,8 @@ and, on N x C numbers,
                                                           running averages move by `momentum` towards new moments
     through_moments(...)                                  slope and offset of the input's gradient
 
+C++ also has whole layers, forward and backward, which call no function from here: `compiled.layer_call`.
+
 The four passes are also operators (`torch.ops.normshift.moments`, ...), which `torch.compile` and `torch.export` do not
 decompose. The engine uses `moments` when it is compiled; norms that are written for a compiler can use all four.
 """
