@@ -26,7 +26,9 @@ struct Columns {
 
 // f(first row, last row + 1): some rows, whole.
 template <typename F>
-void each_rows(int64_t N, int64_t C, const F& f) { parallel(0, N, std::max<int64_t>(1, GRAIN / 8 / C), f); }
+void each_rows(int64_t N, int64_t C, const F& f) {
+  parallel(0, N, std::max<int64_t>(1, GRAIN / 8 / C), f);
+}
 
 // f(Columns): all rows of some columns.
 template <typename F>
@@ -84,8 +86,8 @@ struct Averages {
   }
 };
 
-// What a formula's gradient is given, and where it goes: those with respect to scale and shift, to each image's mean and
-// variance, and to the batch's, (C,).
+// What a formula's gradient is given, and where it goes: those with respect to scale and shift, to each image's mean
+// and variance, and to the batch's, (C,).
 struct Gradients {
   Vectors dscale, dshift, dmean, dvar;
   float *dbatch_mean, *dbatch_var;
@@ -179,8 +181,13 @@ struct Mixing {
   const float *distance, *var;  // (C,): the mixture of distances from the own mean, and of variances
 
   Mixing(const Mixture& mixture, const Statistics& of)
-      : mixture(mixture), of(of), grouped(2 * mixture.statistics.size() * mixture.C), mixed(2 * mixture.C),
-        found(mixture.statistics.size()), distance(mixed.data()), var(distance + mixture.C) {}
+      : mixture(mixture),
+        of(of),
+        grouped(2 * mixture.statistics.size() * mixture.C),
+        mixed(2 * mixture.C),
+        found(mixture.statistics.size()),
+        distance(mixed.data()),
+        var(distance + mixture.C) {}
 
   Statistic find(int64_t n, size_t k) {
     if (mixture.statistics[k] == INSTANCE) return {of.mean[n], of.var[n]};

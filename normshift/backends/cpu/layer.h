@@ -1,8 +1,8 @@
 // A whole norm layer, forward and backward: the passes with a formula between them.
 //
 // Where no batch is pooled, an image goes through all steps before the next one: memory is read once. So do a few
-// channels of all images where a formula looks at one channel at a time (gates) and channels lie in planes that no cache
-// keeps. Elsewhere each step is one pass over the whole activation. All ways compute the same digits.
+// channels of all images where a formula looks at one channel at a time (gates) and channels lie in planes that no
+// cache keeps. Elsewhere each step is one pass over the whole activation. All ways compute the same digits.
 
 #pragma once
 
@@ -30,10 +30,10 @@ constexpr int64_t CACHED = 512 * 1024;  // bytes of activations that a core's se
 struct Layer {
   Shape shape;
   std::optional<Mixture> mixture;  // either this
-  std::optional<Gates> gates;  // or this
-  Averages averages;  // whose first..last are the channels that use the batch; none where these are equal
-  bool training = false;  // whether the batch's statistics are its own, or running averages
-  int64_t correction = 0;  // images' variances are divided by P - correction
+  std::optional<Gates> gates;      // or this
+  Averages averages;               // whose first..last are the channels that use the batch; none where these are equal
+  bool training = false;           // whether the batch's statistics are its own, or running averages
+  int64_t correction = 0;          // images' variances are divided by P - correction
 
   bool uses_batch() const { return averages.first < averages.last; }
   float corrected() const { return float(shape.P) / float(std::max<int64_t>(shape.P - correction, 1)); }
@@ -76,15 +76,23 @@ struct Forward {
   Images<const T> x;
   Images<T> y;
   Statistics found;  // is written
-  Columns own;  // the channels whose own moments are needed
+  Columns own;       // the channels whose own moments are needed
   Observation observation;
   Space space;
   Vectors scale, shift;
 
   Forward(
       const Layer& layer, Images<const T> x, Images<T> y, const Statistics& found, Columns own, Observation observation)
-      : layer(layer), shape(layer.shape), x(x), y(y), found(found), own(own), observation(observation),
-        space(2 * shape.N, shape.C), scale(space.vectors(shape.N)), shift(space.vectors(shape.N)) {}
+      : layer(layer),
+        shape(layer.shape),
+        x(x),
+        y(y),
+        found(found),
+        own(own),
+        observation(observation),
+        space(2 * shape.N, shape.C),
+        scale(space.vectors(shape.N)),
+        shift(space.vectors(shape.N)) {}
 
   void run() {
     if (found.batch_mean) {  // for channels that do not use them, something finite
@@ -139,8 +147,10 @@ struct Forward {
     for (int64_t n = images.begin; n < images.end && (layer.correction || !all_own); ++n) {
       float *mean = found.mean[n], *var = found.var[n];
       for (int64_t c = columns.begin; c < columns.end; ++c) {
-        if (c < own.begin || c >= own.end) mean[c] = found.batch_mean[c], var[c] = found.batch_var[c];
-        else if (layer.correction) var[c] *= corrected;
+        if (c < own.begin || c >= own.end)
+          mean[c] = found.batch_mean[c], var[c] = found.batch_var[c];
+        else if (layer.correction)
+          var[c] *= corrected;
       }
     }
     if (layer.training && layer.uses_batch()) {
@@ -151,8 +161,10 @@ struct Forward {
   }
 
   void formula(Rows images, Columns columns) {
-    if (layer.gates) layer.gates->evaluate(found, images, columns, scale, shift);
-    else layer.mixture->evaluate(found, images, scale, shift);
+    if (layer.gates)
+      layer.gates->evaluate(found, images, columns, scale, shift);
+    else
+      layer.mixture->evaluate(found, images, scale, shift);
   }
 
   // All steps for some planes.
@@ -193,8 +205,7 @@ struct Backward {
   Vectors scale, slope, offset;
 
   Backward(const Layer& layer, Images<const T> dy, Images<const T> x, Images<T> dx, const Statistics& found)
-      : layer(layer), shape(layer.shape), dy(dy), x(x), dx(dx), found(found),
-        space(5 * shape.N + 2, shape.C) {
+      : layer(layer), shape(layer.shape), dy(dy), x(x), dx(dx), found(found), space(5 * shape.N + 2, shape.C) {
     int64_t N = shape.N;
     by.dscale = space.vectors(N), by.dshift = space.vectors(N);
     by.dmean = space.vectors(N), by.dvar = space.vectors(N);

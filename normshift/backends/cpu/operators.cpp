@@ -82,7 +82,11 @@ struct Given {
   Input mean, var, batch_mean, batch_var;
 
   Given(const Tensor& means, const Tensor& vars, const Maybe& batch_means, const Maybe& batch_vars)
-      : N(means.size(0)), C(means.size(1)), mean(means, N * C), var(vars, N * C), batch_mean(batch_means, C),
+      : N(means.size(0)),
+        C(means.size(1)),
+        mean(means, N * C),
+        var(vars, N * C),
+        batch_mean(batch_means, C),
         batch_var(batch_vars, C) {}
   Statistics statistics() const {
     return {mean.vectors(C), var.vectors(C), const_cast<float*>(batch_mean.data), const_cast<float*>(batch_var.data)};
@@ -171,8 +175,8 @@ std::vector<Tensor> mixed_gradient_(
   std::vector<Tensor> found{floats({N, C}), floats({N, C}), floats({C}), floats({C}),
                             floats({C}),    floats({C}),    floats({K}), floats({K})};
   Space scale(N, C);
-  Gradients by{dscales.vectors(C), dshifts.vectors(C), {data_of(found[0]), C}, {data_of(found[1]), C},
-               data_of(found[2]),  data_of(found[3])};
+  Gradients by{dscales.vectors(C),     dshifts.vectors(C), {data_of(found[0]), C},
+               {data_of(found[1]), C}, data_of(found[2]),  data_of(found[3])};
   mixture.gradient(
       given.statistics(), by, scale.vectors(N),
       {data_of(found[4]), data_of(found[5]), data_of(found[6]), data_of(found[7])});
@@ -208,11 +212,10 @@ std::vector<Tensor> gated_gradient_(
                             floats({C}),    floats({C}),    floats({C})};
   Space space(N, C);
   Vectors scale = space.vectors(N);
-  Gradients by{dscales.vectors(C), dshifts.vectors(C), {data_of(found[0]), C}, {data_of(found[1]), C},
-               data_of(found[2]),  data_of(found[3])};
+  Gradients by{dscales.vectors(C),     dshifts.vectors(C), {data_of(found[0]), C},
+               {data_of(found[1]), C}, data_of(found[2]),  data_of(found[3])};
   each_columns(N, C, [&](Columns columns) {
-    gates.gradient(
-        given.statistics(), by, columns, scale, {data_of(found[4]), data_of(found[5]), data_of(found[6])});
+    gates.gradient(given.statistics(), by, columns, scale, {data_of(found[4]), data_of(found[5]), data_of(found[6])});
   });
   return found;
 }
@@ -224,12 +227,13 @@ std::tuple<Tensor, Tensor> through_moments_(
   int64_t N = given.N, C = given.C;
   Input scales(scale, N * C), dshifts(dshift, N * C), dmeans(dmean, N * C), dvars(dvar, N * C);
   Input by_mean(dbatch_mean, C), by_var(dbatch_var, C);
-  Gradients by{{},
-               dshifts.vectors(C),
-               dmeans.vectors(C),
-               dvars.vectors(C),
-               const_cast<float*>(by_mean.data),
-               const_cast<float*>(by_var.data)};
+  Gradients by{
+      {},
+      dshifts.vectors(C),
+      dmeans.vectors(C),
+      dvars.vectors(C),
+      const_cast<float*>(by_mean.data),
+      const_cast<float*>(by_var.data)};
   Derivatives derivatives{float(of_mean), float(of_var), batch_mean ? float(share) : 0.f};
   Tensor slope = floats({N, C}), offset = floats({N, C});
   each_rows(N, C, [&](int64_t begin, int64_t end) {
@@ -306,9 +310,9 @@ Statistics in_one(const Tensor& tensor, const Shape& shape) {
 
 // y, and the statistics for the backward pass.
 std::tuple<Tensor, Tensor> layer_(
-    Tensor x, std::vector<Tensor> parameters, Maybe running_mean, Maybe running_var, Maybe batches,
-    Integers statistics, int64_t first, int64_t last, double eps, std::optional<double> momentum, bool training,
-    bool observe, bool keep, int64_t correction) {
+    Tensor x, std::vector<Tensor> parameters, Maybe running_mean, Maybe running_var, Maybe batches, Integers statistics,
+    int64_t first, int64_t last, double eps, std::optional<double> momentum, bool training, bool observe, bool keep,
+    int64_t correction) {
   Shape shape = shape_and_layout(x);
   Described described(shape, parameters, statistics, first, last, eps, training, correction);
   Layer& layer = described.layer;
@@ -335,8 +339,8 @@ std::tuple<Tensor, Tensor> layer_(
 
 // Gradients with respect to the parameters and, if `of_x`, to x.
 std::vector<Tensor> layer_gradient_(
-    Tensor dy, Tensor x, Tensor found, std::vector<Tensor> parameters, Integers statistics, int64_t first,
-    int64_t last, double eps, bool training, int64_t correction, bool of_x) {
+    Tensor dy, Tensor x, Tensor found, std::vector<Tensor> parameters, Integers statistics, int64_t first, int64_t last,
+    double eps, bool training, int64_t correction, bool of_x) {
   Shape shape = shape_and_layout(x);
   Described described(shape, parameters, statistics, first, last, eps, training, correction);
   Tensor same = like(dy, x, shape);
@@ -351,9 +355,12 @@ std::vector<Tensor> layer_gradient_(
     Images<T> dx = of_x ? written<T>(gradients.back()) : Images<T>{};
     Backward<T> backward(described.layer, read<T>(same), read<T>(x), dx, in_one(found, shape));
     bool logits = described.sizes.size() == 4, rho = described.sizes.size() == 3;
-    if (halves) backward.run(Gates::Parameters{weights.data(), biases.data(), nullptr});
-    else if (described.layer.gates) backward.run(Gates::Parameters{of(0), of(1), rho ? of(2) : nullptr});
-    else backward.run(Mixture::Parameters{of(0), of(1), logits ? of(2) : nullptr, logits ? of(3) : nullptr});
+    if (halves)
+      backward.run(Gates::Parameters{weights.data(), biases.data(), nullptr});
+    else if (described.layer.gates)
+      backward.run(Gates::Parameters{of(0), of(1), rho ? of(2) : nullptr});
+    else
+      backward.run(Mixture::Parameters{of(0), of(1), logits ? of(2) : nullptr, logits ? of(3) : nullptr});
   });
   if (halves) {
     int64_t half = described.sizes[0];
@@ -381,9 +388,11 @@ STABLE_TORCH_LIBRARY(normshift_cpu, library) {
       "mean_weight, Tensor? var_weight, int[] statistics, float eps) -> (Tensor, Tensor)");
   library.def(
       "mixed_gradient(Tensor mean, Tensor var, Tensor? batch_mean, Tensor? batch_var, Tensor weight, Tensor bias, "
-      "Tensor? mean_weight, Tensor? var_weight, int[] statistics, float eps, Tensor dscale, Tensor dshift) -> Tensor[]");
+      "Tensor? mean_weight, Tensor? var_weight, int[] statistics, float eps, Tensor dscale, Tensor dshift) -> "
+      "Tensor[]");
   library.def(
-      "gated(Tensor mean, Tensor var, Tensor batch_mean, Tensor batch_var, Tensor[] weight, Tensor[] bias, Tensor? rho, "
+      "gated(Tensor mean, Tensor var, Tensor batch_mean, Tensor batch_var, Tensor[] weight, Tensor[] bias, Tensor? "
+      "rho, "
       "int first, int last, float eps) -> (Tensor, Tensor)");
   library.def(
       "gated_gradient(Tensor mean, Tensor var, Tensor batch_mean, Tensor batch_var, Tensor[] weight, Tensor[] bias, "

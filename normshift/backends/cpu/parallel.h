@@ -6,9 +6,9 @@
 
 namespace normshift {
 
-// Calls `work(first, last + 1, context)` for parts of begin..end of `grain` or more. Defined by whoever has the threads.
-void in_threads(
-    int64_t begin, int64_t end, int64_t grain, void (*work)(int64_t, int64_t, void*), void* context);
+// Calls `work(first, last + 1, context)` for parts of begin..end of `grain` or more. Defined by whoever has the
+// threads.
+void in_threads(int64_t begin, int64_t end, int64_t grain, void (*work)(int64_t, int64_t, void*), void* context);
 
 // The number of threads at hand.
 int64_t threads();

@@ -1,6 +1,7 @@
 // The four passes of normshift.backends over float32, bfloat16 and float16 activations, in threads.
 //
-// All arithmetic is float32. How sums are cut depends on the shape alone, so that the number of threads changes no digit.
+// All arithmetic is float32. How sums are cut depends on the shape alone, so that the number of threads changes no
+// digit.
 
 #pragma once
 

@@ -23,8 +23,8 @@ inline Spread merged(const Spread& x, const Spread& y) {
 }
 
 // In one visit, from the distances to a mean that is nearly theirs: that of the values themselves, whose last bits this
-// corrects, or of at least as many values before. It then loses no more than the last bits of the variance of all: where
-// the means differ, that variance is as large as what is subtracted here.
+// corrects, or of at least as many values before. It then loses no more than the last bits of the variance of all:
+// where the means differ, that variance is as large as what is subtracted here.
 template <typename T>
 inline Spread spread_around(const T* x, int64_t length, float near) {
   Floats centre = all(near);
@@ -171,7 +171,8 @@ inline void scale_shift(const T* x, int64_t P, float mean, float scale, float sh
 
 template <typename T>
 inline void input_gradient(
-    const T* dy, const T* x, int64_t P, float mean, float scale, float slope, float offset, T* dx, bool past_the_caches) {
+    const T* dy, const T* x, int64_t P, float mean, float scale, float slope, float offset, T* dx,
+    bool past_the_caches) {
   Floats centre = all(mean), factor = all(scale), tilt = all(slope), rest = all(offset);
   each_pair<1>(P, [&](int64_t i, auto count, int) {
     auto through = (load(x + i, count) - centre) * tilt + rest;

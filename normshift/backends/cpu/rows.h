@@ -15,8 +15,8 @@ inline int64_t rows_a_chunk(int64_t bytes_a_row) { return std::clamp<int64_t>(CH
 
 // ------------------------------------------------------------------------------------------------------------ columns
 
-// Columns that stay in registers while rows go by: `size` values, each of two vectors, one or a part. Where these are few,
-// sums go on in `sums` of each: one would wait for itself.
+// Columns that stay in registers while rows go by: `size` values, each of two vectors, one or a part. Where these are
+// few, sums go on in `sums` of each: one would wait for itself.
 template <typename Values, int size_>
 struct Tile {
   using Value = std::conditional_t<std::is_same_v<Values, Both>, Pair, Floats>;
@@ -53,8 +53,7 @@ inline void means_of_rows(const T* x, int64_t rows, int64_t step, int64_t width,
     typename Tile::Value total[Tile::sums][Tile::size] = {};
     const T* xs = x + column;
     each_row<Tile::sums>(rows, [&](int64_t row, int k) {
-      for (int v = 0; v < Tile::size; ++v)
-        total[k][v] = total[k][v] + load(xs + row * step + v * Tile::width, count);
+      for (int v = 0; v < Tile::size; ++v) total[k][v] = total[k][v] + load(xs + row * step + v * Tile::width, count);
     });
     for (int v = 0; v < Tile::size; ++v) {
       for (int k = 1; k < Tile::sums; ++k) total[0][v] = total[0][v] + total[k][v];
@@ -63,8 +62,8 @@ inline void means_of_rows(const T* x, int64_t rows, int64_t step, int64_t width,
   });
 }
 
-// Means and sums of squares of some rows, merged into those of `before` rows, as in `spread_around`. Where there are none
-// before, `mean` is nearly theirs, and the sums are 0.
+// Means and sums of squares of some rows, merged into those of `before` rows, as in `spread_around`. Where there are
+// none before, `mean` is nearly theirs, and the sums are 0.
 template <typename T>
 inline void add_moments(
     const T* x, int64_t rows, int64_t step, int64_t width, int64_t before, float* mean, float* squares) {

@@ -10,11 +10,11 @@
 
 namespace normshift {
 
-constexpr int64_t GRAIN = 64 * 1024;  // values that are worth a thread
+constexpr int64_t GRAIN = 64 * 1024;        // values that are worth a thread
 constexpr int64_t LARGE = 8 * 1024 * 1024;  // bytes of an activation that no cache keeps
 
-// N images of C channels and P positions, in one of two layouts: planes (a channel's P positions lie together) or rows (a
-// position's C channels do: channels-last).
+// N images of C channels and P positions, in one of two layouts: planes (a channel's P positions lie together) or rows
+// (a position's C channels do: channels-last).
 struct Shape {
   int64_t N, C, P;
   bool rows;
@@ -27,8 +27,8 @@ struct Shape {
     int64_t wanted = (15 + N) / N, worthwhile = C * P / (2 * GRAIN);
     return std::clamp<int64_t>(std::min(wanted, worthwhile), 1, P);
   }
-  // Whether rows are wider than a tile, in an activation of that many bytes or more: memory is then read in the order in
-  // which it lies. What caches keep is gone through tile by tile, which is less work.
+  // Whether rows are wider than a tile, in an activation of that many bytes or more: memory is then read in the order
+  // in which it lies. What caches keep is gone through tile by tile, which is less work.
   bool in_order(int64_t bytes_a_value, int64_t bytes) const { return C > 4 * W && values() * bytes_a_value >= bytes; }
   int64_t first_row(int64_t piece, int64_t pieces) const { return piece * P / pieces; }
 };
@@ -56,8 +56,8 @@ inline int64_t next_part(int64_t before, int64_t length, int64_t first, int64_t 
 
 // --------------------------------------------------------------------------------------------------------- pointwise
 
-// Whether an output goes past the caches, which have the input beside it: in lines of `length` values without gaps, which
-// begin where vectors may.
+// Whether an output goes past the caches, which have the input beside it: in lines of `length` values without gaps,
+// which begin where vectors may.
 template <typename T>
 bool streams(const Shape& shape, const T* y, int64_t length) {
   bool aligned = reinterpret_cast<uintptr_t>(y) % sizeof(Floats) == 0 && length % W == 0;

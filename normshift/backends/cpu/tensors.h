@@ -55,17 +55,25 @@ inline Shape shape_and_layout(const Tensor& x) {
 template <typename F>
 auto by_type(const Tensor& x, const F& f) {
   switch (x.scalar_type()) {
-    case ScalarType::Float: return f(static_cast<float*>(nullptr));
-    case ScalarType::BFloat16: return f(static_cast<BFloat16*>(nullptr));
-    case ScalarType::Half: return f(static_cast<Float16*>(nullptr));
-    default: STD_TORCH_CHECK(false, "normshift: no compiled kernel for this type of activation");
+    case ScalarType::Float:
+      return f(static_cast<float*>(nullptr));
+    case ScalarType::BFloat16:
+      return f(static_cast<BFloat16*>(nullptr));
+    case ScalarType::Half:
+      return f(static_cast<Float16*>(nullptr));
+    default:
+      STD_TORCH_CHECK(false, "normshift: no compiled kernel for this type of activation");
   }
 }
 
 template <typename T>
-Images<const T> read(const Tensor& x) { return {static_cast<const T*>(x.const_data_ptr()), x.stride(0)}; }
+Images<const T> read(const Tensor& x) {
+  return {static_cast<const T*>(x.const_data_ptr()), x.stride(0)};
+}
 template <typename T>
-Images<T> written(const Tensor& x) { return {static_cast<T*>(x.mutable_data_ptr()), x.stride(0)}; }
+Images<T> written(const Tensor& x) {
+  return {static_cast<T*>(x.mutable_data_ptr()), x.stride(0)};
+}
 
 inline Tensor floats(std::initializer_list<int64_t> size) {
   int64_t sizes[2], strides[2] = {1, 1}, dim = size.size();

@@ -140,7 +140,9 @@ inline Halves bits_of(const T* x, Part part) {
 #endif
 }
 template <typename T>
-inline void put_bits(T* x, const Halves& bits, Full) { std::memcpy(x, &bits, sizeof bits); }
+inline void put_bits(T* x, const Halves& bits, Full) {
+  std::memcpy(x, &bits, sizeof bits);
+}
 template <typename T>
 inline void put_bits(T* x, const Halves& bits, Part part) {
 #if defined(NORMSHIFT_AVX512)
@@ -202,9 +204,13 @@ inline Halves narrowed(const Floats& value, Float16) {
 }
 
 template <typename T, typename Count>
-inline Floats load(const T* x, Count count) { return widened(bits_of(x, count), T{}); }
+inline Floats load(const T* x, Count count) {
+  return widened(bits_of(x, count), T{});
+}
 template <typename T, typename Count>
-inline void store(T* x, const Floats& value, Count count) { put_bits(x, narrowed(value, T{}), count); }
+inline void store(T* x, const Floats& value, Count count) {
+  put_bits(x, narrowed(value, T{}), count);
+}
 
 inline Pair load(const Float16* x, Both) { return {load(x, Full{}), load(x + W, Full{})}; }
 inline void store(Float16* x, const Pair& value, Both) {
@@ -220,8 +226,10 @@ inline Pair load(const BFloat16* x, Both) {
 }
 inline void store(BFloat16* x, const Pair& value, Both) {
 #if defined(NORMSHIFT_AVX512) && defined(__AVX512BF16__)
-  __m512i halves = __m512i(_mm512_cvtne2ps_pbh(value.b, value.a)), order = _mm512_set_epi16(
-      31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  __m512i halves = __m512i(_mm512_cvtne2ps_pbh(value.b, value.a)),
+          order = _mm512_set_epi16(
+              31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2,
+              17, 1, 16, 0);
   halves = _mm512_permutexvar_epi16(order, halves);
   std::memcpy(x, &halves, sizeof halves);
 #else
@@ -232,9 +240,13 @@ inline void store(BFloat16* x, const Pair& value, Both) {
 
 // Floats for the values that `load` reads from a T at the same place, in the same lanes.
 template <typename T, typename Count>
-inline auto load_for(const float* x, Count count) { return load(x, count); }
+inline auto load_for(const float* x, Count count) {
+  return load(x, count);
+}
 template <typename T, typename Value, typename Count>
-inline void store_for(float* x, const Value& value, Count count) { store(x, value, count); }
+inline void store_for(float* x, const Value& value, Count count) {
+  store(x, value, count);
+}
 
 template <>
 inline auto load_for<BFloat16, Both>(const float* x, Both) {
@@ -312,8 +324,8 @@ inline Floats sums(Floats (&values)[W]) {
 inline void add(Pair& total, const Pair& value) { total = total + value; }
 inline void add(Pair& total, const Floats& value) { total.a += value; }
 
-// f(position, Both, Full or Part, k) for all of `length` values. k < U changes from pair to pair where there are many, so
-// that sums can go on in several registers: one would wait for itself.
+// f(position, Both, Full or Part, k) for all of `length` values. k < U changes from pair to pair where there are many,
+// so that sums can go on in several registers: one would wait for itself.
 template <int U, typename F>
 inline void each_pair(int64_t length, const F& f) {
   int64_t i = 0;

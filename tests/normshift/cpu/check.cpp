@@ -1,6 +1,6 @@
-// Whole layers in C++ against their papers' formulas in float64, without torch: so that it runs for other processors in an
-// emulator, and under sanitizers. Gradients are compared with differences of the float64 loss. Ends with status 1 at the
-// first disagreement.
+// Whole layers in C++ against their papers' formulas in float64, without torch: so that it runs for other processors in
+// an emulator, and under sanitizers. Gradients are compared with differences of the float64 loss. Ends with status 1 at
+// the first disagreement.
 
 #include <cmath>
 #include <cstdio>
@@ -44,7 +44,9 @@ T rounded_to(double x) {
   return found;
 }
 template <typename T>
-double unit() { return std::is_same_v<T, float> ? 1.2e-7 : std::is_same_v<T, BFloat16> ? 7.9e-3 : 9.8e-4; }
+double unit() {
+  return std::is_same_v<T, float> ? 1.2e-7 : std::is_same_v<T, BFloat16> ? 7.9e-3 : 9.8e-4;
+}
 
 // A norm in float64: gates of batch and instance norm, or a mixture of instance, layer and batch.
 struct Norm {
@@ -82,8 +84,7 @@ struct Norm {
     for (int64_t n = 0; n < N; ++n) {
       double layer_mean = 0, layer_var = 0;
       for (int64_t c = 0; c < C; ++c) layer_mean += mean[n * C + c] / C;
-      for (int64_t c = 0; c < C; ++c)
-        layer_var += (var[n * C + c] + std::pow(mean[n * C + c] - layer_mean, 2)) / C;
+      for (int64_t c = 0; c < C; ++c) layer_var += (var[n * C + c] + std::pow(mean[n * C + c] - layer_mean, 2)) / C;
       for (int64_t c = 0; c < C; ++c) {
         double m = mean[n * C + c], v = var[n * C + c];
         for (int64_t p = 0; p < P; ++p) {
@@ -115,8 +116,8 @@ void agree(const char* what, double found, double expected, double allowed, cons
   const Shape& s = norm.shape;
   std::printf(
       "%s: %g, not %g (%g allowed): %s, %s, %s, %d x %d x %d\n", what, found, expected, allowed,
-      norm.mixes ? "mixture" : "gates", norm.training ? "training" : "evaluation", s.rows ? "rows" : "planes",
-      int(s.N), int(s.C), int(s.P));
+      norm.mixes ? "mixture" : "gates", norm.training ? "training" : "evaluation", s.rows ? "rows" : "planes", int(s.N),
+      int(s.C), int(s.P));
   std::exit(1);
 }
 
@@ -150,7 +151,13 @@ void check(Norm norm) {
   layer.training = norm.training, layer.averages = {running_mean.data(), running_var.data(), 0, C};
   if (norm.mixes) {
     layer.mixture = Mixture{
-        N, C, {INSTANCE, 1, BATCH}, float(norm.eps), weight.data(), bias.data(), shares_of(of_mean.data(), 3),
+        N,
+        C,
+        {INSTANCE, 1, BATCH},
+        float(norm.eps),
+        weight.data(),
+        bias.data(),
+        shares_of(of_mean.data(), 3),
         shares_of(of_var.data(), 3)};
   } else {
     layer.gates = Gates{N, C, float(norm.eps), weight.data(), bias.data(), gate.data()};
@@ -166,8 +173,10 @@ void check(Norm norm) {
     agree("y", value_of(y[i]), expected[i], unit<T>() * std::abs(expected[i]) + 2e-5, norm);
 
   Backward<T> backward(layer, dys, xs, {dx.data(), C * shape.P}, found);
-  if (norm.mixes) backward.run(Mixture::Parameters{dweight.data(), dbias.data(), &dlogits[0], &dlogits[3]});
-  else backward.run(Gates::Parameters{dweight.data(), dbias.data(), drho.data()});
+  if (norm.mixes)
+    backward.run(Mixture::Parameters{dweight.data(), dbias.data(), &dlogits[0], &dlogits[3]});
+  else
+    backward.run(Gates::Parameters{dweight.data(), dbias.data(), drho.data()});
   auto loss = [&] { return norm.loss(wide, seed); };
   double sum = std::sqrt(double(N * shape.P)) * 2e-4 + 2e-4;
   for (int i = 0; i < 3; ++i) {
@@ -199,9 +208,10 @@ Norm drawn(const Shape& shape) {
 int main(int count_of_arguments, char** arguments) {
   int64_t cases = count_of_arguments > 1 ? std::atoll(arguments[1]) : 200;
   for (int64_t i = 0; i < cases; ++i) {
-    Shape shape{between(1, 4), between(1, 3) == 1 ? between(1, 150) : between(1, 40), between(1, 90), between(0, 1) == 1};
+    Shape shape{
+        between(1, 4), between(1, 3) == 1 ? between(1, 150) : between(1, 40), between(1, 90), between(0, 1) == 1};
     if (i % 20 == 0) shape = {2, between(3, 40), between(2000, 6000), shape.rows};  // in threads and in parts
-    if (i % 100 == 50) shape = {1, 70, between(12000, 13000), shape.rows};  // in pieces
+    if (i % 100 == 50) shape = {1, 70, between(12000, 13000), shape.rows};          // in pieces
     normshift::count = between(1, 5);
     Norm norm = drawn(shape);
     check<float>(norm);
