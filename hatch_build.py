@@ -1,7 +1,8 @@
 """Puts compiled kernels into a wheel, for each kind of processor: `NORMSHIFT_WHEEL=kernels` (`make wheel`).
 
 Such a wheel needs no compiler where it is installed, and serves every version of torch from 2.11 on. Without the
-variable a wheel holds the C++ alone, and each machine compiles it. Building needs torch: not in an isolated environment.
+variable a wheel holds the C++ alone, and each machine compiles it. Building needs torch, which an isolated environment
+has not.
 """
 
 import os

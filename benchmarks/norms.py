@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\n{name}, batch {batch_size}, {mode} mode", file=sys.stderr, flush=True)
         setting = {"mode": mode, "dtype": dtype, "layout": layout, "batch_size": batch_size, "shapes": shapes}
         with machine.limits_in_words():
-            rows = [{"set": name} | row for row in before(setting, flags) + now(setting, flags)]
+            rows = [row | {"set": name} for row in before(setting, flags) + now(setting, flags)]
         summary = summarized(rows)
         for norm in flags.norms:
             print_norm(norm, rows, summary)

@@ -2,8 +2,9 @@
 
 Otherwise they are compiled when a layer first runs on a CPU, which takes some ten seconds. They are compiled for this
 processor's vector instructions, and lie in TORCH_EXTENSIONS_DIR, by default ~/.cache/torch_extensions; later processes
-only read them. A wheel that was made by `make wheel` brings them compiled. On a GPU, Triton compiles each kernel in seconds, and keeps
-it in TRITON_CACHE_DIR, by default ~/.triton/cache; those of common types and layouts are compiled as well.
+only read them. A wheel that was made by `make wheel` brings them compiled. On a GPU, Triton compiles each kernel in
+seconds, and keeps it in TRITON_CACHE_DIR, by default ~/.triton/cache; those of common types and layouts are compiled as
+well.
 
 The exit status is 1 where something cannot be compiled. The norms then run in plain torch, at about half the speed.
 """

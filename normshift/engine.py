@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from normshift import backends
@@ -133,9 +134,10 @@ def normalize(
     call = _whole_layer(backend, formula, parameters, source, correction)
     if not call:
         return _Normalize.apply(x, backend, formula, source, correction, *parameters)
-    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
+    graph = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters))
+    if graph or forward_ad._current_level >= 0:  # forward mode, which autograd refuses rather than to drop tangents
         return _WholeLayer.apply(x, call, formula, source, *parameters)
-    return call.forward(x, parameters, keep=False)[0]
+    return call.forward(x, parameters)[0]
 
 
 def _whole_layer(backend: ModuleType, formula: Formula, parameters, source: BatchSource | None, correction: int):
@@ -146,7 +148,8 @@ def _whole_layer(backend: ModuleType, formula: Formula, parameters, source: Batc
     for parameter in parameters:
         if parameter.dtype is not torch.float32 or type(parameter) not in PLAIN or not parameter.is_cpu:
             return None
-    averages = backends.compiled.NO_AVERAGES if source is None else source.local_averages()
+    local = getattr(source, "local_averages", lambda: None)  # not every source has to have it
+    averages = backends.compiled.NO_AVERAGES if source is None else local()
     return averages and backends.compiled.layer_call(form, averages, correction, len(parameters))
 
 
@@ -167,7 +170,7 @@ class _WholeLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, call: LayerCall, formula: Formula, source: BatchSource | None, *parameters: Tensor):
-        y, found = call.forward(x, parameters, keep=True)
+        y, found = call.forward(x, parameters)
         ctx.call, ctx.formula, ctx.source = call, formula, source
         ctx.save_for_backward(x, found, *parameters)
         return y

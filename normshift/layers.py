@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from types import ModuleType
 from typing import ClassVar
@@ -120,7 +121,9 @@ class Norm(nn.Module):
     def _held(self, name: str) -> Tensor:
         """A parameter; found as an attribute of a module it takes longer, which small layers notice."""
         parameter = self._parameters.get(name)
-        return getattr(self, name) if parameter is None else parameter
+        if parameter is None or name in self.__dict__ or _has(type(self), name):  # type: ignore[arg-type]  # replaced
+            return getattr(self, name)
+        return parameter
 
     def _check(self, x: Tensor) -> None:
         if x.dim() in self.ndims and x.shape[1] == self.num_features and x.is_floating_point():
@@ -133,6 +136,11 @@ class Norm(nn.Module):
             raise ValueError(f"{name} of {self.num_features} channels got {shape[1]}, in input of shape {shape}.")
         if not x.is_floating_point():
             raise ValueError(f"{name} normalises floating-point input, got {x.dtype}: convert it, as by x.float().")
+
+
+@cache
+def _has(kind, name: str) -> bool:
+    return hasattr(kind, name)
 
 
 class AffineNorm(Norm):
@@ -420,8 +428,7 @@ class IBN2d(Norm):
 
     def formula_parameters(self):
         first, second = self.parts()
-        parts = self._modules
-        return (*parts[first].formula_parameters(), *parts[second].formula_parameters())
+        return (*getattr(self, first).formula_parameters(), *getattr(self, second).formula_parameters())
 
     def formula(self):
         return InstanceBatchFormula(self.eps, self.first, self.instance_first)

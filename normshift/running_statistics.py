@@ -1,7 +1,6 @@
 """Running averages of batch moments, and a view of them for tools that search for torch's batch norms."""
 
 import weakref
-from collections.abc import Hashable
 from functools import cache
 from numbers import Real
 from types import ModuleType
@@ -81,15 +80,16 @@ class RunningStatistics:
     def local_averages(self) -> Averages | None:
         """The running averages for an operator that reads and updates them.
 
-        None if the batches of all processes are pooled, if the averages are not in float32, or if a subclass has its
-        own way to pool or to average.
+        None if the batches of all processes are pooled, if the averages are not in float32 or their number is not an
+        int64, or if a subclass has its own way to pool or to average.
         """
         buffers = self._buffers
-        mean, var = buffers["running_mean"], buffers["running_var"]
+        mean, var, count = buffers["running_mean"], buffers["running_var"], buffers.get(COUNT)
         plain = mean.dtype is var.dtype is torch.float32 and mean.is_contiguous() and var.is_contiguous()
-        if not plain or is_pooled_everywhere(self.sync) or not _averages_as_here(type(self)):
+        counted = self.momentum is not None if count is None else count.dtype is torch.int64
+        if not plain or not counted or is_pooled_everywhere(self.sync) or not _averages_as_here(type(self)):  # type: ignore[arg-type]
             return None
-        return Averages(mean, var, buffers.get(COUNT), self.momentum, self.training, self.track_running_stats)
+        return Averages(mean, var, count, self.momentum, self.training, self.track_running_stats)
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int | Tensor, backend: ModuleType) -> None:
@@ -134,7 +134,7 @@ class RunningStatistics:
 
 
 @cache
-def _averages_as_here(kind: Hashable) -> bool:
+def _averages_as_here(kind) -> bool:
     return all(getattr(kind, name) is getattr(RunningStatistics, name) for name in ("batch", "running", "observe"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,12 +30,17 @@ def operator(name: str):
 
     The engine differentiates them, so they need none of what torch does for autograd: that took 1 of 9 microseconds.
     """
-    for key in ("AutogradCPU", "ADInplaceOrView"):
-        _registrations.impl(name, torch.library.fallthrough_kernel, key)
+    with _lock:  # the cache alone would let two threads register at once, which torch refuses
+        if name not in _registered:
+            for key in ("AutogradCPU", "ADInplaceOrView"):
+                _registrations.impl(name, torch.library.fallthrough_kernel, key)
+            _registered.add(name)
     return getattr(torch.ops.normshift_cpu, name).default
 
 
 _registrations = torch.library.Library("normshift_cpu", "IMPL")
+_registered: set[str] = set()
+_lock = threading.Lock()
 
 
 # ------------------------------------------------------------------------------------------------------- whole layers
@@ -64,28 +70,12 @@ class LayerCall(NamedTuple):
     averages: Averages
     correction: int
 
-    def forward(self, x: Tensor, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor]:
-        """The output, and statistics for the backward pass: (2 N + 2, C), see `statistics_of`.
-
-        `keep` says whether there will be a backward pass: without one, less is computed.
-        """
+    def forward(self, x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The output, and statistics for the backward pass: (2 N + 2, C), see `statistics_of`."""
         statistics, first, last, eps, averages, correction = self
         mean, var, batches, momentum, training, observed = averages
         return operator("layer")(
-            x,
-            parameters,
-            mean,
-            var,
-            batches,
-            statistics,
-            first,
-            last,
-            eps,
-            momentum,
-            training,
-            observed,
-            keep,
-            correction,
+            x, parameters, mean, var, batches, statistics, first, last, eps, momentum, training, observed, correction
         )
 
     def backward(

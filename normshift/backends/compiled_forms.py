@@ -1,4 +1,4 @@
-"""The formulas that C++ and Triton implement: `mixed` and `gated` of `cpu_formulas.cpp` and `triton_formulas.py`."""
+"""The formulas that C++ and Triton implement: `mixed` and `gated` of `cpu/formulas.h` and `triton_formulas.py`."""
 
 from typing import NamedTuple
 

@@ -36,7 +36,13 @@ VECTORS = {
 def load() -> bool:
     """Whether the kernels can be used. The first call loads or builds them, and warns if that fails."""
     try:
-        torch.ops.load_library(str(built_library()))
+        library = built_library()
+        try:
+            torch.ops.load_library(str(library))
+        except OSError:
+            if library != shipped_library():
+                raise
+            torch.ops.load_library(str(built_here()))  # what was shipped is for another system
     except Exception as error:
         warnings.warn(
             "normshift's CPU kernels could not be built: its norms run in plain torch, at half the speed. "
@@ -54,28 +60,45 @@ def first_error(error: Exception) -> str:
 
 
 def instructions() -> str:
-    """The vector instructions that the kernels are compiled for, a key of `VECTORS`, or what torch calls others."""
+    """The vector instructions that the kernels are compiled for, a key of `VECTORS`; "DEFAULT" for any others."""
     name = torch.backends.cpu.get_cpu_capability()
-    return "AVX512_BF16" if name == "AVX512" and torch.cpu._is_avx512_bf16_supported() else name
+    if name == "AVX512" and torch.cpu._is_avx512_bf16_supported():
+        return "AVX512_BF16"
+    return name if name in VECTORS else "DEFAULT"
 
 
-def library_name(vectors: str) -> str:
+def library_name(vectors: str, *made_by: str) -> str:
     """The file name of the library for some vector instructions; another one for other sources or another machine."""
     sources = [path.read_text() for path in sorted(FOLDER.iterdir()) if path.suffix in (".h", ".cpp")]
-    kind = (*sources, sys.platform, platform.machine(), *flags(vectors))
+    kind = (*sources, sys.platform, platform.machine(), *flags(vectors), *made_by)
     return f"cpu_kernels-{vectors.lower()}-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}.so"
 
 
+def shipped_library() -> Path:
+    """Where a wheel has this processor's library."""
+    return SHIPPED / library_name(instructions())
+
+
+def cached_library() -> Path:
+    """Where this processor's library is built, by this compiler and for this C library: a cache may be shared."""
+    return cache_folder() / library_name(instructions(), compiler(), *platform.libc_ver())
+
+
 def library_file() -> Path:
-    """Where this processor's library lies once it is built."""
-    name = library_name(instructions())
-    shipped = SHIPPED / name
-    return shipped if is_whole(shipped) else cache_folder() / name
+    """Where this processor's library lies: the shipped one, or where it is built."""
+    shipped = shipped_library()
+    return shipped if is_whole(shipped) else cached_library()
 
 
 def built_library() -> Path:
-    """The path of the built library, built anew where it is missing or damaged. If several processes need it at once,
-    one builds it and the others wait.
+    """The path of the shipped library, or of one that is built here (`built_here`)."""
+    library = library_file()
+    return library if is_whole(library) else built_here()
+
+
+def built_here() -> Path:
+    """The path of the library in the cache, built anew where it is missing or damaged. If several processes need it at
+    once, one builds it and the others wait.
 
     Raises:
         NoCompilerError: there is no C++ compiler.
@@ -86,7 +109,7 @@ def built_library() -> Path:
 
     if sys.platform == "win32":
         raise OSError("They have never been built on Windows.")
-    built = library_file()
+    built = cached_library()
     if not is_whole(built):
         built.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(built.with_suffix(".lock")):  # the system releases it even if the process is killed

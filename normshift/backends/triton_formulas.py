@@ -1,9 +1,9 @@
-"""The formulas of normshift/formulas.py and their gradients in Triton, for CUDA; cpu_formulas.cpp has them for CPUs.
+"""The formulas of normshift/formulas.py and their gradients in Triton, for CUDA; cpu/formulas.h has them for CPUs.
 
 In torch each formula is dozens of kernel launches on a few thousand numbers, so the GPU waits for launches: on an H200,
 the formulas of one switchable norm took 2 ms in forward and backward pass, for maps of any size. Here a formula is one
 launch, and its gradient one or two. Rows are images, columns are channels. Names and order are those of
-cpu_formulas.cpp.
+cpu/formulas.h.
 """
 
 import torch

@@ -26,7 +26,7 @@ def test_what_is_compiled_is_named_and_not_compiled_again(capsys):
     assert main([]) == 0
     said = capsys.readouterr().out
     assert f"CPU kernels: {cpu_library.library_file()} (compiled before; " in said
-    assert torch.backends.cpu.get_cpu_capability() in said
+    assert f"instructions: {cpu_library.instructions()})" in said
     assert cpu_library.library_file().stat().st_mtime_ns == before
 
 
@@ -59,6 +59,24 @@ def test_a_damaged_library_is_built_anew_and_a_whole_one_is_not(damage, tmp_path
     damage(library)
     assert cpu_library.built_library().read_bytes() == whole and len(builds) == 2
     assert cpu_library.built_library() == library and len(builds) == 2
+
+
+def test_a_shipped_library_for_another_system_is_built_here(tmp_path, monkeypatch):
+    if not cpu_library.load():
+        pytest.skip("the compiled kernels cannot be built here")
+    shipped, loaded = tmp_path / cpu_library.library_name(cpu_library.instructions()), []
+    shipped.write_bytes(b"another system's")
+    shipped.with_suffix(".sha256").write_text(cpu_library.digest(shipped))
+
+    def load_library(path):
+        loaded.append(path)
+        if path == str(shipped):
+            raise OSError("GLIBC_9.9 not found")
+
+    monkeypatch.setattr(cpu_library, "SHIPPED", tmp_path)
+    monkeypatch.setattr(torch.ops, "load_library", load_library)
+    assert cpu_library.library_file() == shipped
+    assert cpu_library.load.__wrapped__() and loaded == [str(shipped), str(cpu_library.cached_library())]
 
 
 @pytest.mark.slow

@@ -5,15 +5,18 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from normshift import BatchInstanceNorm1d, BatchInstanceNorm2d, IBN2d, SwitchNorm1d, SwitchNorm2d, backends
 from normshift.backends import backend_of, compiled, reference
-from normshift.engine import Formula, normalize
+from normshift.engine import Batch, Formula, normalize
+from normshift.formulas import BatchFormula
 from normshift.layers import BatchNorm, InstanceNorm1d, InstanceNorm2d
 from tests.normshift.agreement import agrees, close, run, run_written_out
 from tests.normshift.passes import rows
@@ -452,3 +455,87 @@ def test_no_warnings_where_nothing_is_wrong(backend):
         warnings.simplefilter("error")
         for make in LAYERS.values():
             make(6)(torch.randn(2, 6, 3, 3, requires_grad=True)).sum().backward()
+
+
+# What one operator for a whole layer must not change
+
+
+@modes
+@layers
+def test_a_graph_changes_no_digit(backend, make, training):
+    layer, x = randomize(make(4)).train(training), 3 + torch.randn(3, 4, 5, 6)
+    if hasattr(layer, "rho"):
+        layer.rho.data = torch.tensor([1.0, 0.5, 0.0, 1.0])
+    twin = copy.deepcopy(layer)
+    with torch.no_grad():
+        expected = layer(x)
+    assert torch.equal(twin(x), expected)
+
+
+@layers
+def test_forward_mode_is_refused_and_not_dropped(make):
+    layer, x = make(4).requires_grad_(False), torch.randn(2, 4, 3, 3)
+    with forward_ad.dual_level(), pytest.raises((RuntimeError, NotImplementedError)):
+        layer(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def test_a_weight_that_a_subclass_computes_is_used(backend):
+    class Doubled(SwitchNorm2d):
+        @property
+        def weight(self):
+            return 2 * self._parameters["weight"]
+
+    layer, x = SwitchNorm2d(4), torch.randn(2, 4, 3, 3)
+    doubled = Doubled.__new__(Doubled)
+    doubled.__dict__ |= copy.deepcopy(layer).__dict__
+    torch.testing.assert_close(doubled(x), 2 * layer(x))
+
+
+def test_averages_that_a_subclass_keeps_otherwise_are_used(backend):
+    class Counting(SwitchNorm2d):
+        seen = 0
+
+        def observe(self, mean, var, count, backend):
+            self.seen += 1
+
+    layer = Counting(4)
+    layer(torch.randn(2, 4, 3, 3))
+    assert layer.seen == 1 and torch.equal(layer.running_mean, torch.zeros(4))
+
+
+def test_a_source_needs_no_averages_for_an_operator(backend):
+    class Source:
+        training = False
+
+        def running(self, dtype):
+            return Batch(torch.ones(4), torch.full((4,), 3.0))
+
+    x = torch.randn(2, 4, 3, 3)
+    y = normalize(x, BatchFormula(1.0), (torch.ones(4), torch.zeros(4)), Source())
+    torch.testing.assert_close(y, (x - 1) / 2)
+
+
+@pytest.mark.parametrize("momentum", [1.0, None])
+def test_a_whole_new_variance_keeps_its_digits(backend, momentum):
+    layer, x = BatchNorm(3, momentum=momentum), 1e-4 * torch.randn(4, 3, 5, 5)
+    layer(x)
+    torch.testing.assert_close(layer.running_var, x.transpose(0, 1).flatten(1).var(1), rtol=1e-5, atol=0)
+
+
+def test_any_number_of_batches_is_counted(backend):
+    layer = BatchNorm(3, momentum=None)
+    layer.num_batches_tracked = layer.num_batches_tracked.to(torch.int32)
+    xs = torch.randn(3, 4, 3, 5, 5)
+    for x in xs:
+        layer(x)
+    assert layer.num_batches_tracked == 3
+    torch.testing.assert_close(layer.running_mean, xs.mean((0, 1, 3, 4)), rtol=1e-5, atol=1e-6)
+
+
+def test_threads_may_begin_together():
+    if not compiled.load():
+        pytest.skip("the compiled kernels cannot be built here")
+    compiled.operator.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: SwitchNorm2d(4)(torch.ones(2, 4, 3, 3)), range(32)))
+    assert all(torch.equal(y, found[0]) for y in found)

@@ -65,6 +65,11 @@ inline void pool(const Statistics& of, int64_t N, Columns columns) {
   for (int64_t c = columns.begin; c < columns.end; ++c) of.batch_var[c] /= float(N);
 }
 
+// From the end that is nearer, as torch.lerp: with a share of 1 it is the new value to the last digit.
+inline float moved(float old, float to, float share) {
+  return share < 0.5f ? old + share * (to - old) : to - (to - old) * (1 - share);
+}
+
 // Running averages of the channels first..last.
 struct Averages {
   float *mean = nullptr, *var = nullptr;
@@ -76,8 +81,8 @@ struct Averages {
   void update(const Statistics& by, Columns columns, float momentum, float unbiased) const {
     Columns own = within(columns);
     for (int64_t c = own.begin; c < own.end; ++c) {
-      mean[c - first] += momentum * (by.batch_mean[c] - mean[c - first]);
-      var[c - first] += momentum * (unbiased * by.batch_var[c] - var[c - first]);
+      mean[c - first] = moved(mean[c - first], by.batch_mean[c], momentum);
+      var[c - first] = moved(var[c - first], unbiased * by.batch_var[c], momentum);
     }
   }
   void read(const Statistics& into) const {
@@ -316,7 +321,7 @@ struct Gates {
   void gradient(
       const Statistics& of, const Gradients& by, Columns columns, Vectors scale, const Parameters& parameters) const {
     std::vector<float> sums(2 * (columns.end - columns.begin));
-    float *by_batch = sums.data() - columns.begin, *by_instance = by_batch + (columns.end - columns.begin);
+    float *by_batch = sums.data(), *by_instance = by_batch + (columns.end - columns.begin);
     float* dbias = parameters.bias;
     for (int64_t c = columns.begin; c < columns.end; ++c) dbias[c] = 0;
     for (int64_t n = 0; n < N; ++n) {
@@ -328,8 +333,8 @@ struct Gates {
         float batch_scale = gate[c] == 0 ? 0.f : weight[c] * gate[c] * of_batch;
         float instance_scale = gate[c] == 1 ? 0.f : weight[c] * (1 - gate[c]) * of_instance;
         float through = dscale[c] * of_instance;
-        by_batch[c] += (dscale[c] + dshift[c] * (mean[c] - of.batch_mean[c])) * of_batch;
-        by_instance[c] += through;
+        by_batch[c - columns.begin] += (dscale[c] + dshift[c] * (mean[c] - of.batch_mean[c])) * of_batch;
+        by_instance[c - columns.begin] += through;
         dbias[c] += dshift[c];
         scales[c] = batch_scale + instance_scale;
         dmean[c] = dshift[c] * batch_scale;
@@ -340,11 +345,12 @@ struct Gates {
       float of_batch = rsqrt(of.batch_var[c] + eps), batch_scale = weight[c] * gate[c] * of_batch;
       bool uses_batch = gate[c] != 0;
       by.dbatch_mean[c] = uses_batch ? -batch_scale * dbias[c] : 0.f;
-      by.dbatch_var[c] = uses_batch ? by_batch[c] * batch_scale * of_batch * -0.5f : 0.f;
-      float batch_part = uses_batch ? gate[c] * by_batch[c] : 0.f;
-      float instance_part = gate[c] == 1 ? 0.f : (1 - gate[c]) * by_instance[c];
+      by.dbatch_var[c] = uses_batch ? by_batch[c - columns.begin] * batch_scale * of_batch * -0.5f : 0.f;
+      float batch_part = uses_batch ? gate[c] * by_batch[c - columns.begin] : 0.f;
+      float instance_part = gate[c] == 1 ? 0.f : (1 - gate[c]) * by_instance[c - columns.begin];
       parameters.weight[c] = batch_part + instance_part;
-      if (parameters.rho) parameters.rho[c] = weight[c] * (by_batch[c] - by_instance[c]);
+      if (parameters.rho)
+        parameters.rho[c] = weight[c] * (by_batch[c - columns.begin] - by_instance[c - columns.begin]);
     }
   }
 };

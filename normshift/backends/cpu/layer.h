@@ -1,8 +1,9 @@
 // A whole norm layer, forward and backward: the passes with a formula between them.
 //
-// Where no batch is pooled, an image goes through all steps before the next one: memory is read once. So do a few
-// channels of all images where a formula looks at one channel at a time (gates) and channels lie in planes that no
-// cache keeps. Elsewhere each step is one pass over the whole activation. All ways compute the same digits.
+// Where no batch is pooled, an image, or with gates a few of its planes, goes through all steps before the next:
+// memory is read once. So do a few channels of all images where a formula looks at one channel at a time (gates) and
+// channels lie in planes that no cache keeps. Elsewhere, and where there are too few images for all threads, each step
+// is one pass over the whole activation. All ways compute the same digits.
 
 #pragma once
 

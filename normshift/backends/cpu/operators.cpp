@@ -282,12 +282,13 @@ struct Described {
     layer.gates = Gates{N, C, float(eps), weight, bias, gate.data()};
   }
 
-  // The channels whose own moments evaluation needs, as far as they lie side by side. `keep`: for a gradient as well.
-  Columns own(bool keep) const {
+  // The channels whose own moments the layer needs, as far as they lie side by side. Learned gates need all, closed or
+  // not, so that their gradient has them and evaluation does not depend on whether there is to be a gradient.
+  Columns own() const {
     int64_t C = layer.shape.C;
     bool batch_alone = layer.mixture && layer.mixture->statistics == Integers{BATCH};
     if (batch_alone && !layer.training) return {0, 0};
-    if (layer.training || layer.mixture || (keep && sizes.size() == 3)) return {0, C};
+    if (layer.training || layer.mixture || sizes.size() == 3) return {0, C};
     int64_t begin = 0, end = C;
     while (begin < end && gate[begin] == 1) ++begin;
     while (begin < end && gate[end - 1] == 1) --end;
@@ -311,7 +312,7 @@ Statistics in_one(const Tensor& tensor, const Shape& shape) {
 // y, and the statistics for the backward pass.
 std::tuple<Tensor, Tensor> layer_(
     Tensor x, std::vector<Tensor> parameters, Maybe running_mean, Maybe running_var, Maybe batches, Integers statistics,
-    int64_t first, int64_t last, double eps, std::optional<double> momentum, bool training, bool observe, bool keep,
+    int64_t first, int64_t last, double eps, std::optional<double> momentum, bool training, bool observe,
     int64_t correction) {
   Shape shape = shape_and_layout(x);
   Described described(shape, parameters, statistics, first, last, eps, training, correction);
@@ -324,7 +325,8 @@ std::tuple<Tensor, Tensor> layer_(
     observation.unbiased = correction ? 1.f : count / std::max(count - 1.f, 1.f);
     int64_t seen = 1;
     if (batches) {
-      STD_TORCH_CHECK(batches->scalar_type() == ScalarType::Long, "normshift: the number of batches is an int64");
+      bool number = batches->scalar_type() == ScalarType::Long && batches->numel() == 1;
+      STD_TORCH_CHECK(number, "normshift: the number of batches is one int64");
       seen = ++*static_cast<int64_t*>(batches->mutable_data_ptr());
     }
     observation.momentum = momentum ? float(*momentum) : 1.f / float(seen);
@@ -332,7 +334,7 @@ std::tuple<Tensor, Tensor> layer_(
   Tensor y = output(x, shape), found = floats({2 * shape.N + 2, shape.C});
   by_type(x, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    Forward<T>(layer, read<T>(x), written<T>(y), in_one(found, shape), described.own(keep), observation).run();
+    Forward<T>(layer, read<T>(x), written<T>(y), in_one(found, shape), described.own(), observation).run();
   });
   return {y, found};
 }
@@ -402,8 +404,8 @@ STABLE_TORCH_LIBRARY(normshift_cpu, library) {
       "Tensor? dbatch_mean, Tensor? dbatch_var, float share, float of_mean, float of_var) -> (Tensor, Tensor)");
   library.def(
       "layer(Tensor x, Tensor[] parameters, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor(c!)? batches, "
-      "int[] statistics, int first, int last, float eps, float? momentum, bool training, bool observe, bool keep, "
-      "int correction) -> (Tensor, Tensor)");
+      "int[] statistics, int first, int last, float eps, float? momentum, bool training, bool observe, int "
+      "correction) -> (Tensor, Tensor)");
   library.def(
       "layer_gradient(Tensor dy, Tensor x, Tensor found, Tensor[] parameters, int[] statistics, int first, int last, "
       "float eps, bool training, int correction, bool of_x) -> Tensor[]");

@@ -14,6 +14,10 @@
 #include <arm_neon.h>
 #endif
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "pairs of bfloat16 are read as little-endian integers"
+#endif
+
 namespace normshift {
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
@@ -161,14 +165,10 @@ inline Floats widened(const Halves& bits, Float16) {
 #elif defined(__aarch64__)
   return vcvt_f32_f16(vreinterpret_f16_u16(uint16x4_t(bits)));
 #else
-  Floats value;
-  for (int i = 0; i < W; ++i) {
-    _Float16 half;
-    uint16_t lane = bits[i];
-    std::memcpy(&half, &lane, sizeof half);
-    value[i] = float(half);
-  }
-  return value;
+  // Scaled by 2^112, what float32 calls a subnormal has float16's exponent; infinities and NaNs keep their fractions.
+  Bits wide = __builtin_convertvector(bits, Bits), sign = (wide & 0x8000) << 16, rest = (wide & 0x7fff) << 13;
+  Bits special = Bits(rest >= (0x7c00u << 13)), number = Bits(Floats(rest) * 0x1p112f);
+  return Floats(sign | (special & (rest | 0x7f800000)) | (number & ~special));
 #endif
 }
 
@@ -178,7 +178,7 @@ inline Bits rounded(const Floats& value) {
   return ((bits + 0x7fff + ((bits >> 16) & 1)) & number) | (0x7fc00000 & ~number);
 }
 inline Halves narrowed(const Floats& value, BFloat16) {
-#if defined(NORMSHIFT_AVX512) && defined(__AVX512BF16__)
+#if defined(NORMSHIFT_AVX512) && defined(__AVX512BF16__)  // which makes values below 1.2e-38 zeros
   return Halves(_mm512_cvtneps_pbh(value));
 #else
   return __builtin_convertvector(rounded(value) >> 16, Halves);
@@ -192,14 +192,13 @@ inline Halves narrowed(const Floats& value, Float16) {
 #elif defined(__aarch64__)
   return Halves(vreinterpret_u16_f16(vcvt_f16_f32(value)));
 #else
-  Halves bits;
-  for (int i = 0; i < W; ++i) {
-    _Float16 half = _Float16(value[i]);
-    uint16_t lane;
-    std::memcpy(&lane, &half, sizeof lane);
-    bits[i] = lane;
-  }
-  return bits;
+  // Below 2^-14 adding a half leaves float16's subnormal in the last bits; above, the exponent is moved and rounded.
+  Bits bits = Bits(value), sign = bits & 0x80000000, rest = bits ^ sign;
+  Bits small = Bits(Floats(rest) + 0.5f) - 0x3f000000, normal = (rest + 0xc8000fff + ((rest >> 13) & 1)) >> 13;
+  Bits is_small = Bits(rest < 0x38800000u), is_large = Bits(rest >= 0x47800000u), is_nan = Bits(rest > 0x7f800000u);
+  Bits found = (is_small & small) | (~is_small & normal);
+  found = (is_large & ((is_nan & 0x7e00) | (~is_nan & 0x7c00))) | (~is_large & found);
+  return __builtin_convertvector(found | (sign >> 16), Halves);
 #endif
 }
 
@@ -218,7 +217,7 @@ inline void store(Float16* x, const Pair& value, Both) {
   store(x + W, value.b, Full{});
 }
 
-// The first of two bfloat16 is the lower half of 32 bits on all processors that torch runs on.
+// The first of two bfloat16 is the lower half of 32 bits.
 inline Pair load(const BFloat16* x, Both) {
   Bits bits;
   std::memcpy(&bits, x, sizeof bits);

@@ -205,8 +205,42 @@ Norm drawn(const Shape& shape) {
   return norm;
 }
 
+// Every 16-bit number becomes what its bits say, in a vector and in a part of one, and is itself again afterwards.
+template <typename T>
+void check_numbers(int exponent_bits) {
+  int fraction_bits = 15 - exponent_bits, bias = (1 << (exponent_bits - 1)) - 1, special = (1 << exponent_bits) - 1;
+  for (int bits = 0; bits < 65536; ++bits) {
+    int exponent = (bits >> fraction_bits) & special, fraction = bits & ((1 << fraction_bits) - 1);
+    double value =
+        std::ldexp(exponent ? fraction + (1 << fraction_bits) : fraction, std::max(exponent, 1) - bias - fraction_bits);
+    if (exponent == special) value = fraction ? NAN : INFINITY;
+    if (bits & 0x8000) value = -value;
+    T many[2 * W], back[2 * W];
+    for (T& x : many) x.bits = bits;
+    Pair pair = load(many, Both{});
+    store(back, pair, Both{});
+    T part[W] = {};
+    store(part, load(many, Part{1}), Part{1});
+    bool subnormal = exponent == 0 && std::is_same_v<T, BFloat16>;  // which some processors make zeros
+    bool same = std::isnan(value) ? std::isnan(pair.b[W - 1]) : pair.a[0] == value && pair.b[W - 1] == value;
+    bool kept = std::isnan(value) || subnormal ||
+                (back[1].bits == bits && back[2 * W - 1].bits == bits && part[0].bits == bits);
+    if (!same || !kept) std::printf("16 bits %04x are not %g\n", bits, value), std::exit(1);
+  }
+  for (int i = 0; i < 100000; ++i) {  // the nearest: no neighbour is nearer
+    float x = float(std::ldexp(normal(), int(between(-20, 15))));
+    T found = rounded_to<T>(x), above = found, below = found;
+    ++above.bits, --below.bits;
+    float distance = std::abs(value_of(found) - x);
+    bool nearest = !(std::abs(value_of(above) - x) < distance) && !(std::abs(value_of(below) - x) < distance);
+    if (!nearest && std::isfinite(value_of(found))) std::printf("%g became %g\n", x, value_of(found)), std::exit(1);
+  }
+}
+
 int main(int count_of_arguments, char** arguments) {
   int64_t cases = count_of_arguments > 1 ? std::atoll(arguments[1]) : 200;
+  check_numbers<BFloat16>(8);
+  check_numbers<Float16>(5);
   for (int64_t i = 0; i < cases; ++i) {
     Shape shape{
         between(1, 4), between(1, 3) == 1 ? between(1, 150) : between(1, 40), between(1, 90), between(0, 1) == 1};
