@@ -114,6 +114,9 @@ struct Forward {
     each_block(shape, channels, [&](Columns columns) { block({0, shape.N}, columns); });
   }
 
+  // Activations that are in use around this one: in training those of the backward pass as well.
+  int64_t live() const { return layer.training ? 4 : 2; }
+
   // A few planes of an image at a time.
   void plane_by_plane() {
     int64_t bytes = shape.P * int64_t(sizeof(T)), some = std::clamp<int64_t>(CACHED / 4 / bytes, 1, shape.C);
@@ -138,7 +141,7 @@ struct Forward {
     if (own.begin < own.end) moments(shape, x, own.begin, own.end, found.mean, found.var);
     each_columns(shape.N, shape.C, [&](Columns columns) { after_moments({0, shape.N}, columns); });
     each_rows(shape.N, shape.C, [&](int64_t begin, int64_t end) { formula({begin, end}, {0, shape.C}); });
-    scale_shift(shape, x, found.mean, scale, shift, y);
+    scale_shift(shape, x, found.mean, scale, shift, y, live());
   }
 
   // What belongs between moments and the formula, for some images and channels.
@@ -175,7 +178,7 @@ struct Forward {
       moments_of_planes(x[n] + first * P, last - first, P, found.mean[n] + first, found.var[n] + first);
     after_moments(images, columns);
     formula(images, columns);
-    bool past = streams(shape, y.data, P);
+    bool past = streams(shape, y.data, P, live());
     for (int64_t n = images.begin; n < images.end; ++n)
       for (int64_t c = columns.begin; c < columns.end; ++c)
         scale_shift(x[n] + c * P, P, found.mean[n][c], scale[n][c], shift[n][c], y[n] + c * P, past);
@@ -187,7 +190,7 @@ struct Forward {
     moments_of_image(shape, x[n], own.begin, own.end, found.mean[n], found.var[n]);
     after_moments({n, n + 1}, {0, shape.C});
     formula({n, n + 1}, {0, shape.C});
-    bool past = streams(shape, y.data, shape.C);
+    bool past = streams(shape, y.data, shape.C, live());
     scale_shift(shape, x[n], 0, shape.P, found.mean[n], scale[n], shift[n], y[n], past);
   }
 };
@@ -242,7 +245,7 @@ struct Backward {
           dy[n] + c * P, x[n] + c * P, columns.end - c, P, found.mean[n] + c, by.dshift[n] + c, by.dscale[n] + c);
     layer.gates->gradient(found, by, columns, scale, parameters);
     through_moments(found, by, layer.derivatives(), {0, shape.N}, columns, scale, slope, offset);
-    bool past = streams(shape, dx.data, P);
+    bool past = streams(shape, dx.data, P, 4);
     for (int64_t n = 0; n < shape.N && dx.data; ++n)
       for (int64_t c = columns.begin; c < columns.end; ++c)
         input_gradient(

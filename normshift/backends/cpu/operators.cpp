@@ -43,7 +43,7 @@ Tensor scale_shift_(Tensor x, Tensor mean, Tensor scale, Tensor shift) {
   by_type(x, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     scale_shift(
-        shape, read<T>(x), means.vectors(shape.C), scales.vectors(shape.C), shifts.vectors(shape.C), written<T>(y));
+        shape, read<T>(x), means.vectors(shape.C), scales.vectors(shape.C), shifts.vectors(shape.C), written<T>(y), 2);
   });
   return y;
 }

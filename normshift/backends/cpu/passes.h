@@ -92,9 +92,10 @@ void reductions(
 }
 
 template <typename T>
-void scale_shift(const Shape& shape, Images<const T> x, Vectors mean, Vectors scale, Vectors shift, Images<T> y) {
+void scale_shift(
+    const Shape& shape, Images<const T> x, Vectors mean, Vectors scale, Vectors shift, Images<T> y, int64_t live) {
   int64_t C = shape.C, P = shape.P;
-  bool past = streams(shape, y.data, shape.rows ? C : P);
+  bool past = streams(shape, y.data, shape.rows ? C : P, live);
   if (!shape.rows) {
     return each_planes(shape, 0, C, [&](int64_t n, int64_t first, int64_t count) {
       for (int64_t c = first; c < first + count; ++c)
@@ -111,7 +112,7 @@ void input_gradient(
     const Shape& shape, Images<const T> dy, Images<const T> x, Vectors mean, Vectors scale, Vectors slope,
     Vectors offset, Images<T> dx) {
   int64_t C = shape.C, P = shape.P;
-  bool past = streams(shape, dx.data, shape.rows ? C : P);
+  bool past = streams(shape, dx.data, shape.rows ? C : P, 4);
   if (!shape.rows) {
     return each_planes(shape, 0, C, [&](int64_t n, int64_t first, int64_t count) {
       for (int64_t c = first; c < first + count; ++c)

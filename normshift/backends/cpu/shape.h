@@ -56,12 +56,12 @@ inline int64_t next_part(int64_t before, int64_t length, int64_t first, int64_t 
 
 // --------------------------------------------------------------------------------------------------------- pointwise
 
-// Whether an output goes past the caches, which have the input beside it: in lines of `length` values without gaps,
-// which begin where vectors may.
+// Whether an output goes past the caches, which do not keep `live` activations of that size: in lines of `length`
+// values without gaps, which begin where vectors may.
 template <typename T>
-bool streams(const Shape& shape, const T* y, int64_t length) {
+bool streams(const Shape& shape, const T* y, int64_t length, int64_t live) {
   bool aligned = reinterpret_cast<uintptr_t>(y) % sizeof(Floats) == 0 && length % W == 0;
-  return std::is_same_v<T, float> && aligned && shape.values() * int64_t(sizeof(T)) >= LARGE / 2;
+  return std::is_same_v<T, float> && aligned && live * shape.values() * int64_t(sizeof(T)) >= 2 * LARGE;
 }
 
 template <typename T, typename Value, typename Count>
